@@ -1,0 +1,75 @@
+"""One process at a time in a run folder."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+class Locked(RuntimeError):
+    """Another live process owns the run folder."""
+
+
+@contextlib.contextmanager
+def lock(folder: Path):
+    """Owns the folder while it is open. Raises Locked, saying who owns it; takes over from an owner that is dead."""
+    file, mine = folder / "lock.json", _me()
+    while True:
+        try:
+            with open(file, "x") as handle:
+                handle.write(json.dumps(mine))
+            break
+        except FileExistsError:
+            owner = _owner(file)
+            if _alive(owner):
+                raise Locked(
+                    f"{folder.name} is in use by process {owner.get('pid')} on {owner.get('host')} (job {owner.get('job')}); "
+                    f"wait for it or end it; if it is surely gone, delete {file}"
+                ) from None
+            log.warning("took over %s from a process that is gone", folder.name)
+            stale = file.with_name(f"lock.stale-{os.getpid()}")
+            with contextlib.suppress(FileNotFoundError):  # of several that take over, one succeeds
+                os.replace(file, stale)
+                stale.unlink()
+    try:
+        yield
+    finally:
+        if _owner(file) == mine:
+            file.unlink()
+
+
+def _owner(file: Path) -> dict:
+    """Who wrote the lock. A lock cut short by a crash, or gone again, names nobody."""
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _me() -> dict:
+    job = os.environ.get("SLURM_JOB_ID")
+    return {"pid": os.getpid(), "started": _started(os.getpid()), "host": socket.gethostname(), "job": job}
+
+
+def _started(pid: int) -> str | None:
+    """The start time of a process, which tells it from a later one with the same number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def _alive(owner: dict) -> bool:
+    if owner.get("host") != socket.gethostname():
+        return "host" in owner  # another node cannot be asked, so it is believed
+    try:
+        os.kill(int(owner["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _started(owner["pid"]) == owner["started"]

@@ -1,0 +1,42 @@
+"""The study's denoiser: a diffusers U-Net with cross-attention to the caption on its inner levels."""
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from guidebook.data.catalog import CATALOG
+from guidebook.params import Params
+from guidebook.rng import seed_of
+from guidebook.text import WIDTH
+
+
+def build(params: Params) -> UNet2DConditionModel:
+    """The U-Net of a run, randomly initialised from `train.seed` without touching the global random state."""
+    inner, channels = len(params.model.channels) - 2, CATALOG[params.data.name].channels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(params.train.seed, "weights"))
+        return UNet2DConditionModel(
+            sample_size=params.data.resolution,
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=params.model.channels,
+            layers_per_block=params.model.layers_per_block,
+            down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * inner, "DownBlock2D"),
+            up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * inner, "UpBlock2D"),
+            cross_attention_dim=WIDTH,
+            attention_head_dim=params.model.head_dim,
+        )
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """How many numbers training may change."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+def gflops(model: UNet2DConditionModel, tokens: int) -> float:
+    """Floating-point operations of one image's forward, in 10⁹, a multiply and an add counted as two."""
+    c, s = model.config.in_channels, model.config.sample_size
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, c, s, s), torch.zeros(1), torch.zeros(1, tokens, WIDTH))
+    return counter.get_total_flops() / 1e9

@@ -1,0 +1,236 @@
+"""Parameters: YAML files of sections, checked before anything starts.
+
+A params file is `params/<experiment>/<profile>.yml`, exactly what `papermill -f` takes. Nothing here imports torch.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from guidebook.paths import PARAMS
+
+
+class ParamsError(ValueError):
+    """Parameters that cannot be run: one line with the key, the value, what is allowed and the nearest key."""
+
+
+Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+Guidance = Annotated[float, Field(ge=0, le=1000)]
+Decay = Annotated[float, Field(gt=0, lt=1)]
+
+
+def Tuple(low: int, high: int = 64) -> Any:
+    """A YAML list of `low` to `high` entries, kept as a tuple."""
+    return Field(strict=False, min_length=low, max_length=high)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    name: Literal["digits", "mnist"]
+    resolution: Annotated[int, Field(ge=4, le=1024)]
+    range: Annotated[tuple[float, float], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
+    caption: Annotated[str, Field(min_length=1, max_length=300)]  # `{label}` stands for the class name
+    limit: Count | None  # use only the first images of each split
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.range[0] >= self.range[1]:
+            raise ValueError("range must be [low, high] with low < high")
+        return self
+
+
+class Text(Section):
+    encoder: Literal["embedded", "openai/clip-vit-base-patch32"]
+    tokens: Annotated[int, Field(ge=3, le=77)]  # captions are padded or cut to this length
+
+
+class Model(Section):
+    channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(3, 8)]  # by level
+    layers_per_block: Annotated[int, Field(ge=1, le=8)]
+    head_dim: Annotated[int, Field(ge=1, le=256)]
+
+
+class Diffusion(Section):
+    schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"]
+    timesteps: Annotated[int, Field(ge=2, le=100_000)]
+
+
+class Train(Section):
+    batch: Count
+    lr: Annotated[float, Field(gt=0, le=10)]
+    weight_decay: Annotated[float, Field(ge=0, le=10)]
+    epochs: Annotated[float, Field(gt=0, le=1e6)]
+    caption_dropout: Annotated[float, Field(ge=0, le=1)]  # share of captions replaced by the null caption
+    ema: Annotated[tuple[Decay, ...], Tuple(0)]  # one averaged copy of the weights per decay
+    clip_norm: Positive | None
+    precision: Literal["fp32", "bf16"]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    checkpoint_every: Positive  # epochs
+    keep_checkpoints: Annotated[int, Field(ge=2, le=1000)]
+
+
+class Sample(Section):
+    sampler: Literal["ddpm", "ddim"]
+    steps: Annotated[int, Field(ge=1, le=100_000)]
+    guidance: Annotated[tuple[Guidance, ...], Tuple(1)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    batch: Count
+    weights: Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
+
+
+class Evaluate(Section):
+    samples: Annotated[int, Field(ge=10, le=1_000_000)]  # per guidance scale
+    bootstrap: Annotated[int, Field(ge=10, le=100_000)]  # resamples
+
+
+class Params(Section):
+    """One run's parameters. `experiment` and `profile` name it; the sections say what it does."""
+
+    experiment: Word
+    profile: Word
+    data: Data
+    text: Text
+    model: Model
+    diffusion: Diffusion
+    train: Train
+    sample: Sample
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        tracks = ["raw", *(f"ema-{d}" for d in self.train.ema)]
+        if self.sample.weights not in tracks:
+            raise ValueError(f"sample.weights must be one of {tracks}, the weights that train.ema keeps")
+        if self.sample.steps > self.diffusion.timesteps:
+            raise ValueError("sample.steps must not exceed diffusion.timesteps")
+        if self.evaluate.samples % 10:
+            raise ValueError("evaluate.samples must be a multiple of 10, so that every class has as many")
+        return self
+
+    @property
+    def training_key(self) -> str:
+        """8 hex digits of everything the trained weights depend on."""
+        parts = self.model_dump(mode="json", include={"data", "text", "model", "diffusion", "train"})
+        for free in ("checkpoint_every", "keep_checkpoints"):  # they change what is kept, not what is learnt
+            del parts["train"][free]
+        return digest(parts)
+
+    def replace(self, **sections: Mapping[str, Any]) -> "Params":
+        """A copy with some values changed: `replace(train={"lr": 1e-4})`."""
+        raw = self.model_dump(mode="json")
+        for name, values in sections.items():
+            raw[name] = {**raw[name], **values} if isinstance(raw[name], dict) else values
+        return check(raw, "replace")
+
+    def yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def digest(value: Any) -> str:
+    """8 hex digits of a JSON value; equal values, equal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
+    """`params/<experiment>/<profile>.yml` with `{"train.lr": 1e-4}`-like overrides. Raises ParamsError."""
+    for word, folder, kind in ((experiment, PARAMS, "experiment"), (profile, PARAMS / experiment, "profile")):
+        names = sorted(p.stem for p in folder.glob("*")) if folder.is_dir() else []
+        if word not in names:
+            raise ParamsError(f"{kind} '{word[:60]}' is not known{_nearest(word, names)}; there are: {', '.join(names)}")
+    path = PARAMS / experiment / f"{profile}.yml"
+    raw = read(path)
+    for key, value in (overrides or {}).items():
+        section, _, name = key.partition(".")
+        target = raw.get(section)
+        if not name or not isinstance(target, dict):
+            raise ParamsError(f"--set {key[:60]}: write section.key=value; sections: {', '.join(_sections())}")
+        target[name] = value
+    params = check(raw, path.name)
+    if (params.experiment, params.profile) != (experiment, profile):
+        raise ParamsError(f"{path.name} calls itself {params.experiment}/{params.profile}; expected {experiment}/{profile}")
+    return params
+
+
+def read(path: Path) -> dict:
+    """The mapping in a YAML file, unchecked."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ParamsError(f"{path.name} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path.name} must hold sections ({', '.join(_sections())}), found {type(raw).__name__}")
+    return raw
+
+
+def check(raw: Mapping[str, Any], where: str) -> Params:
+    """Params from a mapping of sections. Raises ParamsError, one line."""
+    try:
+        return Params.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ParamsError(_one_line(error, where)) from None
+
+
+def from_notebook(namespace: Mapping[str, Any]) -> Params:
+    """Params from the variables a notebook has when its `parameters` cell (and what papermill injected) has run.
+
+    Every variable counts, so a misspelt section is refused rather than ignored.
+    """
+    jupyter = {"In", "Out", "get_ipython", "exit", "quit", "open"}
+    skip = (ModuleType, FunctionType, type)
+    names = [n for n in namespace if not n.startswith("_") and n not in jupyter and not isinstance(namespace[n], skip)]
+    return check({n: namespace[n] for n in names}, "notebook")
+
+
+def differences(a: Params, b: Params) -> list[tuple[str, Any, Any]]:
+    """`(key, value in a, value in b)` for every parameter in which the two differ."""
+    left, right = (p.model_dump(mode="json") for p in (a, b))
+    pairs = [(f"{s}.{k}", left[s][k], right[s][k]) for s in _sections() for k in left[s]]
+    return [(key, x, y) for key, x, y in pairs if x != y]
+
+
+def _sections() -> list[str]:
+    return [n for n, f in Params.model_fields.items() if isinstance(f.annotation, type) and issubclass(f.annotation, Section)]
+
+
+def _nearest(word: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    return f" (nearest: {close[0]})" if close else ""
+
+
+def _one_line(error: ValidationError, where: str) -> str:
+    first, more = error.errors(include_url=False)[0], error.error_count() - 1
+    loc = [str(p)[:60] for p in first["loc"]]
+    value, key = first["input"], ".".join(loc)
+    shown = " ".join(repr(value).split())
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    if first["type"] in ("extra_forbidden", "missing"):
+        owner = Params if len(loc) == 1 else Params.model_fields[loc[0]].annotation
+        names = list(owner.model_fields)
+        said = "is not a parameter" + _nearest(loc[-1], names) if first["type"] == "extra_forbidden" else "is missing"
+        text = f"{key} {said}; allowed there: {', '.join(names)}"
+    else:
+        hint = first["msg"].removeprefix("Value error, ")
+        if isinstance(value, str) and _is_number(value):
+            hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
+        text = f"{key} = {shown}: {hint}" if key else hint
+    return f"{where}: {text}" + (f" (and {more} more)" if more else "")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
