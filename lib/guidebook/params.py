@@ -70,6 +70,7 @@ class Diffusion(Section):
 
 class Train(Section):
     batch: Count
+    micro_batch: Count | None  # images per forward; the gradient is that of the whole batch
     lr: Annotated[float, Field(gt=0, le=10)]
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     epochs: Annotated[float, Field(gt=0, le=1e6)]
@@ -124,7 +125,7 @@ class Params(Section):
     def training_key(self) -> str:
         """8 hex digits of everything the trained weights depend on."""
         parts = self.model_dump(mode="json", include={"data", "text", "model", "diffusion", "train"})
-        for free in ("checkpoint_every", "keep_checkpoints"):  # they change what is kept, not what is learnt
+        for free in ("micro_batch", "checkpoint_every", "keep_checkpoints"):  # they do not change what is learnt
             del parts["train"][free]
         return digest(parts)
 

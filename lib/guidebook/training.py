@@ -22,7 +22,7 @@ from guidebook.data.images import Images, from_uint8, load, order
 from guidebook.diffusion import loss, scheduler
 from guidebook.ema import EMA
 from guidebook.lock import lock
-from guidebook.models.unet import build
+from guidebook.models.unet import build, suit
 from guidebook.params import Params
 from guidebook.rng import generator
 from guidebook.run import Run
@@ -89,7 +89,7 @@ class Trainer:
     def __init__(self, params: Params, data: Images, accelerator: Accelerator):
         self.params, self.accelerator, device = params, accelerator, accelerator.device
         t = params.train
-        self.model = build(params).to(device).train()
+        self.model = suit(build(params), device, t.precision).train()
         self.wrapped = accelerator.prepare_model(self.model)
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
@@ -113,11 +113,14 @@ class Trainer:
         mine = slice(rank, None, self.accelerator.num_processes)
         index, steps, dropped, eps = index[mine], steps[mine], dropped[mine], eps[mine]
 
-        x0 = from_uint8(self.images[index], *self.params.data.range)
-        cond = self.embeddings[torch.where(dropped, len(self.embeddings) - 1, self.labels[index])]
-        with self.accelerator.autocast():
-            losses = loss(self.wrapped, x0, eps, steps, cond, self.alphas_cumprod)
-        self.accelerator.backward(losses.mean())
+        caption = torch.where(dropped, len(self.embeddings) - 1, self.labels[index])
+        losses = []
+        for part in torch.arange(len(index), device=device).split(t.micro_batch or t.batch):
+            x0 = from_uint8(self.images[index[part]], *self.params.data.range)
+            with self.accelerator.autocast():
+                each = loss(self.wrapped, x0, eps[part], steps[part], self.embeddings[caption[part]], self.alphas_cumprod)
+            self.accelerator.backward(each.sum() / len(index))
+            losses.append(each.detach())
         if t.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.weights, t.clip_norm)
         self.optimizer.step()
@@ -125,7 +128,7 @@ class Trainer:
         for average in self.averages:
             average.update(self.weights)
 
-        losses, bins = losses.detach(), steps * BINS // len(self.alphas_cumprod)
+        losses, bins = torch.cat(losses), steps * BINS // len(self.alphas_cumprod)
         self.step_losses.append(losses.mean())
         self.bin_sum.index_add_(0, bins, losses)
         self.bin_count.index_add_(0, bins, torch.ones_like(losses))

@@ -2,6 +2,7 @@
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.flop_counter import FlopCounterMode
 
 from guidebook.data.catalog import CATALOG
@@ -26,6 +27,16 @@ def build(params: Params) -> UNet2DConditionModel:
             cross_attention_dim=WIDTH,
             attention_head_dim=params.model.head_dim,
         )
+
+
+def suit(model: UNet2DConditionModel, device: torch.device, precision: str) -> UNet2DConditionModel:
+    """Moves the U-Net to a device, with the attention that is fastest there for heads as narrow as the study's (8).
+
+    On a CPU in bf16, plain matrix products train 1.7 × as fast as torch's fused attention; elsewhere the fused one wins.
+    """
+    if device.type == "cpu" and precision == "bf16":
+        model.set_attn_processor(AttnProcessor())
+    return model.to(device)
 
 
 def parameters(model: torch.nn.Module) -> int:
