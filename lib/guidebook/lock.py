@@ -42,6 +42,12 @@ def lock(folder: Path):
             file.unlink()
 
 
+def held(folder: Path) -> bool:
+    """Whether a live process owns the folder."""
+    file = folder / "lock.json"
+    return file.exists() and _alive(_owner(file))
+
+
 def _owner(file: Path) -> dict:
     """Who wrote the lock. A lock cut short by a crash, or gone again, names nobody."""
     try:

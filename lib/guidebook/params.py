@@ -184,15 +184,17 @@ def check(raw: Mapping[str, Any], where: str) -> Params:
         raise ParamsError(_one_line(error, where)) from None
 
 
-def from_notebook(namespace: Mapping[str, Any]) -> Params:
+def from_notebook(namespace: dict[str, Any]) -> Params:
     """Params from the variables a notebook has when its `parameters` cell (and what papermill injected) has run.
 
-    Every variable counts, so a misspelt section is refused rather than ignored.
+    Every variable counts, so a misspelt section is refused rather than ignored. The names are kept for when the cell is
+    run again, among variables that came later.
     """
-    jupyter = {"In", "Out", "get_ipython", "exit", "quit", "open"}
-    skip = (ModuleType, FunctionType, type)
-    names = [n for n in namespace if not n.startswith("_") and n not in jupyter and not isinstance(namespace[n], skip)]
-    return check({n: namespace[n] for n in names}, "notebook")
+    jupyter, skip = {"In", "Out", "get_ipython", "exit", "quit", "open"}, (ModuleType, FunctionType, type)
+    if "_parameters" not in namespace:
+        named = (n for n in namespace if not n.startswith("_") and n not in jupyter)
+        namespace["_parameters"] = [n for n in named if not isinstance(namespace[n], skip)]
+    return check({n: namespace[n] for n in namespace["_parameters"]}, "notebook")
 
 
 def differences(a: Params, b: Params) -> list[tuple[str, Any, Any]]:

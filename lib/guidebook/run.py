@@ -93,24 +93,31 @@ def folder(params: P.Params) -> Path:
     return runs() / params.experiment / f"{params.profile}-{params.training_key}"
 
 
+def opened(path: Path) -> Run:
+    """The run in a folder. Raises ParamsError where there is none."""
+    if not (path / "params.yml").is_file():
+        raise P.ParamsError(f"{path} is not a run folder: it holds no params.yml")
+    return Run(P.check(P.read(path / "params.yml"), path.name), path, recorded=path.resolve().is_relative_to(RESULTS))
+
+
 def find(experiment: str, profile: str) -> Run:
-    """The newest run of an experiment's profile, live or recorded. Raises ParamsError where there is none."""
-    live = sorted(runs().glob(f"{experiment}/{profile}-????????"), key=lambda p: p.stat().st_mtime)
-    if live:
-        return Run(P.check(P.read(live[-1] / "params.yml"), live[-1].name), live[-1], recorded=False)
-    record = RESULTS / experiment / profile
-    if (record / "params.yml").exists():
-        return Run(P.check(P.read(record / "params.yml"), profile), record, recorded=True)
+    """The newest run of an experiment's profile, else its record. Raises ParamsError where there is neither."""
+    if record := os.environ.get("GUIDEBOOK_RECORD"):
+        return opened(Path(record))
+    live = sorted(runs().glob(f"{experiment}/{profile}-????????"), key=lambda p: (p / "params.yml").stat().st_mtime)
+    for path in (*reversed(live), RESULTS / experiment / profile):
+        if (path / "params.yml").exists():
+            return opened(path)
     raise P.ParamsError(f"no run of {experiment}/{profile} yet: guidebook run {experiment} --profile {profile}")
 
 
 def all_runs() -> list[Run]:
     """Every run with its variants: live ones, and the recorded ones that no live run of the same name replaces."""
-    found: dict[tuple, Run] = {}
-    for root, recorded in ((RESULTS, True), (runs(), False)):
+    found: dict[str, Run] = {}
+    for root in (RESULTS, runs()):
         files = [*root.glob("*/*/params.yml"), *root.glob("*/*/variants/*/params.yml")]
         for file in sorted(files, key=lambda f: f.stat().st_mtime):
-            run = Run(P.check(P.read(file), str(file.parent.name)), file.parent, recorded)
+            run = opened(file.parent)
             found[run.name] = run
     return [found[name] for name in sorted(found)]
 
@@ -122,11 +129,10 @@ def record(run: Run) -> Path:
     target = RESULTS / run.params.experiment / run.params.profile
     aside = target.with_name(f".{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
-    used = set(_read(run.path / "notebook.ipynb", {}).get("metadata", {}).get("guidebook", {}).get("variants", []))
     _copy_record(run.path, aside)
-    for variant in sorted(run.path.glob("variants/*")):
-        if variant.name in used:
-            _copy_record(variant, aside / "variants" / _without_key(variant.name))
+    variants = sorted(run.path.glob("variants/*"), key=lambda p: (p / "params.yml").stat().st_mtime)
+    for name, path in {_without_key(v.name): v for v in variants}.items():  # the newest of each name
+        _copy_record(path, aside / "variants" / name)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(aside, target)
     return target

@@ -110,3 +110,10 @@ def _spec(params: Params, guidance: float, n: int, prompt: str | None, weights: 
         "guidance": float(guidance), "n": n, "prompt": prompt, "weights": weights or s.weights,
         "sampler": s.sampler, "steps": s.steps, "seed": s.seed,
     }  # fmt: skip
+
+
+def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> torch.Tensor:
+    """n images (n, C, H, W) uint8 of one prompt, kept nowhere."""
+    sampler = Sampler(run, run.params.sample.weights)
+    *_, (_, x) = sampler.steps(guidance, seed * n + torch.arange(n), prompt)
+    return to_uint8(x.cpu(), *run.params.data.range)

@@ -29,6 +29,15 @@ def resolve(encoder: str) -> str:
     return EMBEDDED
 
 
+def fetch(encoder: str) -> str:
+    """Downloads an encoder's weights into the cache; says where it lies."""
+    if encoder == EMBEDDED:
+        return "comes with the library"
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(encoder, allow_patterns=["*.json", "*.txt", "model.safetensors"])
+
+
 @torch.no_grad()
 def encode(text: Text, captions: list[str]) -> torch.Tensor:
     """Embeddings (N, L, D) float32 of N captions, padded or cut to `text.tokens` tokens; each distinct one is run once."""

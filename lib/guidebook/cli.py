@@ -1,0 +1,183 @@
+"""The `guidebook` command: parses words and calls the library. Nothing heavy is imported before it is needed."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="A reproducible study of guidance in text-to-image diffusion.",
+)  # fmt: skip
+Experiment = Annotated[str, typer.Argument(help="an experiment: a folder of params/")]
+Profile = Annotated[str, typer.Option(help="a params file of the experiment")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="change a parameter: train.epochs=5")]
+
+
+def main() -> None:
+    """Runs the command; an expected error is one line on stderr and exit status 1, not a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
+        if type(error).__module__.partition(".")[0] not in ("guidebook", "builtins"):
+            raise
+        if type(error).__module__ == "builtins" and not isinstance(error, OSError):
+            raise
+        print(f"guidebook: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def run(
+    experiments: Annotated[list[str] | None, typer.Argument(metavar="EXPERIMENT…")] = None,
+    profile: Profile = "demo",
+    set_: Set = [],  # noqa: B006 (typer copies it)
+    all_: Annotated[bool, typer.Option("--all", help="every experiment that has this profile")] = False,
+) -> None:
+    """Execute an experiment's notebook: trains, samples and measures what is not done yet."""
+    from guidebook import params as P
+    from guidebook.paths import PARAMS
+    from guidebook.progress import watching
+
+    if all_:
+        experiments = sorted(p.parent.name for p in PARAMS.glob(f"*/{profile}.yml"))
+    if not experiments:
+        raise P.ParamsError("name an experiment, or --all")
+    chosen = [P.load(name, profile, _overrides(set_)) for name in experiments]
+    from guidebook.notebook import NotebookFailed, run_experiment
+
+    for params in chosen:
+        try:
+            with watching(f"{params.experiment}/{params.profile}") as watch:
+                done, new = run_experiment(params, watch)
+        except NotebookFailed as failed:
+            print(f"guidebook: {failed}", file=sys.stderr)
+            sys.exit(75 if failed.preempted else 1)
+        print(f"{done.name}: {'done' if new else 'nothing to do'}, {done.path}")
+
+
+@app.command()
+def show(
+    experiment: Experiment,
+    profile: Profile = "demo",
+    set_: Set = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Print the resolved parameters and what a run would cost."""
+    from guidebook import params as P
+
+    params = P.load(experiment, profile, _overrides(set_))
+    from guidebook.models.unet import build, gflops, parameters
+    from guidebook.training import updates
+
+    model, n = build(params), updates(params)
+    cost = {
+        "parameters": parameters(model), "gflops_per_image": round(gflops(model, params.text.tokens), 4),
+        "updates": n, "images_seen": n * params.train.batch,
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps({"params": params.model_dump(mode="json"), **cost}, indent=1))
+    else:
+        print(params.yaml() + "\n".join(f"{k.replace('_', ' ')}: {v:,}" for k, v in cost.items()))
+
+
+@app.command()
+def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
+    """Train alone, without the notebook."""
+    from guidebook import params as P
+
+    params = P.check(P.read(file), file.name)
+    from guidebook.run import open_run
+    from guidebook.training import train as go
+
+    opened = open_run(params)
+    go(opened)
+    print(opened.path)
+
+
+@app.command()
+def record(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run folders, runs/<experiment>/<profile>-<key>")],
+) -> None:
+    """Copy finished runs, without weights, to book/results/."""
+    from guidebook.run import opened, record as copy
+
+    for path in runs:
+        print(copy(opened(path)))
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False) -> None:
+    """List every run: its state, images seen, newest metrics."""
+    from guidebook.overview import overview
+
+    rows = overview()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*(rows[0] if rows else ["run"]), box=None)
+    for row in rows:
+        table.add_row(*("" if v is None else f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
+    Console().print(table if rows else "no runs yet: guidebook run mnist")
+
+
+@app.command()
+def fetch(experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT…")], profile: Profile = "paper") -> None:
+    """Download data and weights into the cache, for machines without internet."""
+    from guidebook import params as P
+
+    chosen = [P.load(name, profile) for name in experiments]
+    from guidebook.data.images import load
+    from guidebook.text import fetch as fetch_text
+
+    for params in chosen:
+        print(f"{params.data.name}: {load(params.data).source}")
+        print(f"{params.text.encoder}: {fetch_text(params.text.encoder)}")
+
+
+@app.command()
+def build() -> None:
+    """Build the HTML book from the runs at hand and the recorded results."""
+    from guidebook.book import build as make
+    from guidebook.notebook import NotebookFailed
+
+    try:
+        print(make())
+    except NotebookFailed as failed:
+        print(f"guidebook: {failed}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def bench(what: Annotated[str, typer.Argument(help="loop: the training loop against a bare one")] = "loop") -> None:
+    """Measure the library's own cost on this machine."""
+    from guidebook.bench import BENCHES
+
+    if what not in BENCHES:
+        raise typer.BadParameter(f"{what}: there are {', '.join(BENCHES)}")
+    BENCHES[what](print)
+
+
+def _overrides(pairs: list[str]) -> dict:
+    import yaml
+
+    from guidebook.params import ParamsError
+
+    values = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ParamsError(f"--set {pair[:60]}: write section.key=value")
+        try:
+            value = yaml.safe_load(text)
+            values[key] = float(value) if isinstance(value, str) and value[:1].isdigit() else value
+        except (yaml.YAMLError, ValueError):
+            values[key] = text
+    return values

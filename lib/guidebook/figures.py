@@ -1,0 +1,102 @@
+"""The study's figures. Every one has labels, units and intervals; a caption stands in the notebook beside it."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from guidebook.imagesets import ImageSet, sheet
+
+COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0")
+NAMES = {
+    "adherence": "read as prompted (share)",
+    "fd_judge": "Fréchet distance to the train split\n(judge's features)",
+    "diversity": "distance within a class\n(judge's features)",
+    "grain": "grain σ (pixel values 0–255)",
+}
+plt.rcParams.update({
+    "figure.dpi": 110, "savefig.bbox": "tight", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
+})  # fmt: skip
+
+
+def grid(images: torch.Tensor, columns: int = 10, rows: Sequence[str] = (), heads: Sequence[str] = (), tile: float = 0.62) -> Figure:
+    """Images (N, C, H, W) uint8, row by row, with a name per row and per column; `tile` is an image's width in inches."""
+    n, _, h, w = images.shape
+    lines = -(-n // columns)
+    left = 0.09 * max((len(r) for r in rows), default=0)
+    figure = plt.figure(figsize=(columns * tile + left, lines * tile * h / w + (0.25 if heads else 0)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(sheet(images, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.grid(False)
+    axes.set_xticks([(i + 0.5) * w - 0.5 for i in range(len(heads))], heads)
+    axes.set_yticks([(i + 0.5) * h - 0.5 for i in range(len(rows))], rows)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    for i in range(1, columns):
+        axes.axvline(i * w - 0.5, color="white", linewidth=0.8)
+    for i in range(1, lines):
+        axes.axhline(i * h - 0.5, color="white", linewidth=0.8)
+    return figure
+
+
+def guidance_grid(sets: Sequence[ImageSet], classes: Sequence[str]) -> Figure:
+    """One row per class, one column per guidance scale, the same seed along a row."""
+    columns = [s.images[: len(classes)] for s in sets]
+    images = torch.stack(columns, 1).flatten(0, 1)
+    return grid(images, len(sets), rows=classes, heads=[f"w = {s.facts['guidance']:g}" for s in sets], tile=0.75)
+
+
+def trajectory(images: ImageSet) -> Figure:
+    """From noise to image: a column per timestep, a row per class."""
+    steps = images.facts["timesteps"]
+    frames = images.images.unflatten(0, (len(steps), -1)).transpose(0, 1).flatten(0, 1)
+    return grid(frames, len(steps), heads=[f"t = {t}" for t in steps])
+
+
+def loss_curves(runs: dict[str, list[dict]]) -> Figure:
+    """Training loss against images seen, one line per run."""
+    figure, axes = plt.subplots(figsize=(5.6, 2.8))
+    for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
+        axes.plot([s["nimg"] for s in stats], [s["loss"] for s in stats], color=colour, label=name, linewidth=1.2)
+    axes.set(xlabel="images seen", ylabel="loss (mean squared error of ε)", yscale="log")
+    axes.yaxis.set_minor_formatter(plt.matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.legend()
+    return figure
+
+
+def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
+    """Loss of the last tenth of training in bins of the timestep: where the error is."""
+    figure, axes = plt.subplots(figsize=(5.6, 2.8))
+    for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
+        last = [s["loss_by_timestep"] for s in stats[-max(1, len(stats) // 10) :]]
+        rows = np.array([[np.nan if x is None else x for x in row] for row in last])
+        edges = np.linspace(0, timesteps, rows.shape[1] + 1)
+        axes.stairs(np.nanmean(rows, 0), edges, color=colour, label=name, linewidth=1.4, baseline=None)
+    axes.set(xlabel="timestep t (0 = image, last = noise)", ylabel="loss", yscale="log")
+    axes.legend()
+    return figure
+
+
+def against_guidance(runs: dict[str, list[dict]], metrics: Sequence[str], real: list[dict]) -> Figure:
+    """Metrics with 95 % intervals against w, one panel each, one line per run; dashed is the test split of real images."""
+    figure, panels = plt.subplots(1, len(metrics), figsize=(3.4 * len(metrics), 2.9), squeeze=False)
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        for k, ((name, records), colour) in enumerate(zip(runs.items(), COLOURS, strict=False)):
+            points = sorted((r for r in records if r["metric"] == metric), key=lambda r: r["guidance"])
+            position = np.arange(len(points)) + 0.08 * k
+            value, low, high = (np.array([r[f] for r in points]) for f in ("value", "low", "high"))
+            error = np.abs([value - low, high - value])
+            axes.errorbar(position, value, error, color=colour, label=name, marker="o", markersize=3.5, linewidth=1.2, capsize=2)
+            axes.set_xticks(np.arange(len(points)), [f"{r['guidance']:g}" for r in points])
+        floor = next(r for r in real if r["metric"] == metric)
+        axes.axhline(floor["value"], color="0.35", linestyle="--", linewidth=1, label="real, test split")
+        axes.axhspan(floor["low"], floor["high"], color="0.5", alpha=0.15, linewidth=0)
+        axes.set(xlabel="guidance scale w (1 = off)", ylabel=NAMES[metric])
+        if metric == "fd_judge":
+            axes.set_yscale("log")
+    panels[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,157 @@
+"""Executing a notebook on a run: papermill, and the proof that it reached its last cell."""
+
+import functools
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+from guidebook.params import Params, digest
+from guidebook.paths import NOTEBOOKS
+from guidebook.run import Run, open_run
+
+
+class NotebookFailed(RuntimeError):
+    """A cell failed, or the kernel died, or the last cell was never reached."""
+
+    def __init__(self, message: str, preempted: bool = False):
+        super().__init__(message)
+        self.preempted = preempted
+
+
+def run_experiment(params: Params, watch: Callable[[Run, Path], None] | None = None) -> tuple[Run, bool]:
+    """Executes an experiment's notebook into its run folder: `(run, whether there was anything to do)`.
+
+    The executed notebook is called `notebook.partial.ipynb` until it is complete. `watch` is called about once a second.
+    Raises NotebookFailed.
+    """
+    run = open_run(params)
+    source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
+    done = execute(source, target, run.params.model_dump(mode="json"), watch=watch and (lambda path: watch(run, path)))
+    if done and not run.metrics():
+        target.unlink()
+        raise NotebookFailed(f"{source.name} ended without a metric record: measure at least one set of samples")
+    return run, done
+
+
+def execute(
+    source: Path,
+    target: Path,
+    parameters: dict,
+    record: Path | None = None,  # a recorded run to redraw from
+    watch: Callable[[Path], None] | None = None,
+) -> bool:
+    """Executes `source` to `target`, unless `target` is complete and nothing it depends on has changed; True if it ran."""
+    key = digest([source.read_text(), library_digest(), parameters, _stamps(record)])
+    if _key(target) == key and not missing(target):
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial.ipynb")
+    with _environment(record), _watching(watch, partial):
+        _papermill(source, partial, parameters)
+    if cells := missing(partial):
+        raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {partial}")
+    notebook = json.loads(partial.read_text())
+    notebook["metadata"]["guidebook"] = {"key": key}
+    partial.write_text(json.dumps(notebook, indent=1))
+    os.replace(partial, target)
+    return True
+
+
+def missing(path: Path) -> list[int]:
+    """Numbers of the code cells that did not run to their end. papermill's status alone is not enough: a dead kernel leaves
+    cells marked completed, and `sys.exit(0)` leaves later ones unrun with return code 0."""
+    if not path.exists():
+        return [0]
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    return [
+        i
+        for i, cell in enumerate(cells)
+        if cell["metadata"].get("papermill", {}).get("status") != "completed" or not isinstance(cell["execution_count"], int)
+    ]
+
+
+def progress(path: Path) -> tuple[int, int]:
+    """(code cells done, code cells in all) of a notebook being executed."""
+    try:
+        cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    except (OSError, ValueError):
+        return 0, 0
+    return sum(isinstance(c["execution_count"], int) for c in cells), len(cells)
+
+
+@functools.cache
+def library_digest() -> str:
+    """A digest of the library's source: no page is older than the code that draws it."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+
+
+def _papermill(source: Path, partial: Path, parameters: dict) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    # Sockets instead of TCP ports: the kernel can be reached by nobody else.
+    config = Config({"KernelManager": {"transport": "ipc"}})
+    try:
+        papermill.execute_notebook(
+            source, partial, parameters, kernel_name="python3", progress_bar=False, cwd=source.parent, config=config
+        )
+    except PapermillExecutionError as error:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
+        message = f"{source.name}, cell {error.exec_count}: {text}\n(the whole traceback is in {partial})"
+        raise NotebookFailed(message, preempted=error.ename == "Preempted") from None
+    except RuntimeError as error:  # the kernel died
+        raise NotebookFailed(f"{source.name}: {error}\n(executed so far: {partial})") from None
+
+
+@contextmanager
+def _environment(record: Path | None):
+    """What the kernel inherits: the recorded run, if any, and a preference for this environment's own kernel."""
+    before = dict(os.environ)
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ.pop("GUIDEBOOK_RECORD", None)
+    if record:
+        os.environ["GUIDEBOOK_RECORD"] = str(record.resolve())
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _watching(watch: Callable[[Path], None] | None, partial: Path):
+    stop = threading.Event()
+
+    def loop():
+        while not stop.wait(1):
+            watch(partial)
+
+    thread = threading.Thread(target=loop, daemon=True)
+    if watch:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if watch:
+            thread.join()
+
+
+def _key(path: Path) -> str | None:
+    try:
+        return json.loads(path.read_text())["metadata"]["guidebook"]["key"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _stamps(record: Path | None) -> list:
+    """What a recorded run holds: its files' names and contents."""
+    files = sorted(f for f in record.rglob("*") if f.is_file()) if record else []
+    return [[str(f.relative_to(record)), hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
