@@ -104,7 +104,8 @@ def record(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run folders, runs/<experiment>/<profile>-<key>")],
 ) -> None:
     """Copy finished runs, without weights, to book/results/."""
-    from guidebook.run import opened, record as copy
+    from guidebook.run import opened
+    from guidebook.run import record as copy
 
     for path in runs:
         print(copy(opened(path)))

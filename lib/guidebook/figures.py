@@ -22,7 +22,9 @@ plt.rcParams.update({
 })  # fmt: skip
 
 
-def grid(images: torch.Tensor, columns: int = 10, rows: Sequence[str] = (), heads: Sequence[str] = (), tile: float = 0.62) -> Figure:
+def grid(
+    images: torch.Tensor, columns: int = 10, rows: Sequence[str] = (), heads: Sequence[str] = (), tile: float = 0.62
+) -> Figure:
     """Images (N, C, H, W) uint8, row by row, with a name per row and per column; `tile` is an image's width in inches."""
     n, _, h, w = images.shape
     lines = -(-n // columns)
@@ -89,7 +91,9 @@ def against_guidance(runs: dict[str, list[dict]], metrics: Sequence[str], real: 
             position = np.arange(len(points)) + 0.08 * k
             value, low, high = (np.array([r[f] for r in points]) for f in ("value", "low", "high"))
             error = np.abs([value - low, high - value])
-            axes.errorbar(position, value, error, color=colour, label=name, marker="o", markersize=3.5, linewidth=1.2, capsize=2)
+            axes.errorbar(
+                position, value, error, color=colour, label=name, marker="o", markersize=3.5, linewidth=1.2, capsize=2
+            )
             axes.set_xticks(np.arange(len(points)), [f"{r['guidance']:g}" for r in points])
         floor = next(r for r in real if r["metric"] == metric)
         axes.axhline(floor["value"], color="0.35", linestyle="--", linewidth=1, label="real, test split")

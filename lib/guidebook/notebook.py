@@ -43,10 +43,11 @@ def execute(
     target: Path,
     parameters: dict,
     record: Path | None = None,  # a recorded run to redraw from
+    depends: Path | None = None,  # a file or folder the page is drawn from; a record is one by itself
     watch: Callable[[Path], None] | None = None,
 ) -> bool:
     """Executes `source` to `target`, unless `target` is complete and nothing it depends on has changed; True if it ran."""
-    key = digest([source.read_text(), library_digest(), parameters, _stamps(record)])
+    key = digest([source.read_text(), library_digest(), parameters, _stamps(record or depends)])
     if _key(target) == key and not missing(target):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,8 @@ def missing(path: Path) -> list[int]:
     return [
         i
         for i, cell in enumerate(cells)
-        if cell["metadata"].get("papermill", {}).get("status") != "completed" or not isinstance(cell["execution_count"], int)
+        if cell["metadata"].get("papermill", {}).get("status") != "completed"
+        or not isinstance(cell["execution_count"], int)
     ]
 
 
@@ -151,7 +153,9 @@ def _key(path: Path) -> str | None:
         return None
 
 
-def _stamps(record: Path | None) -> list:
-    """What a recorded run holds: its files' names and contents."""
-    files = sorted(f for f in record.rglob("*") if f.is_file()) if record else []
-    return [[str(f.relative_to(record)), hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
+def _stamps(place: Path | None) -> list:
+    """Names and contents of a file, or of all files in a folder."""
+    files = (
+        [place] if place and place.is_file() else sorted(f for f in place.rglob("*") if f.is_file()) if place else []
+    )
+    return [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]

@@ -150,7 +150,9 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
     for word, folder, kind in ((experiment, PARAMS, "experiment"), (profile, PARAMS / experiment, "profile")):
         names = sorted(p.stem for p in folder.glob("*")) if folder.is_dir() else []
         if word not in names:
-            raise ParamsError(f"{kind} '{word[:60]}' is not known{_nearest(word, names)}; there are: {', '.join(names)}")
+            raise ParamsError(
+                f"{kind} '{word[:60]}' is not known{_nearest(word, names)}; there are: {', '.join(names)}"
+            )
     path = PARAMS / experiment / f"{profile}.yml"
     raw = read(path)
     for key, value in (overrides or {}).items():
@@ -161,7 +163,9 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
         target[name] = value
     params = check(raw, path.name)
     if (params.experiment, params.profile) != (experiment, profile):
-        raise ParamsError(f"{path.name} calls itself {params.experiment}/{params.profile}; expected {experiment}/{profile}")
+        raise ParamsError(
+            f"{path.name} calls itself {params.experiment}/{params.profile}; expected {experiment}/{profile}"
+        )
     return params
 
 
@@ -205,7 +209,11 @@ def differences(a: Params, b: Params) -> list[tuple[str, Any, Any]]:
 
 
 def _sections() -> list[str]:
-    return [n for n, f in Params.model_fields.items() if isinstance(f.annotation, type) and issubclass(f.annotation, Section)]
+    return [
+        n
+        for n, f in Params.model_fields.items()
+        if isinstance(f.annotation, type) and issubclass(f.annotation, Section)
+    ]
 
 
 def _nearest(word: str, names: list[str]) -> str:

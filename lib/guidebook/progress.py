@@ -40,7 +40,11 @@ def _line(run: Run, partial: Path) -> str:
 
     done, cells = progress(partial)
     text = f"cell {done + 1} of {cells}" if done < cells else "starting"
-    folders = [f for f in (run.path, *run.path.glob("variants/*")) if (f / "stats.jsonl").exists() and not (f / "model").exists()]
+    folders = [
+        f
+        for f in (run.path, *run.path.glob("variants/*"))
+        if (f / "stats.jsonl").exists() and not (f / "model").exists()
+    ]
     for folder in folders[:1]:
         from guidebook.training import updates
 

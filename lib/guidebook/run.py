@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from guidebook import __version__
 from guidebook import params as P
 from guidebook.paths import RESULTS, ROOT, runs
@@ -125,7 +124,9 @@ def all_runs() -> list[Run]:
 def record(run: Run) -> Path:
     """Copies a finished run, without weights, to `book/results/<experiment>/<profile>/`: some hundred kB."""
     if not (run.path / "notebook.ipynb").exists():
-        raise FileNotFoundError(f"{run.path}: not finished: it holds no complete notebook.ipynb; run `guidebook run` first")
+        raise FileNotFoundError(
+            f"{run.path}: not finished: it holds no complete notebook.ipynb; run `guidebook run` first"
+        )
     target = RESULTS / run.params.experiment / run.params.profile
     aside = target.with_name(f".{target.name}")
     shutil.rmtree(aside, ignore_errors=True)

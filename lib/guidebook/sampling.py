@@ -53,9 +53,15 @@ def draw(run: Run, guidance: float, n: int, prompt: str | None = None, weights: 
     def make():
         started = time.perf_counter()
         sampler = Sampler(run, spec["weights"])
-        parts = [list(sampler.steps(guidance, part, prompt))[-1][1] for part in torch.arange(n).split(run.params.sample.batch)]
+        parts = [
+            list(sampler.steps(guidance, part, prompt))[-1][1]
+            for part in torch.arange(n).split(run.params.sample.batch)
+        ]
         images = to_uint8(torch.cat(parts).cpu(), *run.params.data.range)
-        return images, {"labels": sampler.labels(torch.arange(n)), "seconds_per_image": (time.perf_counter() - started) / n}
+        return images, {
+            "labels": sampler.labels(torch.arange(n)),
+            "seconds_per_image": (time.perf_counter() - started) / n,
+        }
 
     name = f"w{guidance:g}" if prompt is None else "null-caption" if prompt == NULL else "prompt"
     return image_set(run, name, spec, make)

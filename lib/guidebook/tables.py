@@ -27,7 +27,9 @@ def banner(run: Run) -> Html:
     seen = facts.get("images_seen")
     said = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
-        f"{seen:,} images seen, {facts['train_seconds'] / 60:.0f} min of training on {facts['device']}" if seen else None,
+        f"{seen:,} images seen, {facts['train_seconds'] / 60:.0f} min of training on {facts['device']}"
+        if seen
+        else None,
         facts.get("data_note"),
         "captions go through a stand-in for CLIP: a small text transformer with fixed random weights"
         if params.text.encoder == "embedded"
@@ -46,7 +48,11 @@ def metric_table(records: list[dict]) -> pd.DataFrame:
     """Metric records as value [low, high], one row per guidance scale, one column per metric."""
     rows = [{"w": r["guidance"], "n": r["n"], "metric": r["metric"], "text": with_interval(r)} for r in records]
     frame = pd.DataFrame(rows).pivot(index=["w", "n"], columns="metric", values="text")
-    return frame[[m for m in ("adherence", "fd_judge", "diversity", "grain") if m in frame]].rename_axis(columns=None).reset_index()
+    return (
+        frame[[m for m in ("adherence", "fd_judge", "diversity", "grain") if m in frame]]
+        .rename_axis(columns=None)
+        .reset_index()
+    )
 
 
 def with_interval(record: dict) -> str:

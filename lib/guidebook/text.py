@@ -23,7 +23,10 @@ def resolve(encoder: str) -> str:
         return encoder
     from huggingface_hub import try_to_load_from_cache
 
-    if all(isinstance(try_to_load_from_cache(encoder, f), str) for f in ("config.json", "tokenizer.json", "model.safetensors")):
+    if all(
+        isinstance(try_to_load_from_cache(encoder, f), str)
+        for f in ("config.json", "tokenizer.json", "model.safetensors")
+    ):
         return encoder
     log.warning("the weights of %s are not in the cache: the embedded stand-in encoder takes its place", encoder)
     return EMBEDDED
@@ -51,7 +54,9 @@ def _clip(text: Text, captions: list[str]) -> torch.Tensor:
 
     tokenizer = CLIPTokenizerFast.from_pretrained(text.encoder, local_files_only=True)
     model = CLIPTextModel.from_pretrained(text.encoder, local_files_only=True, use_safetensors=True).eval()
-    ids = tokenizer(captions, padding="max_length", truncation=True, max_length=text.tokens, return_tensors="pt").input_ids
+    ids = tokenizer(
+        captions, padding="max_length", truncation=True, max_length=text.tokens, return_tensors="pt"
+    ).input_ids
     return model(ids).last_hidden_state.float()
 
 

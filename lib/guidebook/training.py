@@ -64,7 +64,8 @@ def train(run: Run) -> None:
     run.needs("the training")
     with lock(run.path):
         accelerator = Accelerator(
-            mixed_precision="bf16" if run.params.train.precision == "bf16" else "no", step_scheduler_with_optimizer=False
+            mixed_precision="bf16" if run.params.train.precision == "bf16" else "no",
+            step_scheduler_with_optimizer=False,
         )
         trainer = Trainer(run.params, load(run.params.data), accelerator)
         trainer.resume(run)
@@ -118,7 +119,9 @@ class Trainer:
         for part in torch.arange(len(index), device=device).split(t.micro_batch or t.batch):
             x0 = from_uint8(self.images[index[part]], *self.params.data.range)
             with self.accelerator.autocast():
-                each = loss(self.wrapped, x0, eps[part], steps[part], self.embeddings[caption[part]], self.alphas_cumprod)
+                each = loss(
+                    self.wrapped, x0, eps[part], steps[part], self.embeddings[caption[part]], self.alphas_cumprod
+                )
             self.accelerator.backward(each.sum() / len(index))
             losses.append(each.detach())
         if t.clip_norm is not None:
@@ -148,12 +151,19 @@ class Trainer:
                 )
         self._clear()
         by_bin = [s / c if c else None for s, c in zip(sums, counts, strict=True)]
-        return {"nimg": self.nimg, "loss": sum(losses) / len(losses), "loss_by_timestep": by_bin, "lr": self.params.train.lr}
+        return {
+            "nimg": self.nimg,
+            "loss": sum(losses) / len(losses),
+            "loss_by_timestep": by_bin,
+            "lr": self.params.train.lr,
+        }
 
     def state(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
         """Tensors and facts from which `restore` makes an equal trainer. Raises NonFiniteLoss for weights that are not finite."""
         if not torch.stack([w.isfinite().all() for w in self.weights]).all():
-            raise NonFiniteLoss(f"weights are not finite after {self.nimg:,} images: they were not saved; lower train.lr")
+            raise NonFiniteLoss(
+                f"weights are not finite after {self.nimg:,} images: they were not saved; lower train.lr"
+            )
         moments = self.optimizer.state
         tensors = {"model": self.model.state_dict()} | {a.name: a.weights for a in self.averages}
         tensors["optimizer"] = {f"{i}.{k}": v for i, w in enumerate(self.weights) for k, v in moments[w].items()}
@@ -195,7 +205,11 @@ def _steps(run: Run, trainer: Trainer, total: int) -> Iterator[dict]:
             if save or step % LOG_EVERY == 0 or trainer.nimg >= total:
                 line, spent = trainer.flush(), time.perf_counter() - clock
                 clock, trainer.seconds = time.perf_counter(), trainer.seconds + spent
-                line |= {"images_per_s": (trainer.nimg - seen) / spent, "seconds": trainer.seconds, "memory_mb": _memory()}
+                line |= {
+                    "images_per_s": (trainer.nimg - seen) / spent,
+                    "seconds": trainer.seconds,
+                    "memory_mb": _memory(),
+                }
                 seen = trainer.nimg
                 stats.write(json.dumps(line) + "\n")
                 stats.flush()
@@ -214,13 +228,19 @@ def _publish(run: Run, trainer: Trainer) -> None:
     for name in ("raw", *(a.name for a in trainer.averages)):
         trainer.model.load_state_dict(tensors["model" if name == "raw" else name], strict=name == "raw")
         trainer.model.save_pretrained(aside / name)
-    run.note(train_seconds=round(trainer.seconds, 1), images_seen=trainer.nimg, updates=trainer.nimg // run.params.train.batch)
+    run.note(
+        train_seconds=round(trainer.seconds, 1),
+        images_seen=trainer.nimg,
+        updates=trainer.nimg // run.params.train.batch,
+    )
     os.replace(aside, run.path / "model")
 
 
 def _describe(run: Run, trainer: Trainer) -> None:
     device = trainer.accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu()}, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu()}, {torch.get_num_threads()} threads"
+    )
     facts = {"device": name, "processes": trainer.accelerator.num_processes, "text_encoder": run.params.text.encoder}
     data = {"name": run.params.data.name, "source": trainer.data.source, "fingerprint": trainer.data.fingerprint}
     run.note(**facts, data=data, data_note=CATALOG[run.params.data.name].note)

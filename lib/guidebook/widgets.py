@@ -15,12 +15,18 @@ def explorer(sets: list[ImageSet], captions: list[str], samples: int = 5, zoom: 
     `sets` holds one set per guidance scale, image i showing caption i mod K. Every picture is in the page; the sliders are
     linked to it in the browser (`jslink`), so nothing needs a kernel.
     """
-    prompt = widgets.SelectionSlider(options=[(c, i) for i, c in enumerate(captions)], description="prompt", **_WIDE)
-    scale = widgets.SelectionSlider(options=[(f"{s.facts['guidance']:g}", i) for i, s in enumerate(sets)], description="w", **_WIDE)
+    prompt = widgets.SelectionSlider(
+        options=[(_plain(c), i) for i, c in enumerate(captions)], description="prompt", **_WIDE
+    )
+    scale = widgets.SelectionSlider(
+        options=[(f"{s.facts['guidance']:g}", i) for i, s in enumerate(sets)], description="w", **_WIDE
+    )
     scale.index = next((i for i, s in enumerate(sets) if s.facts["guidance"] == 1), 0)
     stacks = []
     for k in range(len(captions)):
-        stack = widgets.Stack([_picture(s.images[k :: len(captions)][:samples], zoom) for s in sets], selected_index=scale.index)
+        stack = widgets.Stack(
+            [_picture(s.images[k :: len(captions)][:samples], zoom) for s in sets], selected_index=scale.index
+        )
         widgets.jslink((scale, "index"), (stack, "selected_index"))
         stacks.append(stack)
     outer = widgets.Stack(stacks, selected_index=0)
@@ -31,11 +37,18 @@ def explorer(sets: list[ImageSet], captions: list[str], samples: int = 5, zoom: 
 _WIDE = {"continuous_update": True, "layout": widgets.Layout(width="min(100%, 34em)")}
 
 
+def _plain(text: str) -> str:
+    """A caption as it may stand in a page's widget state, where `</script>` would end the script."""
+    return text.replace("<", "‹").replace(">", "›")
+
+
 def _picture(images, zoom: int) -> widgets.Image:
     pixels = Image.fromarray(sheet(images, columns=len(images)))
     side = max(1, round(zoom * 56 / images.shape[-1]))
     file = io.BytesIO()
-    pixels.resize((pixels.width * side, pixels.height * side), Image.Resampling.NEAREST).save(file, "PNG", optimize=True)
+    pixels.resize((pixels.width * side, pixels.height * side), Image.Resampling.NEAREST).save(
+        file, "PNG", optimize=True
+    )
     return widgets.Image(value=file.getvalue(), format="png", layout=widgets.Layout(width="min(100%, 36em)"))
 
 

@@ -111,8 +111,14 @@ def _parquet(folder, split: str, entry) -> Split:
     tables = [pq.read_table(f, columns=[entry.image, entry.label]) for f in sorted(folder.glob(f"{split}-*.parquet"))]
     if not tables:
         raise DataError(f"no {split}-*.parquet in $GUIDEBOOK_DATA/{folder.name}; both splits are needed")
-    rows = [(cell["bytes"], label) for t in tables for cell, label in zip(*(t[c].to_pylist() for c in t.column_names), strict=True)]
-    return _split((_decode(raw, f"{folder.name}/{split} row {i}", entry) for i, (raw, _) in enumerate(rows)), [r[1] for r in rows])
+    rows = [
+        (cell["bytes"], label)
+        for t in tables
+        for cell, label in zip(*(t[c].to_pylist() for c in t.column_names), strict=True)
+    ]
+    return _split(
+        (_decode(raw, f"{folder.name}/{split} row {i}", entry) for i, (raw, _) in enumerate(rows)), [r[1] for r in rows]
+    )
 
 
 def _hub(name: str, entry) -> list[Split]:
@@ -127,7 +133,10 @@ def _hub(name: str, entry) -> list[Split]:
         ) from error
     raw = loaded.cast_column(entry.image, datasets.Image(decode=False))
     return [
-        _split((_decode(row[entry.image]["bytes"], f"{name}/{s} row {i}", entry) for i, row in enumerate(raw[s])), raw[s][entry.label])
+        _split(
+            (_decode(row[entry.image]["bytes"], f"{name}/{s} row {i}", entry) for i, row in enumerate(raw[s])),
+            raw[s][entry.label],
+        )
         for s in ("train", "test")
     ]
 
