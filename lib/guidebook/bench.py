@@ -18,7 +18,7 @@ def loop(say: Callable[[str], None], repeats: int = 9, steps: int = 8) -> float:
     from accelerate import Accelerator
 
     from guidebook.data.images import load
-    from guidebook.training import Trainer
+    from guidebook.trainer import Trainer
 
     params = P.load("mnist", "demo")
     trainer, bare = Trainer(params, load(params.data), Accelerator()), _bare(params)

@@ -4,6 +4,7 @@ Its reading of a sample against the caption is adherence; its last hidden layer 
 """
 
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -46,9 +47,7 @@ class Network(nn.Module):
         super().__init__()
         pools = 1 if resolution < 16 else 2
         widths = [channels, 32, *[64] * pools]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
         self.hidden = nn.Linear(64 * (resolution // 2**pools) ** 2, FEATURES)
         self.out = nn.Linear(FEATURES, classes)

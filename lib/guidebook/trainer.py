@@ -1,0 +1,130 @@
+"""What changes while training, and the step that changes it."""
+
+import json
+import math
+
+import torch
+from accelerate import Accelerator
+
+from guidebook import checkpoint
+from guidebook.captions import NULL, class_captions
+from guidebook.data.images import Images, from_uint8, order
+from guidebook.diffusion import loss, scheduler
+from guidebook.ema import EMA
+from guidebook.models.unet import build, suit
+from guidebook.params import Params
+from guidebook.rng import generator
+from guidebook.run import Run
+from guidebook.text import encode
+
+BINS = 10  # timestep bins of the logged loss
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss is NaN or infinite. Nothing of it was saved."""
+
+
+class Trainer:
+    """Everything that changes while training, and the step that changes it. The clock is `nimg`, images seen."""
+
+    def __init__(self, params: Params, data: Images, accelerator: Accelerator):
+        self.params, self.accelerator, device = params, accelerator, accelerator.device
+        t = params.train
+        self.model = suit(build(params), device, t.precision).train()
+        self.wrapped = accelerator.prepare_model(self.model)
+        self.weights = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
+        self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
+        self.images, self.labels = data.train.images.to(device), data.train.labels.to(device)
+        captions = [*class_captions(params.data.caption, data.classes), NULL]
+        self.embeddings = encode(params.text, captions).to(device)  # (classes + 1, L, D); the last is the null caption
+        self.alphas_cumprod = scheduler(params.diffusion).alphas_cumprod.to(device)
+        self.data, self.nimg, self.seconds = data, 0, 0.0
+        self._clear()
+
+    def step(self) -> None:
+        """One optimiser step on the next `batch` images. Its randomness depends on (seed, nimg) and nothing else."""
+        t, device, rank = self.params.train, self.accelerator.device, self.accelerator.process_index
+        index = order(len(self.labels), t.seed, self.nimg, t.batch).to(device, non_blocking=True)
+        rng = generator(t.seed, "step", self.nimg, device=device)
+        steps = torch.randint(0, len(self.alphas_cumprod), (t.batch,), generator=rng, device=device)
+        dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
+        eps = torch.randn(t.batch, *self.images.shape[1:], generator=rng, device=device)
+        # Every process draws for the whole batch and takes its share: any number of processes sees the same noise.
+        mine = slice(rank, None, self.accelerator.num_processes)
+        index, steps, dropped, eps = index[mine], steps[mine], dropped[mine], eps[mine]
+
+        caption = torch.where(dropped, len(self.embeddings) - 1, self.labels[index])
+        losses = []
+        for part in torch.arange(len(index), device=device).split(t.micro_batch or t.batch):
+            x0 = from_uint8(self.images[index[part]], *self.params.data.range)
+            with self.accelerator.autocast():
+                each = loss(
+                    self.wrapped, x0, eps[part], steps[part], self.embeddings[caption[part]], self.alphas_cumprod
+                )
+            self.accelerator.backward(each.sum() / len(index))
+            losses.append(each.detach())
+        if t.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.weights, t.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        for average in self.averages:
+            average.update(self.weights)
+
+        losses, bins = torch.cat(losses), steps * BINS // len(self.alphas_cumprod)
+        self.step_losses.append(losses.mean())
+        self.bin_sum.index_add_(0, bins, losses)
+        self.bin_count.index_add_(0, bins, torch.ones_like(losses))
+        self.nimg += t.batch
+
+    def flush(self) -> dict:
+        """The line of `stats.jsonl` for the steps since the last one. Raises NonFiniteLoss, naming the step."""
+        losses = torch.stack(self.step_losses)
+        losses = self.accelerator.reduce(losses, "mean").tolist()
+        sums, counts = (self.accelerator.reduce(x, "sum").tolist() for x in (self.bin_sum, self.bin_count))
+        for i, value in enumerate(losses):
+            if not math.isfinite(value):
+                at = self.nimg // self.params.train.batch - len(losses) + i
+                raise NonFiniteLoss(
+                    f"loss {value} at step {at} ({at * self.params.train.batch:,} images seen), lr {self.params.train.lr}: "
+                    "no such weights were saved; lower train.lr or set train.clip_norm, then run again"
+                )
+        self._clear()
+        by_bin = [s / c if c else None for s, c in zip(sums, counts, strict=True)]
+        return {
+            "nimg": self.nimg,
+            "loss": sum(losses) / len(losses),
+            "loss_by_timestep": by_bin,
+            "lr": self.params.train.lr,
+        }
+
+    def state(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
+        """Tensors and facts from which `restore` makes an equal trainer. Raises NonFiniteLoss for weights that are not finite."""
+        if not torch.stack([w.isfinite().all() for w in self.weights]).all():
+            raise NonFiniteLoss(
+                f"weights are not finite after {self.nimg:,} images: they were not saved; lower train.lr"
+            )
+        moments = self.optimizer.state
+        tensors = {"model": self.model.state_dict()} | {a.name: a.weights for a in self.averages}
+        tensors["optimizer"] = {f"{i}.{k}": v for i, w in enumerate(self.weights) for k, v in moments[w].items()}
+        return tensors, {"nimg": self.nimg, "seconds": self.seconds, "ema": [a.updates for a in self.averages]}
+
+    def restore(self, tensors: dict[str, dict[str, torch.Tensor]], state: dict) -> None:
+        self.model.load_state_dict(tensors["model"])
+        for average, count in zip(self.averages, state["ema"], strict=True):
+            average.weights, average.updates = {k: tensors[average.name][k] for k in average.weights}, count
+        for i, w in enumerate(self.weights):
+            self.optimizer.state[w] = {k: tensors["optimizer"][f"{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+        self.nimg, self.seconds = state["nimg"], state["seconds"]
+
+    def resume(self, run: Run) -> None:
+        """Goes on from the newest complete checkpoint of the run, if there is one."""
+        found = checkpoint.complete(run.path / "checkpoints")
+        if found:
+            self.restore(*checkpoint.load(found[-1], self.accelerator.device))
+        kept = [row for row in run.stats() if row["nimg"] <= self.nimg]
+        (run.path / "stats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def _clear(self) -> None:
+        self.step_losses, device = [], self.accelerator.device
+        self.bin_sum, self.bin_count = torch.zeros(BINS, device=device), torch.zeros(BINS, device=device)
