@@ -120,18 +120,9 @@ def _toc(chapters: list[tuple[str, str, Path]]) -> None:
 def _sphinx() -> None:
     for leftover in (OUTPUT, OUTPUT.parent / ".doctrees"):
         shutil.rmtree(leftover, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "jupyter_book",
-        "build",
-        "-W",
-        "-n",
-        "--keep-going",
-        "--path-output",
-        str(BOOK),
-        str(SOURCE),
-    ]
+    program = Path(sys.executable).with_name("jupyter-book")
+    options = ["-W", "-n", "--keep-going", "--path-output", BOOK]
+    command = [program, "build", *options, SOURCE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [s for s in (done.stdout + done.stderr).splitlines() if "WARNING" in s or "ERROR" in s]
