@@ -1,21 +1,26 @@
 """The HTML book: executed notebooks and generated pages beside the written chapters, built by jupyter-book."""
 
+import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import yaml
 from PIL import Image
 
 from guidebook import pages
-from guidebook.imagesets import sheet
+from guidebook.imagesets import mosaic
 from guidebook.notebook import NotebookFailed, execute, missing, run_experiment
 from guidebook.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.run import Run, all_runs, find, opened
 from guidebook.sampling import draw
+from guidebook.tables import banner
 
 SOURCE, OUTPUT = BOOK / "_build" / "source", BOOK / "_build" / "html"
+ORDER = ("demo", "paper", "best")  # of an experiment's pages
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
 
 
@@ -25,17 +30,17 @@ def build() -> Path:
     Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell. Raises NotebookFailed.
     """
     chapters = [page for name in _experiments() for page in _pages(name)]
-    explorer = _explorer()
+    explorer, demo = _explorer()
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
-    for name, _, executed in chapters:
-        _stage(executed, SOURCE / f"{name}.ipynb")
-    _stage(explorer, SOURCE / "explorer.ipynb")
+    for chapter in chapters:
+        _stage(chapter.executed, SOURCE / f"{chapter.file}.ipynb", chapter.run, chapter.suffix)
+    _stage(explorer, SOURCE / "explorer.ipynb", demo)
     found = all_runs()
     (SOURCE / "results.md").write_text(pages.results(found))
     (SOURCE / "status.md").write_text(pages.status(found))
-    _hero(find("mnist", "demo"))
+    _hero(demo)
     _toc(chapters)
     _sphinx()
     return OUTPUT / "index.html"
@@ -45,8 +50,17 @@ def _experiments() -> list[str]:
     return sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb") if (PARAMS / p.stem).is_dir())
 
 
-def _pages(experiment: str) -> list[tuple[str, str, Path]]:
-    """(page name, title in the contents, executed notebook) of each of an experiment's profiles, brought up to date.
+@dataclass(frozen=True)
+class Chapter:
+    file: str  # where it lies in the book, without .ipynb
+    title: str  # in the contents
+    run: Run
+    executed: Path
+    suffix: str  # added to the heading, so that pages of one notebook can be told apart
+
+
+def _pages(experiment: str) -> list[Chapter]:
+    """One chapter for each of an experiment's profiles that has a run, brought up to date.
 
     A complete run at hand is shown before a record of the same profile; `smoke` never is.
     """
@@ -54,13 +68,19 @@ def _pages(experiment: str) -> list[tuple[str, str, Path]]:
     for run in [opened(p) for p in sorted(RESULTS.glob(f"{experiment}/*")) if p.is_dir()] + _complete(experiment):
         found[run.params.profile] = run
     found.pop("smoke", None)
-    made = []
-    for profile in sorted(found, key=["demo", "paper", "best"].index):
-        run, first = found[profile], not made
-        name = f"experiments/{experiment}" if first else f"experiments/{experiment}-{profile}"
-        title = f"{experiment}: {'recorded' if run.recorded else 'run'}, {profile}"
-        made.append((name, title, _executed(run)))
-    return made
+    chapters = []
+    for profile in sorted(found, key=lambda p: (ORDER.index(p) if p in ORDER else len(ORDER), p)):
+        run, first = found[profile], not chapters
+        executed = _executed(run)
+        name = _heading(executed).partition(":")[0]
+        file = f"experiments/{experiment}" if first else f"experiments/{experiment}-{profile}"
+        chapters.append(Chapter(file, f"{name} ({profile})", run, executed, "" if first else f" ({profile})"))
+    return chapters
+
+
+def _heading(notebook: Path) -> str:
+    """The first line of the first cell, without its `#`."""
+    return "".join(json.loads(notebook.read_text())["cells"][0]["source"]).splitlines()[0].lstrip("# ")
 
 
 def _complete(experiment: str) -> list[Run]:
@@ -80,40 +100,44 @@ def _executed(run: Run) -> Path:
     return target
 
 
-def _explorer() -> Path:
+def _explorer() -> tuple[Path, Run]:
     target, run = runs() / "pages" / "explorer.ipynb", find("mnist", "demo")
-    execute(
-        NOTEBOOKS / "explorer.ipynb",
-        target,
-        {"experiment": "mnist", "profile": "demo"},
-        depends=run.path / "metrics.json",
-    )
-    return target
+    which = {"experiment": "mnist", "profile": "demo"}
+    execute(NOTEBOOKS / "explorer.ipynb", target, which, depends=run.path / "metrics.json")
+    return target, run
 
 
-def _stage(executed: Path, target: Path) -> None:
+def _stage(executed: Path, target: Path, run: Run, suffix: str = "") -> None:
+    """Puts an executed notebook among the pages: with the note that says which run it shows, without its default values."""
     if cells := missing(executed):
         raise NotebookFailed(f"{executed} is not complete (cells {cells}): it gets no page")
-    shutil.copyfile(executed, target)
+    notebook = json.loads(executed.read_text())
+    title, *rest = notebook["cells"]
+    heading, *body = "".join(title["source"]).splitlines()
+    title["source"] = "\n".join([heading + suffix, *body])
+    for cell in rest:
+        tags = cell["metadata"].get("tags", [])
+        if "injected-parameters" in tags:
+            cell["metadata"]["tags"] = [*tags, "hide-input"]
+        elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
+            cell["metadata"]["tags"] = [*tags, "remove-cell"]
+    note = {"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(run)}
+    notebook["cells"] = [title, note, *rest]
+    target.write_text(json.dumps(notebook))
 
 
 def _hero(run: Run) -> None:
     """The picture of the first page: one row of digits per guidance scale, as the demo drew them."""
     sets = [draw(run, w, run.params.evaluate.samples) for w in run.params.sample.guidance if w <= 5]
-    rows = [Image.fromarray(sheet(s.images[:20], columns=20)) for s in sets]
-    width, height = rows[0].size
-    scale = max(1, 1600 // width)
-    picture = Image.new("L", (width, height * len(rows)))
-    for i, row in enumerate(rows):
-        picture.paste(row, (0, i * height))
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(SOURCE / "hero.png")
+    picture = mosaic(torch.cat([s.images[:20] for s in sets]), columns=20, tile=64)
+    Image.fromarray(picture).save(SOURCE / "hero.png", optimize=True)
 
 
-def _toc(chapters: list[tuple[str, str, Path]]) -> None:
+def _toc(chapters: list[Chapter]) -> None:
     toc = yaml.safe_load((SOURCE / "_toc.yml").read_text())
     for part in toc["parts"]:
         if part["caption"] == "Experiments":
-            part["chapters"] = [{"file": name, "title": title} for name, title, _ in chapters]
+            part["chapters"] = [{"file": c.file, "title": c.title} for c in chapters]
     (SOURCE / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
 
 

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,10 @@ def save(folder: Path, nimg: int, tensors: dict[str, dict[str, torch.Tensor]], s
         (aside / MANIFEST).write_text(json.dumps(hashes, indent=1))
         for path in [*aside.iterdir(), aside]:
             _fsync(path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # what safetensors makes of a full disk
+            raise OSError(f"{final.name} was not written ({error}); the checkpoints before it are whole") from error
         raise
     os.replace(aside, final)
     _fsync(folder)

@@ -175,7 +175,7 @@ def _overrides(pairs: list[str]) -> dict:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise ParamsError(f"--set {pair[:60]}: write section.key=value")
+            raise ParamsError(f"--set {pair[:60]!r}: write section.key=value")
         try:
             value = yaml.safe_load(text)
             values[key] = float(value) if isinstance(value, str) and value[:1].isdigit() else value

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from guidebook.imagesets import ImageSet, sheet
+from guidebook.imagesets import ImageSet, mosaic
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0")
 NAMES = {
@@ -23,24 +23,25 @@ plt.rcParams.update({
 
 
 def grid(
-    images: torch.Tensor, columns: int = 10, rows: Sequence[str] = (), heads: Sequence[str] = (), tile: float = 0.62
+    images: torch.Tensor,  # (N, C, H, W) uint8
+    columns: int = 10,
+    rows: Sequence[str] = (),  # a name per row
+    heads: Sequence[str] = (),  # a name per column
+    tile: float = 0.62,  # inches
 ) -> Figure:
-    """Images (N, C, H, W) uint8, row by row, with a name per row and per column; `tile` is an image's width in inches."""
-    n, _, h, w = images.shape
-    lines = -(-n // columns)
+    """Images row by row; small ones are enlarged smoothly."""
+    picture = mosaic(images, columns)
+    lines = -(-len(images) // columns)
     left = 0.09 * max((len(r) for r in rows), default=0)
-    figure = plt.figure(figsize=(columns * tile + left, lines * tile * h / w + (0.25 if heads else 0)))
+    figure = plt.figure(figsize=(columns * tile + left, lines * tile + (0.25 if heads else 0)))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(sheet(images, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
     axes.grid(False)
-    axes.set_xticks([(i + 0.5) * w - 0.5 for i in range(len(heads))], heads)
-    axes.set_yticks([(i + 0.5) * h - 0.5 for i in range(len(rows))], rows)
+    height, width = picture.shape[0] / lines, picture.shape[1] / columns
+    axes.set_xticks([(i + 0.5) * width for i in range(len(heads))], heads)
+    axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], rows)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
-    for i in range(1, columns):
-        axes.axvline(i * w - 0.5, color="white", linewidth=0.8)
-    for i in range(1, lines):
-        axes.axhline(i * h - 0.5, color="white", linewidth=0.8)
     return figure
 
 
@@ -62,9 +63,13 @@ def loss_curves(runs: dict[str, list[dict]]) -> Figure:
     """Training loss against images seen, one line per run."""
     figure, axes = plt.subplots(figsize=(5.6, 2.8))
     for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
-        axes.plot([s["nimg"] for s in stats], [s["loss"] for s in stats], color=colour, label=name, linewidth=1.2)
+        seen, loss = (np.array([s[k] for s in stats]) for k in ("nimg", "loss"))
+        span = np.diff(seen, prepend=0)
+        whole = span >= span.max() / 2  # a line that a checkpoint cut short averages few steps: noise
+        axes.plot(seen[whole], loss[whole], color=colour, label=name, linewidth=1.2)
     axes.set(xlabel="images seen", ylabel="loss (mean squared error of ε)", yscale="log")
-    axes.yaxis.set_minor_formatter(plt.matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend()
     return figure
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -68,6 +69,17 @@ def sheet(images: torch.Tensor, columns: int = COLUMNS) -> np.ndarray:
     tiles[:n] = images
     grid = tiles.reshape(rows, columns, c, h, w).permute(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c).numpy()
     return grid[..., 0] if c == 1 else grid
+
+
+def mosaic(images: torch.Tensor, columns: int = COLUMNS, tile: int = 56, gap: int = 4) -> np.ndarray:
+    """Images (N, C, H, W) uint8 for the eye: small ones enlarged smoothly to about `tile` pixels, white between them."""
+    scale = max(1, round(tile / images.shape[-1]))
+    if scale > 1:
+        large = F.interpolate(images.float(), scale_factor=scale, mode="bicubic")
+        images = large.round().clamp(0, 255).to(torch.uint8)
+    images = torch.cat([images, images.new_full((-len(images) % columns, *images.shape[1:]), 255)])
+    grid = sheet(F.pad(images, (0, gap, 0, gap), value=255), columns)
+    return grid[:-gap, :-gap] if gap else grid
 
 
 def _load(folder: Path, facts: dict) -> torch.Tensor:

@@ -64,7 +64,8 @@ def _me() -> dict:
 def _started(pid: int) -> str | None:
     """The start time of a process, which tells it from a later one with the same number."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return None if fields[0] in "ZX" else fields[19]  # a zombie has ended, though nobody has asked how
     except (OSError, IndexError):
         return None
 

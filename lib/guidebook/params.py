@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -151,7 +152,7 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
         names = sorted(p.stem for p in folder.glob("*")) if folder.is_dir() else []
         if word not in names:
             raise ParamsError(
-                f"{kind} '{word[:60]}' is not known{_nearest(word, names)}; there are: {', '.join(names)}"
+                f"{kind} {word[:60]!r} is not known{_nearest(word, names)}; there are: {', '.join(names)}"
             )
     path = PARAMS / experiment / f"{profile}.yml"
     raw = read(path)
@@ -159,7 +160,7 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
         section, _, name = key.partition(".")
         target = raw.get(section)
         if not name or not isinstance(target, dict):
-            raise ParamsError(f"--set {key[:60]}: write section.key=value; sections: {', '.join(_sections())}")
+            raise ParamsError(f"--set {key[:60]!r}: write section.key=value; sections: {', '.join(_sections())}")
         target[name] = value
     params = check(raw, path.name)
     if (params.experiment, params.profile) != (experiment, profile):
@@ -223,9 +224,9 @@ def _nearest(word: str, names: list[str]) -> str:
 
 def _one_line(error: ValidationError, where: str) -> str:
     first, more = error.errors(include_url=False)[0], error.error_count() - 1
-    loc = [str(p)[:60] for p in first["loc"]]
+    loc = [str(p)[:60].encode("unicode_escape").decode() for p in first["loc"]]
     value, key = first["input"], ".".join(loc)
-    shown = " ".join(repr(value).split())
+    shown = _shown(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     if first["type"] in ("extra_forbidden", "missing"):
         owner = Params if len(loc) == 1 else Params.model_fields[loc[0]].annotation
@@ -238,6 +239,16 @@ def _one_line(error: ValidationError, where: str) -> str:
             hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
         text = f"{key} = {shown}: {hint}" if key else hint
     return f"{where}: {text}" + (f" (and {more} more)" if more else "")
+
+
+def _shown(value: Any) -> str:
+    """A value on one line, without writing out what aliases or thousands of digits make of it."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 60
+    try:
+        return " ".join(short.repr(value).split())
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _is_number(text: str) -> bool:

@@ -8,8 +8,6 @@ from guidebook import params as P
 from guidebook.paths import PARAMS
 from guidebook.run import Run
 
-WHERE = ["metric", "guidance", "weights", "sampler", "steps"]
-
 
 class Html:
     """Something a notebook shows as HTML. The text inside is escaped by whoever makes it."""
@@ -21,8 +19,8 @@ class Html:
         return self.text
 
 
-def banner(run: Run) -> Html:
-    """The note at the top of an experiment's page: which run it shows, on what data, and where it differs from its profile."""
+def banner(run: Run) -> str:
+    """The note, in HTML, at the top of an experiment's page: which run it shows, on what data, and where it differs from its profile."""
     facts, params = run.provenance(), run.params
     seen = facts.get("images_seen")
     said = [
@@ -41,18 +39,16 @@ def banner(run: Run) -> Html:
     if changes:
         told = "; ".join(f"{key} is {_show(b)} instead of {_show(a)}" for key, a, b in changes)
         lines.append(f"<strong>It departs from {html.escape(params.profile)}.yml:</strong> {html.escape(told)}.")
-    return Html(f'<div class="run-banner">{"<br>".join(lines)}</div>')
+    return f'<div class="run-banner">{"<br>".join(lines)}</div>'
 
 
-def metric_table(records: list[dict]) -> pd.DataFrame:
+def metric_table(records: list[dict]) -> Html:
     """Metric records as value [low, high], one row per guidance scale, one column per metric."""
     rows = [{"w": r["guidance"], "n": r["n"], "metric": r["metric"], "text": with_interval(r)} for r in records]
     frame = pd.DataFrame(rows).pivot(index=["w", "n"], columns="metric", values="text")
-    return (
-        frame[[m for m in ("adherence", "fd_judge", "diversity", "grain") if m in frame]]
-        .rename_axis(columns=None)
-        .reset_index()
-    )
+    frame = frame[[m for m in ("adherence", "fd_judge", "diversity", "grain") if m in frame]].reset_index()
+    frame["w"] = [f"{w:g}" for w in frame["w"]]
+    return Html(frame.to_html(index=False, border=0, escape=True, classes="table"))
 
 
 def with_interval(record: dict) -> str:

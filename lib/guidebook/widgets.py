@@ -5,11 +5,11 @@ import io
 import ipywidgets as widgets
 from PIL import Image
 
-from guidebook.imagesets import ImageSet, sheet
+from guidebook.imagesets import ImageSet, mosaic
 from guidebook.run import Run
 
 
-def explorer(sets: list[ImageSet], captions: list[str], samples: int = 5, zoom: int = 2) -> widgets.Widget:
+def explorer(sets: list[ImageSet], captions: list[str], samples: int = 5) -> widgets.Widget:
     """Sliders over prompts and guidance scales that swap pre-rendered images.
 
     `sets` holds one set per guidance scale, image i showing caption i mod K. Every picture is in the page; the sliders are
@@ -25,7 +25,7 @@ def explorer(sets: list[ImageSet], captions: list[str], samples: int = 5, zoom: 
     stacks = []
     for k in range(len(captions)):
         stack = widgets.Stack(
-            [_picture(s.images[k :: len(captions)][:samples], zoom) for s in sets], selected_index=scale.index
+            [_picture(s.images[k :: len(captions)][:samples]) for s in sets], selected_index=scale.index
         )
         widgets.jslink((scale, "index"), (stack, "selected_index"))
         stacks.append(stack)
@@ -42,13 +42,9 @@ def _plain(text: str) -> str:
     return text.replace("<", "‹").replace(">", "›")
 
 
-def _picture(images, zoom: int) -> widgets.Image:
-    pixels = Image.fromarray(sheet(images, columns=len(images)))
-    side = max(1, round(zoom * 56 / images.shape[-1]))
+def _picture(images) -> widgets.Image:
     file = io.BytesIO()
-    pixels.resize((pixels.width * side, pixels.height * side), Image.Resampling.NEAREST).save(
-        file, "PNG", optimize=True
-    )
+    Image.fromarray(mosaic(images, columns=len(images), tile=96, gap=6)).save(file, "PNG", optimize=True)
     return widgets.Image(value=file.getvalue(), format="png", layout=widgets.Layout(width="min(100%, 36em)"))
 
 
@@ -64,7 +60,7 @@ def live_explorer(run: Run) -> widgets.Widget:
         try:
             from guidebook.sampling import draw_now
 
-            place.children = [_picture(draw_now(run, prompt.value, scale.value, seed.value, 5), zoom=2)]
+            place.children = [_picture(draw_now(run, prompt.value, scale.value, seed.value, 5))]
         finally:
             button.disabled = False
 
