@@ -14,7 +14,8 @@ def state(run: Run) -> str:
     """`recorded`, `complete`, `training`, `trained` (its notebook is not complete) or `stopped`."""
     if run.recorded:
         return "recorded"
-    if (run.path / "notebook.ipynb").exists():
+    owner = run.path.parents[1] if run.path.parent.name == "variants" else run.path
+    if (owner / "notebook.ipynb").exists():
         return "complete"
     if held(run.path):
         return "training"

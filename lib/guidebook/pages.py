@@ -2,7 +2,7 @@
 
 import html
 
-from guidebook.overview import overview, state
+from guidebook.overview import overview
 from guidebook.run import Run
 from guidebook.tables import with_interval
 
@@ -38,21 +38,35 @@ def results(runs: list[Run]) -> str:
 
 
 def status(runs: list[Run]) -> str:
-    """`status.md`: one row per run, then the versions each used."""
-    shown = [run for run in runs if run.params.profile != "smoke"]
-    rows = [row for row in overview() if row["run"] in {run.name for run in shown}]
-    versions = [
-        {"run": run.name, "state": state(run)}
-        | {
-            name: run.provenance().get("versions", {}).get(name, "")
-            for name in ("guidebook", "torch", "diffusers", "python")
-        }
-        | {"training": f"{run.provenance().get('train_seconds', 0) / 60:.1f} min"}
-        | {"data": run.provenance().get("data", {}).get("fingerprint", "")}
-        | {"uncommitted changes": {True: "yes", False: "no", None: "unknown"}[run.provenance().get("dirty")]}
-        for run in shown
-    ]
-    return "\n".join([STATUS, table(rows), "\n## Versions and data\n", table(versions)])
+    """`status.md`: what was run, on what, with which code."""
+    names = [run.name for run in runs if run.params.profile != "smoke"]
+    rows = [row for row in overview() if row["run"] in names]
+    progress = ("run", "state", "images seen", "of", "best adherence")
+    place = ("run", "data", "text", "device", "images/s")
+    return "\n".join(
+        [
+            STATUS,
+            table([{k: _thousands(row[k]) for k in progress} for row in rows]),
+            "## On what\n",
+            table([{k: _thousands(row[k]) for k in place} for row in rows]),
+            "## With which code and data\n",
+            table([_code(run) for run in runs if run.name in names]),
+        ]
+    )
+
+
+def _code(run: Run) -> dict:
+    facts = run.provenance()
+    return {
+        "run": run.name, "training": f"{facts.get('train_seconds', 0) / 60:.1f} min",
+        **{name: facts.get("versions", {}).get(name) for name in ("python", "torch", "diffusers", "guidebook")},
+        "commit": (facts.get("commit") or "unknown")[:8] + (" with changes" if facts.get("dirty") else ""),
+        "data fingerprint": facts.get("data", {}).get("fingerprint"),
+    }  # fmt: skip
+
+
+def _thousands(value):
+    return f"{value:,}" if isinstance(value, int) else value
 
 
 def table(rows: list[dict]) -> str:

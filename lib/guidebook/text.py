@@ -14,6 +14,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from guidebook.params import Text
 
 EMBEDDED, WIDTH = "embedded", 512
+# CLIP's repository holds pickled weights; this commit of it adds the same weights as safetensors.
+REVISION = "c237dc49a33fc61debc9276459120b7eac67e7ef"
+FILES = ("config.json", "tokenizer.json", "model.safetensors")
 log = logging.getLogger(__name__)
 
 
@@ -23,10 +26,7 @@ def resolve(encoder: str) -> str:
         return encoder
     from huggingface_hub import try_to_load_from_cache
 
-    if all(
-        isinstance(try_to_load_from_cache(encoder, f), str)
-        for f in ("config.json", "tokenizer.json", "model.safetensors")
-    ):
+    if all(isinstance(try_to_load_from_cache(encoder, f, revision=REVISION), str) for f in FILES):
         return encoder
     log.warning("the weights of %s are not in the cache: the embedded stand-in encoder takes its place", encoder)
     return EMBEDDED
@@ -38,7 +38,7 @@ def fetch(encoder: str) -> str:
         return "comes with the library"
     from huggingface_hub import snapshot_download
 
-    return snapshot_download(encoder, allow_patterns=["*.json", "*.txt", "model.safetensors"])
+    return snapshot_download(encoder, revision=REVISION, allow_patterns=["*.json", "*.txt", "model.safetensors"])
 
 
 @torch.no_grad()
@@ -52,8 +52,9 @@ def encode(text: Text, captions: list[str]) -> torch.Tensor:
 def _clip(text: Text, captions: list[str]) -> torch.Tensor:
     from transformers import CLIPTokenizerFast
 
-    tokenizer = CLIPTokenizerFast.from_pretrained(text.encoder, local_files_only=True)
-    model = CLIPTextModel.from_pretrained(text.encoder, local_files_only=True, use_safetensors=True).eval()
+    pinned = {"revision": REVISION, "local_files_only": True}
+    tokenizer = CLIPTokenizerFast.from_pretrained(text.encoder, **pinned)
+    model = CLIPTextModel.from_pretrained(text.encoder, use_safetensors=True, **pinned).eval()
     ids = tokenizer(
         captions, padding="max_length", truncation=True, max_length=text.tokens, return_tensors="pt"
     ).input_ids

@@ -14,7 +14,7 @@ from guidebook.ema import EMA
 from guidebook.models.unet import build, suit
 from guidebook.params import Params
 from guidebook.rng import generator
-from guidebook.run import Run
+from guidebook.run import Run, write
 from guidebook.text import encode
 
 BINS = 10  # timestep bins of the logged loss
@@ -123,7 +123,7 @@ class Trainer:
         if found:
             self.restore(*checkpoint.load(found[-1], self.accelerator.device))
         kept = [row for row in run.stats() if row["nimg"] <= self.nimg]
-        (run.path / "stats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+        write(run.path / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
     def _clear(self) -> None:
         self.step_losses, device = [], self.accelerator.device

@@ -1,4 +1,4 @@
-"""Training: one loop for a notebook, a process or many, that can stop anywhere and go on as if it had not."""
+"""Training: a loop that can stop anywhere and go on as if it had not."""
 
 import contextlib
 import json

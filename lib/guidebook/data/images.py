@@ -125,7 +125,7 @@ def _hub(name: str, entry) -> list[Split]:
     import datasets
 
     try:
-        loaded = datasets.load_dataset(entry.hub)
+        loaded = datasets.load_dataset(entry.hub, revision=entry.revision)
     except Exception as error:
         raise DataError(
             f"data set {name}: no $GUIDEBOOK_DATA/{name}/train-*.parquet, and the hub did not give {entry.hub} "
