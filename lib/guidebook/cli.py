@@ -123,9 +123,10 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="for programs")]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*(rows[0] if rows else ["run"]), box=None)
+    table = Table("run", "state", "images seen", "images/s", "best adherence", box=None)
     for row in rows:
-        table.add_row(*("" if v is None else f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
+        seen = f"{row['images seen']:,} of {row['of']:,}"
+        table.add_row(row["run"], row["state"], seen, str(row["images/s"] or ""), row["best adherence"] or "")
     Console().print(table if rows else "no runs yet: guidebook run mnist")
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -98,12 +99,22 @@ def _papermill(source: Path, partial: Path, parameters: dict) -> None:
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    # Sockets instead of TCP ports: the kernel can be reached by nobody else.
-    config = Config({"KernelManager": {"transport": "ipc"}})
+    quiet = ["--IPKernelApp.log_level=CRITICAL"]  # errors of the notebook arrive as outputs, not here
     try:
-        papermill.execute_notebook(
-            source, partial, parameters, kernel_name="python3", progress_bar=False, cwd=source.parent, config=config
-        )
+        with tempfile.TemporaryDirectory(prefix="guidebook-") as sockets:
+            # Sockets instead of TCP ports: the kernel can be reached by nobody else. In a folder of its own, because
+            # jupyter_client numbers them by what is there already, and two kernels started together take the same number.
+            config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+            papermill.execute_notebook(
+                source,
+                partial,
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=source.parent,
+                config=config,
+                extra_arguments=quiet,
+            )
     except PapermillExecutionError as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
         message = f"{source.name}, cell {error.exec_count}: {text}\n(the whole traceback is in {partial})"

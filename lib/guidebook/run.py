@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +96,17 @@ def opened(path: Path) -> Run:
     """The run in a folder. Raises ParamsError where there is none."""
     if not (path / "params.yml").is_file():
         raise P.ParamsError(f"{path} is not a run folder: it holds no params.yml")
-    return Run(P.check(P.read(path / "params.yml"), path.name), path, recorded=path.resolve().is_relative_to(RESULTS))
+    return Run(
+        P.check(P.read(path / "params.yml"), path.name), path, recorded=path.resolve().is_relative_to(RESULTS.resolve())
+    )
 
 
 def find(experiment: str, profile: str) -> Run:
     """The newest run of an experiment's profile, else its record. Raises ParamsError where there is neither."""
     if record := os.environ.get("GUIDEBOOK_RECORD"):
-        return opened(Path(record))
-    live = sorted(runs().glob(f"{experiment}/{profile}-????????"), key=lambda p: (p / "params.yml").stat().st_mtime)
-    for path in (*reversed(live), RESULTS / experiment / profile):
+        return replace(opened(Path(record)), recorded=True)
+    files = sorted(runs().glob(f"{experiment}/{profile}-????????/params.yml"), key=lambda f: f.stat().st_mtime)
+    for path in (*(f.parent for f in reversed(files)), RESULTS / experiment / profile):
         if (path / "params.yml").exists():
             return opened(path)
     raise P.ParamsError(f"no run of {experiment}/{profile} yet: guidebook run {experiment} --profile {profile}")

@@ -32,7 +32,7 @@ def sample(
     """Yields `(t, x)` after every step, x (B, C, H, W) float32; the last x is the sample.
 
     The noise is drawn on the CPU, so a seed means the same noise on every device and in every batch. What is left of the
-    batch is the order of floating-point sums: below 1e-4 of the value range on a CPU in fp32.
+    batch is the order of floating-point sums: about 1e-4 of the value range on a CPU in fp32.
     """
     rngs = [generator(seed, "image") for seed in seeds]
     noise_scheduler.set_timesteps(steps, device=device)

@@ -74,7 +74,8 @@ def _embedded(text: Text, captions: list[str]) -> torch.Tensor:
         vocab_size=len(vocabulary), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2,
         num_attention_heads=8, max_position_embeddings=77, bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
-    model = CLIPTextModel(config).eval()
+    with torch.random.fork_rng(devices=[]):
+        model = CLIPTextModel(config).eval()
     for name, weight in sorted(model.named_parameters()):
         if name.endswith("token_embedding.weight"):
             for w, row in zip(vocabulary, weight, strict=True):

@@ -122,12 +122,15 @@ def _publish(run: Run, trainer: Trainer) -> None:
 
 def _describe(run: Run, trainer: Trainer) -> None:
     device = trainer.accelerator.device
-    name = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu()}, {torch.get_num_threads()} threads"
-    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu()}, {_threads()}"
     facts = {"device": name, "processes": trainer.accelerator.num_processes, "text_encoder": run.params.text.encoder}
     data = {"name": run.params.data.name, "source": trainer.data.source, "fingerprint": trainer.data.fingerprint}
     run.note(**facts, data=data, data_note=CATALOG[run.params.data.name].note)
+
+
+def _threads() -> str:
+    n = torch.get_num_threads()
+    return f"{n} thread{'s' if n > 1 else ''}"
 
 
 def _cpu() -> str:

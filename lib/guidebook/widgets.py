@@ -50,7 +50,7 @@ def _picture(images) -> widgets.Image:
 
 def live_explorer(run: Run) -> widgets.Widget:
     """A prompt, a guidance scale and a seed, sampled when the button is pressed. Needs a kernel and the run's weights."""
-    prompt = widgets.Text(value=run.params.data.caption.replace("{label}", "7"), description="prompt", **_WIDE)
+    prompt = widgets.Text(value=_plain(run.params.data.caption.replace("{label}", "7")), description="prompt", **_WIDE)
     scale = widgets.FloatSlider(value=3, min=0, max=20, step=0.5, description="w", **_WIDE)
     seed = widgets.IntText(value=0, description="seed", layout=widgets.Layout(width="12em"))
     button, place = widgets.Button(description="draw five", button_style="primary"), widgets.VBox()

@@ -68,7 +68,8 @@ def judge(data: Data) -> Judge:
     images = load(data)
     key = digest([VERSION, images.fingerprint, BATCH, LR, SEED, STEPS])
     folder = runs() / "judges" / f"{data.name}-{key}"
-    network = Network(images.train.images.shape[1], data.resolution, len(images.classes))
+    with torch.random.fork_rng(devices=[]):
+        network = Network(images.train.images.shape[1], data.resolution, len(images.classes))
     if not folder.is_dir():
         _train(network, images)
         right = int((Judge(network, "", (0, 0, 0), 0).read(images.test.images)[0] == images.test.labels).sum())
