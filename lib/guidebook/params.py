@@ -19,6 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from guidebook.paths import PARAMS
 
 
+# Parameters of a training that change how it is run and what is kept, not what is learnt.
+FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints")
+
+
 class ParamsError(ValueError):
     """Parameters that cannot be run: one line with the key, the value, what is allowed and the nearest key."""
 
@@ -126,7 +130,7 @@ class Params(Section):
     def training_key(self) -> str:
         """8 hex digits of everything the trained weights depend on."""
         parts = self.model_dump(mode="json", include={"data", "text", "model", "diffusion", "train"})
-        for free in ("micro_batch", "checkpoint_every", "keep_checkpoints"):  # they do not change what is learnt
+        for free in FREE:
             del parts["train"][free]
         return digest(parts)
 

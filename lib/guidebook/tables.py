@@ -36,6 +36,7 @@ def banner(run: Run) -> str:
     lines = [". ".join(html.escape(s[0].upper() + s[1:]) for s in said if s) + "."]
     published = PARAMS / params.experiment / f"{params.profile}.yml"
     changes = P.differences(P.check(P.read(published), published.name), params) if published.exists() else []
+    changes = [c for c in changes if c[0].removeprefix("train.") not in P.FREE]
     if changes:
         told = "; ".join(f"{key} is {_show(b)} instead of {_show(a)}" for key, a, b in changes)
         lines.append(f"<strong>It departs from {html.escape(params.profile)}.yml:</strong> {html.escape(told)}.")
