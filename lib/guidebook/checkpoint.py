@@ -31,7 +31,7 @@ def save(folder: Path, nimg: int, tensors: dict[str, dict[str, torch.Tensor]], s
     final, aside = folder / f"nimg-{nimg:010d}", folder / f".writing-{nimg:010d}"
     if final in complete(folder):
         return final
-    for leftover in (aside, final):
+    for leftover in (final, *folder.glob(".writing-*")):
         shutil.rmtree(leftover, ignore_errors=True)
     aside.mkdir()
     try:

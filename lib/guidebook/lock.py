@@ -1,6 +1,7 @@
 """One process at a time in a run folder."""
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -18,23 +19,18 @@ class Locked(RuntimeError):
 def lock(folder: Path):
     """Owns the folder while it is open. Raises Locked, saying who owns it; takes over from an owner that is dead."""
     file, mine = folder / "lock.json", _me()
-    while True:
-        try:
-            with open(file, "x") as handle:
-                handle.write(json.dumps(mine))
-            break
-        except FileExistsError:
-            owner = _owner(file)
-            if _alive(owner):
+    with open(folder / ".lock", "w") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)  # one process at a time looks and writes
+        if file.exists():
+            if _alive(owner := _owner(file)):
                 raise Locked(
                     f"{folder.name} is in use by process {owner.get('pid')} on {owner.get('host')} (job {owner.get('job')}); "
                     f"wait for it or end it; if it is surely gone, delete {file}"
-                ) from None
+                )
             log.warning("took over %s from a process that is gone", folder.name)
-            stale = file.with_name(f"lock.stale-{os.getpid()}")
-            with contextlib.suppress(FileNotFoundError):  # of several that take over, one succeeds
-                os.replace(file, stale)
-                stale.unlink()
+        aside = folder / ".lock.json"
+        aside.write_text(json.dumps(mine))
+        os.replace(aside, file)
     try:
         yield
     finally:

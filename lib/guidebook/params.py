@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from guidebook.paths import PARAMS
 
-
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints")
 
@@ -134,11 +133,11 @@ class Params(Section):
             del parts["train"][free]
         return digest(parts)
 
-    def replace(self, **sections: Mapping[str, Any]) -> "Params":
+    def replace(self, **sections: Any) -> "Params":
         """A copy with some values changed: `replace(train={"lr": 1e-4})`."""
         raw = self.model_dump(mode="json")
         for name, values in sections.items():
-            raw[name] = {**raw[name], **values} if isinstance(raw[name], dict) else values
+            raw[name] = {**raw.get(name, {}), **values} if isinstance(values, Mapping) else values
         return check(raw, "replace")
 
     def yaml(self) -> str:

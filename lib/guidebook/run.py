@@ -133,8 +133,8 @@ def record(run: Run) -> Path:
     aside = target.with_name(f".{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
     _copy_record(run.path, aside)
-    variants = sorted(run.path.glob("variants/*"), key=lambda p: (p / "params.yml").stat().st_mtime)
-    for name, path in {_without_key(v.name): v for v in variants}.items():  # the newest of each name
+    variants = sorted(run.path.glob("variants/*/params.yml"), key=lambda f: f.stat().st_mtime)
+    for name, path in {_without_key(f.parent.name): f.parent for f in variants}.items():  # the newest of each name
         _copy_record(path, aside / "variants" / name)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(aside, target)

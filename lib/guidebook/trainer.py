@@ -107,6 +107,8 @@ class Trainer:
         moments = self.optimizer.state
         tensors = {"model": self.model.state_dict()} | {a.name: a.weights for a in self.averages}
         tensors["optimizer"] = {f"{i}.{k}": v for i, w in enumerate(self.weights) for k, v in moments[w].items()}
+        pending = torch.stack(self.step_losses) if self.step_losses else torch.zeros(0)
+        tensors["statistics"] = {"step_losses": pending, "bin_sum": self.bin_sum, "bin_count": self.bin_count}
         return tensors, {"nimg": self.nimg, "seconds": self.seconds, "ema": [a.updates for a in self.averages]}
 
     def restore(self, tensors: dict[str, dict[str, torch.Tensor]], state: dict) -> None:
@@ -115,6 +117,12 @@ class Trainer:
             average.weights, average.updates = {k: tensors[average.name][k] for k in average.weights}, count
         for i, w in enumerate(self.weights):
             self.optimizer.state[w] = {k: tensors["optimizer"][f"{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+        pending = tensors["statistics"]
+        self.step_losses, self.bin_sum, self.bin_count = (
+            list(pending["step_losses"]),
+            pending["bin_sum"],
+            pending["bin_count"],
+        )
         self.nimg, self.seconds = state["nimg"], state["seconds"]
 
     def resume(self, run: Run) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,27 +79,25 @@ def _steps(run: Run, trainer: Trainer, total: int) -> Iterator[dict]:
     """Trains to `total` images seen, a line of statistics at a time, with checkpoints on the way."""
     t = run.params.train
     every = max(1, round(t.checkpoint_every * train_images(run.params) / t.batch))
-    clock, looked, seen = time.perf_counter(), 0.0, trainer.nimg
+    clock, looked, seen, before = time.perf_counter(), 0.0, trainer.nimg, trainer.seconds
     with open(run.path / "stats.jsonl", "a") as stats:
         while trainer.nimg < total:
             trainer.step()
             step, now = trainer.nimg // t.batch, time.perf_counter()
+            save = step % every == 0
             stop = now - looked > 1 and (run.path / "STOP").exists()
             looked = now if now - looked > 1 else looked
-            save = step % every == 0 or stop
             if save or step % LOG_EVERY == 0 or trainer.nimg >= total:
-                line, spent = trainer.flush(), time.perf_counter() - clock
-                clock, trainer.seconds = time.perf_counter(), trainer.seconds + spent
-                line |= {
-                    "images_per_s": (trainer.nimg - seen) / spent,
-                    "seconds": trainer.seconds,
-                    "memory_mb": _memory(),
-                }
-                seen = trainer.nimg
+                line = trainer.flush()
+                spent, clock = time.perf_counter() - clock, time.perf_counter()
+                rate, seen = (trainer.nimg - seen) / spent, trainer.nimg
+                before = trainer.seconds = before + spent
+                line |= {"images_per_s": rate, "seconds": trainer.seconds, "memory_mb": _memory()}
                 stats.write(json.dumps(line) + "\n")
                 stats.flush()
                 yield line
-            if save:
+            if save or stop:
+                trainer.seconds = before + time.perf_counter() - clock
                 checkpoint.save(run.path / "checkpoints", trainer.nimg, *trainer.state(), keep=t.keep_checkpoints)
             if stop:
                 (run.path / "STOP").unlink(missing_ok=True)
@@ -108,6 +107,8 @@ def _steps(run: Run, trainer: Trainer, total: int) -> Iterator[dict]:
 def _publish(run: Run, trainer: Trainer) -> None:
     """Writes `model/`, one folder per set of weights, each loadable by `from_pretrained`; whole or not at all."""
     tensors, _ = trainer.state()
+    for leftover in run.path.glob(".model-*"):
+        shutil.rmtree(leftover)
     aside = run.path / f".model-{os.getpid()}"
     for name in ("raw", *(a.name for a in trainer.averages)):
         trainer.model.load_state_dict(tensors["model" if name == "raw" else name], strict=name == "raw")

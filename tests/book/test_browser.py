@@ -1,0 +1,270 @@
+"""The built book in a real browser, from a folder, with the network off, and with captions that try to break out."""
+
+import base64
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium")
+HOSTILE = (
+    'A <b>digit</b> </script><script>window.hacked=1</script> {label} "quoted" & <img src=x onerror="window.hacked=1">'
+)
+DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH: the book cannot be looked at"),
+    pytest.mark.timeout(600),
+]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """A project of its own whose demo is as small as `smoke`, run, recorded once more as `paper`, and built."""
+    root = tmp_path_factory.mktemp("project")
+    for name in ("params", "notebooks", "book"):
+        shutil.copytree(
+            ROOT / name,
+            root / name,
+            ignore=shutil.ignore_patterns("_build", "results", ".ipynb_checkpoints", "kernel-*"),
+        )
+    values = yaml.safe_load((root / "params/mnist/smoke.yml").read_text()) | {"profile": "demo"}
+    values["data"]["caption"] = HOSTILE
+    (root / "params/mnist/demo.yml").write_text(yaml.safe_dump(values, sort_keys=False))
+    guidebook(root, "run", "mnist", "--profile", "demo")
+
+    (run,) = (root / "runs/mnist").glob("demo-*")
+    guidebook(root, "record", str(run))
+    results = root / "book/results/mnist"
+    (results / "demo").rename(results / "paper")
+    for file in (results / "paper").rglob("params.yml"):
+        file.write_text(file.read_text().replace("profile: demo", "profile: paper"))
+
+    guidebook(root, "build")
+    return root
+
+
+def guidebook(root: Path, *words: str) -> None:
+    place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(root / "runs"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", "from guidebook.cli import main; main()", *words]
+    done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A page opened from its file: what it asked for, complained about and shows."""
+
+    def __init__(self, browser, file: Path, viewport: dict):
+        self.context = browser.new_context(viewport=viewport)
+        self.page, self.outside, self.complaints = self.context.new_page(), [], []
+        self.page.route("**/*", self._route)
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda e: self.complaints.append(str(e)))
+        self.page.on("requestfailed", lambda r: self.complaints.append(f"{r.url}: {r.failure}"))
+        self.page.goto(file.as_uri(), wait_until="load")
+        self.page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }")
+        if self.page.locator("script[type='application/vnd.jupyter.widget-view+json']").count():
+            self.page.wait_for_selector("img[src^='blob:']", state="visible")
+
+    def _route(self, route):
+        if urlsplit(route.request.url).scheme in ("file", "data", "blob"):
+            route.continue_()
+        else:
+            self.outside.append(route.request.url)
+            route.abort()
+
+    def ask(self, script: str):
+        return self.page.evaluate(script)
+
+
+RAW_MATHS = r"""() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  while (walker.nextNode()) {
+    const node = walker.currentNode;
+    if (!node.parentElement.closest("pre, code, script, style") && /\\\(|\\\[|\$\$|\\begin\{/.test(node.data)) found.push(node.data);
+  }
+  return found;
+}"""
+LOOK = {
+    "hacked": "() => window.hacked ?? null",
+    "maths": "() => document.querySelectorAll('.math').length",
+    "unrendered": "() => [...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).map(e => e.textContent)",
+    "errors": "() => [...document.querySelectorAll('mjx-merror, [data-mml-node=merror]')].map(e => e.textContent)",
+    "raw": RAW_MATHS,
+    "ids": "() => [...document.querySelectorAll('[id]')].map(e => e.id)",
+    "links": "() => [...document.querySelectorAll('a[href]')].map(e => e.href)",
+    "images": "() => [...document.images].map(e => [e.getAttribute('src').slice(0, 80), e.complete && e.naturalWidth > 0])",
+    "text": "() => document.body.innerText",
+}
+
+
+@pytest.fixture(scope="session")
+def book(site, browser) -> dict[str, dict]:
+    """What the browser saw of every page, by its path in the book."""
+    root, seen = site / "book/_build/html", {}
+    for file in sorted(root.rglob("*.html")):
+        if {"vendor", "_static"} & set(file.relative_to(root).parts) or 'http-equiv="Refresh"' in file.read_text():
+            continue
+        visit = Visit(browser, file, DESK)
+        facts = {name: visit.ask(script) for name, script in LOOK.items()}
+        visit.page.set_viewport_size(PHONE)
+        visit.page.wait_for_timeout(100)
+        facts["wide"] = visit.ask(
+            "() => [document.scrollingElement.scrollWidth, document.scrollingElement.clientWidth]"
+        )
+        seen[str(file.relative_to(root))] = facts | {"outside": visit.outside, "complaints": visit.complaints}
+        visit.context.close()
+    return seen
+
+
+def of_pages(book: dict[str, dict], fact: str) -> dict:
+    """The pages on which a list of faults is not empty."""
+    return {page: facts[fact] for page, facts in book.items() if facts[fact]}
+
+
+def test_every_chapter_is_a_page(book):
+    chapters = {"intro", "how-to-read", "guidance", "explorer", "results", "status", "bibliography"}
+    assert {f"{c}.html" for c in chapters} | {
+        "experiments/mnist.html",
+        "experiments/mnist-paper.html",
+    } <= set(book)
+
+
+def test_the_front_door_opens_on_the_introduction(site, browser):
+    page = browser.new_page()
+    page.goto((site / "book/_build/html/index.html").as_uri(), wait_until="commit")
+    page.wait_for_url("**/intro.html")
+    page.close()
+
+
+def test_no_page_asks_for_anything_outside_its_folder(book):
+    assert of_pages(book, "outside") == {}
+
+
+def test_no_page_complains_in_the_console(book):
+    assert of_pages(book, "complaints") == {}
+
+
+def test_every_formula_is_typeset(book):
+    assert of_pages(book, "unrendered") == {}
+    assert of_pages(book, "errors") == {}
+    assert book["guidance.html"]["maths"] > 20
+
+
+def test_no_tex_is_left_in_the_text(book):
+    assert of_pages(book, "raw") == {}
+
+
+def test_a_caption_is_text_on_every_page(book):
+    assert of_pages(book, "hacked") == {}
+    assert any("onerror" in facts["text"] for facts in book.values()), (
+        "the hostile caption is on no page: nothing tested"
+    )
+
+
+def test_every_internal_link_leads_somewhere(book, site):
+    root, broken = site / "book/_build/html", {}
+    for page, facts in book.items():
+        for link in set(facts["links"]):
+            url = urlsplit(link)
+            if url.scheme != "file":
+                continue
+            file, fragment = Path(unquote(url.path)), unquote(url.fragment)
+            if not file.is_file() or (fragment and fragment not in book[str(file.relative_to(root))]["ids"]):
+                broken.setdefault(page, []).append(link)
+    assert broken == {}
+
+
+def test_every_image_is_shown(book):
+    assert {page: bad for page, facts in book.items() if (bad := [src for src, ok in facts["images"] if not ok])} == {}
+    assert len(book["experiments/mnist.html"]["images"]) >= 9
+
+
+def test_a_recorded_page_shows_the_pictures_of_its_run(book):
+    live, recorded = book["experiments/mnist.html"], book["experiments/mnist-paper.html"]
+    assert len(live["images"]) == len(recorded["images"])
+    assert "shows the run" in live["text"]
+    assert "shows the recorded run" in recorded["text"]
+
+
+def test_on_a_phone_no_page_scrolls_sideways(book):
+    assert {page: facts["wide"] for page, facts in book.items() if facts["wide"][0] > facts["wide"][1]} == {}
+
+
+@pytest.fixture(scope="session")
+def explorer(site, browser):
+    visit = Visit(browser, site / "book/_build/html/explorer.html", DESK)
+    yield visit
+    visit.context.close()
+
+
+PICTURE = """async () => {
+  const shown = [...document.querySelectorAll("img[src^='blob:']")].filter(e => e.offsetParent !== null)[%d];
+  const bytes = new Uint8Array(await (await fetch(shown.src)).arrayBuffer());
+  return btoa(String.fromCharCode(...bytes));
+}"""
+
+
+def picture(visit: Visit, which: int) -> np.ndarray:
+    """The pixels of the picture that explorer number `which` shows."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(visit.ask(PICTURE % which)))))
+
+
+def named(folder: Path, shown: np.ndarray) -> tuple[str, int]:
+    """The guidance scale and the caption whose five samples, side by side, are what is shown, enlarged."""
+    side, found = shown.shape[0], {}
+    lefts = [round(i * (shown.shape[1] - side) / 4) for i in range(5)]
+    tiles = np.stack([shown[:, x : x + side].reshape(8, side // 8, 8, side // 8).mean((1, 3)) for x in lefts])
+    for scale in ("0", "1", "5"):
+        (file,) = folder.glob(f"samples/w{scale}-*/images.safetensors")
+        images = load_file(file)["images"][:, 0].astype(float)
+        found |= {(scale, k): np.abs(images[k::10][:5] - tiles).mean() for k in range(10)}
+    return min(found, key=found.get)
+
+
+def test_an_explorer_opens_where_guidance_is_off(explorer, site):
+    (run,) = (site / "runs/mnist").glob("demo-*")
+    assert named(run, picture(explorer, 0)) == ("1", 0)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_both_sliders_swap_the_picture_for_the_one_they_name(explorer, site, which):
+    (run,) = (site / "runs/mnist").glob("demo-*")
+    folder = run if which == 0 else next(run.glob("variants/caption-dropout-*"))
+    prompt, scale = (explorer.page.locator(".noUi-handle").nth(2 * which + i) for i in range(2))
+    source = explorer.page.locator("img[src^='blob:']:visible").nth(which)
+    sources = [source.get_attribute("src")]
+    position = {"prompt": 0, "scale": 1}
+    for handle, name, key, step in (
+        (scale, "scale", "ArrowRight", 1),
+        (prompt, "prompt", "ArrowRight", 1),
+        (prompt, "prompt", "ArrowRight", 1),
+        (scale, "scale", "ArrowLeft", -1),
+        (scale, "scale", "ArrowLeft", -1),
+    ):
+        handle.press(key)
+        position[name] += step
+        explorer.page.wait_for_timeout(50)
+        assert source.get_attribute("src") != sources[-1]
+        sources.append(source.get_attribute("src"))
+        assert named(folder, picture(explorer, which)) == ("015"[position["scale"]], position["prompt"])

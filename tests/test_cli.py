@@ -1,0 +1,137 @@
+"""The command line: quick to answer, and one line for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from guidebook.cli import _overrides, app
+from guidebook.params import load
+
+COMMAND = Path(sys.executable).with_name("guidebook")
+HEAVY = ("torch", "diffusers", "transformers", "numpy", "papermill", "jupyter_client")
+# The command in a process that says at its end which of the heavy modules it imported.
+SAYS = f"""
+import sys
+from guidebook.cli import main
+try:
+    main()
+finally:
+    print("imported:", *(m for m in {HEAVY} if m in sys.modules))
+"""
+
+
+@pytest.fixture
+def guidebook(tmp_path):
+    def call(*words, said=False):
+        command = [sys.executable, "-c", SAYS] if said else [COMMAND]
+        places = {"GUIDEBOOK_RUNS": str(tmp_path / "runs"), "COLUMNS": "200", "PYTHONWARNINGS": "error"}
+        return subprocess.run([*command, *words], capture_output=True, text=True, env=os.environ | places, timeout=120)
+
+    return call
+
+
+def one_line(done) -> str:
+    """What a command that failed said: one line on stderr, status 1, nothing imported that takes seconds."""
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("guidebook: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == "imported:\n"
+    return done.stderr
+
+
+def test_help_lists_every_command(guidebook):
+    done = guidebook("--help")
+    assert done.returncode == 0
+    commands = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert {"run", "show", "record", "train", "status", "fetch", "build", "bench"} <= commands
+
+
+def test_help_answers_within_half_a_second(guidebook):
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        guidebook("--help")
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+
+
+def test_help_imports_nothing_heavy(guidebook):
+    done = guidebook("--help", said=True)
+    assert done.stdout.endswith("imported:\n")
+
+
+def test_params_import_nothing_heavy():
+    code = f"import sys, guidebook.params, guidebook.data.catalog; sys.exit(any(m in sys.modules for m in {HEAVY}))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+BAD = {
+    "an unknown experiment": (["run", "mnsit"], "experiment 'mnsit' is not known (nearest: mnist)"),
+    "an unknown experiment to show": (["show", "mnsit"], "(nearest: mnist)"),
+    "an unknown experiment to fetch": (["fetch", "mnsit"], "(nearest: mnist)"),
+    "an unknown profile": (["run", "mnist", "--profile", "dmeo"], "profile 'dmeo' is not known (nearest: demo)"),
+    "a path for an experiment": (["run", "../params/mnist"], "is not known"),
+    "no experiment": (["run"], "name an experiment, or --all"),
+    "an unknown key": (["run", "mnist", "--set", "train.epoch=3"], "train.epoch is not a parameter (nearest: epochs)"),
+    "a bad value": (["run", "mnist", "--set", "train.batch=-1"], "train.batch = -1: Input should be greater"),
+    "a bool for a number": (["run", "mnist", "--set", "train.batch=true"], "train.batch = True: Input should be a valid"),
+    "not a number": (["run", "mnist", "--set", "train.lr=.nan"], "train.lr = nan: Input should be a finite number"),
+    "code for a value": (["run", "mnist", "--set", "train.lr=!!python/name:os.system"], "train.lr = "),
+    "a setting without value": (["run", "mnist", "--set", "train.lr"], "write section.key=value"),
+    "a setting without section": (["run", "mnist", "--set", "lr=1"], "write section.key=value"),
+    "a setting of two lines": (["run", "mnist", "--set", "a\nb=1"], "write section.key=value"),
+    "one bad experiment of two": (["run", "mnist", "mnsit"], "experiment 'mnsit' is not known"),
+    "a params file that is not there": (["train", "none.yml"], "none.yml cannot be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_gives_one_line_and_starts_nothing(case, guidebook, tmp_path):
+    words, said = BAD[case]
+    assert said in one_line(guidebook(*words, said=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_params_file_gives_one_line(guidebook, tmp_path):
+    (tmp_path / "bad.yml").write_text("train: !!python/object/apply:os.system ['touch pwned']\n")
+    assert "bad.yml cannot be read as YAML" in one_line(guidebook("train", str(tmp_path / "bad.yml"), said=True))
+
+
+def test_a_folder_that_is_no_run_is_not_recorded(guidebook, tmp_path):
+    assert "is not a run folder" in one_line(guidebook("record", str(tmp_path), said=True))
+
+
+def test_a_small_power_of_ten_may_be_written_as_people_write_it():
+    assert load("mnist", "demo", _overrides(["train.lr=1e-4", "train.ema=[]", "sample.weights=raw"])).train.lr == 1e-4
+
+
+def test_show_says_what_the_published_setting_costs():
+    done = CliRunner().invoke(app, ["show", "mnist", "--profile", "paper", "--json"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    shown = json.loads(done.stdout)
+    assert shown["parameters"] == 3_140_385
+    assert shown["updates"] == round(20 * 60_000 / 512)
+    assert shown["images_seen"] == shown["updates"] * 512
+    assert shown["gflops_per_image"] > 0
+    assert shown["params"]["train"]["batch"] == 512
+
+
+@pytest.mark.parametrize(("words", "said"), [([], "no runs yet: guidebook run mnist\n"), (["--json"], "[]\n")])
+def test_status_without_runs_names_the_command_that_makes_one(runs, words, said):
+    done = CliRunner().invoke(app, ["status", *words])
+    assert (done.exit_code, done.output) == (0, said)
+
+
+def test_training_asked_to_stop_exits_with_status_75(guidebook, tiny, tmp_path):
+    (tmp_path / "tiny.yml").write_text(tiny.yaml())
+    run = tmp_path / "runs" / "mnist" / f"smoke-{tiny.training_key}"
+    run.mkdir(parents=True)
+    (run / "STOP").touch()
+    assert guidebook("train", str(tmp_path / "tiny.yml")).returncode == 75
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["nimg-0000000016"]

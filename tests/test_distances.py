@@ -1,0 +1,151 @@
+"""Distances and grain: closed forms, brute force, and another library's value."""
+
+import itertools
+
+import numpy as np
+import pytest
+from pytorch_fid.fid_score import calculate_frechet_distance
+from scipy.stats import ortho_group
+
+from guidebook.metrics import intervals
+from guidebook.metrics.distances import diversity, frechet, grain
+from guidebook.metrics.intervals import Z
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def exactly(mean: np.ndarray, root: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """n rows whose sample mean is `mean` and whose sample covariance is root @ root.T, both exactly."""
+    x = rng(seed).normal(size=(n, len(mean)))
+    x -= x.mean(0)
+    x = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False))).T
+    return x @ root.T + mean
+
+
+def test_frechet_of_gaussians_that_share_their_axes():
+    """‖μ₁ − μ₂‖² + Σ (σ₁ − σ₂)²."""
+    s1, s2, gap = np.array([1.0, 2.0, 0.5]), np.array([3.0, 0.1, 0.5]), np.array([1.0, -2.0, 0.0])
+    a, b = exactly(np.zeros(3), np.diag(s1), 50, 1), exactly(gap, np.diag(s2), 70, 2)
+    assert frechet(a, b) == pytest.approx(np.square(gap).sum() + np.square(s1 - s2).sum(), rel=1e-9)
+
+
+def test_frechet_of_scaled_gaussians_is_the_squared_difference_of_scales():
+    root = rng(3).normal(size=(4, 4))
+    a, b = exactly(np.zeros(4), root, 60, 4), exactly(np.zeros(4), 2.5 * root, 60, 5)
+    assert frechet(a, b) == pytest.approx(1.5**2 * np.trace(root @ root.T), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [200, 500])
+def test_frechet_is_pytorch_fids(n):
+    a = rng(6).normal(size=(n, 64)) @ rng(7).normal(size=(64, 64))
+    b = rng(8).normal(size=(400, 64)) @ rng(9).normal(size=(64, 64)) + 0.5
+    moments = [m for x in (a, b) for m in (x.mean(0), np.cov(x, rowvar=False))]
+    assert frechet(a, b) == pytest.approx(calculate_frechet_distance(*moments), rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [300, 20])  # fewer rows than dimensions too: a covariance that is not full
+def test_frechet_of_a_set_with_itself_is_zero(n):
+    a = rng(10).normal(size=(n, 64)) * 10
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6 * a.var(0).sum())
+    assert frechet(a, rng(11).permutation(a)) == pytest.approx(0, abs=1e-6 * a.var(0).sum())
+
+
+def test_frechet_is_symmetric_and_does_not_turn_with_the_axes():
+    a, b = rng(12).normal(size=(100, 8)) * np.arange(1, 9), rng(13).normal(size=(90, 8)) + 1
+    turn = ortho_group.rvs(8, random_state=0)
+    assert frechet(b, a) == pytest.approx(frechet(a, b), rel=1e-9)
+    assert frechet(a @ turn, b @ turn) == pytest.approx(frechet(a, b), rel=1e-9)
+    assert frechet(a + 5, b + 5) == pytest.approx(frechet(a, b), rel=1e-9)
+    assert frechet(3 * a, 3 * b) == pytest.approx(9 * frechet(a, b), rel=1e-9)
+
+
+def pair_mean(x: np.ndarray) -> float:
+    return float(np.mean([np.linalg.norm(p - q) for p, q in itertools.combinations(x, 2)]))
+
+
+@pytest.fixture(scope="module")
+def features():
+    labels = np.repeat([0, 1, 2], [12, 5, 3])
+    return (rng(14).normal(size=(20, 6)) * (1 + labels[:, None])).astype(np.float32), rng(15).permutation(labels)
+
+
+def test_diversity_is_the_mean_over_classes_of_the_mean_over_pairs(features):
+    x, labels = features
+    assert diversity(x, labels)[0] == pytest.approx(np.mean([pair_mean(x[labels == k]) for k in range(3)]), rel=1e-6)
+
+
+def test_diversity_has_the_jackknifes_interval(features):
+    x, labels = features
+    variance = 0.0
+    for k in range(3):
+        own = x[labels == k]
+        without = np.array([pair_mean(np.delete(own, i, 0)) for i in range(len(own))])
+        variance += (len(own) - 1) / len(own) * np.square(without - without.mean()).sum()
+    value, low, high = diversity(x, labels)
+    error = variance**0.5 / 3
+    assert (low, high) == pytest.approx((value - Z * error, value + Z * error), rel=1e-6)
+    assert high - low > 0.1
+
+
+def test_diversity_of_identical_images_is_zero_and_scales_with_distance(features):
+    x, labels = features
+    assert diversity(np.ones((9, 4)), np.repeat([0, 1, 2], 3)) == pytest.approx((0, 0, 0), abs=1e-6)
+    assert diversity(7 * x, labels) == pytest.approx(tuple(7 * v for v in diversity(x, labels)), rel=1e-5)
+
+
+def test_diversity_does_not_see_where_the_classes_lie(features):
+    x, labels = features
+    moved = x + 100 * labels[:, None]
+    assert diversity(moved, labels) == pytest.approx(diversity(x, labels), rel=1e-4)
+
+
+def test_the_jackknife_covers_the_mean_distance_of_gaussians_19_times_in_20():
+    """Two points of N(0, I) in the plane are sqrt(π) apart on average."""
+    source, labels = rng(16), np.repeat(np.arange(5), 40)
+    found = [diversity(source.normal(size=(200, 2)), labels) for _ in range(600)]
+    cover = np.mean([low <= np.pi**0.5 <= high for _, low, high in found])
+    assert cover == pytest.approx(0.95, abs=0.035)
+
+
+def noisy(sd: float, shape=(60, 1, 28, 28), background=128.0) -> np.ndarray:
+    return (background + rng(17).normal(0, sd, size=shape)).round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("sd", [3, 10, 25])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grain_of_white_noise_is_its_standard_deviation(sd, channels):
+    value, low, high = intervals.mean(grain(noisy(sd, (60, channels, 28, 28))))
+    true = (sd**2 + 1 / 12) ** 0.5  # rounding to whole pixel values adds 1/12
+    margin = (high - low) / 2 * 1.5  # 99.7 % instead of 95 %
+    assert value - margin <= true <= value + margin
+    assert margin < 0.03 * sd
+
+
+def test_grain_of_noise_on_a_slope_is_that_of_the_noise():
+    y, x = np.mgrid[:28, :28]
+    assert grain(noisy(5, background=60.0 + 2 * x + 3 * y)).mean() == pytest.approx(grain(noisy(5)).mean(), rel=0.02)
+
+
+def test_flat_images_and_slopes_have_no_grain():
+    y, x = np.mgrid[:16, :16]
+    images = np.stack([np.full((16, 16), 77), 10 * x, 255 - 9 * y, 5 * x + 7 * y])[:, None].astype(np.uint8)
+    assert grain(images).tolist() == [0, 0, 0, 0]
+
+
+def test_straight_edges_along_the_axes_have_no_grain():
+    images = np.zeros((2, 1, 16, 16), np.uint8)
+    images[0, :, :, 8:], images[1, :, 5:] = 255, 255
+    assert grain(images).tolist() == [0, 0]
+
+
+def test_grain_is_immerkaers_filter():
+    """The 3 × 3 mask written out, at every place, by hand."""
+    images, mask = (
+        rng(18).integers(0, 256, (2, 1, 6, 7), dtype=np.uint8),
+        np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]),
+    )
+    for image, value in zip(images[:, 0].astype(float), grain(images), strict=True):
+        total = sum(abs((image[i : i + 3, j : j + 3] * mask).sum()) for i in range(4) for j in range(5))
+        assert value == pytest.approx((np.pi / 2) ** 0.5 * total / (6 * 4 * 5))

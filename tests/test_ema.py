@@ -1,0 +1,90 @@
+"""The moving average of weights, against diffusers' and in closed form."""
+
+import pytest
+import torch
+from diffusers.training_utils import EMAModel
+
+from guidebook.ema import EMA
+from guidebook.models.unet import build
+from guidebook.params import load
+
+
+def network() -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+
+
+@torch.no_grad()
+def walk(model: torch.nn.Module, step: int) -> None:
+    rng = torch.Generator().manual_seed(step)
+    for p in model.parameters():
+        p.add_(torch.randn(p.shape, generator=rng))
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.999])
+def test_every_step_is_diffusers(decay):
+    model = network()
+    ours, theirs = EMA(model.named_parameters(), decay), EMAModel(model.parameters(), decay=decay)
+    for step in range(60):  # with 0.5 and 0.9 the warm-up ends on the way, with 0.999 it does not
+        walk(model, step)
+        ours.update(model.parameters())
+        theirs.step(model.parameters())
+        for a, b in zip(ours.weights.values(), theirs.shadow_params, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)  # the weights have walked about 8 from zero
+
+
+def test_the_first_update_takes_the_weights_as_they_are():
+    model = network()
+    average = EMA(model.named_parameters(), 0.999)
+    walk(model, 0)
+    average.update(model.parameters())
+    for a, p in zip(average.weights.values(), model.parameters(), strict=True):
+        assert torch.equal(a, p)
+
+
+@pytest.mark.parametrize("decay", [0.25, 0.9])
+def test_towards_constant_weights_the_distance_is_the_product_of_the_decays(decay):
+    average = EMA([("w", torch.zeros(3, dtype=torch.float64))], decay)
+    average.update([torch.zeros(3, dtype=torch.float64)])
+    left = 1.0
+    for k in range(1, 40):
+        average.update([torch.ones(3, dtype=torch.float64)])
+        left *= min(decay, (1 + k) / (10 + k))
+        torch.testing.assert_close(1 - average.weights["w"], torch.full((3,), left, dtype=torch.float64))
+
+
+def test_an_average_of_constant_weights_is_those_weights():
+    model = network()
+    average = EMA(model.named_parameters(), 0.9)
+    for _ in range(20):
+        average.update(model.parameters())
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(average.weights[name], p.detach(), rtol=1e-6, atol=0)
+
+
+def test_the_average_is_a_copy():
+    model = network()
+    average = EMA(model.named_parameters(), 0.9)
+    before = {name: w.clone() for name, w in average.weights.items()}
+    walk(model, 0)
+    assert all(torch.equal(average.weights[name], before[name]) for name in before)
+    assert not any(w.requires_grad for w in average.weights.values())
+
+
+def test_its_keys_are_those_of_the_state_dict():
+    unet = build(load("mnist", "smoke"))
+    average = EMA(unet.named_parameters(), 0.9)
+    assert list(average.weights) == list(unet.state_dict())
+    unet.load_state_dict(average.weights)
+
+
+def test_averages_of_several_decays_keep_apart():
+    model = network()
+    fast, slow = (EMA(model.named_parameters(), d) for d in (0.5, 0.99))
+    for step in range(50):
+        walk(model, step)
+        fast.update(model.parameters())
+        slow.update(model.parameters())
+    gap = {a.name: max((a.weights[n] - p).abs().max() for n, p in model.named_parameters()) for a in (fast, slow)}
+    assert gap["ema-0.5"] < gap["ema-0.99"]

@@ -1,0 +1,84 @@
+"""Intervals: closed forms, and how often they cover what they should."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom, norm
+
+from guidebook.metrics.intervals import Z, bootstrap, mean, wilson
+
+
+def score_interval(k: int, n: int) -> tuple[float, float]:
+    """Wilson 1927: the shares p with |k/n − p| ≤ z sqrt(p (1 − p) / n), by solving the quadratic."""
+    p = k / n
+    centre, half = p + Z**2 / (2 * n), Z * (p * (1 - p) / n + Z**2 / (4 * n**2)) ** 0.5
+    return (centre - half) / (1 + Z**2 / n), (centre + half) / (1 + Z**2 / n)
+
+
+def test_z_is_the_normal_quantile():
+    assert pytest.approx(norm.ppf(0.975), abs=1e-12) == Z
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (0, 1), (1, 1), (5, 10), (487, 500), (1, 10_000)])
+def test_wilson_solves_the_quadratic(k, n):
+    value, low, high = wilson(k, n)
+    assert value == k / n
+    assert (low, high) == pytest.approx(score_interval(k, n), abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 10, 500])
+def test_wilson_at_the_edges_ends_at_the_edge_and_is_no_point(n):
+    none, every = wilson(0, n), wilson(n, n)
+    assert none[1] == pytest.approx(0, abs=1e-12)
+    assert none[2] == pytest.approx(Z**2 / (n + Z**2))
+    assert every[2] == pytest.approx(1, abs=1e-12)
+    assert every[1] == pytest.approx(n / (n + Z**2))
+
+
+@pytest.mark.parametrize("n", [30, 100])
+def test_wilson_covers_a_share_19_times_in_20(n):
+    """Exactly: the probability of every count whose interval holds the true share, averaged over shares."""
+    counts = np.arange(n + 1)
+    low, high = np.array([wilson(int(k), n)[1:] for k in counts]).T
+    shares = np.linspace(0.02, 0.98, 193)
+    cover = [binom.pmf(counts, n, p)[(low <= p) & (p <= high)].sum() for p in shares]
+    assert np.mean(cover) == pytest.approx(0.95, abs=0.01)
+    assert min(cover) > 0.83  # Wilson's known dip near the edges
+
+
+def coverage(interval, n: int, trials: int) -> float:
+    """Share of trials whose interval holds the mean of an exponential distribution, 1."""
+    rng = np.random.default_rng(0)
+    found = [interval(rng.exponential(size=n)) for _ in range(trials)]
+    return float(np.mean([low <= 1 <= high for _, low, high in found]))
+
+
+def test_the_normal_interval_covers_a_mean_19_times_in_20():
+    assert coverage(mean, n=200, trials=4000) == pytest.approx(0.95, abs=0.02)
+
+
+def test_the_bootstrap_covers_a_mean_19_times_in_20():
+    found = coverage(lambda x: bootstrap(np.mean, x, resamples=100, seed=0), n=200, trials=800)
+    assert found == pytest.approx(0.95, abs=0.03)  # four standard errors of 800 trials
+
+
+def test_for_a_mean_the_bootstrap_is_the_normal_interval():
+    x = np.random.default_rng(1).normal(3, 2, size=2000)
+    by_formula, by_resampling = mean(x), bootstrap(np.mean, x, resamples=2000, seed=0)
+    assert by_resampling[0] == by_formula[0] == pytest.approx(x.mean())
+    widths = [high - low for _, low, high in (by_formula, by_resampling)]
+    assert widths[1] == pytest.approx(widths[0], rel=4 / (2 * 2000) ** 0.5)
+    assert widths[0] == pytest.approx(2 * Z * x.std(ddof=1) / len(x) ** 0.5)
+
+
+def test_the_bootstrap_draws_whole_rows_and_depends_on_its_seed_alone():
+    rows = np.repeat(np.arange(50)[:, None], 3, axis=1)
+
+    def statistic(x):
+        assert len(x) == 50
+        assert (x == x[:, :1]).all()
+        return float(x.mean())
+
+    a, b, c = (bootstrap(statistic, rows, 50, seed) for seed in (0, 0, 1))
+    assert a == b
+    assert a[0] == c[0]
+    assert a[1] != c[1]

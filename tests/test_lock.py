@@ -1,0 +1,158 @@
+"""One process at a time in a run folder, and a dead one does not hold it."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from guidebook.lock import Locked, held, lock
+
+HOLD = "import sys; from pathlib import Path; from guidebook.lock import lock, Locked\n"
+TRY = HOLD + (
+    "try:\n with lock(Path(sys.argv[1])):\n  print('mine', flush=True); sys.stdin.read()\n"
+    "except Locked as error: print(error, flush=True)"
+)
+
+
+@contextlib.contextmanager
+def another(folder, code=TRY):
+    """Another process that takes the lock, says so and holds it until it is told to end."""
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def takes(folder) -> bool:
+    try:
+        with lock(folder):
+            return True
+    except Locked:
+        return False
+
+
+def test_the_folder_is_held_inside_and_free_afterwards(tmp_path):
+    with lock(tmp_path):
+        assert held(tmp_path)
+    assert not held(tmp_path)
+    assert not (tmp_path / "lock.json").exists()
+
+
+def test_the_folder_is_free_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), lock(tmp_path):
+        raise ZeroDivisionError
+    assert takes(tmp_path)
+
+
+def test_a_second_process_is_told_who_holds_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    with lock(tmp_path), another(tmp_path) as second:
+        said = second.stdout.readline()
+    assert f"process {os.getpid()} on {socket.gethostname()} (job 4711)" in said
+    assert tmp_path.name in said
+
+
+def test_a_second_lock_in_the_same_process_is_refused(tmp_path):
+    with lock(tmp_path), pytest.raises(Locked, match=str(os.getpid())), lock(tmp_path):
+        pass
+
+
+def test_a_refused_process_leaves_the_lock_to_its_owner(tmp_path):
+    with lock(tmp_path):
+        assert not takes(tmp_path)
+        assert held(tmp_path)
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_with_a_log_line(tmp_path, caplog):
+    with another(tmp_path) as first:
+        assert first.stdout.readline() == "mine\n"
+        assert not takes(tmp_path)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        assert not held(tmp_path)
+        assert takes(tmp_path)
+    assert "took over" in caplog.text
+    assert not (tmp_path / "lock.json").exists()
+
+
+def test_a_killed_process_that_nobody_waited_for_holds_nothing(tmp_path):
+    with another(tmp_path) as first:
+        first.stdout.readline()
+        first.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # it has ended and stays a zombie
+        assert takes(tmp_path)
+
+
+def test_a_later_process_with_the_same_number_holds_nothing(tmp_path):
+    with lock(tmp_path):
+        written = json.loads((tmp_path / "lock.json").read_text())
+    (tmp_path / "lock.json").write_text(json.dumps(written | {"started": "1"}))
+    assert not held(tmp_path)
+    assert takes(tmp_path)
+
+
+def test_a_lock_cut_short_at_any_byte_is_taken_over(tmp_path):
+    with lock(tmp_path):
+        whole = (tmp_path / "lock.json").read_bytes()
+    for cut in (*(whole[:n] for n in range(len(whole))), bytes(len(whole)), b"\xff\xfe"):
+        (tmp_path / "lock.json").write_bytes(cut)
+        assert takes(tmp_path), cut
+
+
+def test_a_lock_of_another_host_is_believed(tmp_path):
+    owner = {"pid": 1, "started": "1", "host": "another-host", "job": "12"}
+    (tmp_path / "lock.json").write_text(json.dumps(owner))
+    with pytest.raises(Locked, match=r"process 1 on another-host \(job 12\)"), lock(tmp_path):
+        pass
+    assert json.loads((tmp_path / "lock.json").read_text()) == owner
+
+
+# Whoever starts at the same moment
+
+
+def test_a_lock_being_written_is_not_one_cut_short(tmp_path):
+    slowly = HOLD + (
+        "import json, time; dumps = json.dumps\n"
+        "def slow(x): print('writing', flush=True); time.sleep(0.5); return dumps(x)\n"
+        "json.dumps = slow\n"
+    )
+    with another(tmp_path, slowly + TRY) as first:
+        assert first.stdout.readline() == "writing\n"
+        with another(tmp_path) as second:
+            second_has_it = second.stdout.readline() == "mine\n"
+            first_has_it = first.stdout.readline() == "mine\n"
+    assert first_has_it + second_has_it == 1
+
+
+def test_of_two_that_find_a_dead_owner_one_takes_over(tmp_path, monkeypatch):
+    from guidebook import lock as module
+
+    (tmp_path / "lock.json").write_text("")
+    others = []
+
+    def found_dead(owner):
+        """Between this process's look at the dead owner and what it does then, another one takes over."""
+        alive = real(owner)
+        if not others:
+            others.append(stack.enter_context(another(tmp_path)))
+            time.sleep(0.5)
+        return alive
+
+    real = module._alive
+    monkeypatch.setattr(module, "_alive", found_dead)
+    with contextlib.ExitStack() as stack:
+        try:
+            with lock(tmp_path):
+                others[0].stdin.close()
+                both = others[0].stdout.readline() == "mine\n"
+        except Locked:
+            both = False
+    assert not both

@@ -1,0 +1,349 @@
+"""Run folders: found again by what training depends on, recorded without weights, redrawn and never continued."""
+
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from guidebook import run as module
+from guidebook.imagesets import image_set
+from guidebook.lock import lock
+from guidebook.metrics.measure import measure, measure_real
+from guidebook.overview import overview, state
+from guidebook.params import ParamsError
+from guidebook.paths import ROOT
+from guidebook.run import NotRecorded, all_runs, find, folder, open_run, opened, record
+from guidebook.sampling import draw, draw_now, trajectory
+from guidebook.training import load_model, train
+
+METRIC = {"metric": "adherence", "value": 0.5, "low": 0.4, "high": 0.6, "n": 130, "guidance": 1.0, "key": "0123abcd"}
+DROPOUT = {"train": {"caption_dropout": 0.1}}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    """A run with one variant, each trained and with two sets of samples, and a notebook that counts as complete."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GUIDEBOOK_RUNS", str(tmp_path_factory.mktemp("trained")))
+        run = open_run(tiny)
+        for each in (run, run.variant("caption-dropout", **DROPOUT)):
+            train(each)
+            draw(each, 1.0, 130)
+            trajectory(each, 5.0)
+            each.add_metrics([METRIC])
+        (run.path / "notebook.ipynb").write_text("{}")
+        return run
+
+
+@pytest.fixture
+def live(trained, runs):
+    """A copy of it in the test's own folder of runs."""
+    shutil.copytree(trained.path, folder(trained.params))
+    return opened(folder(trained.params))
+
+
+@pytest.fixture
+def recorded(live):
+    return opened(record(live))
+
+
+def files(path) -> dict:
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def age(path, seconds):
+    """As if the params were written so long ago."""
+    then = time.time() - seconds
+    os.utime(path / "params.yml", (then, then))
+
+
+# Where a run lies
+
+
+def test_a_run_lies_in_a_folder_named_by_what_training_depends_on(runs, tiny):
+    assert open_run(tiny).path == runs / "mnist" / f"smoke-{tiny.training_key}"
+
+
+def test_a_run_is_found_again_when_only_what_follows_training_changes(runs, tiny):
+    first = open_run(tiny)
+    second = open_run(tiny.replace(sample={"guidance": [7]}, evaluate={"samples": 40}))
+    assert second.path == first.path
+    assert opened(first.path).params.sample.guidance == (7,)
+
+
+def test_another_training_gets_another_folder(runs, tiny):
+    assert open_run(tiny.replace(train={"lr": 0.5})).path != open_run(tiny).path
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ParamsError, match="is not a run folder"):
+        opened(tmp_path)
+
+
+def test_a_variant_lies_inside_its_run_and_bears_its_name(runs, tiny):
+    run = open_run(tiny)
+    variant = run.variant("caption-dropout", **DROPOUT)
+    assert variant.path.parent == run.path / "variants"
+    assert variant.name == "mnist/smoke · caption-dropout"
+    assert variant.params == tiny.replace(**DROPOUT)
+    assert run.variant("caption-dropout", train={"caption_dropout": 0.2}).path != variant.path
+
+
+def test_a_mistyped_variant_is_refused(runs, tiny):
+    with pytest.raises(ParamsError, match=r"train\.caption_droput is not a parameter \(nearest: caption_dropout\)"):
+        open_run(tiny).variant("x", train={"caption_droput": 0.1})
+
+
+# What a run says of itself
+
+
+def test_provenance_says_which_code_and_which_versions(trained):
+    facts = trained.provenance()
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    if head.returncode == 0:
+        assert len(facts["commit"]) == 40
+        assert isinstance(facts["dirty"], bool)
+    assert facts["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert {"guidebook", "python", "diffusers", "transformers", "accelerate", "numpy", "scipy"} <= set(
+        facts["versions"]
+    )
+    assert (facts["images_seen"], facts["updates"]) == (128, 8)
+    assert facts["data"]["source"] == "scikit-learn"
+    assert facts["device"]
+
+
+def test_a_run_without_git_says_that_its_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    assert module.commit.__wrapped__() == {"commit": None, "dirty": None}
+
+
+def test_provenance_of_an_opened_run_stays_that_of_its_training(live):
+    before = live.provenance()
+    open_run(live.params)
+    assert live.provenance() == before
+
+
+def test_no_record_names_a_place_or_the_host_of_this_machine(recorded):
+    text = "".join(p.read_text() for p in recorded.path.rglob("*") if p.suffix in (".json", ".jsonl", ".yml"))
+    private = [
+        str(ROOT),
+        str(Path.home()),
+        str(recorded.path),
+        os.environ["GUIDEBOOK_RUNS"],
+        f'"{socket.gethostname()}"',
+    ]
+    assert len(text) > 2000
+    assert [p for p in private if p in text] == []
+
+
+def test_a_line_of_statistics_cut_short_is_left_out(live):
+    rows = live.stats()
+    assert [row["nimg"] for row in rows] == [64, 128]
+    with open(live.path / "stats.jsonl", "a") as file:
+        file.write('{"nimg": 192, "lo')
+    assert live.stats() == rows
+
+
+def test_metrics_are_found_by_their_fields(live):
+    live.add_metrics([METRIC | {"metric": "grain"}])
+    assert live.metrics(metric="grain") == [METRIC | {"metric": "grain"}]
+    assert live.metrics(metric="grain", guidance=2.0) == []
+    assert len(live.metrics()) == 2
+
+
+def test_a_metric_that_is_not_a_number_is_refused_and_the_others_stay(live):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        live.add_metrics([METRIC | {"value": float("nan")}])
+    assert live.metrics() == [METRIC]
+
+
+# Records
+
+
+def test_a_record_holds_no_weights_no_checkpoints_and_no_notebook(recorded, live):
+    kept = {Path(name).name for name in files(recorded.path)}
+    assert kept == {"params.yml", "provenance.json", "stats.jsonl", "metrics.json", "set.json", "sheet.png"}
+    size = sum(len(raw) for raw in files(recorded.path).values())
+    assert size < 200_000 < sum(len(raw) for raw in files(live.path).values())
+
+
+def test_a_record_lies_under_its_profile_and_its_variants_lose_their_key(recorded, live):
+    assert recorded.path == module.RESULTS / "mnist" / "smoke"
+    assert recorded.recorded
+    assert [p.name for p in (recorded.path / "variants").iterdir()] == ["caption-dropout"]
+    assert recorded.variant("caption-dropout", **DROPOUT).name == live.variant("caption-dropout", **DROPOUT).name
+
+
+def test_of_variants_with_one_name_the_newest_is_recorded(live):
+    newest = live.variant("caption-dropout", train={"caption_dropout": 0.3})
+    for variant in (live.path / "variants").iterdir():
+        if variant != newest.path:
+            age(variant, 100)
+    assert opened(record(live) / "variants" / "caption-dropout").params == newest.params
+
+
+def test_an_unfinished_run_is_not_recorded(live):
+    (live.path / "notebook.ipynb").unlink()
+    with pytest.raises(FileNotFoundError, match="guidebook run"):
+        record(live)
+    assert not module.RESULTS.exists()
+
+
+def test_a_run_recorded_again_replaces_its_record(live):
+    record(live)
+    live.add_metrics([METRIC | {"guidance": 5.0}])
+    shutil.rmtree(next(live.path.glob("samples/trajectory-*")))
+    again = opened(record(live))
+    assert len(again.metrics()) == 2
+    assert len(list(again.path.glob("samples/*"))) == 1
+    assert [p.name for p in again.path.parent.iterdir()] == ["smoke"]
+
+
+def test_a_record_gives_back_the_first_images_pixel_for_pixel(recorded, live):
+    kept, whole = draw(recorded, 1.0, 130), draw(live, 1.0, 130)
+    assert (len(kept.images), len(whole.images)) == (100, 130)
+    assert torch.equal(kept.images, whole.images[:100])
+    assert torch.equal(kept.labels, whole.labels[:100])
+    assert kept.facts == whole.facts
+    assert torch.equal(trajectory(recorded, 5.0).images, trajectory(live, 5.0).images)
+
+
+def test_a_recorded_run_is_as_good_as_trained(recorded):
+    train(recorded)
+    assert recorded.stats()
+
+
+NOT_HELD = {
+    "the training": train,
+    "the model": lambda run: load_model(run, "raw"),
+    "another guidance": lambda run: draw(run, 2.0, 130),
+    "another number": lambda run: draw(run, 1.0, 120),
+    "another seed": lambda run: draw(
+        dataclasses.replace(run, params=run.params.replace(sample={"seed": 1})), 1.0, 130
+    ),
+    "a picture of the data": lambda run: image_set(run, "train-split", {"images": "one"}, None),
+    "a prompt": lambda run: draw_now(run, "seven", 1.0, 0, 1),
+    "a measurement": lambda run: measure(run, draw(run, 1.0, 130)),
+    "the floor": measure_real,
+    "a variant": lambda run: run.variant("other", train={"lr": 0.5}),
+    "a variant with another value": lambda run: run.variant("caption-dropout", train={"caption_dropout": 0.2}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NOT_HELD)
+def test_what_a_record_does_not_hold_is_refused_and_not_made(recorded, what):
+    if what == "the training":
+        (recorded.path / "stats.jsonl").unlink()
+    before = files(recorded.path)
+    with pytest.raises(NotRecorded):
+        NOT_HELD[what](recorded)
+    assert files(recorded.path) == before
+
+
+def test_the_refusal_says_what_is_missing_and_what_to_do(recorded):
+    with pytest.raises(NotRecorded, match=r"w2 .*guidance 2\.0.*guidebook run mnist --profile smoke.*guidebook record"):
+        draw(recorded, 2.0, 130)
+
+
+@pytest.mark.parametrize("place", ["in the book", "elsewhere"])
+def test_the_environment_makes_a_record_the_run(recorded, tiny, tmp_path, monkeypatch, place):
+    path = recorded.path if place == "in the book" else shutil.copytree(recorded.path, tmp_path / "elsewhere")
+    monkeypatch.setenv("GUIDEBOOK_RECORD", str(path))
+    for run in (open_run(tiny), find("mnist", "smoke"), find("mnist", "demo")):
+        assert (run.path, run.recorded) == (Path(path), True)
+
+
+def test_a_record_of_other_parameters_is_refused_and_they_are_named(recorded, tiny, monkeypatch):
+    monkeypatch.setenv("GUIDEBOOK_RECORD", str(recorded.path))
+    with pytest.raises(NotRecorded, match=r"other parameters \(train\.lr\): record it again"):
+        open_run(tiny.replace(train={"lr": 0.5}))
+
+
+def test_a_record_that_is_not_there_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("GUIDEBOOK_RECORD", str(tmp_path / "none"))
+    with pytest.raises(NotRecorded, match="holds no recorded run"):
+        open_run(tiny)
+
+
+# Finding runs
+
+
+def test_without_a_run_the_command_that_makes_one_is_named(runs):
+    with pytest.raises(ParamsError, match="guidebook run mnist --profile smoke"):
+        find("mnist", "smoke")
+
+
+def test_the_newest_run_is_found(runs, tiny):
+    a, b = open_run(tiny), open_run(tiny.replace(train={"seed": 1}))
+    age(a.path, 100)
+    assert find("mnist", "smoke").path == b.path
+    age(b.path, 200)
+    assert find("mnist", "smoke").path == a.path
+
+
+def test_a_live_run_is_found_before_its_record(recorded, live):
+    assert find("mnist", "smoke").path == live.path
+    shutil.rmtree(live.path)
+    assert find("mnist", "smoke").path == recorded.path
+
+
+def test_a_folder_without_params_is_no_run(live):
+    (live.path.parent / "smoke-00000000").mkdir()
+    assert find("mnist", "smoke").path == live.path
+    assert all(run.path.name != "smoke-00000000" for run in all_runs())
+
+
+def test_all_runs_are_the_live_ones_and_the_records_that_none_replaces(recorded, live):
+    shutil.copytree(recorded.path, recorded.path.with_name("demo"))
+    demo = recorded.params.replace(profile="demo")
+    for file in recorded.path.with_name("demo").rglob("params.yml"):
+        file.write_text(demo.yaml())
+    names = {run.name: run.recorded for run in all_runs()}
+    assert names == {
+        "mnist/demo": True,
+        "mnist/demo · caption-dropout": True,
+        "mnist/smoke": False,
+        "mnist/smoke · caption-dropout": False,
+    }
+
+
+def test_a_runs_state_says_how_far_it_is(live, recorded):
+    assert [state(run) for run in (live, recorded)] == ["complete", "recorded"]
+    (live.path / "notebook.ipynb").unlink()
+    assert state(live) == "trained"
+    shutil.rmtree(live.path / "model")
+    assert state(live) == "stopped"
+    with lock(live.path):
+        assert state(live) == "training"
+
+
+def test_the_overview_has_a_row_for_every_run_with_what_was_seen_and_found(live):
+    rows = {row["run"]: row for row in overview()}
+    assert list(rows) == ["mnist/smoke", "mnist/smoke · caption-dropout"]
+    row = rows["mnist/smoke"]
+    assert (row["images seen"], row["of"], row["state"]) == (128, 128, "complete")
+    assert row["best adherence"] == "50.0 % at w = 1, n = 130"
+    json.dumps(list(rows.values()))
+
+
+def test_a_run_that_never_trained_has_a_row(runs, tiny):
+    open_run(tiny)
+    [row] = overview()
+    assert (row["images seen"], row["of"], row["state"], row["best adherence"]) == (0, 128, "stopped", None)
+
+
+# Files
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    module.write(tmp_path / "a.json", "old")
+    with pytest.raises(UnicodeEncodeError):
+        module.write(tmp_path / "a.json", "new \ud800")
+    assert files(tmp_path) == {"a.json": b"old"}

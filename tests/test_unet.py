@@ -1,0 +1,69 @@
+"""The U-Net: the published size, and weights that depend on the seed alone."""
+
+import pytest
+import torch
+
+from guidebook import params as P
+from guidebook.models.unet import build, gflops, parameters
+from guidebook.text import WIDTH
+
+SMOKE = P.load("mnist", "smoke")
+
+
+def flat(model) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_the_published_network_has_3_140_385_parameters():
+    assert parameters(build(P.load("mnist", "paper"))) == 3_140_385
+
+
+def test_building_leaves_the_global_random_state_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    build(SMOKE)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_same_seed_same_weights_whatever_was_drawn_before():
+    first = flat(build(SMOKE))
+    torch.rand(5)
+    assert torch.equal(flat(build(SMOKE)), first)
+
+
+def test_another_seed_other_weights():
+    assert not torch.equal(flat(build(SMOKE)), flat(build(SMOKE.replace(train={"seed": 1}))))
+
+
+def test_what_is_no_part_of_the_network_does_not_change_its_weights():
+    changed = SMOKE.replace(train={"lr": 0.5, "batch": 3}, sample={"seed": 9}, diffusion={"timesteps": 500})
+    assert torch.equal(flat(build(SMOKE)), flat(build(changed)))
+
+
+@pytest.mark.parametrize("channels", [[32, 32, 32], [32, 64, 64, 64]])
+def test_a_prediction_has_the_shape_of_the_image(channels):
+    model = build(SMOKE.replace(model={"channels": channels})).eval()
+    with torch.no_grad():
+        eps = model(torch.randn(2, 1, 8, 8), torch.tensor(5), torch.randn(2, 4, WIDTH), return_dict=False)[0]
+    assert eps.shape == (2, 1, 8, 8)
+
+
+def test_every_setting_of_the_model_changes_the_network():
+    changes = [{}, {"layers_per_block": 2}, {"channels": [32, 64, 32]}, {"channels": [32, 32, 32, 32]}]
+    assert len({parameters(build(SMOKE.replace(model=change))) for change in changes}) == len(changes)
+    wide = build(SMOKE.replace(model={"head_dim": 16})).config.attention_head_dim
+    assert (build(SMOKE).config.attention_head_dim, wide) == (8, 16)
+
+
+def test_the_caption_reaches_the_prediction():
+    model, x = build(SMOKE).eval(), torch.randn(1, 1, 8, 8)
+    with torch.no_grad():
+        a, b = (model(x, torch.tensor(5), torch.randn(1, 4, WIDTH), return_dict=False)[0] for _ in range(2))
+    assert (a - b).abs().max() > 1e-3
+
+
+def test_the_cost_is_at_least_two_operations_per_weight_of_every_convolution():
+    model = build(SMOKE)
+    first, last = model.conv_in, model.conv_out
+    by_hand = 2 * 64 * (first.weight.numel() + last.weight.numel())  # 8×8 places each
+    assert by_hand / 1e9 < gflops(model, 8) < 1
