@@ -236,9 +236,9 @@ def test_an_override_without_section_and_key_is_refused(key):
 def after_parameters_cell() -> dict:
     import math
 
-    def helper(): ...
+    def shell(): ...
 
-    jupyter = {"In": [], "Out": {}, "exit": object(), "quit": object(), "open": open, "get_ipython": helper, "_ih": []}
+    jupyter = {"In": [], "Out": {}, "exit": object(), "quit": object(), "open": open, "get_ipython": shell, "_ih": []}
     return {"__name__": "__main__", "math": math, "from_notebook": from_notebook} | jupyter | copy.deepcopy(DEMO)
 
 

@@ -65,7 +65,7 @@ def _pages(experiment: str) -> list[Chapter]:
     A complete run at hand is shown before a record of the same profile; `smoke` never is.
     """
     found = {}
-    for run in [opened(p) for p in sorted(RESULTS.glob(f"{experiment}/*")) if p.is_dir()] + _complete(experiment):
+    for run in [opened(p) for p in sorted(RESULTS.glob(f"{experiment}/[!.]*"))] + _complete(experiment):
         found[run.params.profile] = run
     found.pop("smoke", None)
     chapters = []

@@ -38,10 +38,7 @@ def save(folder: Path, nimg: int, tensors: dict[str, dict[str, torch.Tensor]], s
         for name, group in tensors.items():
             save_file({k: v.detach().contiguous().cpu() for k, v in group.items()}, aside / f"{name}.safetensors")
         (aside / "state.json").write_text(json.dumps(state))
-        hashes = {f.name: _sha256(f) for f in sorted(aside.iterdir())}
-        (aside / MANIFEST).write_text(json.dumps(hashes, indent=1))
-        for path in [*aside.iterdir(), aside]:
-            _fsync(path)
+        seal(aside)
     except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
         if isinstance(error, SafetensorError):  # what safetensors makes of a full disk
@@ -69,7 +66,7 @@ def load(path: Path, device="cpu") -> tuple[dict[str, dict[str, torch.Tensor]], 
     """The tensors and the state of a checkpoint. Raises CorruptCheckpoint where a file is not what was written."""
     try:
         hashes = json.loads((path / MANIFEST).read_text())
-        bad = [name for name, sha in hashes.items() if not (path / name).is_file() or _sha256(path / name) != sha]
+        bad = _changed(path, hashes)
         if not bad and "state.json" in hashes:
             state = json.loads((path / "state.json").read_text())
             names = [n for n in hashes if n.endswith(".safetensors")]
@@ -80,6 +77,31 @@ def load(path: Path, device="cpu") -> tuple[dict[str, dict[str, torch.Tensor]], 
         f"{path.name}: {', '.join(bad) or 'state.json'} is not what was written; delete the folder {path} "
         "and run again: training goes on from the checkpoint before it"
     )
+
+
+def seal(folder: Path) -> None:
+    """Writes a sha256 of each file to the folder's manifest, and everything to the disk."""
+    hashes = {f.name: _sha256(f) for f in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps(hashes, indent=1))
+    for path in [*folder.iterdir(), folder]:
+        _fsync(path)
+
+
+def verify(folder: Path) -> None:
+    """Raises CorruptCheckpoint where a file of a sealed folder is not what was written."""
+    try:
+        bad = _changed(folder, json.loads((folder / MANIFEST).read_text()))
+    except (OSError, ValueError, AttributeError):
+        bad = [MANIFEST]
+    if bad:
+        raise CorruptCheckpoint(
+            f"{folder.name}: {', '.join(bad)} is not what was written; delete {folder.parent} and run again: "
+            "training goes on from its last checkpoint"
+        )
+
+
+def _changed(folder: Path, hashes: dict[str, str]) -> list[str]:
+    return [name for name, sha in hashes.items() if not (folder / name).is_file() or _sha256(folder / name) != sha]
 
 
 def _sha256(path: Path) -> str:

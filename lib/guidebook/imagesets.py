@@ -51,6 +51,7 @@ def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple[torch.Te
 
 def _save(folder: Path, images: torch.Tensor, facts: dict) -> None:
     aside = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         save_file({"images": images.contiguous()}, aside / "images.safetensors")

@@ -52,7 +52,7 @@ def execute(
     if _key(target) == key and not missing(target):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial.ipynb")
+    partial = target.resolve().with_suffix(".partial.ipynb")
     with _environment(record), _watching(watch, partial):
         _papermill(source, partial, parameters)
     if cells := missing(partial):
@@ -129,6 +129,9 @@ def _environment(record: Path | None):
     before = dict(os.environ)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ.pop("GUIDEBOOK_RECORD", None)
+    for place in ("GUIDEBOOK_RUNS", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):  # the kernel works in another folder
+        if place in os.environ:
+            os.environ[place] = os.path.abspath(os.environ[place])
     if record:
         os.environ["GUIDEBOOK_RECORD"] = str(record.resolve())
     try:

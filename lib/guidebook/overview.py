@@ -14,12 +14,11 @@ def state(run: Run) -> str:
     """`recorded`, `complete`, `training`, `trained` (its notebook is not complete) or `stopped`."""
     if run.recorded:
         return "recorded"
-    owner = run.path.parents[1] if run.path.parent.name == "variants" else run.path
-    if (owner / "notebook.ipynb").exists():
-        return "complete"
     if held(run.path):
         return "training"
-    return "trained" if (run.path / "model").is_dir() else "stopped"
+    if not (run.path / "model").is_dir():
+        return "stopped"
+    return "complete" if run.finished else "trained"
 
 
 def _row(run: Run) -> dict:

@@ -3,11 +3,8 @@
 A params file is `params/<experiment>/<profile>.yml`, exactly what `papermill -f` takes. Nothing here imports torch.
 """
 
-import difflib
 import hashlib
 import json
-import math
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -17,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guidebook.paths import PARAMS
+from guidebook.refusals import nearest, one_line
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints")
@@ -64,6 +62,7 @@ class Text(Section):
 class Model(Section):
     channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(3, 8)]  # by level
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
+    # What diffusers' U-Net calls attention_head_dim and takes as the number of heads
     head_dim: Annotated[int, Field(ge=1, le=256)]
 
 
@@ -97,7 +96,7 @@ class Sample(Section):
 
 
 class Evaluate(Section):
-    samples: Annotated[int, Field(ge=10, le=1_000_000)]  # per guidance scale
+    samples: Annotated[int, Field(ge=30, le=1_000_000)]  # per guidance scale
     bootstrap: Annotated[int, Field(ge=10, le=100_000)]  # resamples
 
 
@@ -121,6 +120,8 @@ class Params(Section):
             raise ValueError(f"sample.weights must be one of {tracks}, the weights that train.ema keeps")
         if self.sample.steps > self.diffusion.timesteps:
             raise ValueError("sample.steps must not exceed diffusion.timesteps")
+        if len(set(self.sample.guidance)) < len(self.sample.guidance):
+            raise ValueError("sample.guidance must name every scale once")
         if self.evaluate.samples % 10:
             raise ValueError("evaluate.samples must be a multiple of 10, so that every class has as many")
         return self
@@ -154,15 +155,13 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
     for word, folder, kind in ((experiment, PARAMS, "experiment"), (profile, PARAMS / experiment, "profile")):
         names = sorted(p.stem for p in folder.glob("*")) if folder.is_dir() else []
         if word not in names:
-            raise ParamsError(
-                f"{kind} {word[:60]!r} is not known{_nearest(word, names)}; there are: {', '.join(names)}"
-            )
+            raise ParamsError(f"{kind} {word[:60]!r} is not known{nearest(word, names)}; there are: {', '.join(names)}")
     path = PARAMS / experiment / f"{profile}.yml"
     raw = read(path)
     for key, value in (overrides or {}).items():
         section, _, name = key.partition(".")
-        target = raw.get(section)
-        if not name or not isinstance(target, dict):
+        target = raw.setdefault(section, {}) if name else None
+        if not isinstance(target, dict):
             raise ParamsError(f"--set {key[:60]!r}: write section.key=value; sections: {', '.join(_sections())}")
         target[name] = value
     params = check(raw, path.name)
@@ -189,7 +188,7 @@ def check(raw: Mapping[str, Any], where: str) -> Params:
     try:
         return Params.model_validate(dict(raw))
     except ValidationError as error:
-        raise ParamsError(_one_line(error, where)) from None
+        raise ParamsError(one_line(error, where, Params)) from None
 
 
 def from_notebook(namespace: dict[str, Any]) -> Params:
@@ -218,44 +217,3 @@ def _sections() -> list[str]:
         for n, f in Params.model_fields.items()
         if isinstance(f.annotation, type) and issubclass(f.annotation, Section)
     ]
-
-
-def _nearest(word: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
-    return f" (nearest: {close[0]})" if close else ""
-
-
-def _one_line(error: ValidationError, where: str) -> str:
-    first, more = error.errors(include_url=False)[0], error.error_count() - 1
-    loc = [str(p)[:60].encode("unicode_escape").decode() for p in first["loc"]]
-    value, key = first["input"], ".".join(loc)
-    shown = _shown(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    if first["type"] in ("extra_forbidden", "missing"):
-        owner = Params if len(loc) == 1 else Params.model_fields[loc[0]].annotation
-        names = list(owner.model_fields)
-        said = "is not a parameter" + _nearest(loc[-1], names) if first["type"] == "extra_forbidden" else "is missing"
-        text = f"{key} {said}; allowed there: {', '.join(names)}"
-    else:
-        hint = first["msg"].removeprefix("Value error, ")
-        if isinstance(value, str) and _is_number(value):
-            hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
-        text = f"{key} = {shown}: {hint}" if key else hint
-    return f"{where}: {text}" + (f" (and {more} more)" if more else "")
-
-
-def _shown(value: Any) -> str:
-    """A value on one line, without writing out what aliases or thousands of digits make of it."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 60
-    try:
-        return " ".join(short.repr(value).split())
-    except ValueError:
-        return "a number of thousands of digits"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

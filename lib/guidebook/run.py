@@ -38,6 +38,12 @@ class Run:
         inside = self.path.parent.name == "variants"
         return f"{base} · {_without_key(self.path.name)}" if inside else base
 
+    @property
+    def finished(self) -> bool:
+        """Whether its notebook, or that of the run it is a variant of, reached its last cell."""
+        owner = self.path.parents[1] if self.path.parent.name == "variants" else self.path
+        return self.recorded or (owner / "notebook.ipynb").exists()
+
     def variant(self, name: str, **sections: dict) -> "Run":
         """The same run with some parameters changed, kept inside this run's folder: `variant("x", train={"lr": 1e-4})`."""
         changed = self.params.replace(**sections)
@@ -84,7 +90,8 @@ def open_run(params: P.Params) -> Run:
         return _recorded(params, Path(record))
     from guidebook.text import resolve
 
-    params = params.replace(text={"encoder": resolve(params.text.encoder)})
+    if not (folder(params) / "model").is_dir():  # a trained run keeps the encoder it was trained with
+        params = params.replace(text={"encoder": resolve(params.text.encoder)})
     return _live(params, folder(params))
 
 
@@ -102,10 +109,10 @@ def opened(path: Path) -> Run:
 
 
 def find(experiment: str, profile: str) -> Run:
-    """The newest run of an experiment's profile, else its record. Raises ParamsError where there is neither."""
+    """The newest finished run of an experiment's profile, else its record. Raises ParamsError where there is neither."""
     if record := os.environ.get("GUIDEBOOK_RECORD"):
         return replace(opened(Path(record)), recorded=True)
-    files = sorted(runs().glob(f"{experiment}/{profile}-????????/params.yml"), key=lambda f: f.stat().st_mtime)
+    files = sorted(runs().glob(f"{experiment}/{profile}-????????/notebook.ipynb"), key=lambda f: f.stat().st_mtime)
     for path in (*(f.parent for f in reversed(files)), RESULTS / experiment / profile):
         if (path / "params.yml").exists():
             return opened(path)
@@ -113,13 +120,18 @@ def find(experiment: str, profile: str) -> Run:
 
 
 def all_runs() -> list[Run]:
-    """Every run with its variants: live ones, and the recorded ones that no live run of the same name replaces."""
+    """One run of each name, with its variants: the newest finished one, else a record, else one that is not finished."""
     found: dict[str, Run] = {}
     for root in (RESULTS, runs()):
-        files = [*root.glob("*/*/params.yml"), *root.glob("*/*/variants/*/params.yml")]
+        files = [*root.glob("*/[!.]*/params.yml"), *root.glob("*/[!.]*/variants/*/params.yml")]
         for file in sorted(files, key=lambda f: f.stat().st_mtime):
-            run = opened(file.parent)
-            found[run.name] = run
+            try:
+                run = opened(file.parent)
+            except P.ParamsError as error:
+                log.warning("left out: %s", error)
+                continue
+            if run.finished or run.name not in found:
+                found[run.name] = run
     return [found[name] for name in sorted(found)]
 
 
@@ -189,7 +201,7 @@ def _copy_record(source: Path, target: Path) -> None:
     for name in ("params.yml", "provenance.json", "stats.jsonl", "metrics.json"):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
-    for folder in sorted(source.glob("samples/*")):
+    for folder in sorted(source.glob("samples/[!.]*")):
         (target / "samples" / folder.name).mkdir(parents=True)
         for name in ("set.json", "sheet.png"):
             shutil.copyfile(folder / name, target / "samples" / folder.name / name)

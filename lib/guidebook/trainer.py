@@ -8,7 +8,8 @@ from accelerate import Accelerator
 
 from guidebook import checkpoint
 from guidebook.captions import NULL, class_captions
-from guidebook.data.images import Images, from_uint8, order
+from guidebook.data.catalog import CATALOG
+from guidebook.data.images import DataError, Images, from_uint8, order
 from guidebook.diffusion import loss, scheduler
 from guidebook.ema import EMA
 from guidebook.models.unet import build, suit
@@ -35,6 +36,13 @@ class Trainer:
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
         self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
+        expected = CATALOG[params.data.name]
+        rows = min(expected.train, params.data.limit or expected.train)
+        if len(data.train) != rows or int(data.train.labels.max()) >= len(data.classes):
+            raise DataError(
+                f"{params.data.name} has {len(data.train):,} training images with labels up to {int(data.train.labels.max())}; "
+                f"expected {rows:,} of {len(data.classes)} classes: check $GUIDEBOOK_DATA"
+            )
         self.images, self.labels = data.train.images.to(device), data.train.labels.to(device)
         captions = [*class_captions(params.data.caption, data.classes), NULL]
         self.embeddings = encode(params.text, captions).to(device)  # (classes + 1, L, D); the last is the null caption

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from guidebook import checkpoint
 from guidebook.data.catalog import CATALOG
-from guidebook.data.images import load
+from guidebook.data.images import DataError, load
 from guidebook.lock import lock
 from guidebook.params import Params
 from guidebook.run import Run
@@ -33,6 +33,9 @@ class Preempted(SystemExit):
     def __init__(self, nimg: int):
         super().__init__(75)
         self.nimg = nimg
+
+    def __str__(self) -> str:
+        return f"stopped after {self.nimg:,} images, saved; run again to go on"
 
 
 def updates(params: Params) -> int:
@@ -54,10 +57,7 @@ def train(run: Run) -> None:
         return
     run.needs("the training")
     with lock(run.path):
-        accelerator = Accelerator(
-            mixed_precision="bf16" if run.params.train.precision == "bf16" else "no",
-            step_scheduler_with_optimizer=False,
-        )
+        accelerator = Accelerator(mixed_precision="bf16" if run.params.train.precision == "bf16" else "no")
         trainer = Trainer(run.params, load(run.params.data), accelerator)
         trainer.resume(run)
         _describe(run, trainer)
@@ -69,23 +69,27 @@ def train(run: Run) -> None:
         _publish(run, trainer)
 
 
-def load_model(run: Run, weights: str, device="cpu") -> UNet2DConditionModel:
-    """The trained U-Net with raw or averaged weights, in evaluation mode."""
+def load_model(run: Run, weights: str) -> UNet2DConditionModel:
+    """The trained U-Net with raw or averaged weights, in evaluation mode. Raises checkpoint.CorruptCheckpoint."""
     run.needs(f"the model ({weights})")
-    return UNet2DConditionModel.from_pretrained(run.path / "model" / weights, use_safetensors=True).eval().to(device)
+    checkpoint.verify(run.path / "model" / weights)
+    return UNet2DConditionModel.from_pretrained(run.path / "model" / weights, use_safetensors=True).eval()
 
 
 def _steps(run: Run, trainer: Trainer, total: int) -> Iterator[dict]:
     """Trains to `total` images seen, a line of statistics at a time, with checkpoints on the way."""
     t = run.params.train
     every = max(1, round(t.checkpoint_every * train_images(run.params) / t.batch))
+    stops = [run.path / "STOP"]
+    if run.path.parent.name == "variants":  # whoever stops a run means its variants too
+        stops.append(run.path.parents[1] / "STOP")
     clock, looked, seen, before = time.perf_counter(), 0.0, trainer.nimg, trainer.seconds
     with open(run.path / "stats.jsonl", "a") as stats:
         while trainer.nimg < total:
             trainer.step()
             step, now = trainer.nimg // t.batch, time.perf_counter()
             save = step % every == 0
-            stop = now - looked > 1 and (run.path / "STOP").exists()
+            stop = now - looked > 1 and any(file.exists() for file in stops)
             looked = now if now - looked > 1 else looked
             if save or step % LOG_EVERY == 0 or trainer.nimg >= total:
                 line = trainer.flush()
@@ -100,7 +104,8 @@ def _steps(run: Run, trainer: Trainer, total: int) -> Iterator[dict]:
                 trainer.seconds = before + time.perf_counter() - clock
                 checkpoint.save(run.path / "checkpoints", trainer.nimg, *trainer.state(), keep=t.keep_checkpoints)
             if stop:
-                (run.path / "STOP").unlink(missing_ok=True)
+                for file in stops:
+                    file.unlink(missing_ok=True)
                 raise Preempted(trainer.nimg)
 
 
@@ -113,6 +118,7 @@ def _publish(run: Run, trainer: Trainer) -> None:
     for name in ("raw", *(a.name for a in trainer.averages)):
         trainer.model.load_state_dict(tensors["model" if name == "raw" else name], strict=name == "raw")
         trainer.model.save_pretrained(aside / name)
+        checkpoint.seal(aside / name)
     run.note(
         train_seconds=round(trainer.seconds, 1),
         images_seen=trainer.nimg,
@@ -125,6 +131,11 @@ def _describe(run: Run, trainer: Trainer) -> None:
     device = trainer.accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu()}, {_threads()}"
     facts = {"device": name, "processes": trainer.accelerator.num_processes, "text_encoder": run.params.text.encoder}
+    before = run.provenance().get("data", {}).get("fingerprint", trainer.data.fingerprint)
+    if before != trainer.data.fingerprint:
+        raise DataError(
+            f"{run.name} began on data {before}, now there is {trainer.data.fingerprint}: put the first data back, or delete {run.path}"
+        )
     data = {"name": run.params.data.name, "source": trainer.data.source, "fingerprint": trainer.data.fingerprint}
     run.note(**facts, data=data, data_note=CATALOG[run.params.data.name].note)
 

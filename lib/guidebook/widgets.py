@@ -61,6 +61,8 @@ def live_explorer(run: Run) -> widgets.Widget:
             from guidebook.sampling import draw_now
 
             place.children = [_picture(draw_now(run, prompt.value, scale.value, seed.value, 5))]
+        except Exception as error:  # shown where the picture would be: a callback has no other place
+            place.children = [widgets.Label(str(error))]
         finally:
             button.disabled = False
 

@@ -74,6 +74,7 @@ def judge(data: Data) -> Judge:
         _train(network, images)
         right = int((Judge(network, "", (0, 0, 0), 0).read(images.test.images)[0] == images.test.labels).sum())
         aside = folder.with_name(f".{folder.name}-{os.getpid()}")
+        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         save_file(network.state_dict(), aside / "model.safetensors")
         (aside / "judge.json").write_text(json.dumps({"right": right, "n": len(images.test), "data": data.name}))

@@ -1,5 +1,7 @@
 """Metric records of image sets: measured once, found afterwards."""
 
+import functools
+
 import numpy as np
 import torch
 
@@ -9,7 +11,7 @@ from guidebook.metrics import intervals
 from guidebook.metrics.distances import diversity, frechet, grain
 from guidebook.metrics.intervals import Interval
 from guidebook.metrics.judge import judge
-from guidebook.params import digest
+from guidebook.params import Data, digest
 from guidebook.run import Run
 
 REAL = "test split"
@@ -26,14 +28,15 @@ def measure(run: Run, images: ImageSet) -> list[dict]:
 
 
 def measure_real(run: Run) -> list[dict]:
-    """The same records of the test split, which no model has seen: the floor that a perfect model would reach."""
+    """The same records of the test split, which no model has seen: what a perfect model would reach."""
     known = dict.fromkeys(("guidance", "prompt", "sampler", "steps", "weights", "seed", "seconds_per_image"))
+    samples = run.params.evaluate.samples
 
     def make():
         test = load(run.params.data).test
         return _records(run, test.images, test.labels, known | {"n": len(test)})
 
-    return _found_or_made(run, REAL, {"real": True}, make)
+    return _found_or_made(run, REAL, {"real": True, "samples": samples}, make)
 
 
 def _found_or_made(run: Run, name: str, asked: dict, make) -> list[dict]:
@@ -46,17 +49,25 @@ def _found_or_made(run: Run, name: str, asked: dict, make) -> list[dict]:
 
 
 def _records(run: Run, images: torch.Tensor, labels: torch.Tensor, known: dict) -> list[dict]:
-    reader, train, again = judge(run.params.data), load(run.params.data).train, run.params.evaluate.bootstrap
+    reader, data, again = judge(run.params.data), load(run.params.data), run.params.evaluate.bootstrap
     read, features = reader.read(images)
-    reference, features = reader.read(train.images)[1].numpy(), features.numpy()
-    fd = intervals.bootstrap(lambda rows: frechet(rows, reference), features, again, seed=0)
+    features, reference = features.numpy(), _reference(run.params.data)
+    # A Fréchet distance falls with the number of images: samples and real images are measured at the same number.
+    n = min(run.params.evaluate.samples, len(data.test), len(images))
+    fd = intervals.bootstrap(lambda rows: frechet(rows, reference), features[:n], again, seed=0)
     right = int((read == labels).sum())
     return [
         _record("adherence", intervals.wilson(right, len(labels)), "Wilson", reader.name, None, known),
-        _record("fd_judge", fd, f"bootstrap, {again} resamples", reader.name, "train split", known),
+        _record("fd_judge", fd, f"bootstrap, {again} resamples", reader.name, "train split", known | {"n": n}),
         _record("diversity", diversity(features, labels.numpy()), "jackknife", reader.name, None, known),
         _record("grain", intervals.mean(grain(images.numpy())), "normal", "Immerkær 1996", None, known),
     ]
+
+
+@functools.lru_cache(maxsize=2)
+def _reference(data: Data) -> np.ndarray:
+    """The judge's features of the train split."""
+    return judge(data).read(load(data).train.images)[1].numpy()
 
 
 def _record(metric: str, value: Interval, method: str, extractor: str, reference: str | None, known: dict) -> dict:
