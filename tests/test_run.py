@@ -58,10 +58,10 @@ def files(path) -> dict:
     return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
-def age(path, seconds):
-    """As if the params were written so long ago."""
+def age(file, seconds):
+    """As if the file was written so long ago."""
     then = time.time() - seconds
-    os.utime(path / "params.yml", (then, then))
+    os.utime(file, (then, then))
 
 
 # Where a run lies
@@ -185,7 +185,7 @@ def test_of_variants_with_one_name_the_newest_is_recorded(live):
     newest = live.variant("caption-dropout", train={"caption_dropout": 0.3})
     for variant in (live.path / "variants").iterdir():
         if variant != newest.path:
-            age(variant, 100)
+            age(variant / "params.yml", 100)
     assert opened(record(live) / "variants" / "caption-dropout").params == newest.params
 
 
@@ -280,12 +280,15 @@ def test_without_a_run_the_command_that_makes_one_is_named(runs):
         find("mnist", "smoke")
 
 
-def test_the_newest_run_is_found(runs, tiny):
-    a, b = open_run(tiny), open_run(tiny.replace(train={"seed": 1}))
-    age(a.path, 100)
+def test_the_newest_finished_run_is_found(runs, tiny):
+    a, b, unfinished = (open_run(tiny.replace(train={"seed": seed})) for seed in (0, 1, 2))
+    for run, seconds in ((a, 200), (b, 100)):
+        (run.path / "notebook.ipynb").write_text("{}")
+        age(run.path / "notebook.ipynb", seconds)
     assert find("mnist", "smoke").path == b.path
-    age(b.path, 200)
+    age(b.path / "notebook.ipynb", 300)
     assert find("mnist", "smoke").path == a.path
+    assert not unfinished.finished
 
 
 def test_a_live_run_is_found_before_its_record(recorded, live):
@@ -312,6 +315,20 @@ def test_all_runs_are_the_live_ones_and_the_records_that_none_replaces(recorded,
         "mnist/smoke": False,
         "mnist/smoke · caption-dropout": False,
     }
+
+
+def test_a_run_that_is_not_finished_does_not_hide_a_record(recorded, live):
+    (live.path / "notebook.ipynb").unlink()
+    assert {run.recorded for run in all_runs()} == {True}
+    assert find("mnist", "smoke").path == recorded.path
+
+
+def test_a_run_with_params_of_another_version_is_left_out(live, caplog):
+    older = live.path.with_name("smoke-00000000")
+    shutil.copytree(live.path, older)
+    (older / "params.yml").write_text("experiment: mnist\n")
+    assert [run.path for run in all_runs() if run.path == older] == []
+    assert "left out" in caplog.text
 
 
 def test_a_runs_state_says_how_far_it_is(live, recorded):
