@@ -26,7 +26,7 @@ FIELDS = {
 
 @pytest.fixture
 def run(runs, tiny):
-    return open_run(tiny.replace(data={"limit": None}))
+    return open_run(tiny.replace(data={"limit": None}, evaluate={"samples": 100}))
 
 
 def as_samples(run, n):

@@ -31,9 +31,10 @@ def test_the_published_setting_makes_2344_updates():
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny):
     whole, parts = weights(tiny), weights(tiny.replace(train={"micro_batch": 5}))
-    assert (whole - parts).abs().max() < 2e-5  # Adam's first steps are of the size of lr, 1e-3
-    other = weights(tiny.replace(train={"seed": 1}))
-    assert (whole - other).abs().max() > 1e-3
+    # The mean, because Adam's first steps turn the sign of a gradient near zero into a step of the size of lr, 1e-3
+    assert (whole - parts).abs().mean() < 1e-5
+    ignored = weights(tiny.replace(train={"batch": 5}))
+    assert (whole - ignored).abs().mean() > 2e-4
 
 
 def test_where_every_caption_is_dropped_labels_do_not_matter(tiny):
