@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from guidebook.imagesets import ImageSet, mosaic
 
@@ -69,6 +70,7 @@ def loss_curves(runs: dict[str, list[dict]]) -> Figure:
         axes.plot(seen[whole], loss[whole], color=colour, label=name, linewidth=1.2)
     axes.set(xlabel="images seen", ylabel="loss (mean squared error of ε)", yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 4, 6)))
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend()
     return figure

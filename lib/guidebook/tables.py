@@ -47,7 +47,11 @@ def metric_table(records: list[dict]) -> Html:
     """Metric records as value [low, high], one row per guidance scale, one column per metric."""
     rows = [{"w": r["guidance"], "n": r["n"], "metric": r["metric"], "text": with_interval(r)} for r in records]
     frame = pd.DataFrame(rows).pivot(index=["w", "n"], columns="metric", values="text")
-    frame = frame[[m for m in ("adherence", "fd_judge", "diversity", "grain") if m in frame]].reset_index()
+    frame = (
+        frame[[m for m in ("adherence", "fd_judge", "diversity", "grain") if m in frame]]
+        .rename_axis(columns=None)
+        .reset_index()
+    )
     frame["w"] = [f"{w:g}" for w in frame["w"]]
     return Html(frame.to_html(index=False, border=0, escape=True, classes="table"))
 
