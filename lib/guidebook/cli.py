@@ -14,7 +14,7 @@ app = typer.Typer(
 )  # fmt: skip
 Experiment = Annotated[str, typer.Argument(help="an experiment: a folder of params/")]
 Profile = Annotated[str, typer.Option(help="a params file of the experiment")]
-Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="change a parameter: train.epochs=5")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a parameter: train.epochs=5")]
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
 def run(
     experiments: Annotated[list[str] | None, typer.Argument(metavar="EXPERIMENT…")] = None,
     profile: Profile = "demo",
-    set_: Set = [],  # noqa: B006 (typer copies it)
+    set_: Set = None,
     all_: Annotated[bool, typer.Option("--all", help="every experiment that has this profile")] = False,
 ) -> None:
     """Execute an experiment's notebook: trains, samples and measures what is not done yet."""
@@ -64,7 +64,7 @@ def run(
 def show(
     experiment: Experiment,
     profile: Profile = "demo",
-    set_: Set = [],  # noqa: B006
+    set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
     """Print the resolved parameters and what a run would cost."""
@@ -167,13 +167,13 @@ def bench(what: Annotated[str, typer.Argument(help="loop: the training loop agai
     BENCHES[what](print)
 
 
-def _overrides(pairs: list[str]) -> dict:
+def _overrides(pairs: list[str] | None) -> dict:
     import yaml
 
     from guidebook.params import ParamsError
 
     values = {}
-    for pair in pairs:
+    for pair in pairs or []:
         key, equals, text = pair.partition("=")
         if not equals:
             raise ParamsError(f"--set {pair[:60]!r}: write section.key=value")
