@@ -1,5 +1,6 @@
 """Images and their order: nothing lost, nothing repeated, nothing guessed."""
 
+import hashlib
 import io
 import os
 import subprocess
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from guidebook.data.catalog import CATALOG, at_hand
 from guidebook.data.images import DataError, from_uint8, load, order, to_uint8
 from guidebook.params import Data
 
@@ -176,16 +178,100 @@ def test_local_parquet_is_read_at_another_resolution_and_with_a_limit(written):
     assert images.train.images.shape == images.test.images.shape == (5, 1, 14, 14)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-def test_a_file_that_is_no_whole_image_is_refused_by_its_row(written, damage):
-    folder, made = written
-    for split, (pixels, labels) in made.items():
-        files = [png(p) for p in pixels]
-        if split == "train":
-            files[23] = {"cut": files[23][: len(files[23]) // 2], "empty": b"", "text": b"<svg/>"}[damage]
-        write(folder, split, files, labels, shards=3)
-    with pytest.raises(DataError, match="mnist/train row 23 is not a whole PNG or JPEG"):
-        load(data("mnist", resolution=28))
+def many(folder, n: int, bad: dict[int, bytes | None]) -> tuple[np.ndarray, list[int]]:
+    """Writes n training images, of which some rows hold something else, and 10 test images; the pixels and labels."""
+    rng = np.random.default_rng(1)
+    pixels, labels = rng.integers(0, 256, (n, 4, 4), dtype=np.uint8), rng.integers(0, 10, n).tolist()
+    write(folder, "train", [bad.get(i, png(p)) for i, p in enumerate(pixels)], labels, shards=3)
+    write(folder, "test", [png(p) for p in pixels[:10]], labels[:10])
+    return pixels, labels
+
+
+def test_a_bad_image_is_skipped_with_its_label_and_named(written, caplog):
+    folder, _ = written
+    pixels, labels = many(folder, 2000, {17: png(np.zeros((4, 4), np.uint8))[:-30], 1999: None})
+    images = load(data("mnist", resolution=4))
+    left = [i for i in range(2000) if i not in (17, 1999)]
+    np.testing.assert_array_equal(images.train.images[:, 0].numpy(), pixels[left])
+    assert images.train.labels.tolist() == [labels[i] for i in left]
+    assert len(images.test) == 10
+    assert [s.partition(":")[0] for s in images.skipped] == ["mnist/train row 17", "mnist/train row 1999"]
+    assert images.skipped[0].startswith("mnist/train row 17: truncated")
+    [said] = caplog.messages
+    assert said.startswith(
+        "mnist/train: 2 of 2,000 images (0.10%) cannot be read and are skipped: mnist/train row 17: "
+    )
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_beyond_a_set_share_of_bad_images_nothing_is_loaded(written, limit):
+    folder, _ = written
+    many(folder, 2000, dict.fromkeys(range(100, 2000, 200), b"<html>"))
+    with pytest.raises(DataError) as caught:
+        load(data("mnist", resolution=4, limit=limit))
+    said = str(caught.value)
+    assert said.startswith("mnist/train: 10 of 2,000 images (0.50%) cannot be read, 0.10% may be skipped: ")
+    assert "mnist/train row 100: neither PNG nor JPEG: begins with b'<html>'; mnist/train row 300: " in said
+    assert len(said.splitlines()) == 1
+    assert len(said) < 600
+
+
+def test_a_limit_counts_the_images_that_are_left(written):
+    folder, _ = written
+    pixels, _ = many(folder, 2000, {1: b""})
+    images = load(data("mnist", resolution=4, limit=3))
+    np.testing.assert_array_equal(images.train.images[:, 0].numpy(), pixels[[0, 2, 3]])
+
+
+def test_an_image_of_another_size_is_a_bad_one(written):
+    folder, _ = written
+    many(folder, 1000, {0: png(np.zeros((5, 6), np.uint8))})
+    images = load(data("mnist", resolution=4))
+    assert images.skipped == ("mnist/train row 0: 6 × 5 pixels, where most have 4 × 4",)
+    assert len(images.train) == 999
+
+
+def test_nothing_is_skipped_where_nothing_is_bad(written, caplog):
+    folder, _ = written
+    many(folder, 50, {})
+    assert load(data("mnist", resolution=4)).skipped == ()
+    assert load(data("digits")).skipped == ()
+    assert caplog.messages == []
+
+
+def test_a_row_without_label_is_refused(written):
+    folder, _ = written
+    many(folder, 50, {})
+    write(folder, "test", [png(np.zeros((4, 4), np.uint8))] * 3, [1, None, 2])
+    with pytest.raises(DataError, match="mnist/test row 1 has no label"):
+        load(data("mnist", resolution=4))
+
+
+BAD_TABLES = {
+    "text": b"<!doctype html>",
+    "cut": None,
+    "no image column": pa.table({"label": [1]}),
+    "no label column": pa.table({"image": [{"bytes": b"", "path": None}]}),
+    "bytes outside a struct": pa.table({"image": [b"x"], "label": [1]}),
+    "labels in words": pa.table({"image": [{"bytes": b"", "path": None}], "label": ["one"]}),
+    "no rows": SCHEMA.empty_table(),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_a_parquet_file_that_is_not_what_the_hub_has_is_refused_in_one_line(written, case):
+    folder, _ = written
+    many(folder, 50, {})
+    [file] = folder.glob("test-*.parquet")
+    if isinstance(table := BAD_TABLES[case], pa.Table):
+        pq.write_table(table, file)
+    else:
+        file.write_bytes(table or file.read_bytes()[:-100])
+    with pytest.raises(
+        DataError, match=r"test-00000-of-00001\.parquet is not a whole|mnist/test holds no images"
+    ) as caught:
+        load(data("mnist", resolution=4))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_missing_split_is_named(written):
@@ -212,10 +298,115 @@ def test_without_data_it_fails_soon_and_says_what_to_do(tmp_path):
     )
     assert done.returncode == 1
     said = done.stderr.strip().splitlines()[-1]
+    assert "huggingface_hub" not in done.stderr  # no traceback of the hub's
     for part in (
         "DataError: data set mnist",
         "$GUIDEBOOK_DATA/mnist/train-*.parquet",
         "ylecun/mnist",
+        "guidebook fetch",
         "data.name=digits",
     ):
         assert part in said
+
+
+# The hub's cache, without the hub: blobs by their hash and links to them under the commit, as its client writes them
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """`cache(split, n, shards, …)` puts a split of n images into the cache under a commit."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    place = tmp_path / "hub" / "datasets--ylecun--mnist"
+
+    def put(split, n=20, shards=1, revision=CATALOG["mnist"].revision):
+        rng = np.random.default_rng(n)
+        pixels = rng.integers(0, 256, (n, 4, 4), dtype=np.uint8)
+        write(tmp_path / "made", split, [png(p) for p in pixels], [i % 10 for i in range(n)], shards)
+        (place / "blobs").mkdir(parents=True, exist_ok=True)
+        links = place / "snapshots" / revision / "mnist"
+        links.mkdir(parents=True, exist_ok=True)
+        for file in (tmp_path / "made").glob(f"{split}-*.parquet"):
+            blob = place / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+            file.rename(blob)
+            (links / file.name).symlink_to(os.path.relpath(blob, links))
+        return links
+
+    return put
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_what_the_hub_left_in_its_cache_is_read_without_network(cache, shards):
+    assert not at_hand("mnist")
+    cache("train", 30, shards)
+    assert not at_hand("mnist")
+    cache("test", 20)
+    assert at_hand("mnist")
+    images = load(data("mnist", resolution=4))
+    assert images.source == "hub"
+    assert (len(images.train), len(images.test)) == (30, 20)
+    assert images.train.labels.tolist() == [i % 10 for i in range(30)]
+
+
+@pytest.mark.parametrize("damage", ["a shard is missing", "a blob is missing", "another revision"])
+def test_a_cache_that_is_not_whole_is_not_at_hand(cache, damage):
+    links = cache("train", 30, 3, **({"revision": "0" * 40} if damage == "another revision" else {}))
+    cache("test")
+    if damage == "a shard is missing":
+        (links / "train-00001-of-00003.parquet").unlink()
+    elif damage == "a blob is missing":
+        (links / "train-00001-of-00003.parquet").resolve().unlink()
+    assert not at_hand("mnist")
+    with pytest.raises(DataError, match="guidebook fetch") as caught:
+        load(data("mnist", resolution=4))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_not_in_the_cache_is_asked_of_the_hub_at_the_pinned_commit(cache, monkeypatch):
+    asked = []
+
+    def download(repo, **what):
+        asked.append((repo, what))
+        cache("test")
+        return str(cache("train").parent)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    images = load(data("mnist", resolution=4))
+    assert (images.source, len(images.train)) == ("hub", 20)
+    pinned = {"repo_type": "dataset", "revision": CATALOG["mnist"].revision, "allow_patterns": ["*.parquet"]}
+    assert asked == [("ylecun/mnist", pinned)]
+    load.cache_clear()
+    load(data("mnist", resolution=4))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("error", [OSError("no space\nleft"), RuntimeError("<html>"), TimeoutError()])
+def test_a_download_that_fails_says_what_to_do_in_one_line(cache, monkeypatch, error):
+    def download(*_, **__):
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(DataError, match=r"guidebook fetch .*\$GUIDEBOOK_DATA/mnist, ") as caught:
+        load(data("mnist", resolution=4))
+    assert len(str(caught.value).splitlines()) == 1
+    assert caught.value.__context__ is None
+
+
+def test_embedded_and_local_sets_are_at_hand(written, cache):
+    folder, made = written
+    assert at_hand("digits")
+    for split, (pixels, labels) in made.items():
+        assert not at_hand("mnist")
+        write(folder, split, [png(p) for p in pixels], labels, shards=2)
+    assert at_hand("mnist")
+    (folder / "test-00001-of-00002.parquet").unlink()
+    assert not at_hand("mnist")
+    with pytest.raises(
+        DataError, match=r"only test-00000-of-00002\.parquet of the test-\*\.parquet in \$GUIDEBOOK_DATA"
+    ):
+        load(data("mnist", resolution=28))
+
+
+def test_asking_what_is_at_hand_imports_no_torch(tmp_path):
+    code = "import sys\nfrom guidebook.data.catalog import at_hand\nat_hand('mnist')\nsys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"HF_HOME": str(tmp_path)}, check=False)
+    assert done.returncode == 0

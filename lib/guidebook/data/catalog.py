@@ -1,6 +1,12 @@
-"""The data sets of the study: what they are called on the hub and what they hold. Imports no torch."""
+"""The data sets of the study: what they are called on the hub, what they hold and where they lie. Imports no torch."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
+
+from guidebook.paths import local_data
+
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -30,3 +36,40 @@ CATALOG = {
         "MNIST: 60,000 training and 10,000 test images of 28×28 pixels",
     ),
 }  # fmt: skip
+
+
+def at_hand(name: str) -> bool:
+    """Whether a data set needs no download: it comes inside a dependency, or its files are all on this machine."""
+    if CATALOG[name].hub is None:
+        return True
+    folder = local_data(name)
+    return whole(folder) if folder else snapshot(name) is not None
+
+
+def snapshot(name: str) -> Path | None:
+    """The data set's folder in the hub's cache at its pinned revision, where all its files are there. Asks no network."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    entry = CATALOG[name]
+    place = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=entry.hub, repo_type="dataset")
+    folder = place / "snapshots" / entry.revision
+    return folder if whole(folder) else None
+
+
+def whole(folder: Path) -> bool:
+    """Whether a folder holds every parquet file of both splits."""
+    return all(parquet_files(folder, split)[1] for split in SPLITS)
+
+
+def parquet_files(folder: Path, split: str) -> tuple[list[Path], bool]:
+    """`<split>-*.parquet` anywhere below a folder, and whether these are all of them.
+
+    The hub numbers them `train-00000-of-00003.parquet`; under other names any number is all of them.
+    """
+    files = sorted(f for f in folder.rglob(f"{split}-*.parquet") if f.is_file())  # a link into nothing is no file
+    parts = [re.search(r"-(\d+)-of-(\d+)\.parquet$", f.name) for f in files]
+    if not all(parts):
+        return files, bool(files)
+    numbers, totals = [int(p[1]) for p in parts], {int(p[2]) for p in parts}
+    return files, len(totals) == 1 and numbers == list(range(*totals))

@@ -2,18 +2,25 @@
 
 import functools
 import hashlib
-import io
+import logging
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
-from guidebook.data.catalog import CATALOG
+from guidebook.data.catalog import CATALOG, SPLITS, Entry, parquet_files, snapshot, whole
+from guidebook.data.decode import BadImage, decode
 from guidebook.params import Data
 from guidebook.paths import local_data
 from guidebook.rng import seed_of
+
+log = logging.getLogger(__name__)
+# The share of a split's images that may be skipped, 1 in 1,000: too few to move a result. In a split of fewer than 1,000
+# one bad image is already too many.
+BAD_SHARE = 0.001
 
 
 class DataError(RuntimeError):
@@ -36,26 +43,33 @@ class Images:
     classes: tuple[str, ...]
     source: str  # where they came from: "local parquet", "hub", "scikit-learn"
     fingerprint: str  # 16 hex digits of every pixel and label
+    skipped: tuple[str, ...] = ()  # of both splits: "mnist/train row 17: truncated …"
 
 
 @functools.lru_cache(maxsize=4)
 def load(data: Data) -> Images:
     """The images of a data section, resized to its resolution.
 
-    Looks in `$GUIDEBOOK_DATA/<name>/{train,test}-*.parquet`, then on the hub. Raises DataError where neither has it.
+    Looks in `$GUIDEBOOK_DATA/<name>/{train,test}-*.parquet`, then in the hub's cache, then on the hub. Images that cannot be
+    read are skipped, counted over the whole split whatever `limit` says. Raises DataError where none of them has the data, or
+    more than `BAD_SHARE` of a split cannot be read.
     """
     entry = CATALOG[data.name]
     if entry.hub is None:
-        source, splits = "scikit-learn", _digits()
+        source, folder, splits = "scikit-learn", None, _digits()
     elif folder := local_data(data.name):
-        source, splits = "local parquet", [_parquet(folder, split, entry) for split in ("train", "test")]
+        source = "local parquet"
     else:
-        source, splits = "hub", _hub(data.name, entry)
+        source, folder = "hub", _hub(data.name, entry)
+    skipped = []
+    if folder:
+        read = [_parquet(folder, data.name, split, entry) for split in SPLITS]
+        splits, skipped = [split for split, _ in read], [name for _, names in read for name in names]
     splits = [_fit(split, data) for split in splits]
     digest = hashlib.sha256()
     for split in splits:
         digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
-    return Images(*splits, entry.classes, source, digest.hexdigest()[:16])
+    return Images(*splits, entry.classes, source, digest.hexdigest()[:16], tuple(skipped))
 
 
 def order(n: int, seed: int, start: int, count: int) -> torch.Tensor:
@@ -105,51 +119,90 @@ def _digits() -> list[Split]:
     return [Split(images[i], labels[i]) for i in (train, test)]
 
 
-def _parquet(folder, split: str, entry) -> Split:
+def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, list[str]]:
+    """One split from its parquet files, and the names of the rows that were skipped. Raises DataError."""
+    files, every = parquet_files(folder, split)
+    if not every:
+        some = (
+            f"only {', '.join(f.name for f in files)[:200]} of the {split}-*.parquet"
+            if files
+            else f"no {split}-*.parquet"
+        )
+        raise DataError(f"data set {name}: {some} in {_place(folder, name)}; both splits are needed, whole")
+    rows = [row for file in files for row in _rows(file, entry)]
+    good, skipped = [], []
+    for i, (raw, label) in enumerate(rows):
+        where = f"{name}/{split} row {i}"
+        if label is None:
+            raise DataError(f"{where} has no label")
+        try:
+            good.append((decode(raw, entry.channels), label, where))
+        except BadImage as error:
+            skipped.append(f"{where}: {error}")
+    shapes = Counter(pixels.shape for pixels, _, _ in good)
+    shape = max(shapes, key=shapes.get, default=None)
+    for pixels, _, where in good:
+        if pixels.shape != shape:
+            (h, w), (height, width) = pixels.shape[1:], shape[1:]
+            skipped.append(f"{where}: {w} × {h} pixels, where most have {width} × {height}")
+    if skipped:
+        _allow(skipped, len(rows), f"{name}/{split}")
+    if not good:
+        raise DataError(f"{name}/{split} holds no images: check {_place(folder, name)}")
+    good = [g for g in good if g[0].shape == shape]
+    images, labels = np.stack([g[0] for g in good]), torch.tensor([g[1] for g in good], dtype=torch.int64)
+    return Split(torch.from_numpy(images), labels), skipped
+
+
+def _rows(file: Path, entry: Entry) -> list[tuple[bytes | None, int | None]]:
+    """(bytes of the image file, class index) of each row. The `path` beside the bytes is never opened. Raises DataError."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    tables = [pq.read_table(f, columns=[entry.image, entry.label]) for f in sorted(folder.glob(f"{split}-*.parquet"))]
-    if not tables:
-        raise DataError(f"no {split}-*.parquet in $GUIDEBOOK_DATA/{folder.name}; both splits are needed")
-    rows = [
-        (cell["bytes"], label)
-        for t in tables
-        for cell, label in zip(*(t[c].to_pylist() for c in t.column_names), strict=True)
-    ]
-    return _split(
-        (_decode(raw, f"{folder.name}/{split} row {i}", entry) for i, (raw, _) in enumerate(rows)), [r[1] for r in rows]
-    )
-
-
-def _hub(name: str, entry) -> list[Split]:
-    import datasets
-
     try:
-        loaded = datasets.load_dataset(entry.hub, revision=entry.revision)
-    except Exception as error:
+        table = pq.read_table(file, columns=[entry.image, entry.label])
+        images = pc.struct_field(table[entry.image], "bytes").to_pylist()
+        if not pa.types.is_integer(table[entry.label].type):
+            raise TypeError(f"{entry.label} is {table[entry.label].type}")
+        labels = table[entry.label].to_pylist()
+    except (OSError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DataError(
-            f"data set {name}: no $GUIDEBOOK_DATA/{name}/train-*.parquet, and the hub did not give {entry.hub} "
-            f"({type(error).__name__}); put the hub's parquet files there, or set data.name=digits"
-        ) from error
-    raw = loaded.cast_column(entry.image, datasets.Image(decode=False))
-    return [
-        _split(
-            (_decode(row[entry.image]["bytes"], f"{name}/{s} row {i}", entry) for i, row in enumerate(raw[s])),
-            raw[s][entry.label],
-        )
-        for s in ("train", "test")
-    ]
+            f"{file.name} is not a whole parquet file with the columns {entry.image} {{bytes, path}} and {entry.label} "
+            f"(whole numbers): {' '.join(str(error).split())[:200]}"
+        ) from None
+    return list(zip(images, labels, strict=True))
 
 
-def _decode(raw: bytes, where: str, entry) -> np.ndarray:
-    """(C, H, W) uint8 of one encoded image, fully decoded: a truncated file raises."""
+def _allow(skipped: list[str], rows: int, where: str) -> None:
+    """Says what was skipped. Raises DataError where that is more than `BAD_SHARE` of the rows."""
+    named = "; ".join(skipped[:5]) + ("; …" if len(skipped) > 5 else "")
+    said = f"{where}: {len(skipped):,} of {rows:,} images ({len(skipped) / rows:.2%}) cannot be read"
+    if len(skipped) > BAD_SHARE * rows:
+        raise DataError(f"{said}, {BAD_SHARE:.2%} may be skipped: {named}; put whole files in their place")
+    log.warning("%s and are skipped: %s", said, named)
+
+
+def _place(folder: Path, name: str) -> str:
+    return f"$GUIDEBOOK_DATA/{name}" if folder == local_data(name) else str(folder)
+
+
+def _hub(name: str, entry: Entry) -> Path:
+    """The folder of the hub's parquet files at the pinned revision: in the cache, else downloaded into it. Raises DataError."""
+    if folder := snapshot(name):
+        return folder
+    from huggingface_hub import snapshot_download
+
+    pinned = {"repo_type": "dataset", "revision": entry.revision, "allow_patterns": ["*.parquet"]}
     try:
-        with Image.open(io.BytesIO(raw), formats=["PNG", "JPEG"]) as image:
-            pixels = np.asarray(image.convert("L" if entry.channels == 1 else "RGB"))
-    except Exception as error:
-        raise DataError(f"{where} is not a whole PNG or JPEG image ({type(error).__name__})") from error
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def _split(images, labels) -> Split:
-    return Split(torch.from_numpy(np.stack(list(images))), torch.tensor(labels, dtype=torch.int64))
+        folder = Path(snapshot_download(entry.hub, **pinned))
+        failed = None if whole(folder) else "files are missing"  # offline, it gives what the cache has of them
+    except Exception as error:  # of the network, the hub, the disk: what matters here is what to do
+        failed = type(error).__name__
+    if failed:
+        raise DataError(
+            f"data set {name}: no $GUIDEBOOK_DATA/{name}/train-*.parquet, not in the hub's cache, and the hub did not give "
+            f"{entry.hub} ({failed}); run `guidebook fetch EXPERIMENT` on a machine with internet, or put the hub's "
+            f"parquet files into $GUIDEBOOK_DATA/{name}, or set data.name=digits"
+        )
+    return folder

@@ -1,0 +1,100 @@
+"""One encoded image to pixels: converted rightly, or refused by name."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("PNG", "JPEG")  # by the file's first bytes, whatever its name says
+PIXELS = 2**25  # more (33 million, 5,793 × 5,793) are refused unread: 100 MB in RGB
+# The seven passes of an interlaced PNG: first column, first row, columns apart, rows apart
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+class BadImage(ValueError):
+    """An image that is not whole, not PNG or JPEG, or too large: one line with the reason."""
+
+
+def decode(raw: bytes | None, channels: int) -> np.ndarray:
+    """The pixels (C, H, W) uint8 of one PNG or JPEG file, C = 1 (grey) or 3 (RGB).
+
+    Upright, as its EXIF orientation says. Transparency becomes white: the image is composited on it. 16-bit values are
+    scaled to 8 bits (grey is rounded; colour keeps the high byte, as Pillow reads it). Colour becomes grey by ITU-R 601
+    luma, CMYK becomes RGB without a colour profile. Raises BadImage.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels = {channels}: images have 1 or 3")
+    if not isinstance(raw, bytes) or not raw:
+        raise BadImage("no bytes" if raw is None else "empty" if raw == b"" else f"{type(raw).__name__}, not bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on metadata; the pixels decide
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+                width, height = image.size  # from the header
+                if width * height > PIXELS:
+                    raise BadImage(f"too large: {width:,} × {height:,} pixels, of which {PIXELS:,} are allowed")
+                image.load()  # all of it: `open` and `verify` take half a file for whole
+                if image.format == "PNG":
+                    _every_row(raw)
+                _clear_colour(image, depth=raw[24])  # of a PNG, from its header
+                ImageOps.exif_transpose(image, in_place=True)
+                pixels = _pixels(image, "L" if channels == 1 else "RGB")
+    except BadImage:
+        raise
+    except Image.UnidentifiedImageError:
+        ours = raw.startswith((b"\x89PNG", b"\xff\xd8"))
+        raise BadImage("truncated: its header" if ours else f"neither PNG nor JPEG: begins with {raw[:12]!r}") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise BadImage(f"too large: more than the {PIXELS:,} pixels that are allowed") from None
+    except Exception as error:  # a broken file raises nearly anything: OSError, SyntaxError, struct.error, IndexError …
+        text = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode()[:100]
+        raise BadImage(f"truncated or broken: {text or type(error).__name__}") from None
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _every_row(raw: bytes) -> None:
+    """Raises BadImage where a PNG's data end before its last row: Pillow would leave the rest black."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", raw[16:29])
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    steps = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    parts = [((width - x + dx - 1) // dx, (height - y + dy - 1) // dy) for x, y, dx, dy in steps]
+    expected = sum(h * (1 + (w * bits + 7) // 8) for w, h in parts if w)  # a row begins with the number of its filter
+    data, at = b"", 8
+    while at + 8 <= len(raw):
+        size, kind = struct.unpack(">I4s", raw[at : at + 8])
+        data += raw[at + 8 : at + 8 + size] if kind == b"IDAT" else b""
+        at += 12 + size
+    found = len(zlib.decompressobj().decompress(data, expected))
+    if found < expected:
+        raise BadImage(f"truncated: its rows take {expected:,} bytes, it holds {found:,}")
+
+
+def _clear_colour(image: Image.Image, depth: int) -> None:
+    """Mends what Pillow makes of the one colour that a PNG without alpha declares transparent."""
+    clear = image.info.get("transparency")
+    if image.format != "PNG" or clear is None or image.mode not in ("L", "RGB"):
+        return
+    if depth == 16:  # Pillow compares 16 bits with the high bytes that it kept
+        raise BadImage("16-bit RGB with a transparent colour, which cannot be read exactly")
+    if depth < 8:  # the pixels are scaled to 8 bits, the transparent value is not
+        image.info["transparency"] = clear * 255 // (2**depth - 1)
+
+
+def _pixels(image: Image.Image, mode: str) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8 of a decoded image."""
+    if image.mode.startswith("I"):  # 16-bit grey: `convert` would clip at 255
+        grey = np.asarray(image).astype(np.int64)
+        if (clear := image.info.get("transparency")) is not None:
+            grey[grey == clear] = 65535
+        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    elif image.mode not in ("1", "L", "RGB"):
+        image = image.convert("RGB")
+    return np.asarray(image if image.mode == mode else image.convert(mode))

@@ -1,0 +1,265 @@
+"""One image at a time: converted rightly, or refused in one line."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from guidebook.data import decode as module
+from guidebook.data.decode import PIXELS, BadImage, decode
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
+RGB = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+ALPHA = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
+LARGE = RNG.integers(0, 256, (400, 300), dtype=np.uint8)  # Pillow writes 64 kB a chunk
+X, Y = np.meshgrid(np.linspace(0, 255, 48), np.linspace(0, 255, 32))
+SMOOTH = np.stack([X, Y, 255 - X], -1).round().astype(np.uint8)  # (32, 48, 3): JPEG keeps it within a few values
+
+
+def encoded(pixels, format="PNG", mode=None, **options) -> bytes:
+    file = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(file, format, **options)
+    return file.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(rows: list[bytes], width: int, depth: int, colour: int, *more: bytes, height: int | None = None) -> bytes:
+    """A PNG written by hand, byte by byte: what is in it does not depend on Pillow."""
+    header = struct.pack(">IIBBBBB", width, len(rows) if height is None else height, depth, colour, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(more) + body + chunk(b"IEND", b"")
+
+
+def interlaced(pixels: np.ndarray) -> bytes:
+    """A grey PNG whose rows come in the seven passes of Adam7."""
+    passes = [pixels[y::dy, x::dx] for x, y, dx, dy in module.ADAM7]
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for p in passes if p.size for row in p))
+    header = struct.pack(">IIBBBBB", pixels.shape[1], len(pixels), 8, 0, 0, 0, 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def tRNS(*values: int) -> bytes:
+    return chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    return rgb @ np.array([0.299, 0.587, 0.114])
+
+
+def on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return 255 + (pixels.astype(float) - 255) * alpha / 255
+
+
+def off(raw: bytes, expected: np.ndarray) -> float:
+    """The largest difference between a decoded image and (H, W) or (H, W, 3) expected values."""
+    pixels = decode(raw, 1 if expected.ndim == 2 else 3)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == ((1, *expected.shape) if expected.ndim == 2 else (3, *expected.shape[:2]))
+    return np.abs((pixels[0] if expected.ndim == 2 else pixels.transpose(1, 2, 0)) - expected.astype(float)).max()
+
+
+# Conversions: (the file, the pixels it must give, the largest difference allowed)
+
+BITS = np.array([[0, 1, 0, 1], [1, 0, 1, 0]])
+WIDE = RNG.integers(0, 65536, (6, 9), dtype=np.uint16)
+WIDE_RGB = RNG.integers(0, 65536, (6, 9, 3), dtype=np.uint16)
+PALETTE = RNG.integers(0, 256, (16, 3), dtype=np.uint8)
+INDEX = RNG.integers(0, 16, (6, 9))
+COVER = np.array([0, 255, 100, *[255] * 13])
+
+
+def palette(*more: bytes) -> bytes:
+    return png([r.astype(np.uint8).tobytes() for r in INDEX], 9, 8, 3, chunk(b"PLTE", PALETTE.tobytes()), *more)
+
+
+CONVERTED = {
+    "grey": (encoded(GREY), GREY, 0),
+    "colour": (encoded(RGB), RGB, 0),
+    "grey wanted in colour": (encoded(GREY), np.stack([GREY] * 3, -1), 0),
+    "colour wanted in grey": (encoded(RGB), luma(RGB), 1),
+    "interlaced": (interlaced(GREY), GREY, 0),
+    "interlaced, 1 column": (interlaced(GREY[:, :1]), GREY[:, :1], 0),
+    "data in many chunks": (encoded(LARGE), LARGE, 0),
+    "1 bit": (png([b"\x50", b"\xa0"], 4, 1, 0), BITS * 255, 0),
+    "2 bits": (png([b"\x1b"], 4, 2, 0), np.array([[0, 85, 170, 255]]), 0),
+    "4 bits": (png([b"\x05\xaf"], 4, 4, 0), np.array([[0, 85, 170, 255]]), 0),
+    "16-bit grey": (png([r.astype(">u2").tobytes() for r in WIDE], 9, 16, 0), WIDE / 257, 0.51),
+    "16-bit grey wanted in colour": (
+        png([r.astype(">u2").tobytes() for r in WIDE], 9, 16, 0), np.stack([WIDE / 257] * 3, -1), 0.51,
+    ),
+    "16-bit colour": (png([r.astype(">u2").tobytes() for r in WIDE_RGB], 9, 16, 2), WIDE_RGB / 257, 1),
+    "16-bit colour wanted in grey": (
+        png([r.astype(">u2").tobytes() for r in WIDE_RGB], 9, 16, 2), luma(WIDE_RGB / 257), 2,
+    ),
+    "16-bit grey, one value clear": (
+        png([struct.pack(">3H", 300, 257 * 7, 301)], 3, 16, 0, tRNS(300)), np.array([[255, 7, 1]]), 0,
+    ),
+    "2-bit grey, one value clear": (png([b"\x1b"], 4, 2, 0, tRNS(1)), np.array([[0, 255, 170, 255]]), 0),
+    "4-bit grey, one value clear": (png([b"\x05\xaf"], 4, 4, 0, tRNS(10)), np.array([[0, 85, 255, 255]]), 0),
+    "1-bit grey, black clear": (png([b"\x50"], 4, 1, 0, tRNS(0)), np.array([[255] * 4]), 0),
+    "grey, one value clear": (
+        png([bytes([0, 100, 200])], 3, 8, 0, tRNS(100)), np.array([[0, 255, 200]]), 0,
+    ),
+    "colour, one value clear": (
+        png([bytes([1, 2, 3, 4, 5, 6])], 2, 8, 2, tRNS(1, 2, 3)), np.array([[[255] * 3, [4, 5, 6]]]), 0,
+    ),
+    "palette": (palette(), PALETTE[INDEX], 0),
+    "palette wanted in grey": (palette(), luma(PALETTE[INDEX]), 1),
+    "palette with transparency": (
+        palette(chunk(b"tRNS", bytes(COVER[:3].tolist()))), on_white(PALETTE[INDEX], COVER[INDEX][..., None]), 1,
+    ),
+    "grey with alpha": (encoded(np.stack([GREY, ALPHA], -1)), on_white(GREY, ALPHA), 1),
+    "colour with alpha": (encoded(np.dstack([RGB, ALPHA])), on_white(RGB, ALPHA[..., None]), 1),
+    "colour with alpha, in grey": (encoded(np.dstack([RGB, ALPHA])), luma(on_white(RGB, ALPHA[..., None])), 2),
+    "CMYK": (encoded(SMOOTH, "JPEG", "CMYK", quality=100), SMOOTH, 6),
+    "CMYK wanted in grey": (encoded(SMOOTH, "JPEG", "CMYK", quality=100), luma(SMOOTH), 6),
+    "JPEG": (encoded(SMOOTH, "JPEG", quality=95), SMOOTH, 8),
+    "progressive JPEG": (encoded(SMOOTH, "JPEG", quality=95, progressive=True), SMOOTH, 8),
+    "grey JPEG": (encoded(SMOOTH, "JPEG", "L", quality=95), luma(SMOOTH), 5),
+}  # fmt: skip
+
+
+def turned(orientation: int, pixels: np.ndarray) -> np.ndarray:
+    """What is stored where a camera of this EXIF orientation means `pixels`: the inverse of what a viewer does."""
+    undo = {
+        2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.swapaxes(0, 1), 6: np.rot90,
+        7: lambda x: np.rot90(x.swapaxes(0, 1), 2), 8: lambda x: np.rot90(x, -1),
+    }  # fmt: skip
+    return np.ascontiguousarray(undo.get(orientation, lambda x: x)(pixels))
+
+
+def rotated(orientation: int, format: str) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(turned(orientation, SMOOTH), format, exif=exif, **({"quality": 95} if format == "JPEG" else {}))
+
+
+CONVERTED |= {
+    f"EXIF orientation {o}, {f}": (rotated(o, f), SMOOTH, 0 if f == "PNG" else 8)
+    for o in range(1, 9)
+    for f in ("PNG", "JPEG")
+}
+
+
+@pytest.mark.parametrize("case", CONVERTED)
+def test_an_image_is_converted_rightly(case):
+    raw, expected, allowed = CONVERTED[case]
+    assert off(raw, expected) <= allowed
+
+
+def test_what_is_wholly_transparent_is_white_whatever_colour_it_hides():
+    clear = np.dstack([RGB, np.zeros_like(ALPHA)])
+    assert decode(encoded(clear), 3).min() == 255
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"]
+)
+def test_broken_exif_leaves_the_pixels_as_they_are_stored(exif):
+    assert off(encoded(SMOOTH, "JPEG", quality=95, exif=exif), SMOOTH) <= 8
+
+
+# Refusals: (the file, what the line must say)
+
+BIG = PngImagePlugin.PngInfo()
+BIG.add_text("note", "x" * 80_000_000, zip=True)
+REFUSED = {
+    "no bytes": (None, "no bytes"),
+    "empty": (b"", "empty"),
+    "text for bytes": ("x", "str, not bytes"),
+    "HTML": (b"<!doctype html><title>404</title>", "neither PNG nor JPEG: begins with b'<!doctype ht'"),
+    "a line end and a terminal code": (b"\n\x1b[31m", r"begins with b'\n\x1b[31m'"),
+    "GIF": (encoded(GREY, "GIF"), "neither PNG nor JPEG: begins with b'GIF87a"),
+    "TIFF": (encoded(GREY, "TIFF"), "neither PNG nor JPEG"),
+    "BMP": (encoded(GREY, "BMP"), "neither PNG nor JPEG"),
+    "WebP": (encoded(RGB, "WEBP"), "neither PNG nor JPEG"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "neither PNG nor JPEG"),
+    "half a PNG": (encoded(RGB)[: len(encoded(RGB)) // 2], "truncated"),
+    "half a JPEG": (encoded(SMOOTH, "JPEG")[:700], "truncated"),
+    "half a progressive JPEG": (encoded(SMOOTH, "JPEG", progressive=True)[:450], "truncated"),
+    "the first bytes of a PNG": (encoded(RGB)[:10], "truncated: its header"),
+    "the first bytes of a JPEG": (encoded(SMOOTH, "JPEG")[:3], "truncated"),
+    "PNG of fewer rows than it says": (png([b"\0" * 9] * 3, 9, 8, 0, height=6), "truncated"),
+    "PNG that does not unpack": (encoded(RGB).replace(b"IDAT\x78", b"IDAT\x00"), "truncated or broken"),
+    "no pixels": (png([], 0, 8, 0), ""),
+    "a bomb": (png([b"\0"], 60_000, 1, 0, height=60_000), "too large"),
+    "a bomb that Pillow would only warn of": (png([b"\0"], 10_000, 1, 0, height=10_000), "too large"),
+    "a bomb that Pillow would read": (png([b"\0"], 8_000, 1, 0, height=8_000), "too large: 8,000 × 8,000 pixels"),
+    "a bomb of text": (encoded(GREY, pnginfo=BIG), "truncated or broken: Decompressed data too large"),
+    "16-bit colour, one value clear": (png([b"\1\2" * 6], 2, 16, 2, tRNS(258, 258, 258)), "16-bit RGB"),
+}  # fmt: skip
+
+
+def refusal(raw, channels: int = 1) -> str:
+    with pytest.raises(BadImage) as caught:
+        decode(raw, channels)
+    said = str(caught.value)
+    assert len(said.splitlines()) == 1
+    assert said.isprintable()
+    assert len(said) < 200
+    return said
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_image_is_refused_in_one_line(case, channels):
+    raw, said = REFUSED[case]
+    assert said in refusal(raw, channels)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
+    side = int(PIXELS**0.5)
+    assert refusal(png([b"\0"], side, 1, 0, height=side)).startswith("truncated")  # as many as are allowed: it is read
+
+    def load(_):
+        raise AssertionError("unpacked")
+
+    monkeypatch.setattr(Image.Image, "load", load)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    for width in (side + 2, 10 * side, 60_000):
+        assert refusal(png([b"\0"], width, 1, 0, height=side)).startswith("too large")
+
+
+CUT = {
+    "PNG": encoded(RGB),
+    "16-bit PNG": CONVERTED["16-bit grey"][0],
+    "palette": palette(),
+    "JPEG": encoded(SMOOTH, "JPEG"),
+    "progressive JPEG": encoded(SMOOTH, "JPEG", progressive=True),
+    "CMYK": encoded(SMOOTH, "JPEG", "CMYK"),
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_a_file_cut_anywhere_is_refused_or_gives_every_pixel(case):
+    raw = CUT[case]
+    whole, given = decode(raw, 3), []
+    for n in range(len(raw)):
+        try:
+            given.append(np.array_equal(decode(raw[:n], 3), whole))
+        except BadImage:
+            continue
+    assert all(given)
+    assert len(given) <= 30  # where only what follows the pixels is missing
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_other_numbers_of_channels_are_refused(channels):
+    with pytest.raises(ValueError, match=f"channels = {channels}"):
+        decode(encoded(GREY), channels)
+
+
+def test_truncated_files_are_never_filled_up():
+    from PIL import ImageFile
+
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    assert "LOAD_TRUNCATED" not in Path(module.__file__).read_text()
