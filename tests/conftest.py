@@ -1,8 +1,12 @@
 """What all tests share: no network, an own runs folder, and parameters small enough to train in a second."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
+
+TALLY = pytest.StashKey()
 
 # Before anything imports the hub's client; subprocesses and kernels inherit it.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -32,3 +36,35 @@ def tiny():
         sample={"steps": 2, "guidance": [1, 5]},
         evaluate={"samples": 30, "bootstrap": 10},
     )
+
+
+# What the fault tests tried, for the book's page on reliability
+
+
+@pytest.fixture
+def tally(request):
+    """`tally(promise, fault, tried, held, detail)`: a row of the table of faults; a fault that did not hold fails the test."""
+
+    def note(promise: int, fault: str, tried: int, held: int, detail: str = "") -> None:
+        assert tried > 0
+        assert held == tried, f"{fault}: {tried - held} of {tried} did not hold; {detail}"
+        rows = request.config.stash.setdefault(TALLY, [])
+        rows.append({"promise": promise, "fault": fault, "tried": tried, "held": held, "detail": detail})
+
+    return note
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """Writes the rows to `$GUIDEBOOK_FAULTS` when every test passed."""
+    rows, target = session.config.stash.get(TALLY, []), os.environ.get("GUIDEBOOK_FAULTS")
+    if not (rows and target) or exitstatus:
+        return
+    import datetime
+
+    import torch
+
+    from guidebook.run import commit, write
+
+    made = {**commit(), "date": datetime.date.today().isoformat(), "torch": torch.__version__, "cores": os.cpu_count()}
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    write(Path(target), json.dumps({"made": made, "faults": rows}, indent=1, ensure_ascii=False) + "\n")

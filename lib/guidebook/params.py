@@ -5,6 +5,7 @@ A params file is `params/<experiment>/<profile>.yml`, exactly what `papermill -f
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -14,20 +15,23 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guidebook.paths import PARAMS
-from guidebook.refusals import nearest, one_line
+from guidebook.refusals import nearest, one_line, plain
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
-FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints")
+FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "processes", "tracker")
+LONGEST = 100_000  # bytes of a params file
 
 
 class ParamsError(ValueError):
     """Parameters that cannot be run: one line with the key, the value, what is allowed and the nearest key."""
 
 
-Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
+Word = Annotated[str, Field(pattern=WORD)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Guidance = Annotated[float, Field(ge=0, le=1000)]
+Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
 Decay = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -43,14 +47,15 @@ class Section(BaseModel):
 class Data(Section):
     name: Literal["digits", "mnist"]
     resolution: Annotated[int, Field(ge=4, le=1024)]
-    range: Annotated[tuple[float, float], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
-    caption: Annotated[str, Field(min_length=1, max_length=300)]  # `{label}` stands for the class name
+    range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
+    # `{label}` stands for the class name. One line: it is written into pages, where a line end could begin a directive.
+    caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")]
     limit: Count | None  # use only the first images of each split
 
     @model_validator(mode="after")
     def _ordered(self):
         if self.range[0] >= self.range[1]:
-            raise ValueError("range must be [low, high] with low < high")
+            raise ValueError(f"data.range = {list(self.range)} must be [low, high] with low < high")
         return self
 
 
@@ -84,6 +89,14 @@ class Train(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     checkpoint_every: Positive  # epochs
     keep_checkpoints: Annotated[int, Field(ge=2, le=1000)]
+    processes: Annotated[int, Field(ge=1, le=4096)] = 1  # that share each batch, one a device
+    tracker: Literal["tensorboard"] | None = None  # shown there too; the truth is stats.jsonl
+
+    @model_validator(mode="after")
+    def _shared(self):
+        if self.batch % self.processes:
+            raise ValueError(f"train.processes = {self.processes} must divide train.batch = {self.batch}")
+        return self
 
 
 class Sample(Section):
@@ -117,13 +130,17 @@ class Params(Section):
     def _consistent(self):
         tracks = ["raw", *(f"ema-{d}" for d in self.train.ema)]
         if self.sample.weights not in tracks:
-            raise ValueError(f"sample.weights must be one of {tracks}, the weights that train.ema keeps")
+            raise ValueError(
+                f"sample.weights = {self.sample.weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
+            )
         if self.sample.steps > self.diffusion.timesteps:
-            raise ValueError("sample.steps must not exceed diffusion.timesteps")
+            most = self.diffusion.timesteps
+            raise ValueError(f"sample.steps = {self.sample.steps} must not exceed diffusion.timesteps = {most}")
         if len(set(self.sample.guidance)) < len(self.sample.guidance):
-            raise ValueError("sample.guidance must name every scale once")
+            raise ValueError(f"sample.guidance = {list(self.sample.guidance)[:9]} must name every scale once")
         if self.evaluate.samples % 10:
-            raise ValueError("evaluate.samples must be a multiple of 10, so that every class has as many")
+            n = self.evaluate.samples
+            raise ValueError(f"evaluate.samples = {n} must be a multiple of 10, so that every class has as many")
         return self
 
     @property
@@ -153,7 +170,7 @@ def digest(value: Any) -> str:
 def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
     """`params/<experiment>/<profile>.yml` with `{"train.lr": 1e-4}`-like overrides. Raises ParamsError."""
     for word, folder, kind in ((experiment, PARAMS, "experiment"), (profile, PARAMS / experiment, "profile")):
-        names = sorted(p.stem for p in folder.glob("*")) if folder.is_dir() else []
+        names = sorted(p.stem for p in folder.glob("*" if folder != PARAMS else "*/")) if folder.is_dir() else []
         if word not in names:
             raise ParamsError(f"{kind} {word[:60]!r} is not known{nearest(word, names)}; there are: {', '.join(names)}")
     path = PARAMS / experiment / f"{profile}.yml"
@@ -173,22 +190,46 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
 
 
 def read(path: Path) -> dict:
-    """The mapping in a YAML file, unchecked."""
+    """The mapping in a YAML file, unchecked. Raises ParamsError."""
+    name = plain(path.name)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not path.is_file():
+            raise OSError("it is no file")  # and no device, which might never end
+        with open(path, "rb") as file:
+            text = file.read(LONGEST + 1)
+        if len(text) > LONGEST:
+            raise ValueError(f"it is longer than the {LONGEST:,} bytes that are allowed")
+        raw = _Loader(text.decode()).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ParamsError(f"{path.name} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
+        raise ParamsError(f"{name} cannot be read as YAML: {plain(error)[:200]}") from None
     if not isinstance(raw, dict):
-        raise ParamsError(f"{path.name} must hold sections ({', '.join(_sections())}), found {type(raw).__name__}")
+        raise ParamsError(f"{name} must hold sections ({', '.join(_sections())}), found {type(raw).__name__}")
     return raw
 
 
-def check(raw: Mapping[str, Any], where: str) -> Params:
-    """Params from a mapping of sections. Raises ParamsError, one line."""
+class _Loader(yaml.SafeLoader):
+    """YAML without objects, and without what hides a mistake: a key that stands twice (YAML would let the last one win), and
+    the merge key `<<`, which can also grow a file a millionfold."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "the merge key << is not allowed", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                name = self.construct_object(key)
+                if name in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{name!r:.60} stands twice", key.start_mark)
+                seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def check(raw: Mapping[str, Any], where: str, model: type[Section] = Params) -> Any:
+    """Params (or another model) from a mapping. Raises ParamsError, one line."""
     try:
-        return Params.model_validate(dict(raw))
+        return model.model_validate(dict(raw))
     except ValidationError as error:
-        raise ParamsError(one_line(error, where, Params)) from None
+        raise ParamsError(one_line(error, where, model)) from None
 
 
 def from_notebook(namespace: dict[str, Any]) -> Params:
@@ -202,6 +243,12 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
         named = (n for n in namespace if not n.startswith("_") and n not in jupyter)
         namespace["_parameters"] = [n for n in named if not isinstance(namespace[n], skip)]
     return check({n: namespace[n] for n in namespace["_parameters"]}, "notebook")
+
+
+def check_word(word: str, what: str) -> None:
+    """Raises ParamsError where a name is none that a folder may have."""
+    if not re.fullmatch(WORD.strip("^$"), word):
+        raise ParamsError(f"{what} {plain(word)[:60]!r}: allowed are up to 40 of a-z, 0-9 and -, the first no -")
 
 
 def differences(a: Params, b: Params) -> list[tuple[str, Any, Any]]:

@@ -14,34 +14,42 @@ def nearest(word: str, names: list[str]) -> str:
     return f" (nearest: {close[0]})" if close else ""
 
 
+def plain(text: Any) -> str:
+    """Any text on one line: white space becomes one blank, what cannot be printed is written as its escape."""
+    words = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+
+
 def one_line(error: ValidationError, where: str, model: type[BaseModel]) -> str:
-    """The first error as one line: the key, the value, what is allowed, the nearest key."""
-    first, more = error.errors(include_url=False)[0], error.error_count() - 1
-    loc = [str(p)[:60].encode("unicode_escape").decode() for p in first["loc"]]
-    value, key = first["input"], ".".join(loc)
-    shown = _shown(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    """The most telling error as one line: the key, the value, what is allowed, the nearest key."""
+    # A misspelt key is both missing and unknown: the unknown one is the mistake.
+    errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] == "missing")
+    first, more = errors[0], len(errors) - 1
+    loc = [str(p).encode("unicode_escape").decode()[:60] for p in first["loc"]]
+    value, key = _shown(first["input"]), ".".join(loc)
     if first["type"] in ("extra_forbidden", "missing"):
         owner = model if len(loc) == 1 else model.model_fields[loc[0]].annotation
         names = list(owner.model_fields)
-        said = "is not a parameter" + nearest(loc[-1], names) if first["type"] == "extra_forbidden" else "is missing"
-        text = f"{key} {said}; allowed there: {', '.join(names)}"
+        unknown = f"is not a parameter{nearest(loc[-1], names)}; its value is {value}"
+        text = f"{key} {unknown if first['type'] == 'extra_forbidden' else 'is missing'}; allowed there: {', '.join(names)}"
     else:
         hint = first["msg"].removeprefix("Value error, ")
-        if isinstance(value, str) and _is_number(value):
+        if isinstance(first["input"], str) and _is_number(first["input"]):
             hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
-        text = f"{key} = {shown}: {hint}" if key else hint
-    return f"{where}: {text}" + (f" (and {more} more)" if more else "")
+        # What a section says of two of its values names them itself.
+        text = hint if first["type"] == "value_error" else f"{key} = {value}: {hint}"
+    return f"{plain(where)}: {text}" + (f" (and {more} more)" if more else "")
 
 
 def _shown(value: Any) -> str:
-    """A value on one line, without writing out what aliases or thousands of digits make of it."""
+    """A value on one line of at most 60 characters, without writing out what aliases or thousands of digits make of it."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60
     try:
-        return " ".join(short.repr(value).split())
+        text = plain(short.repr(value))
     except ValueError:
         return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _is_number(text: str) -> bool:
