@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from guidebook import checkpoint
-from guidebook.checkpoint import CorruptCheckpoint
+from guidebook.seal import Corrupt
 
 FILES = ["ema-0.9.safetensors", "model.safetensors", "state.json"]
 
@@ -62,7 +62,7 @@ def test_a_flipped_bit_in_any_file_is_refused_and_the_file_is_named(saved, name,
     raw = bytearray((saved / name).read_bytes())
     raw[round(place * (len(raw) - 1))] ^= 1 << bit
     (saved / name).write_bytes(raw)
-    with pytest.raises(CorruptCheckpoint, match=name) as caught:
+    with pytest.raises(Corrupt, match=name) as caught:
         checkpoint.load(saved)
     others = [f for f in FILES if f != name]
     assert not [f for f in others if f in str(caught.value)]
@@ -75,7 +75,7 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(saved):
         raw = bytearray(whole)
         raw[i] ^= 1
         (saved / "manifest.json").write_bytes(raw)
-        with pytest.raises(CorruptCheckpoint):
+        with pytest.raises(Corrupt):
             checkpoint.load(saved)
 
 
@@ -84,7 +84,7 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(saved):
 def test_a_file_cut_short_is_refused(saved, name, size):
     raw = (saved / name).read_bytes()
     (saved / name).write_bytes(raw[: round(size * len(raw)) if size >= 0 else size])
-    with pytest.raises(CorruptCheckpoint, match=name):
+    with pytest.raises(Corrupt, match=name):
         checkpoint.load(saved)
 
 
@@ -92,28 +92,28 @@ def test_a_file_cut_short_is_refused(saved, name, size):
 def test_a_file_with_something_after_its_end_is_refused(saved, name):
     with open(saved / name, "ab") as file:
         file.write(b"\0")
-    with pytest.raises(CorruptCheckpoint, match=name):
+    with pytest.raises(Corrupt, match=name):
         checkpoint.load(saved)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_refused(saved, name):
     (saved / name).unlink()
-    with pytest.raises(CorruptCheckpoint, match=name):
+    with pytest.raises(Corrupt, match=name):
         checkpoint.load(saved)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "{}", "3", '{"state.json": 7}'])
 def test_a_manifest_that_is_none_is_refused(saved, text):
     (saved / "manifest.json").write_text(text)
-    with pytest.raises(CorruptCheckpoint):
+    with pytest.raises(Corrupt):
         checkpoint.load(saved)
 
 
 def test_files_of_two_checkpoints_do_not_mix(tmp_path):
     a, b = save(tmp_path, 1), save(tmp_path, 2, value=2.0)
     (b / "model.safetensors").write_bytes((a / "model.safetensors").read_bytes())
-    with pytest.raises(CorruptCheckpoint, match=r"model\.safetensors"):
+    with pytest.raises(Corrupt, match=r"model\.safetensors"):
         checkpoint.load(b)
 
 

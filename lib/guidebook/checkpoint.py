@@ -1,31 +1,28 @@
 """Checkpoints that survive a crash at any instruction: written aside, hashed, fsynced, then renamed.
 
-A checkpoint is a folder `nimg-<images seen>` of safetensors files, `state.json` and `manifest.json` with a sha256 of each
-file. There is no pointer to the newest one, only a scan.
+A checkpoint is a folder `nimg-<images seen>` of safetensors files, `state.json` and a manifest of hashes. There is no pointer
+to the newest one, only a scan.
 """
 
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from guidebook.seal import MANIFEST, fsync, seal, verify, writing
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"nimg-(\d{10,})")
-MANIFEST = "manifest.json"
+Tensors = dict[str, dict[str, torch.Tensor]]  # file → name → tensor
 
 
-class CorruptCheckpoint(RuntimeError):
-    """A checkpoint whose bytes are not those that were written."""
-
-
-def save(folder: Path, nimg: int, tensors: dict[str, dict[str, torch.Tensor]], state: dict, keep: int) -> Path:
+def save(folder: Path, nimg: int, tensors: Tensors, state: dict, keep: int) -> Path:
     """Writes `folder/nimg-…` and removes all but the newest `keep`. On a full disk the older ones stay and OSError is raised."""
     folder.mkdir(parents=True, exist_ok=True)
     final, aside = folder / f"nimg-{nimg:010d}", folder / f".writing-{nimg:010d}"
@@ -34,21 +31,63 @@ def save(folder: Path, nimg: int, tensors: dict[str, dict[str, torch.Tensor]], s
     for leftover in (final, *folder.glob(".writing-*")):
         shutil.rmtree(leftover, ignore_errors=True)
     aside.mkdir()
-    try:
+    with writing(aside, final.name):
         for name, group in tensors.items():
             save_file({k: v.detach().contiguous().cpu() for k, v in group.items()}, aside / f"{name}.safetensors")
         (aside / "state.json").write_text(json.dumps(state))
         seal(aside)
-    except BaseException as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, SafetensorError):  # what safetensors makes of a full disk
-            raise OSError(f"{final.name} was not written ({error}); the checkpoints before it are whole") from error
-        raise
     os.replace(aside, final)
-    _fsync(folder)
+    fsync(folder)
     for old in complete(folder)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+class Writer:
+    """Writes checkpoints in a thread while training goes on, one at a time, in order.
+
+    The tensors are copied to the CPU before `save` returns, so the next step may change them.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, nimg: int, tensors: Tensors, state: dict) -> None:
+        """Begins to write. Raises what the write before this one met, such as a full disk."""
+        self.wait()
+        copies = {file: {k: v.detach().to("cpu", copy=True) for k, v in g.items()} for file, g in tensors.items()}
+        self._thread = threading.Thread(target=self._write, args=(nimg, copies, state), name="checkpoint")
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises what a write that has ended met; never waits."""
+        if self._thread and not self._thread.is_alive():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk. Raises what the write met."""
+        if self._thread:
+            self._thread.join()
+        self._thread, error, self._error = None, self._error, None
+        if error:
+            raise error
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is None:
+            self.wait()
+        elif self._thread:  # what went wrong in training counts, but the write before it is finished
+            self._thread.join()
+
+    def _write(self, nimg: int, tensors: Tensors, state: dict) -> None:
+        try:
+            save(self.folder, nimg, tensors, state, self.keep)
+        except BaseException as error:
+            self._error = error
 
 
 def complete(folder: Path) -> list[Path]:
@@ -62,56 +101,13 @@ def complete(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(NAME.fullmatch(p.name)[1]))
 
 
-def load(path: Path, device="cpu") -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
-    """The tensors and the state of a checkpoint. Raises CorruptCheckpoint where a file is not what was written."""
-    try:
-        hashes = json.loads((path / MANIFEST).read_text())
-        bad = _changed(path, hashes)
-        if not bad and "state.json" in hashes:
-            state = json.loads((path / "state.json").read_text())
-            names = [n for n in hashes if n.endswith(".safetensors")]
-            return {n.removesuffix(".safetensors"): load_file(path / n, device=str(device)) for n in names}, state
-    except (ValueError, AttributeError, TypeError, UnicodeDecodeError):
-        bad = [MANIFEST]
-    raise CorruptCheckpoint(
-        f"{path.name}: {', '.join(bad) or 'state.json'} is not what was written; delete the folder {path} "
-        "and run again: training goes on from the checkpoint before it"
-    )
-
-
-def seal(folder: Path) -> None:
-    """Writes a sha256 of each file to the folder's manifest, and everything to the disk."""
-    hashes = {f.name: _sha256(f) for f in sorted(folder.iterdir())}
-    (folder / MANIFEST).write_text(json.dumps(hashes, indent=1))
-    for path in [*folder.iterdir(), folder]:
-        _fsync(path)
-
-
-def verify(folder: Path) -> None:
-    """Raises CorruptCheckpoint where a file of a sealed folder is not what was written."""
-    try:
-        bad = _changed(folder, json.loads((folder / MANIFEST).read_text()))
-    except (OSError, ValueError, AttributeError):
-        bad = [MANIFEST]
-    if bad:
-        raise CorruptCheckpoint(
-            f"{folder.name}: {', '.join(bad)} is not what was written; delete {folder.parent} and run again: "
-            "training goes on from its last checkpoint"
-        )
-
-
-def _changed(folder: Path, hashes: dict[str, str]) -> list[str]:
-    return [name for name, sha in hashes.items() if not (folder / name).is_file() or _sha256(folder / name) != sha]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def load(path: Path, device="cpu") -> tuple[Tensors, dict]:
+    """The tensors and the state of a checkpoint. Raises seal.Corrupt where a file is not what was written."""
+    names = verify(path, f"delete the folder {path} and run again: training goes on from the checkpoint before it")
+    state = json.loads((path / "state.json").read_text())
+    files = [path / n for n in names if n.endswith(".safetensors")]
+    where = torch.device(device)
+    name = (
+        "cpu" if where.type == "cpu" else str(where)
+    )  # several processes call it cpu:0, which safetensors does not know
+    return {f.stem: load_file(f, device=name) for f in files}, state

@@ -5,7 +5,9 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -53,8 +55,9 @@ def _owner(file: Path) -> dict:
 
 
 def _me() -> dict:
-    job = os.environ.get("SLURM_JOB_ID")
-    return {"pid": os.getpid(), "started": _started(os.getpid()), "host": socket.gethostname(), "job": job}
+    job, life = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    started = _started(os.getpid())
+    return {"pid": os.getpid(), "started": started, "host": socket.gethostname(), "job": job, "life": life}
 
 
 def _started(pid: int) -> str | None:
@@ -68,7 +71,7 @@ def _started(pid: int) -> str | None:
 
 def _alive(owner: dict) -> bool:
     if owner.get("host") != socket.gethostname():
-        return "host" in owner  # another node cannot be asked, so it is believed
+        return "host" in owner and _job_lives(owner)
     try:
         os.kill(int(owner["pid"]), 0)
     except ProcessLookupError:
@@ -76,3 +79,16 @@ def _alive(owner: dict) -> bool:
     except PermissionError:
         return True
     return _started(owner["pid"]) == owner["started"]
+
+
+def _job_lives(owner: dict) -> bool:
+    """Another node cannot be asked about a process, but SLURM about its job: a job that began again has left the first node."""
+    me, job = _me(), owner.get("job")
+    if job is None or shutil.which("squeue") is None:
+        return True  # nobody can be asked, so it is believed
+    if job == me["job"]:
+        return owner.get("life", 0) >= me["life"]
+    asked = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        return "Invalid job id" not in asked.stderr
+    return asked.stdout.strip() not in ("", "PENDING")

@@ -21,6 +21,7 @@ from guidebook.metrics.intervals import Interval, wilson
 from guidebook.params import Data, digest
 from guidebook.paths import runs
 from guidebook.rng import generator, seed_of
+from guidebook.seal import seal, verify, writing
 
 VERSION, BATCH, LR, SEED, FEATURES = 1, 128, 2e-3, 0, 64
 STEPS = {8: 900, 28: 1400}  # optimiser steps by resolution
@@ -75,13 +76,16 @@ def judge(data: Data) -> Judge:
         right = int((Judge(network, "", (0, 0, 0), 0).read(images.test.images)[0] == images.test.labels).sum())
         aside = folder.with_name(f".{folder.name}-{os.getpid()}")
         shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_file(network.state_dict(), aside / "model.safetensors")
-        (aside / "judge.json").write_text(json.dumps({"right": right, "n": len(images.test), "data": data.name}))
+        with writing(aside, f"the judge {folder.name}"):
+            aside.mkdir(parents=True)
+            save_file(network.state_dict(), aside / "model.safetensors")
+            (aside / "judge.json").write_text(json.dumps({"right": right, "n": len(images.test), "data": data.name}))
+            seal(aside)
         try:
             os.replace(aside, folder)
         except OSError:  # another process was faster; the two are equal
             shutil.rmtree(aside)
+    verify(folder, f"delete {folder} and run again: it is trained anew")
     network.load_state_dict(load_file(folder / "model.safetensors"))
     facts = json.loads((folder / "judge.json").read_text())
     return Judge(network.eval(), f"judge-{data.name}-{key}", wilson(facts["right"], facts["n"]), facts["n"])

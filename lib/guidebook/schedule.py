@@ -1,0 +1,20 @@
+"""How long a training is: images, optimiser steps, checkpoints. Imports no torch."""
+
+from guidebook.data.catalog import CATALOG
+from guidebook.params import Params
+
+
+def train_images(params: Params) -> int:
+    """Images of one epoch."""
+    rows = CATALOG[params.data.name].train
+    return min(rows, params.data.limit or rows)
+
+
+def updates(params: Params) -> int:
+    """Optimiser steps of the whole training: the nearest whole number of batches to `epochs`."""
+    return max(1, round(params.train.epochs * train_images(params) / params.train.batch))
+
+
+def checkpoint_steps(params: Params) -> int:
+    """Optimiser steps between two checkpoints."""
+    return max(1, round(params.train.checkpoint_every * train_images(params) / params.train.batch))

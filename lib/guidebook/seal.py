@@ -1,0 +1,78 @@
+"""Folders that prove their own bytes: a manifest with the sha256 of each file, checked before anything is read back."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+MANIFEST = "manifest.json"
+
+
+class Corrupt(RuntimeError):
+    """A file whose bytes are not those that were written. One line: which file, and what to do."""
+
+
+@contextlib.contextmanager
+def writing(aside: Path, what: str) -> Iterator[None]:
+    """While `aside`, a file or a folder, is written. When that fails nothing of it stays; a full disk is an OSError with `what`."""
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+        if isinstance(error, OSError | SafetensorError):  # the second is what safetensors makes of a full disk
+            raise OSError(f"{what} was not written ({error}); what was there before is whole") from error
+        raise
+
+
+def seal(folder: Path) -> None:
+    """Writes a sha256 of each file to the folder's manifest, and everything to the disk."""
+    hashes = {f.name: _sha256(f) for f in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(_text(hashes))
+    for path in [*folder.iterdir(), folder]:
+        fsync(path)
+
+
+def verify(folder: Path, remedy: str) -> list[str]:
+    """Names of the files in the manifest, each of them as it was written. Raises Corrupt.
+
+    `remedy` says what to do, after the name of the bad file: "delete … and run again".
+    """
+    try:
+        text = (folder / MANIFEST).read_text()
+        hashes = dict(json.loads(text))
+        # A manifest is taken only as it was written: no byte of it may differ, not even one that means nothing.
+        bad = [n for n, sha in hashes.items() if not _same(folder / n, sha)] if _text(hashes) == text else [MANIFEST]
+    except (OSError, ValueError, TypeError):
+        hashes, bad = {}, [MANIFEST]
+    if bad or not hashes:
+        # On one line, whatever a changed manifest calls them.
+        names = ", ".join(ascii(n)[1:-1] for n in bad or [MANIFEST])
+        raise Corrupt(f"{folder.name}: {names} is not what was written; {remedy}")
+    return list(hashes)
+
+
+def fsync(path: Path) -> None:
+    """Puts a file or a folder on the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _text(hashes: dict[str, str]) -> str:
+    return json.dumps(hashes, indent=1)
+
+
+def _same(path: Path, sha: str) -> bool:
+    return path.is_file() and _sha256(path) == sha
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,80 @@
+"""Asked to stop: by a file or a signal, remembered until the work can be saved."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from guidebook.run import open_run
+from guidebook.stopping import SIGNALS, Preempted, stopping
+
+
+@pytest.fixture
+def run(runs, tiny):
+    return open_run(tiny)
+
+
+def test_nobody_asked(run):
+    with stopping(run) as stop:
+        assert not stop.asked()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_remembered_and_ends_nothing_at_once(run, number):
+    with stopping(run) as stop:
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+        assert stop.asked()
+        assert stop.asked()  # until it is obeyed
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_afterwards_a_signal_means_what_it_meant_before(run, number):
+    before = signal.getsignal(number)
+    with contextlib.suppress(ZeroDivisionError), stopping(run):
+        assert signal.getsignal(number) is not before
+        raise ZeroDivisionError
+    assert signal.getsignal(number) is before
+
+
+def test_a_file_is_seen_within_a_tenth_of_a_second_and_gone_when_it_is_obeyed(run):
+    with stopping(run) as stop:
+        stop.asked()
+        (run.path / "STOP").touch()
+        started = time.monotonic()
+        while not stop.asked():
+            time.sleep(0.001)
+        assert time.monotonic() - started < 0.2
+        with pytest.raises(Preempted) as stopped:
+            stop.obey("drawing after 20 of 50 images")
+    assert stopped.value.code == 75
+    assert str(stopped.value) == "stopped drawing after 20 of 50 images, saved; run again to go on"
+    assert not (run.path / "STOP").exists()
+
+
+def test_whoever_stops_a_run_stops_its_variants(run):
+    variant = run.variant("x", train={"caption_dropout": 0.5})
+    (run.path / "STOP").touch()
+    with stopping(variant) as stop:
+        assert stop.asked()
+        with pytest.raises(Preempted):
+            stop.obey("")
+    assert not (run.path / "STOP").exists()
+
+
+def test_in_a_thread_the_file_is_heard_and_handlers_are_left_alone(run):
+    before, heard = [signal.getsignal(n) for n in SIGNALS], []
+
+    def work():
+        with stopping(run) as stop:
+            heard.append([signal.getsignal(n) for n in SIGNALS] == before)
+            (run.path / "STOP").touch()
+            heard.append(stop.asked())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert heard == [True, True]
