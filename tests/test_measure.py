@@ -33,7 +33,12 @@ def as_samples(run, n):
     """The first n real test images, as if they had been drawn."""
     test = M.load(run.params.data).test
     facts = dict.fromkeys(("guidance", "prompt", "sampler", "steps", "weights", "seed", "seconds_per_image"))
-    return ImageSet("w1", test.images[:n], facts | {"guidance": 1.0, "n": n, "labels": test.labels[:n].tolist()})
+    return ImageSet(
+        "w1",
+        run.path / "samples" / "w1-00000000",
+        test.images[:n],
+        facts | {"guidance": 1.0, "n": n, "labels": test.labels[:n].tolist()},
+    )
 
 
 def test_the_floor_is_what_real_images_score_as_samples(run):

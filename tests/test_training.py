@@ -4,18 +4,19 @@ import dataclasses
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from guidebook import params as P
-from guidebook.checkpoint import CorruptCheckpoint
 from guidebook.data.images import DataError, Split, load
 from guidebook.run import open_run
+from guidebook.schedule import updates
+from guidebook.seal import Corrupt
+from guidebook.stopping import Preempted
 from guidebook.trainer import Trainer
-from guidebook.training import Preempted, load_model, train, updates
+from guidebook.training import load_model, train
 
 
 def weights(params, data=None, steps=3):
-    trainer = Trainer(params, data or load(params.data), Accelerator())
+    trainer = Trainer(params, data or load(params.data))
     for _ in range(steps):
         trainer.step()
     return torch.cat([w.detach().flatten() for w in trainer.weights])
@@ -48,14 +49,14 @@ def test_where_every_caption_is_dropped_labels_do_not_matter(tiny):
 def test_a_label_beyond_the_classes_is_refused(tiny):
     data = with_labels(load(tiny.data), lambda labels: labels.clone().fill_(10))
     with pytest.raises(DataError, match="labels up to 10"):
-        Trainer(tiny, data, Accelerator())
+        Trainer(tiny, data)
 
 
 def test_data_of_another_size_is_refused(tiny):
     data = load(tiny.data)
     less = dataclasses.replace(data, train=Split(data.train.images[:50], data.train.labels[:50]))
     with pytest.raises(DataError, match=r"has 50 training images .* expected 64"):
-        Trainer(tiny, less, Accelerator())
+        Trainer(tiny, less)
 
 
 def test_a_run_begun_on_other_data_does_not_go_on(runs, tiny):
@@ -74,7 +75,7 @@ def test_a_changed_byte_of_a_model_is_refused(runs, tiny):
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
     file.write_bytes(raw)
-    with pytest.raises(CorruptCheckpoint, match=r"diffusion_pytorch_model\.safetensors is not what was written"):
+    with pytest.raises(Corrupt, match=r"diffusion_pytorch_model\.safetensors is not what was written"):
         load_model(run, "raw")
 
 

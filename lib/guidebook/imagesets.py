@@ -1,12 +1,14 @@
 """Sets of images in a run folder: `samples/<name>-<key>/`, made once and found afterwards.
 
-`set.json` says how the images were made, `images.safetensors` holds them, `sheet.png` shows the first of them. A recorded
-run keeps the sheet alone, so what it gives back is the first images of the set, pixel for pixel.
+`set.json` says how the images were made, `images.safetensors` holds them, `sheet.png` shows the first of them, a manifest
+holds their hashes. A recorded run keeps no images but the sheet, so what it gives back is the first images of the set, pixel
+for pixel. While a set is made, its parts wait in `samples/.parts-…`: what was drawn before an interruption is not drawn again.
 """
 
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from guidebook.params import digest
+from guidebook.processes import world
 from guidebook.run import SHEET, Run
+from guidebook.seal import MANIFEST, seal, verify, writing
+from guidebook.stopping import stopping
 
 COLUMNS = 10
 
@@ -26,6 +32,7 @@ COLUMNS = 10
 @dataclass(frozen=True)
 class ImageSet:
     name: str
+    folder: Path
     images: torch.Tensor  # (N, C, H, W) uint8; of a recorded run, the first ones
     facts: dict  # what set.json holds: how the images were made, `labels`, `seconds_per_image`, `n`
 
@@ -38,28 +45,77 @@ class ImageSet:
 def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple[torch.Tensor, dict]]) -> ImageSet:
     """The set that `spec` describes: found in the run folder, else made.
 
-    `make` returns images (N, C, H, W) uint8 and facts, among them `labels`.
+    `make` returns images (N, C, H, W) uint8 and facts, among them `labels`; of several processes the main one keeps them.
     """
-    folder = run.path / "samples" / f"{name}-{digest(spec)}"
-    if not (folder / "set.json").exists():
+    folder = path_of(run, name, spec)
+    if not folder.is_dir():  # it gets its name when it is whole
         run.needs(f"the image set {name} ({', '.join(f'{k} {v}' for k, v in spec.items())})")
         images, facts = make()
-        _save(folder, images, spec | facts | {"n": len(images), "shape": list(images.shape[1:])})
+        if world().is_main_process:
+            _save(folder, images, spec | facts | {"n": len(images), "shape": list(images.shape[1:])})
+        world().wait_for_everyone()
+    return stored(folder)
+
+
+def path_of(run: Run, name: str, spec: dict) -> Path:
+    """Where the set that `spec` describes lies, or would."""
+    return run.path / "samples" / f"{name}-{digest(spec)}"
+
+
+def stored(folder: Path) -> ImageSet:
+    """The set in a folder. Raises seal.Corrupt where a file is not what was written."""
+    if any((folder / name).exists() for name in (MANIFEST, "images.safetensors")):  # a record has neither
+        verify(folder, f"delete {folder} and run again: it is drawn anew")
     facts = json.loads((folder / "set.json").read_text())
-    return ImageSet(name, _load(folder, facts), facts)
+    return ImageSet(folder.name[:-9], folder, _load(folder, facts), facts)
+
+
+def in_parts(
+    run: Run,
+    folder: Path,  # of the set that is made
+    n: int,
+    size: int,  # images of a part
+    make: Callable[[torch.Tensor], torch.Tensor],  # numbers (B,) of images → images (B, C, H, W) uint8
+) -> tuple[torch.Tensor, float]:
+    """Images (n, C, H, W) uint8 and the seconds one took, made part by part; the processes take turns.
+
+    A part that was made before is found. Raises Preempted between two parts.
+    """
+    aside = folder.with_name(f".parts-{folder.name}")
+    aside.mkdir(parents=True, exist_ok=True)
+    files = [(aside / f"{int(part[0]):09d}.safetensors", part) for part in torch.arange(n).split(size)]
+    with stopping(run) as stop:
+        for turn in range(0, len(files), world().num_processes):
+            for file, part in files[turn + world().process_index :][:1]:
+                if not file.exists():
+                    started = time.perf_counter()
+                    images, temporary = make(part), file.with_suffix(f".{os.getpid()}")
+                    facts = {"seconds": str(time.perf_counter() - started)}
+                    with writing(temporary, f"a part of {folder.name}"):
+                        save_file({"images": images.contiguous()}, temporary, facts)
+                        os.replace(temporary, file)
+            if turn + world().num_processes < len(files) and stop.asked():
+                stop.obey(f"drawing after {min(len(files), turn + world().num_processes) * size:,} of {n:,} images")
+    world().wait_for_everyone()
+    images, seconds = [], 0.0
+    for file, _ in files:
+        with safe_open(file, "pt") as part:
+            images.append(part.get_tensor("images"))
+            seconds += float(part.metadata()["seconds"])
+    return torch.cat(images), seconds / n
 
 
 def _save(folder: Path, images: torch.Tensor, facts: dict) -> None:
     aside = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with writing(aside, folder.name):
+        aside.mkdir(parents=True)
         save_file({"images": images.contiguous()}, aside / "images.safetensors")
         Image.fromarray(sheet(images[:SHEET])).save(aside / "sheet.png", optimize=True)
         (aside / "set.json").write_text(json.dumps(facts))
+        seal(aside)
         os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(folder.with_name(f".parts-{folder.name}"), ignore_errors=True)
 
 
 def sheet(images: torch.Tensor, columns: int = COLUMNS) -> np.ndarray:

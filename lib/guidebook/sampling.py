@@ -1,18 +1,19 @@
 """Sampling: noise to images, one seed per image."""
 
-import time
 from collections.abc import Iterator
 
 import torch
 
+from guidebook import pool
 from guidebook.captions import NULL, class_captions
 from guidebook.data.catalog import CATALOG
 from guidebook.data.images import to_uint8
 from guidebook.diffusion import scheduler
 from guidebook.guidance import Denoise, classifier_free
-from guidebook.imagesets import ImageSet, image_set
+from guidebook.imagesets import ImageSet, image_set, in_parts, path_of
 from guidebook.models.unet import suit
 from guidebook.params import Params
+from guidebook.processes import world
 from guidebook.rng import generator
 from guidebook.run import Run
 from guidebook.text import encode
@@ -49,21 +50,21 @@ def draw(run: Run, guidance: float, n: int, prompt: str | None = None, weights: 
     Image i has seed (sample.seed, i), the same at every scale, and shows class i mod K, or `prompt` where one is given.
     """
     spec = _spec(run.params, guidance, n, prompt, weights)
+    name = f"w{guidance:g}" if prompt is None else "null-caption" if prompt == NULL else "prompt"
+    folder = path_of(run, name, spec)
+    if not folder.exists() and not run.recorded and pool.wanted(run.params):
+        pool.do(run, "draw", guidance=guidance, n=n, prompt=prompt, weights=weights)
 
     def make():
-        started = time.perf_counter()
         sampler = Sampler(run, spec["weights"])
-        parts = [
-            list(sampler.steps(guidance, part, prompt))[-1][1]
-            for part in torch.arange(n).split(run.params.sample.batch)
-        ]
-        images = to_uint8(torch.cat(parts).cpu(), *run.params.data.range)
-        return images, {
-            "labels": sampler.labels(torch.arange(n)),
-            "seconds_per_image": (time.perf_counter() - started) / n,
-        }
 
-    name = f"w{guidance:g}" if prompt is None else "null-caption" if prompt == NULL else "prompt"
+        def part(index: torch.Tensor) -> torch.Tensor:
+            *_, (_, x) = sampler.steps(guidance, index, prompt)
+            return to_uint8(x.cpu(), *run.params.data.range)
+
+        images, seconds = in_parts(run, folder, n, run.params.sample.batch, part)
+        return images, {"labels": sampler.labels(torch.arange(n)), "seconds_per_image": seconds}
+
     return image_set(run, name, spec, make)
 
 
@@ -85,7 +86,7 @@ class Sampler:
     """A trained model ready to sample: weights, captions and schedule loaded once."""
 
     def __init__(self, run: Run, weights: str):
-        self.params, self.device = run.params, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.params, self.device = run.params, world().device
         self.model = suit(load_model(run, weights), self.device, run.params.train.precision)
         self.entry = CATALOG[run.params.data.name]
         self.captions = class_captions(run.params.data.caption, self.entry.classes)

@@ -4,9 +4,8 @@ import json
 import math
 
 import torch
-from accelerate import Accelerator
 
-from guidebook import checkpoint
+from guidebook import checkpoint, processes
 from guidebook.captions import NULL, class_captions
 from guidebook.data.catalog import CATALOG
 from guidebook.data.images import DataError, Images, from_uint8, order
@@ -28,16 +27,23 @@ class NonFiniteLoss(FloatingPointError):
 class Trainer:
     """Everything that changes while training, and the step that changes it. The clock is `nimg`, images seen."""
 
-    def __init__(self, params: Params, data: Images, accelerator: Accelerator):
-        self.params, self.accelerator, device = params, accelerator, accelerator.device
-        t = params.train
+    def __init__(self, params: Params, data: Images):
+        t, world = params.train, processes.world()
+        self.params, self.device = params, world.device
+        if t.batch % world.num_processes:
+            raise ValueError(
+                f"{world.num_processes} processes cannot share train.batch = {t.batch}: take a number that divides it"
+            )
+        self.mine = slice(world.process_index, None, world.num_processes)
+        device = self.device
         self.model = suit(build(params), device, t.precision).train()
-        self.wrapped = accelerator.prepare_model(self.model)
+        self.wrapped = processes.shared(self.model)
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
         self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
         expected = CATALOG[params.data.name]
-        rows = min(expected.train, params.data.limit or expected.train)
+        bad = sum(name.startswith(f"{params.data.name}/train ") for name in data.skipped)
+        rows = min(expected.train - bad, params.data.limit or expected.train)
         if len(data.train) != rows or int(data.train.labels.max()) >= len(data.classes):
             raise DataError(
                 f"{params.data.name} has {len(data.train):,} training images with labels up to {int(data.train.labels.max())}; "
@@ -52,25 +58,24 @@ class Trainer:
 
     def step(self) -> None:
         """One optimiser step on the next `batch` images. Its randomness depends on (seed, nimg) and nothing else."""
-        t, device, rank = self.params.train, self.accelerator.device, self.accelerator.process_index
+        t, device = self.params.train, self.device
         index = order(len(self.labels), t.seed, self.nimg, t.batch).to(device, non_blocking=True)
         rng = generator(t.seed, "step", self.nimg, device=device)
         steps = torch.randint(0, len(self.alphas_cumprod), (t.batch,), generator=rng, device=device)
         dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
         eps = torch.randn(t.batch, *self.images.shape[1:], generator=rng, device=device)
         # Every process draws for the whole batch and takes its share: any number of processes sees the same noise.
-        mine = slice(rank, None, self.accelerator.num_processes)
-        index, steps, dropped, eps = index[mine], steps[mine], dropped[mine], eps[mine]
+        index, steps, dropped, eps = (x[self.mine] for x in (index, steps, dropped, eps))
 
         caption = torch.where(dropped, len(self.embeddings) - 1, self.labels[index])
-        losses = []
-        for part in torch.arange(len(index), device=device).split(t.micro_batch or t.batch):
+        losses, parts = [], torch.arange(len(index), device=device).split(t.micro_batch or t.batch)
+        for i, part in enumerate(parts):
             x0 = from_uint8(self.images[index[part]], *self.params.data.range)
-            with self.accelerator.autocast():
-                each = loss(
-                    self.wrapped, x0, eps[part], steps[part], self.embeddings[caption[part]], self.alphas_cumprod
-                )
-            self.accelerator.backward(each.sum() / len(index))
+            # Gradients travel between processes once a step, with the last part.
+            model = self.wrapped if i == len(parts) - 1 else self.model
+            with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
+                each = loss(model, x0, eps[part], steps[part], self.embeddings[caption[part]], self.alphas_cumprod)
+            (each.sum() / len(index)).backward()
             losses.append(each.detach())
         if t.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.weights, t.clip_norm)
@@ -87,9 +92,8 @@ class Trainer:
 
     def flush(self) -> dict:
         """The line of `stats.jsonl` for the steps since the last one. Raises NonFiniteLoss, naming the step."""
-        losses = torch.stack(self.step_losses)
-        losses = self.accelerator.reduce(losses, "mean").tolist()
-        sums, counts = (self.accelerator.reduce(x, "sum").tolist() for x in (self.bin_sum, self.bin_count))
+        losses, *bins = self._statistics()
+        losses, (sums, counts) = losses.tolist(), (x.tolist() for x in bins)
         for i, value in enumerate(losses):
             if not math.isfinite(value):
                 at = self.nimg // self.params.train.batch - len(losses) + i
@@ -106,7 +110,7 @@ class Trainer:
             "lr": self.params.train.lr,
         }
 
-    def state(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
+    def state(self) -> tuple[checkpoint.Tensors, dict]:
         """Tensors and facts from which `restore` makes an equal trainer. Raises NonFiniteLoss for weights that are not finite."""
         if not torch.stack([w.isfinite().all() for w in self.weights]).all():
             raise NonFiniteLoss(
@@ -115,32 +119,36 @@ class Trainer:
         moments = self.optimizer.state
         tensors = {"model": self.model.state_dict()} | {a.name: a.weights for a in self.averages}
         tensors["optimizer"] = {f"{i}.{k}": v for i, w in enumerate(self.weights) for k, v in moments[w].items()}
-        pending = torch.stack(self.step_losses) if self.step_losses else torch.zeros(0)
-        tensors["statistics"] = {"step_losses": pending, "bin_sum": self.bin_sum, "bin_count": self.bin_count}
+        tensors["statistics"] = dict(zip(("step_losses", "bin_sum", "bin_count"), self._statistics(), strict=True))
         return tensors, {"nimg": self.nimg, "seconds": self.seconds, "ema": [a.updates for a in self.averages]}
 
-    def restore(self, tensors: dict[str, dict[str, torch.Tensor]], state: dict) -> None:
+    def restore(self, tensors: checkpoint.Tensors, state: dict) -> None:
         self.model.load_state_dict(tensors["model"])
         for average, count in zip(self.averages, state["ema"], strict=True):
             average.weights, average.updates = {k: tensors[average.name][k] for k in average.weights}, count
         for i, w in enumerate(self.weights):
             self.optimizer.state[w] = {k: tensors["optimizer"][f"{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
         pending = tensors["statistics"]
-        self.step_losses, self.bin_sum, self.bin_count = (
-            list(pending["step_losses"]),
-            pending["bin_sum"],
-            pending["bin_count"],
-        )
+        self.step_losses = list(pending["step_losses"])
+        if processes.world().is_main_process:  # the others' share is in there
+            self.bin_sum, self.bin_count = pending["bin_sum"], pending["bin_count"]
         self.nimg, self.seconds = state["nimg"], state["seconds"]
 
     def resume(self, run: Run) -> None:
         """Goes on from the newest complete checkpoint of the run, if there is one."""
         found = checkpoint.complete(run.path / "checkpoints")
         if found:
-            self.restore(*checkpoint.load(found[-1], self.accelerator.device))
-        kept = [row for row in run.stats() if row["nimg"] <= self.nimg]
-        write(run.path / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+            self.restore(*checkpoint.load(found[-1], self.device))
+        if processes.world().is_main_process:
+            kept = [row for row in run.stats() if row["nimg"] <= self.nimg]
+            write(run.path / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+    def _statistics(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of all processes since the last line: the loss of each step, loss sums and image counts by timestep bin."""
+        losses = torch.stack(self.step_losses) if self.step_losses else torch.zeros(0, device=self.device)
+        sums, counts = processes.total(self.bin_sum), processes.total(self.bin_count)
+        return processes.total(losses) / processes.world().num_processes, sums, counts
 
     def _clear(self) -> None:
-        self.step_losses, device = [], self.accelerator.device
-        self.bin_sum, self.bin_count = torch.zeros(BINS, device=device), torch.zeros(BINS, device=device)
+        self.step_losses = []
+        self.bin_sum, self.bin_count = (torch.zeros(BINS, device=self.device) for _ in range(2))

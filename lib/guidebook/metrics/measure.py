@@ -5,13 +5,15 @@ import functools
 import numpy as np
 import torch
 
+from guidebook import pool
 from guidebook.data.images import load
-from guidebook.imagesets import ImageSet
+from guidebook.imagesets import ImageSet, stored
 from guidebook.metrics import intervals
 from guidebook.metrics.distances import diversity, frechet, grain
 from guidebook.metrics.intervals import Interval
 from guidebook.metrics.judge import judge
 from guidebook.params import Data, digest
+from guidebook.processes import gathered, share, world
 from guidebook.run import Run
 
 REAL = "test split"
@@ -21,10 +23,17 @@ def measure(run: Run, images: ImageSet) -> list[dict]:
     """Records of a set of samples: adherence, fd_judge, diversity, grain.
 
     `fd_judge` is a Fréchet distance to the train split in the judge's features. It is no FID and cannot be compared with one.
+    Several processes read a share of the images each.
     """
     asked = {k: images.facts[k] for k in ("guidance", "prompt", "sampler", "steps", "weights", "seed", "n")}
     known = {**asked, "seconds_per_image": images.facts["seconds_per_image"]}
-    return _found_or_made(run, images.name, asked, lambda: _records(run, images.images, images.labels, known))
+    stage = ("measure", {"folder": images.folder.name})
+    return _found_or_made(run, images.name, asked, stage, lambda: _records(run, images.images, images.labels, known))
+
+
+def measure_stored(run: Run, folder: str) -> list[dict]:
+    """`measure` of the set in `samples/<folder>`."""
+    return measure(run, stored(run.path / "samples" / folder))
 
 
 def measure_real(run: Run) -> list[dict]:
@@ -36,22 +45,31 @@ def measure_real(run: Run) -> list[dict]:
         test = load(run.params.data).test
         return _records(run, test.images, test.labels, known | {"n": len(test)})
 
-    return _found_or_made(run, REAL, {"real": True, "samples": samples}, make)
+    return _found_or_made(run, REAL, {"real": True, "samples": samples}, ("measure_real", {}), make)
 
 
-def _found_or_made(run: Run, name: str, asked: dict, make) -> list[dict]:
+def _found_or_made(run: Run, name: str, asked: dict, stage: tuple[str, dict], make) -> list[dict]:
     key = digest([name, asked, run.params.evaluate.bootstrap])
-    if not (found := run.metrics(key=key)):
-        run.needs(f"the measurement of {name}")
-        found = [r | {"set": name, "key": key} for r in make()]
+    if found := run.metrics(key=key):
+        return found
+    run.needs(f"the measurement of {name}")
+    if pool.wanted(run.params):
+        pool.do(run, stage[0], **stage[1])
+        return run.metrics(key=key)
+    found = [r | {"set": name, "key": key} for r in make()]
+    if world().is_main_process:
         run.add_metrics(found)
+    world().wait_for_everyone()
     return found
 
 
 def _records(run: Run, images: torch.Tensor, labels: torch.Tensor, known: dict) -> list[dict]:
-    reader, data, again = judge(run.params.data), load(run.params.data), run.params.evaluate.bootstrap
-    read, features = reader.read(images)
+    data, again = load(run.params.data), run.params.evaluate.bootstrap
+    read, features = _read(run.params.data, images)
     features, reference = features.numpy(), _reference(run.params.data)
+    if not world().is_main_process:
+        return []
+    reader = judge(run.params.data)
     # A Fréchet distance falls with the number of images: samples and real images are measured at the same number.
     n = min(run.params.evaluate.samples, len(data.test), len(images))
     fd = intervals.bootstrap(lambda rows: frechet(rows, reference), features[:n], again, seed=0)
@@ -67,7 +85,14 @@ def _records(run: Run, images: torch.Tensor, labels: torch.Tensor, known: dict) 
 @functools.lru_cache(maxsize=2)
 def _reference(data: Data) -> np.ndarray:
     """The judge's features of the train split."""
-    return judge(data).read(load(data).train.images)[1].numpy()
+    return _read(data, load(data).train.images)[1].numpy()
+
+
+def _read(data: Data, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The judge's classes (N,) and features (N, 64): every process reads its share, every one gets all."""
+    with world().main_process_first():  # it trains the judge where there is none; the others find it
+        reader = judge(data)
+    return tuple(gathered(x) for x in reader.read(images[share(len(images))]))
 
 
 def _record(metric: str, value: Interval, method: str, extractor: str, reference: str | None, known: dict) -> dict:

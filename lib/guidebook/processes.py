@@ -1,0 +1,75 @@
+"""Many processes at one run: who this one is, and what they tell each other.
+
+One process, `torchrun`, `accelerate launch`, `pool.py` and `srun` all end here. Every process runs the same code on its share;
+the main one writes.
+"""
+
+import functools
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = timedelta(hours=2)  # the others wait so long while the main process writes or trains a judge
+
+
+@functools.cache
+def world() -> PartialState:
+    """This process among those that work together: `process_index`, `num_processes`, `is_main_process`, `device`."""
+    cuda = torch.cuda.is_available()
+    if (size := int(os.environ.get("WORLD_SIZE", 1))) > 1 and not dist.is_initialized():
+        # A file where the processes share a machine: then nothing listens beyond it.
+        where = os.environ.get("GUIDEBOOK_STORE", "env://")
+        rank, backend = int(os.environ["RANK"]), "cuda:nccl,cpu:gloo" if cuda else "gloo"
+        dist.init_process_group(backend, init_method=where, rank=rank, world_size=size, timeout=PATIENCE)
+    return PartialState(cpu=not cuda)
+
+
+def alone() -> bool:
+    return world().num_processes == 1
+
+
+def shared(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with gradients averaged over all processes."""
+    if alone():
+        return model
+    device = world().device
+    return DistributedDataParallel(
+        model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+    )
+
+
+def total(x: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes of a tensor of one shape."""
+    if alone():
+        return x
+    x = x.clone()
+    dist.all_reduce(x)
+    return x
+
+
+def agreed(flag: bool) -> bool:
+    """True everywhere if it is true anywhere. Speaks through the CPU, so that no device is waited for."""
+    if alone():
+        return flag
+    told = torch.tensor(int(flag))
+    dist.all_reduce(told, dist.ReduceOp.MAX)
+    return bool(told)
+
+
+def share(n: int) -> slice:
+    """This process's consecutive share of `n` things."""
+    k, size = world().process_index, world().num_processes
+    return slice(n * k // size, n * (k + 1) // size)
+
+
+def gathered(x: torch.Tensor) -> torch.Tensor:
+    """The shares (n_k, …) of all processes in order, (Σ n_k, …), on the CPU."""
+    if alone():
+        return x.cpu()
+    parts = [None] * world().num_processes
+    dist.all_gather_object(parts, x.cpu())
+    return torch.cat(parts)
