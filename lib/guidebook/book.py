@@ -30,17 +30,19 @@ def build() -> Path:
     Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell. Raises NotebookFailed.
     """
     chapters = [page for name in _experiments() for page in _pages(name)]
-    explorer, demo = _explorer()
+    explorer = _explorer()
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
     for chapter in chapters:
         _stage(chapter.executed, SOURCE / f"{chapter.file}.ipynb", chapter.run, chapter.suffix)
-    _stage(explorer, SOURCE / "explorer.ipynb", demo)
+    if explorer:
+        _stage(*explorer)
+        _hero(explorer[2])
     found = all_runs()
     (SOURCE / "results.md").write_text(pages.results(found))
     (SOURCE / "status.md").write_text(pages.status(found))
-    _hero(demo)
+    (SOURCE / "reliability.md").write_text(pages.reliability())
     _toc(chapters)
     _sphinx()
     return OUTPUT / "index.html"
@@ -100,11 +102,14 @@ def _executed(run: Run) -> Path:
     return target
 
 
-def _explorer() -> tuple[Path, Run]:
-    target, run = runs() / "pages" / "explorer.ipynb", find("mnist", "demo")
-    which = {"experiment": "mnist", "profile": "demo"}
-    execute(NOTEBOOKS / "explorer.ipynb", target, which, depends=run.path / "metrics.json")
-    return target, run
+def _explorer() -> tuple[Path, Path, Run] | None:
+    """The executed explorer, where it goes and the demo's run that it shows; None in a study that has no such demo."""
+    notebook, target = NOTEBOOKS / "explorer.ipynb", runs() / "pages" / "explorer.ipynb"
+    if not notebook.exists():
+        return None
+    run = find("mnist", "demo")
+    execute(notebook, target, {"experiment": "mnist", "profile": "demo"}, depends=run.path / "metrics.json")
+    return target, SOURCE / "explorer.ipynb", run
 
 
 def _stage(executed: Path, target: Path, run: Run, suffix: str = "") -> None:

@@ -1,8 +1,11 @@
 """The `guidebook` command: parses words and calls the library. Nothing heavy is imported before it is needed."""
 
+import contextlib
 import json
 import logging
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -22,10 +25,15 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         app()
-    except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
-        if type(error).__module__.partition(".")[0] not in ("guidebook", "builtins"):
-            raise
-        if type(error).__module__ == "builtins" and not isinstance(error, OSError):
+    except SystemExit as end:
+        if type(end) is not SystemExit:  # asked to stop
+            print(f"guidebook: {end}", file=sys.stderr)
+        elif end.code == 130:  # Ctrl-C
+            print("guidebook: interrupted; run again to go on", file=sys.stderr)
+        raise
+    except Exception as error:
+        foreign = type(error).__module__.partition(".")[0] not in ("guidebook", "safetensors")
+        if foreign and not isinstance(error, OSError):
             raise
         print(f"guidebook: {error}", file=sys.stderr)
         sys.exit(1)
@@ -72,7 +80,7 @@ def show(
 
     params = P.load(experiment, profile, _overrides(set_))
     from guidebook.models.unet import build, gflops, parameters
-    from guidebook.training import updates
+    from guidebook.schedule import updates
 
     model, n = build(params), updates(params)
     cost = {
@@ -96,7 +104,8 @@ def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
 
     opened = open_run(params)
     go(opened)
-    print(opened.path)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(opened.path)
 
 
 @app.command()
@@ -112,22 +121,52 @@ def record(
 
 
 @app.command()
-def status(as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False) -> None:
-    """List every run: its state, images seen, newest metrics."""
-    from guidebook.overview import overview
+def submit(
+    experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT…", help="folders of params/")],
+    profile: Profile = "paper",
+    set_: Set = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,2", help="one task per experiment and training seed")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the scripts, submit nothing")] = False,
+) -> None:
+    """Submit experiments to SLURM as params/cluster.yml says, and the book after them."""
+    from guidebook import cluster, slurm
 
-    rows = overview()
+    here = cluster.load()
+    work = slurm.tasks(experiments, profile, _overrides(set_), _seeds(seeds), here)
+    if dry_run:
+        print(slurm.script(here, work) + "\n" + slurm.book_script(here), end="")
+        return
+    array, book = slurm.submit(here, work)
+    for i, task in enumerate(work):
+        print(f"{array}_{i}  {task.name}")
+    print(f"{book}  the book, when all are done\nfollow them: guidebook status --watch; their output: {slurm.logs()}")
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="again every two seconds, until Ctrl-C")] = False,
+) -> None:
+    """List every run and submitted job: state, images seen, speed, time left, newest metrics."""
+    from guidebook.overview import everything
+
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(everything(), indent=1))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.live import Live
 
-    table = Table("run", "state", "images seen", "images/s", "best adherence", box=None)
-    for row in rows:
-        seen = f"{row['images seen']:,} of {row['of']:,}"
-        table.add_row(row["run"], row["state"], seen, str(row["images/s"] or ""), row["best adherence"] or "")
-    Console().print(table if rows else "no runs yet: guidebook run mnist")
+    from guidebook.progress import status_table
+
+    if not watch:
+        Console().print(status_table(everything()))
+        return
+    with contextlib.suppress(KeyboardInterrupt), Live(status_table(everything()), auto_refresh=False) as live:
+        while True:
+            time.sleep(2)
+            live.update(status_table(everything()), refresh=True)
 
 
 @app.command()
@@ -158,13 +197,22 @@ def build() -> None:
 
 
 @app.command()
-def bench(what: Annotated[str, typer.Argument(help="loop: the training loop against a bare one")] = "loop") -> None:
+def bench(what: Annotated[str, typer.Argument(help="loop: against a bare one; checkpoint: its cost")] = "loop") -> None:
     """Measure the library's own cost on this machine."""
     from guidebook.bench import BENCHES
 
     if what not in BENCHES:
         raise typer.BadParameter(f"{what}: there are {', '.join(BENCHES)}")
     BENCHES[what](print)
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    from guidebook.params import ParamsError
+
+    words = text.split(",") if text is not None else None
+    if words is None or all(w.strip().isdigit() for w in words):
+        return words and [int(w) for w in words]
+    raise ParamsError(f"--seeds {text[:60]!r}: write whole numbers with commas between them: 0,1,2")
 
 
 def _overrides(pairs: list[str] | None) -> dict:

@@ -3,8 +3,10 @@
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
+import signal
 import tempfile
 import threading
 from collections.abc import Callable
@@ -32,11 +34,26 @@ def run_experiment(params: Params, watch: Callable[[Run, Path], None] | None = N
     """
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
-    done = execute(source, target, run.params.model_dump(mode="json"), watch=watch and (lambda path: watch(run, path)))
+    with _passed_on(run):
+        done = execute(
+            source, target, run.params.model_dump(mode="json"), watch=watch and (lambda path: watch(run, path))
+        )
     if done and not run.metrics():
         target.unlink()
         raise NotebookFailed(f"{source.name} ended without a metric record: measure at least one set of samples")
     return run, done
+
+
+@contextmanager
+def _passed_on(run: Run):
+    """While it is open, SIGUSR1 becomes a file STOP: the kernel, which does the work, hears no signal that is sent to us."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGUSR1, lambda *_: (run.path / "STOP").touch()) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGUSR1, before)
 
 
 def execute(
@@ -99,6 +116,7 @@ def _papermill(source: Path, partial: Path, parameters: dict) -> None:
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it has to say arrives as an exception
     quiet = ["--IPKernelApp.log_level=CRITICAL"]  # errors of the notebook arrive as outputs, not here
     try:
         with tempfile.TemporaryDirectory(prefix="guidebook-") as sockets:

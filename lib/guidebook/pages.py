@@ -1,12 +1,15 @@
-"""Pages made from the runs: every metric record, and what was run where."""
+"""Pages made from the runs: every metric record, what was run where, which faults were tried."""
 
 import html
+import json
 
 from guidebook.overview import overview
+from guidebook.paths import RESULTS
+from guidebook.refusals import plain
 from guidebook.run import Run
 from guidebook.tables import with_interval
 
-RESULTS = """# Results
+RECORDS = """# Results
 
 Every metric record of every run in this book. A value stands with its 95 % interval in brackets, the number $n$ of images it
 was measured on, how the interval was made, what read the images, and what they were compared with. `fd_judge` is a Fréchet
@@ -18,10 +21,66 @@ What was run, with which code, on what. *Recorded* runs came from somewhere else
 redraws their pages from the record.
 """
 
+FAULTS = RESULTS / "faults.json"  # what `make test-faults` tried, written when every test passed
+RELIABILITY = """# Reliability
+
+A run that takes days meets a time limit, a preemption, a full disk, a dead node, a typing error. What is promised for each is
+written here with what was done to find out: real signals to real processes, a real full disk, a real SLURM, files with single
+bytes changed. A fault *held* when the promise did.
+"""
+PROMISES = {
+    1: "Interrupted at any instruction, SIGKILL included, the next start goes on from the newest complete checkpoint. Repeated is "
+    "at most what was trained since; asked to stop by a signal, a time limit or a preemption, nothing is repeated.",
+    2: "On the same device and versions the interrupted run's losses and weights equal the unbroken run's, bit for bit. A control "
+    "that changes the order of the data fails the same comparison.",
+    3: "A file that fails its hash is never loaded. An incomplete checkpoint is skipped; a corrupt one stops the run, which says "
+    "what to do. At least two are kept.",
+    4: "A full disk leaves the old checkpoint whole, a clear error and an exit status other than 0; with space the run goes on.",
+    5: "A loss that is not finite stops the run before any such weights are saved, and names the step.",
+    6: "Two processes never train one run: the second says who does. The lock of a dead process, or of a job that has left its "
+    "node, is taken over.",
+    7: "No page claims success for a notebook that did not reach its last cell.",
+    8: "No input file, caption or parameter executes code or writes outside the run folder. The one file that holds commands is "
+    "`params/cluster.yml`: its `setup` and `container` are shell lines, run on the cluster as whoever submits.",
+    9: "A params file with an unknown key, a wrong type, text for a number, NaN or a size that cannot be is refused before a kernel "
+    "starts, in one line.",
+    10: "A bad image is converted rightly, or counted, named and skipped; where more than 1 in 1,000 are bad the run stops.",
+}
+
+
+def reliability() -> str:
+    """`reliability.md`: every promise with the faults that were tried."""
+    if not FAULTS.exists():
+        return RELIABILITY + "\nNo test of faults has been recorded yet: `make test-faults` writes one.\n"
+    record = json.loads(FAULTS.read_text())
+    made, faults = record["made"], record["faults"]
+    parts = [
+        RELIABILITY,
+        f"In all {sum(f['tried'] for f in faults):,} faults were tried, and {sum(f['held'] for f in faults):,} held: on {made['date']}, at commit "
+        f"{(made['commit'] or 'unknown')[:8]}, with torch {made['torch']} on {made['cores']} CPU cores. `make test-faults` tries them "
+        "again and writes this record; each commit's tests try a part of them.\n",
+    ]
+    for number, promise in PROMISES.items():
+        of_this = [f for f in faults if f["promise"] == number]
+        rows = []
+        for fault in dict.fromkeys(f["fault"] for f in of_this):  # one test may try it in several rounds
+            rounds = [f for f in of_this if f["fault"] == fault]
+            tried, held = (f"{sum(f[k] for f in rounds):,}" for k in ("tried", "held"))
+            details = dict.fromkeys(f["detail"] for f in rounds)
+            rows.append({"fault": fault, "tried": tried, "held": held, "what was seen": "; ".join(details)})
+        parts += [f"## {number}. {TITLES[number]}\n", promise + "\n", *([table(rows)] if rows else [])]
+    return "\n".join(parts)
+
+
+TITLES = {
+    1: "Interruptions", 2: "Equality", 3: "Corrupt files", 4: "Full disks", 5: "Losses that are not finite",
+    6: "One process at a time", 7: "Notebooks that did not end", 8: "Hostile input", 9: "Wrong parameters", 10: "Bad images",
+}  # fmt: skip
+
 
 def results(runs: list[Run]) -> str:
     """`results.md`: one table per run."""
-    parts = [RESULTS]
+    parts = [RECORDS]
     for run in runs:
         rows = [
             {
@@ -33,7 +92,7 @@ def results(runs: list[Run]) -> str:
         ]  # fmt: skip
         if rows and run.params.profile != "smoke":
             facts = f"{run.provenance().get('data_note', '')}. {run.provenance().get('images_seen', 0):,} images seen in training."
-            parts += [f"## {run.name}\n", html.escape(facts) + "\n", table(rows)]
+            parts += [f"## {_text(run.name)}\n", _text(facts) + "\n", table(rows)]
     return "\n".join(parts)
 
 
@@ -53,6 +112,11 @@ def status(runs: list[Run]) -> str:
             table([_code(run) for run in runs if run.name in names]),
         ]
     )
+
+
+def _text(said: str) -> str:
+    """Words from a run folder, harmless in a page: no tag, no line end that could begin a directive."""
+    return html.escape(plain(said))
 
 
 def _code(run: Run) -> dict:

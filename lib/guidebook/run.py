@@ -46,6 +46,7 @@ class Run:
 
     def variant(self, name: str, **sections: dict) -> "Run":
         """The same run with some parameters changed, kept inside this run's folder: `variant("x", train={"lr": 1e-4})`."""
+        P.check_word(name, "variant")
         changed = self.params.replace(**sections)
         if self.recorded:
             return _recorded(changed, self.path / "variants" / name)
@@ -119,19 +120,25 @@ def find(experiment: str, profile: str) -> Run:
     raise P.ParamsError(f"no run of {experiment}/{profile} yet: guidebook run {experiment} --profile {profile}")
 
 
-def all_runs() -> list[Run]:
-    """One run of each name, with its variants: the newest finished one, else a record, else one that is not finished."""
-    found: dict[str, Run] = {}
+def every_run() -> list[Run]:
+    """Every recorded and every live run, with its variants; of each kind the oldest first."""
+    found = []
     for root in (RESULTS, runs()):
         files = [*root.glob("*/[!.]*/params.yml"), *root.glob("*/[!.]*/variants/*/params.yml")]
         for file in sorted(files, key=lambda f: f.stat().st_mtime):
             try:
-                run = opened(file.parent)
+                found.append(opened(file.parent))
             except P.ParamsError as error:
                 log.warning("left out: %s", error)
-                continue
-            if run.finished or run.name not in found:
-                found[run.name] = run
+    return found
+
+
+def all_runs() -> list[Run]:
+    """One run of each name, with its variants: the newest finished one, else a record, else one that is not finished."""
+    found: dict[str, Run] = {}
+    for run in every_run():
+        if run.finished or run.name not in found:
+            found[run.name] = run
     return [found[name] for name in sorted(found)]
 
 

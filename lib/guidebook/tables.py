@@ -6,6 +6,7 @@ import pandas as pd
 
 from guidebook import params as P
 from guidebook.paths import PARAMS
+from guidebook.refusals import plain
 from guidebook.run import Run
 
 
@@ -33,13 +34,13 @@ def banner(run: Run) -> str:
         if params.text.encoder == "embedded"
         else f"captions go through {params.text.encoder}",
     ]
-    lines = [". ".join(html.escape(s[0].upper() + s[1:]) for s in said if s) + "."]
+    lines = [". ".join(html.escape(plain(s[0].upper() + s[1:])) for s in said if s) + "."]
     published = PARAMS / params.experiment / f"{params.profile}.yml"
     changes = P.differences(P.check(P.read(published), published.name), params) if published.exists() else []
     changes = [c for c in changes if c[0].removeprefix("train.") not in P.FREE]
     if changes:
         told = "; ".join(f"{key} is {_show(b)} instead of {_show(a)}" for key, a, b in changes)
-        lines.append(f"<strong>It departs from {html.escape(params.profile)}.yml:</strong> {html.escape(told)}.")
+        lines.append(f"<strong>It departs from {html.escape(params.profile)}.yml:</strong> {html.escape(plain(told))}.")
     return f'<div class="run-banner">{"<br>".join(lines)}</div>'
 
 

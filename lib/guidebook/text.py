@@ -20,13 +20,21 @@ FILES = ("config.json", "tokenizer.json", "model.safetensors")
 log = logging.getLogger(__name__)
 
 
-def resolve(encoder: str) -> str:
-    """The encoder that can really be used: `embedded` (with a warning) where CLIP's weights are not in the cache."""
-    if encoder == EMBEDDED:
-        return encoder
+class EncoderMissing(RuntimeError):
+    """A text encoder's weights that are neither in the cache nor to be had."""
+
+
+def at_hand(encoder: str) -> bool:
+    """Whether an encoder needs no download."""
     from huggingface_hub import try_to_load_from_cache
 
-    if all(isinstance(try_to_load_from_cache(encoder, f, revision=REVISION), str) for f in FILES):
+    files = () if encoder == EMBEDDED else FILES
+    return all(isinstance(try_to_load_from_cache(encoder, f, revision=REVISION), str) for f in files)
+
+
+def resolve(encoder: str) -> str:
+    """The encoder that can really be used: `embedded` (with a warning) where CLIP's weights are not in the cache."""
+    if at_hand(encoder):
         return encoder
     log.warning("the weights of %s are not in the cache: the embedded stand-in encoder takes its place", encoder)
     return EMBEDDED
@@ -38,7 +46,13 @@ def fetch(encoder: str) -> str:
         return "comes with the library"
     from huggingface_hub import snapshot_download
 
-    return snapshot_download(encoder, revision=REVISION, allow_patterns=["*.json", "*.txt", "model.safetensors"])
+    try:
+        return snapshot_download(encoder, revision=REVISION, allow_patterns=["*.json", "*.txt", "model.safetensors"])
+    except Exception as error:  # the hub's client raises its own kinds
+        raise EncoderMissing(
+            f"text encoder {encoder}: the hub did not give it ({type(error).__name__}); fetch it on a machine with internet, "
+            "or set text.encoder=embedded, a stand-in"
+        ) from None
 
 
 @torch.no_grad()

@@ -1,0 +1,233 @@
+"""Experiments on a real SLURM: submitted, stopped in every way it has, and gone on with as if nothing had been."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+import study
+from study import Study, same
+
+from guidebook.lock import lock
+from guidebook.notebook import missing
+from guidebook.run import opened
+
+EPOCHS, EVERY = 150, 15  # 600 steps, some 40 s on one core; a checkpoint every 60
+INTERVAL = EVERY * 64  # images
+WRITING = 800  # images, at most, that are trained on while a checkpoint is written
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    return study.write(tmp_path_factory.mktemp("study") / "root", EPOCHS, EVERY)
+
+
+@pytest.fixture
+def tiny(root, slurm, tmp_path):
+    study.configure(root)
+    return Study(root, tmp_path / "runs", slurm.env)
+
+
+@pytest.fixture(scope="session")
+def unbroken(root, tmp_path_factory):
+    """The same training, on no cluster and left alone."""
+    alone = Study(root, tmp_path_factory.mktemp("unbroken"), {})
+    alone.guidebook("run", "tiny")
+    return alone.run()
+
+
+def until(condition, timeout=60):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+def training(tiny, seed=0, images=1500):
+    """Waits until some images are seen."""
+    until(lambda: tiny.seen(seed) >= images)
+
+
+def gone_on(tiny, unbroken, reached: int | None = None) -> bool:
+    """Whether the run equals the unbroken one and its notebook is complete.
+
+    Nothing may be repeated, or, where a task ended without notice after `reached` images, what came after its last checkpoint.
+    """
+    run = opened(tiny.run())
+    begun = [stretch["from"] for stretch in run.provenance()["stretches"]]
+    stops = [int(n.replace(",", "")) for n in re.findall(r"training after ([\d,]+) images", tiny.log("*"))]
+    assert begun[0] == 0
+    assert len(begun) > 1
+    if reached is None:
+        assert begun[1:] == stops
+    else:
+        assert begun[1] >= reached - INTERVAL - WRITING
+    assert not missing(run.path / "notebook.ipynb")
+    return same(run.path, unbroken)
+
+
+def lives(log: str) -> list[str]:
+    return re.findall(r": life (\d+), job", log)
+
+
+def test_tasks_of_all_seeds_run_and_then_the_book(tiny, slurm):
+    array, book = tiny.submit("--seeds", "0,1", "--set", "train.epochs=40")
+    assert slurm.state(book) == "PENDING"
+    rows = {row["job"]: row for row in tiny.status()}
+    assert set(rows) == {f"{array}_0", f"{array}_1"}
+    slurm.wait(array, "COMPLETED", 180)
+    slurm.wait(book, "COMPLETED", 120)
+    for seed in (0, 1):
+        assert not missing(tiny.run(seed) / "notebook.ipynb")
+    assert (tiny.root / "book" / "_build" / "html" / "experiments" / "tiny.html").exists()
+    assert {row["state"] for row in tiny.status()} == {"complete"}
+
+
+def test_a_task_that_is_told_to_stop_saves_and_alone_is_requeued(tiny, slurm, unbroken, tally):
+    array, _ = tiny.submit("--seeds", "0,1")
+    training(tiny)
+    slurm.run("scancel", "--signal=USR1", "--batch", f"{array}_0")
+    slurm.wait(f"{array}_0", "PENDING", 60)
+    slurm.wait(array, "COMPLETED", 400)
+    assert (slurm.restarts(f"{array}_0"), slurm.restarts(f"{array}_1")) == (1, 0)
+    assert lives(tiny.log(f"{array}_0")) == ["1", "2"]
+    assert lives(tiny.log(f"{array}_1")) == ["1"]
+    assert "saved; run again to go on" in tiny.log(f"{array}_0")
+    assert gone_on(tiny, unbroken)
+    tally(1, "SLURM: one task of an array told to stop", 1, 1, "requeued alone; nothing repeated; weights equal")
+
+
+def test_a_task_outlives_its_time_limit(tiny, slurm, unbroken, tally):
+    study.configure(tiny.root, time="1:00", notice=40)  # SLURM looks every 30 s
+    array, _ = tiny.submit()
+    slurm.wait(array, "COMPLETED", 600)
+    assert slurm.restarts(f"{array}_0") >= 1
+    assert "asked to stop" in tiny.log(f"{array}_0")
+    assert "DUE TO TIME LIMIT" not in tiny.log(f"{array}_0")
+    assert gone_on(tiny, unbroken)
+    tally(
+        1, "SLURM: time limit with --signal=B:USR1", 1, 1, f"lives: {slurm.restarts(f'{array}_0') + 1}; weights equal"
+    )
+
+
+def test_a_task_that_cannot_stop_in_time_is_requeued_all_the_same(tiny, slurm, tally):
+    array, _ = tiny.submit("--set", "train.epochs=2", "--set", "data.caption=busy {label}")  # see study.CELLS
+    until(lambda: (tiny.run() / "model").is_dir())
+    slurm.run("scancel", "--signal=USR1", "--batch", f"{array}_0")
+    slurm.wait(array, "COMPLETED", 400)
+    assert slurm.restarts(f"{array}_0") == 1
+    assert "it did not stop in time" in tiny.log(f"{array}_0")
+    assert lives(tiny.log(f"{array}_0")) == ["1", "2"]
+    assert not missing(tiny.run() / "notebook.ipynb")
+    tally(
+        1,
+        "SLURM: told to stop while a cell is busy otherwise",
+        1,
+        1,
+        "requeued before the limit, complete in its second life",
+    )
+
+
+def test_a_task_outlives_its_preemption(tiny, slurm, unbroken, tally):
+    array, _ = tiny.submit()
+    training(tiny)
+    urgent = slurm.submit("true", "--exclusive", "--partition=urgent")
+    slurm.wait(urgent, "COMPLETED", 60)
+    assert "saved; run again to go on" in tiny.log(f"{array}_0")
+    slurm.wait(array, "COMPLETED", 400)
+    assert slurm.restarts(f"{array}_0") == 1
+    assert gone_on(tiny, unbroken)
+    tally(1, "SLURM: preempted by a partition of higher priority", 1, 1, "requeued; nothing repeated; weights equal")
+
+
+def test_a_task_outlives_its_node(tiny, slurm, unbroken, tally):
+    array, _ = tiny.submit()
+    training(tiny)
+    reached = tiny.seen()
+    slurm.node(slurm.nodes[0], "down")
+    try:
+        slurm.wait(f"{array}_0", "PENDING")
+    finally:
+        slurm.node(slurm.nodes[0], "resume")
+    slurm.wait(array, "COMPLETED", 400)
+    assert slurm.restarts(f"{array}_0") == 1
+    assert gone_on(tiny, unbroken, reached)
+    tally(1, "SLURM: node down", 1, 1, "requeued; at most one checkpoint interval repeated; weights equal")
+
+
+def test_a_task_that_is_requeued_by_hand_goes_on_and_the_others_are_left_alone(tiny, slurm, unbroken, tally):
+    array, _ = tiny.submit("--seeds", "0,1")
+    training(tiny)
+    reached = tiny.seen()
+    slurm.scontrol("requeue", f"{array}_0")
+    slurm.wait(array, "COMPLETED", 400)
+    assert (slurm.restarts(f"{array}_0"), slurm.restarts(f"{array}_1")) == (1, 0)
+    assert gone_on(tiny, unbroken, reached)
+    tally(1, "SLURM: scontrol requeue of one task", 1, 1, "that task alone began again; weights equal")
+
+
+def test_a_task_that_fails_says_why_and_no_book_is_built(tiny, slurm, tally):
+    words = ("--set", "train.epochs=2")
+    folder = tiny.guidebook("submit", "tiny", "--profile", "demo", "--dry-run", *words).stdout
+    folder = Path(re.search(r" run=(\S+)", folder)[1])
+    folder.mkdir(parents=True)
+    with lock(folder):
+        array, book = tiny.submit(*words)
+        slurm.wait(array, "FAILED", 60)
+    slurm.wait(book, "CANCELLED", 60)
+    assert f"in use by process {os.getpid()}" in tiny.log(f"{array}_0")
+    assert slurm.show(f"{array}_0", "ExitCode") == ["1:0"]
+    assert not (tiny.runs / "jobs" / f"book-{book}.log").exists()
+    tally(7, "SLURM: a failing task", 1, 1, "exit status 1; the book that waited for it was cancelled")
+
+
+def test_a_cancelled_task_stays_cancelled(tiny, slurm):
+    array, book = tiny.submit()
+    training(tiny)
+    slurm.run("scancel", array)
+    slurm.wait(array, "CANCELLED", 60)
+    slurm.wait(book, "CANCELLED", 60)
+    time.sleep(8)  # a requeued job would be back by now
+    assert slurm.state(array) == "CANCELLED"
+    assert slurm.restarts(array) == 0
+    (row,) = tiny.status()
+    assert row["state"] == "stopped"
+
+
+def test_what_would_wait_for_ever_is_refused_and_nothing_is_submitted(tiny, slurm):
+    for change, said in (
+        ({"cpus": 3}, "cpus asks for 3 CPUs a node, partition main has 2"),
+        ({"gpus": 2}, "gpus asks for 2 GPUs a node, partition main has 1"),
+        ({"memory": "9G"}, "memory asks for 9216 MB a node, partition main has 8000"),
+        ({"nodes": 2}, "nodes asks for 2, partition main has 1"),
+        ({"partition": "night"}, "partition night is not there; allowed: main, urgent"),
+    ):
+        study.configure(tiny.root, **change)
+        done = tiny.guidebook("submit", "tiny", "--profile", "demo", check=False)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tiny.runs / "jobs").exists()
+
+
+def test_a_run_that_is_queued_is_not_submitted_again(tiny, slurm):
+    array, _ = tiny.submit("--set", "train.epochs=2")
+    again = tiny.guidebook("submit", "tiny", "--profile", "demo", "--set", "train.epochs=2", check=False)
+    assert f"in the queue already, as job {array}_0" in again.stderr
+    slurm.run("scancel", "--me")
+
+
+def test_a_task_on_two_nodes_shares_each_batch_between_them(root, two_nodes, unbroken, tmp_path, tally):
+    study.configure(root, nodes=2)
+    tiny = Study(root, tmp_path / "runs", two_nodes.env)
+    array, _ = tiny.submit("--set", "train.epochs=15")
+    two_nodes.wait(array, {"COMPLETED", "FAILED"}, 300)
+    assert two_nodes.state(array) == "COMPLETED", tiny.log("*")
+    found, alone = opened(tiny.run()), opened(unbroken)
+    assert found.provenance()["processes"] == 2
+    losses = [(row["nimg"], pytest.approx(row["loss"], rel=2e-3)) for row in alone.stats()]
+    assert [(row["nimg"], row["loss"]) for row in found.stats()] == losses[: len(found.stats())]
+    assert len(found.stats()) >= 3
+    tally(2, "SLURM: a task on two nodes", 1, 1, "the losses of one process, up to the order of floating-point sums")

@@ -1,0 +1,130 @@
+"""What would be submitted. That it works on a real SLURM is tested in tests/slurm."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from guidebook import cluster, slurm
+from guidebook.params import ParamsError, load
+from guidebook.run import folder
+from guidebook.slurm import SubmitError, script, tasks
+
+SITE = cluster.load()
+
+
+def site(**changes):
+    return SITE.model_copy(update=changes)
+
+
+def header(text: str) -> dict[str, str]:
+    lines = [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")]
+    return dict(line.split("=", 1) if "=" in line else (line, "") for line in lines)
+
+
+def parses(text: str) -> bool:
+    return subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+
+
+def test_there_is_a_task_for_every_experiment_and_seed_with_the_folder_it_will_have(runs):
+    work = tasks(["mnist"], "smoke", {}, [0, 7], SITE)
+    assert [t.name for t in work] == ["mnist/smoke, seed 0", "mnist/smoke, seed 7"]
+    for task, seed in zip(work, (0, 7), strict=True):
+        assert task.folder == str(folder(load("mnist", "smoke", {"train.seed": seed})))
+        assert f"train.seed={seed}" in task.words
+
+
+def test_the_script_asks_for_what_the_cluster_file_says(runs):
+    asked = header(
+        script(
+            site(partition="gpu", account="lab", nodes=2, gpus=4),
+            tasks(["mnist"], "smoke", {}, [0, 1, 2], site(nodes=2, gpus=4)),
+        )
+    )
+    expected = {
+        "partition": "gpu",
+        "account": "lab",
+        "array": "0-2",
+        "nodes": "2",
+        "ntasks-per-node": "4",
+        "gpus-per-node": "4",
+    }
+    expected |= {
+        "cpus-per-task": "8",
+        "mem": "64G",
+        "time": "24:00:00",
+        "signal": "B:USR1@120",
+        "open-mode": "append",
+        "requeue": "",
+    }
+    assert expected.items() <= asked.items()
+    assert "qos" not in asked
+
+
+def test_processes_are_one_a_gpu_unless_they_are_set(runs):
+    assert "train.processes=8" in tasks(["mnist"], "smoke", {}, None, site(nodes=2, gpus=4))[0].words
+    assert (
+        "train.processes=4" in tasks(["mnist"], "smoke", {"train.processes": 4}, None, site(nodes=2, gpus=4))[0].words
+    )
+    with pytest.raises(SubmitError, match=r"train\.processes = 1 cannot be shared by 2 nodes"):
+        tasks(["mnist"], "smoke", {"train.processes": 1}, None, site(nodes=2, gpus=4))
+
+
+def test_words_that_mean_something_to_a_shell_stay_words(runs, monkeypatch, tmp_path):
+    monkeypatch.setenv("GUIDEBOOK_DATA", str(tmp_path / "it's $(here); `there`"))
+    work = tasks(["mnist"], "smoke", {"data.caption": 'it\'s a $(touch /tmp/x) `{label}`; "quoted"'}, None, SITE)
+    text = script(site(environment={"NAME": "$(id) 'x'"}), work)
+    assert parses(text)
+    lines = [line for line in text.splitlines() if line.startswith("export") or line.startswith("    0)")]
+    said = "\n".join(
+        [
+            *lines[:-1],
+            "SLURM_ARRAY_TASK_ID=0",
+            "case 0 in",
+            lines[-1],
+            "esac",
+            'printf "%s\\n" "$NAME" "$GUIDEBOOK_DATA" "${words[@]}"',
+        ]
+    )
+    out = subprocess.run(["bash"], input=said, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert out[0] == "$(id) 'x'"
+    assert out[1] == str(tmp_path / "it's $(here); `there`")
+    assert 'data.caption=it\'s a $(touch /tmp/x) `{label}`; "quoted"' in out
+
+
+def test_a_run_that_lacks_its_data_or_its_encoder_is_refused_and_told_what_to_fetch(runs, monkeypatch):
+    monkeypatch.delenv("GUIDEBOOK_DATA", raising=False)
+    with pytest.raises(SubmitError) as refused:
+        tasks(["mnist"], "paper", {}, None, SITE)
+    assert "data set mnist" in str(refused.value)
+    assert "text encoder openai/clip-vit-base-patch32" in str(refused.value)
+    assert "guidebook fetch mnist --profile paper" in str(refused.value)
+
+
+def test_the_same_run_is_not_submitted_twice(runs):
+    with pytest.raises(SubmitError, match="name every experiment and every seed once"):
+        tasks(["mnist"], "smoke", {}, [1, 1], SITE)
+
+
+def test_a_wrong_parameter_is_refused_before_anything_is_submitted(runs):
+    with pytest.raises(ParamsError, match=r"train\.lr"):
+        tasks(["mnist"], "smoke", {"train.lr": -1}, None, SITE)
+
+
+def test_without_sbatch_nothing_is_submitted(runs, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SubmitError, match="sbatch is not on PATH"):
+        slurm.submit(SITE, tasks(["mnist"], "smoke", {}, None, SITE))
+    assert not (runs / "jobs").exists()
+
+
+def test_scripts_are_right_bash_with_setup_and_container(runs):
+    here = site(setup=("module load cuda/12.8",), container="apptainer exec --nv book.sif", nodes=2, gpus=1)
+    text, book = script(here, tasks(["mnist"], "smoke", {}, None, here)), slurm.book_script(here)
+    assert parses(text)
+    assert parses(book)
+    assert text.index("module load cuda/12.8") < text.index("case $SLURM_ARRAY_TASK_ID")
+    assert 'apptainer exec --nv book.sif guidebook run "${words[@]}" &' in text
+    assert "apptainer exec --nv book.sif guidebook build" in book
+    assert "MASTER_ADDR" in text
+    assert "HF_HUB_OFFLINE=1" in text
