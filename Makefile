@@ -4,11 +4,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint lock clean
+.PHONY: help book test test-faults lint lock clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
-		while IFS="$$(printf '\t')" read -r target text; do printf 'make %-6s %s\n' "$$target" "$$text"; done
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+		while IFS="$$(printf '\t')" read -r target text; do printf 'make %-11s %s\n' "$$target" "$$text"; done
 
 book: .venv/.installed ## run the MNIST demo and build the HTML book (minutes the first time, seconds afterwards)
 	@echo "book: running the MNIST demo (minutes on two CPU cores, nothing if it has run), then building the pages"
@@ -19,6 +19,11 @@ book: .venv/.installed ## run the MNIST demo and build the HTML book (minutes th
 test: .venv/.installed ## run the tests, but for those marked slow
 	@echo "test: running the tests not marked slow (a few minutes)"
 	@$(BIN)/python -m pytest -m "not slow"
+
+# SLURM, where it is installed, is started for the tests and ended after them.
+test-faults: .venv/.installed ## try every fault, on a real SLURM too, and keep the counts for the book (about 20 minutes)
+	@echo "test-faults: kills, signals, full disks, corrupt files, wrong parameters, SLURM"
+	@GUIDEBOOK_FAULTS=book/results/faults.json $(BIN)/python -m pytest tests/faults tests/slurm tests/test_processes.py
 
 lint: .venv/.installed ## check style, that notebooks carry no outputs, and that the pins agree
 	@echo "lint: style"
