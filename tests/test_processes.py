@@ -23,15 +23,23 @@ from guidebook.sampling import draw
 from guidebook.stopping import Preempted
 from guidebook.training import train
 
-TORCHRUN = [
+# Both are launchers of torch's elastic agent. They meet in a file here: by default the agent listens to the whole network.
+MEET = ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *MEET, "--rdzv-endpoint=meeting"]
+ACCELERATE = [
     sys.executable,
     "-m",
-    "torch.distributed.run",
-    "--nproc-per-node=2",
-    "--master-addr=127.0.0.1",
-    "--master-port=0",
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_processes=2",
+    "--num_machines=1",
 ]
-ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2", "--num_machines=1", "--cpu", "--mixed_precision=no", "--dynamo_backend=no"]  # fmt: skip
+ACCELERATE += [
+    *(word.replace("rdzv-", "rdzv_") for word in MEET),
+    "--main_process_ip=127.0.0.1",
+    "--main_process_port=29511",
+]
+ACCELERATE += ["--mixed_precision=no", "--dynamo_backend=no"]
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +92,13 @@ def agree(a, b) -> bool:
     return torch.allclose(x[:1], y[:1], rtol=1e-5) and torch.allclose(x, y, rtol=2e-3)
 
 
-def in_two(params, runs, launcher, tmp_path) -> subprocess.CompletedProcess:
+def in_two(params, launcher, tmp_path) -> subprocess.CompletedProcess:
     """`guidebook train` in two processes of a launcher."""
-    file = tmp_path / "params.yml"
-    file.write_text(params.yaml())
-    program = "guidebook" if launcher is TORCHRUN else str(Path(sys.executable).with_name("guidebook"))
-    words = [*launcher, *(["-m"] if launcher is TORCHRUN else []), program, "train", str(file)]
-    env = os.environ | {"GUIDEBOOK_RUNS": str(runs), "GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=200, check=False)
+    (tmp_path / "params.yml").write_text(params.yaml())
+    env = os.environ | {"GUIDEBOOK_RUNS": str(tmp_path / "runs"), "GLOO_SOCKET_IFNAME": "lo"}
+    env |= {"GUIDEBOOK_STORE": f"file://{tmp_path}/store", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    words = [*launcher, "-m", "guidebook", "train", "params.yml"]
+    return subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_two_processes_train_draw_and_measure_as_one_does(params, of_one, runs):
@@ -119,12 +126,14 @@ def test_two_processes_train_draw_and_measure_as_one_does(params, of_one, runs):
     assert not list(run.path.glob("samples/.*"))
 
 
+@pytest.mark.slow
 def test_the_comparison_notices_other_noise(params, of_one, runs):
     other = open_run(params.replace(train={"seed": 1}))
     train(other)
     assert not torch.allclose(losses(other), losses(of_one), rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(params, of_one, runs):
     run = open_run(params)
     stop_after(run, 5 * 16)
@@ -162,6 +171,7 @@ def test_two_processes_that_are_asked_to_stop_save_together_and_repeat_nothing(p
     assert [s["from"] for s in run.provenance()["stretches"]] == [0, newest]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_lost_ends_the_others_and_says_how(params, runs):
     run = open_run(params.replace(train={"processes": 2, "epochs": 100}))
 
@@ -181,6 +191,7 @@ def test_a_process_that_is_lost_ends_the_others_and_says_how(params, runs):
         train(run)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_processes_is_the_notebooks(params, runs):
     run = open_run(params.replace(train={"processes": 2}))
     train(open_run(params.replace(train={"epochs": 3, "processes": 1})))
@@ -192,6 +203,7 @@ def test_an_error_of_the_processes_is_the_notebooks(params, runs):
         train(run)
 
 
+@pytest.mark.slow
 def test_nothing_listens_beyond_this_machine(params, runs):
     run = open_run(params.replace(train={"processes": 2, "epochs": 100}))
     heard = set()
@@ -210,8 +222,9 @@ def test_nothing_listens_beyond_this_machine(params, runs):
     assert heard == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_torchrun_trains_as_one_process_does(params, of_one, tmp_path):
-    done = in_two(params, tmp_path / "runs", TORCHRUN, tmp_path)
+    done = in_two(params, TORCHRUN, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     run = opened(Path(done.stdout.strip()))
     assert agree(run, of_one)
@@ -220,7 +233,7 @@ def test_torchrun_trains_as_one_process_does(params, of_one, tmp_path):
 
 @pytest.mark.slow
 def test_accelerate_trains_as_one_process_does(params, of_one, tmp_path):
-    done = in_two(params, tmp_path / "runs", ACCELERATE, tmp_path)
+    done = in_two(params, ACCELERATE, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     run = opened(Path(done.stdout.strip()))
     assert agree(run, of_one)
