@@ -101,7 +101,7 @@ def checkpoint(say: Callable[[str], None], repeats: int = 9) -> float:
         whole = waited()
         steps = max(8, round(3 * whole / step))
         costs = [block(steps, True) - block(steps, False) for _ in range(repeats)]
-    cost, every = statistics.median(costs), checkpoint_steps(params)
+    cost, every = statistics.median(costs), checkpoint_steps(params)[0]
     share = cost / (every * step)
     say(f"step       {1000 * step:8.1f} ms, {every} between two checkpoints: {every * step:.1f} s")
     say(f"checkpoint {1000 * whole:8.1f} ms if training waits for all of it")

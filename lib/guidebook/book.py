@@ -143,6 +143,7 @@ def _toc(chapters: list[Chapter]) -> None:
     for part in toc["parts"]:
         if part["caption"] == "Experiments":
             part["chapters"] = [{"file": c.file, "title": c.title} for c in chapters]
+    toc["parts"] = [part for part in toc["parts"] if part["chapters"]]  # before the first run there are no experiments
     (SOURCE / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
 
 

@@ -29,8 +29,8 @@ written here with what was done to find out: real signals to real processes, a r
 bytes changed. A fault *held* when the promise did.
 """
 PROMISES = {
-    1: "Interrupted at any instruction, SIGKILL included, the next start goes on from the newest complete checkpoint. Repeated is "
-    "at most what was trained since; asked to stop by a signal, a time limit or a preemption, nothing is repeated.",
+    1: "Interrupted at any instruction, SIGKILL included, the next start goes on from the newest complete checkpoint. At most "
+    "one checkpoint interval is repeated, and nothing by a run that was asked to stop: by a signal, a time limit, a preemption.",
     2: "On the same device and versions the interrupted run's losses and weights equal the unbroken run's, bit for bit. A control "
     "that changes the order of the data fails the same comparison.",
     3: "A file that fails its hash is never loaded. An incomplete checkpoint is skipped; a corrupt one stops the run, which says "

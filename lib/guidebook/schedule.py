@@ -15,6 +15,10 @@ def updates(params: Params) -> int:
     return max(1, round(params.train.epochs * train_images(params) / params.train.batch))
 
 
-def checkpoint_steps(params: Params) -> int:
-    """Optimiser steps between two checkpoints."""
-    return max(1, round(params.train.checkpoint_every * train_images(params) / params.train.batch))
+def checkpoint_steps(params: Params) -> tuple[int, int]:
+    """(optimiser steps between two checkpoints, steps in which one is written while training goes on).
+
+    Together they are `checkpoint_every`: no interruption, even one in the middle of a write, repeats more than that.
+    """
+    every = max(1, round(params.train.checkpoint_every * train_images(params) / params.train.batch))
+    return every - every // 8, every // 8

@@ -23,7 +23,7 @@ from guidebook.lock import lock
 from guidebook.processes import world
 from guidebook.run import Run, commit
 from guidebook.schedule import checkpoint_steps, updates
-from guidebook.stopping import stopping
+from guidebook.stopping import Stop, stopping
 from guidebook.tracking import tracker
 from guidebook.trainer import Trainer
 
@@ -43,16 +43,15 @@ def train(run: Run) -> None:
     if pool.wanted(run.params):
         return pool.do(run, "train")
     main = world().is_main_process
-    with lock(run.path) if main else contextlib.nullcontext():
+    with lock(run.path) if main else contextlib.nullcontext(), stopping(run) as stop:
         trainer = Trainer(run.params, load(run.params.data))
         trainer.resume(run)
         if main:
             _describe(run, trainer)
-        total, seen = updates(run.params) * run.params.train.batch, trainer.nimg
-        with tqdm(
-            total=total, initial=seen, unit="img", unit_scale=True, desc=run.name, mininterval=1, disable=not main
-        ) as bar:
-            for line in _steps(run, trainer, total):
+        total = updates(run.params) * run.params.train.batch
+        shown = {"unit": "img", "unit_scale": True, "desc": run.name, "mininterval": 1, "disable": not main}
+        with tqdm(total=total, initial=trainer.nimg, **shown) as bar:
+            for line in _steps(run, trainer, total, stop):
                 bar.update(line["nimg"] - bar.n)
                 bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
         tensors, _ = trainer.state()
@@ -69,18 +68,17 @@ def load_model(run: Run, weights: str) -> UNet2DConditionModel:
     return UNet2DConditionModel.from_pretrained(folder, use_safetensors=True).eval()
 
 
-def _steps(run: Run, trainer: Trainer, total: int) -> Iterator[dict]:
+def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]:
     """Trains to `total` images seen, a line of statistics at a time, with checkpoints on the way."""
     t, main = run.params.train, world().is_main_process
-    every = checkpoint_steps(run.params)
+    spacing, beside = checkpoint_steps(run.params)
     clock, seen, before = time.perf_counter(), trainer.nimg, trainer.seconds
     writer = Writer(run.path / "checkpoints", t.keep_checkpoints)
-    with stopping(run) as stop, _noting(run, main) as note, writer:
+    with _noting(run, main) as note, writer:
         while trainer.nimg < total:
             trainer.step()
-            writer.check()
             step, asked = trainer.nimg // t.batch, stop.asked()
-            save = step % every == 0
+            save = step % spacing == 0
             if save or step % LOG_EVERY == 0 or trainer.nimg >= total:
                 line = trainer.flush()
                 spent, clock = time.perf_counter() - clock, time.perf_counter()
@@ -94,6 +92,9 @@ def _steps(run: Run, trainer: Trainer, total: int) -> Iterator[dict]:
                 state = trainer.state()
                 if main:
                     writer.save(trainer.nimg, *state)
+            if step % spacing == beside:
+                writer.wait()
+            writer.check()
             if asked:
                 writer.wait()
                 stop.obey(f"training after {trainer.nimg:,} images")

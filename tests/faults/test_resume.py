@@ -2,181 +2,74 @@
 
 import itertools
 import math
-import multiprocessing
 import os
-import pkgutil
 import random
-import resource
 import shutil
 import signal
-from pathlib import Path
+import socket
+import statistics
+import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from faults.lives import (
+    BATCH,
+    EVERY,
+    PROCESSES,
+    PROMISED,
+    another_order,
+    at,
+    checkpoints,
+    deadly,
+    limited,
+    lines,
+    newest,
+    notes,
+    refused,
+    said,
+    same_lines,
+    same_weights,
+    started,
+    the_run,
+    trained,
+    wait_for_steps,
+    weights,
+)
 from guidebook import checkpoint, trainer, training
 from guidebook.lock import lock
-from guidebook.run import folder, open_run, opened
+from guidebook.run import folder, open_run
 from guidebook.trainer import NonFiniteLoss
 
-# A server that has imported what training needs and forks a process per training: real processes without the imports.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["guidebook.training"])
-BATCH, EVERY, TOTAL = 16, 12 * 16, 44 * 16  # images of a step, between checkpoints, of the whole training
-TIMING = {"images_per_s", "seconds", "memory_mb"}
+KILLED = -signal.SIGKILL
 
 # Where a process kills itself: a function, at which of its calls, and whether before it or after it.
 BETWEEN = {
     "before the first checkpoint": ("guidebook.trainer.Trainer.step", 10, "before"),
     "after a line of statistics, before its checkpoint": ("guidebook.checkpoint.save", 1, "before"),
     "while the files of a checkpoint are written": ("guidebook.checkpoint.save_file", 2, "before"),
-    "before a checkpoint's manifest": ("guidebook.checkpoint._sha256", 4, "after"),
-    "before a checkpoint gets its name": ("guidebook.checkpoint._fsync", 6, "after"),
-    "when a checkpoint has just got its name": ("guidebook.checkpoint._fsync", 7, "before"),
-    "while the statistics are cut back to the checkpoint": ("pathlib.Path.write_text", "stats", "halfway"),
+    "before a checkpoint's manifest": ("guidebook.seal._sha256", 4, "after"),
+    "before a checkpoint gets its name": ("guidebook.seal.fsync", 6, "after"),
+    "when a checkpoint has just got its name": ("guidebook.checkpoint.fsync", 1, "before"),
+    "while the statistics are cut back to the checkpoint": ("pathlib.Path.write_text", "stats.jsonl", "halfway"),
     "between two checkpoints": ("guidebook.trainer.Trainer.step", 18, "before"),
-    "before the oldest checkpoint is removed": ("guidebook.checkpoint.shutil.rmtree", 3, "before"),
+    "before the oldest checkpoint is removed": ("guidebook.checkpoint.shutil.rmtree", f"{EVERY:010d}", "before"),
     "after the last step": ("guidebook.training._publish", 1, "before"),
     "with one of two models written": ("guidebook.training.UNet2DConditionModel.save_pretrained", 1, "after"),
 }  # fmt: skip
 
 
-def _die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _patched(where: str, wrap):
-    owner, _, name = where.rpartition(".")
-    owner = pkgutil.resolve_name(owner)
-    setattr(owner, name, wrap(getattr(owner, name)))
-
-
-def _deadly(where, which, when):
-    def wrap(real):
-        calls = itertools.count(1)
-
-        def call(*args, **kwargs):
-            if when == "halfway":  # the file is open and empty
-                if which in args[0].name:
-                    args[0].open("w")
-                    _die()
-                return real(*args, **kwargs)
-            due = next(calls) == which
-            if due and when == "before":
-                _die()
-            result = real(*args, **kwargs)
-            if due:
-                _die()
-            return result
-
-        return call
-
-    _patched(where, wrap)
-
-
-def _noted(steps: Path):
-    """Writes down the images seen before every step, across all processes."""
-
-    def wrap(real):
-        def step(self):
-            with open(steps, "a") as file:
-                file.write(f"{os.getpid()} {self.nimg}\n")
-            real(self)
-
-        return step
-
-    _patched("guidebook.trainer.Trainer.step", wrap)
-
-
-def _other_order():
-    """Other data from here on: the law below must notice."""
-    _patched("guidebook.trainer.order", lambda real: lambda n, seed, start, count: real(n, seed, start + 1, count))
-
-
-def _limited(size: int):
-    """No file longer than this, as if the disk were full there."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def _child(params, runs, faults):
-    os.environ["GUIDEBOOK_RUNS"] = str(runs)
-    _noted(Path(runs) / "steps.txt")
-    for fault, *arguments in faults:
-        fault(*arguments)
-    try:
-        training.train(open_run(params))
-    except Exception as error:
-        (Path(runs) / "error.txt").write_text(f"{type(error).__name__}: {error}")
-        raise
-
-
-def started(params, runs, *faults):
-    runs.mkdir(exist_ok=True)
-    process = PROCESSES.Process(target=_child, args=(params, str(runs), faults))
-    process.start()
-    return process
-
-
-def trained(params, runs, *faults) -> int:
-    """Trains in a process of its own; its exit status, negative for a signal."""
-    process = started(params, runs, *faults)
-    process.join(120)
-    return process.exitcode
-
-
-def the_run(params, runs):
-    return opened(runs / folder(params).relative_to(folder(params).parents[1]))
-
-
-def checkpoints(params, runs) -> list[int]:
-    return [int(p.name[5:]) for p in checkpoint.complete(the_run(params, runs).path / "checkpoints")]
-
-
-def weights(run) -> dict[str, torch.Tensor]:
-    """Every number of `model/` and of the newest checkpoint."""
-    files = sorted(run.path.glob("model/*/*.safetensors"))
-    newest = checkpoint.complete(run.path / "checkpoints")[-1]
-    found = {f"{f.parent.name}/{k}": v for f in files for k, v in load_file(f).items()}
-    tensors, _ = checkpoint.load(newest)
-    return found | {f"{newest.name}/{g}/{k}": v for g, group in tensors.items() for k, v in group.items()}
-
-
-def lines(run) -> list[dict]:
-    return [{k: v for k, v in row.items() if k not in TIMING} for row in run.stats()]
-
-
-def same_weights(a, b) -> bool:
-    x, y = weights(a), weights(b)
-    return x.keys() == y.keys() and len(x) > 100 and all(torch.equal(x[k], y[k]) for k in x)
-
-
-def same_lines(a, b) -> bool:
-    return lines(a) == lines(b) and len(lines(a)) == 6
-
-
 @pytest.fixture(scope="module")
-def params(tiny):
-    """44 steps, with checkpoints after 12, 24 and 36, and statistics there and after every 20."""
-    return tiny.replace(train={"epochs": TOTAL / 64, "checkpoint_every": EVERY / 64, "caption_dropout": 0.2})
-
-
-@pytest.fixture(scope="module")
-def unbroken(params, tmp_path_factory):
-    runs = tmp_path_factory.mktemp("unbroken")
-    assert trained(params, runs) == 0
-    return the_run(params, runs)
-
-
-@pytest.fixture(scope="module")
-def interrupted(params, tmp_path_factory):
-    """One training, killed at every moment of BETWEEN in turn and then left alone."""
-    runs = tmp_path_factory.mktemp("interrupted")
-    ends = {name: trained(params, runs, (_deadly, *moment)) for name, moment in BETWEEN.items()}
-    assert ends == dict.fromkeys(BETWEEN, -signal.SIGKILL)
-    assert trained(params, runs) == 0
-    return the_run(params, runs)
+def interrupted(short, tmp_path_factory):
+    """One training, killed at every moment of BETWEEN in turn and then left alone; (the run, its lives)."""
+    runs, lives, ends = tmp_path_factory.mktemp("interrupted"), {}, {}
+    for name, moment in (BETWEEN | {"none": None}).items():
+        before = newest(short, runs)
+        process = started(short, runs, *([(deadly, *moment)] if moment else []))
+        process.join(120)
+        lives[process.pid], ends[name] = before, process.exitcode
+    assert ends == dict.fromkeys(BETWEEN, KILLED) | {"none": 0}
+    return the_run(short, runs), lives
 
 
 @pytest.fixture
@@ -184,55 +77,70 @@ def runs(tmp_path):
     return tmp_path / "runs"
 
 
+def repeated(runs, before: dict[int, int], batch: int) -> list[int]:
+    """Images that each life saw again. `before` holds the newest checkpoint when it began, by process."""
+    reached, again = 0, []
+    for pid, steps in notes(runs, "step").items():
+        seen = [nimg for nimg, _ in steps]
+        assert seen == list(range(before[pid], seen[-1] + batch, batch))  # it begins there and leaves nothing out
+        again.append(reached - seen[0])
+        reached = max(reached, seen[-1] + batch)
+    return again
+
+
 def test_weights_after_interruptions_equal_those_without_bit_for_bit(interrupted, unbroken):
-    assert same_weights(interrupted, unbroken)
+    assert same_weights(interrupted[0], unbroken)
 
 
 def test_statistics_after_interruptions_equal_those_without_bit_for_bit(interrupted, unbroken):
-    assert same_lines(interrupted, unbroken)
+    assert same_lines(interrupted[0], unbroken)
 
 
-def test_no_more_than_one_checkpoint_interval_is_repeated(interrupted):
-    rows = [line.split() for line in (interrupted.path.parents[1] / "steps.txt").read_text().splitlines()]
-    lives = [[int(n) for _, n in life] for _, life in itertools.groupby(rows, key=lambda row: row[0])]
-    assert len(lives) > 5
-    for life in lives:
-        assert life == list(range(life[0], life[-1] + BATCH, BATCH))
-    reached = 0
-    for life in lives:
-        assert reached - EVERY <= life[0] <= reached
-        reached = max(reached, life[-1] + BATCH)
-    assert reached == TOTAL
+def test_every_life_begins_at_the_newest_complete_checkpoint_and_repeats_no_more_than_promised(interrupted):
+    run, lives = interrupted
+    again = repeated(run.path.parents[1], lives, BATCH)
+    assert len(again) > 5
+    assert max(again) <= PROMISED
 
 
 def test_interruptions_leave_no_lock_and_no_model_half_written(interrupted):
-    assert not (interrupted.path / "lock.json").exists()
-    assert sorted(p.name for p in (interrupted.path / "model").iterdir()) == ["ema-0.9", "raw"]
+    path = interrupted[0].path
+    assert not (path / "lock.json").exists()
+    assert sorted(p.name for p in (path / "model").iterdir()) == ["ema-0.9", "raw"]
+    assert not [*path.glob(".model-*"), *path.glob("checkpoints/.writing-*")]
 
 
-def test_the_comparison_notices_another_order_of_the_data(params, unbroken, runs):
-    assert trained(params, runs, (_deadly, "guidebook.trainer.Trainer.step", 20, "before")) == -signal.SIGKILL
-    assert trained(params, runs, (_other_order,)) == 0
-    changed = the_run(params, runs)
+def with_checkpoints(params, runs, n: int):
+    """A training killed as soon as its checkpoint number n is complete."""
+    assert trained(params, runs, (deadly, "guidebook.checkpoint.fsync", n, "after"))[0] == KILLED
+    assert checkpoints(params, runs) == [EVERY * i for i in range(1, n + 1)]
+
+
+def test_the_comparison_notices_another_order_of_the_data(short, unbroken, runs):
+    with_checkpoints(short, runs, 1)
+    assert trained(short, runs, (another_order,))[0] == 0
+    changed = the_run(short, runs)
     assert not same_weights(changed, unbroken)
     assert not same_lines(changed, unbroken)
     assert lines(changed)[0] == lines(unbroken)[0]  # until the interruption all was the same
 
 
 @pytest.fixture(scope="module")
-def stopped(params, tmp_path_factory):
+def stopped(short, tmp_path_factory):
     """A training asked to stop, twice, by a file in its folder; then left alone."""
     runs = tmp_path_factory.mktemp("stopped")
     for steps in (1, 2):
-        place = runs / folder(params).relative_to(folder(params).parents[1])
+        place = at(short, runs)
         place.mkdir(parents=True, exist_ok=True)
         (place / "STOP").touch()
-        assert trained(params, runs) == 75
-        assert checkpoints(params, runs) == [BATCH * n for n in range(1, steps + 1)]
+        status, text = trained(short, runs)
+        assert status == 75
+        assert text.splitlines()[-1].startswith(f"guidebook: stopped training after {BATCH * steps} images, saved")
+        assert checkpoints(short, runs) == [BATCH * n for n in range(1, steps + 1)]
         assert not (place / "STOP").exists()
         assert not (place / "model").exists()
-    assert trained(params, runs) == 0
-    return the_run(params, runs)
+    assert trained(short, runs)[0] == 0
+    return the_run(short, runs)
 
 
 def test_a_training_asked_to_stop_saves_and_goes_on_to_equal_weights(stopped, unbroken):
@@ -243,27 +151,31 @@ def test_a_training_asked_to_stop_goes_on_to_equal_statistics(stopped, unbroken)
     assert same_lines(stopped, unbroken)
 
 
-def test_a_full_disk_ends_the_training_keeps_the_checkpoint_and_with_space_it_goes_on(params, unbroken, runs):
-    assert trained(params, runs, (_deadly, "guidebook.trainer.Trainer.step", 20, "before")) == -signal.SIGKILL
-    assert trained(params, runs, (_limited, 1_000_000)) == 1
-    assert f"OSError: nimg-{2 * EVERY:010d} was not written" in (runs / "error.txt").read_text()
-    assert checkpoints(params, runs) == [EVERY]
-    assert trained(params, runs) == 0
-    assert same_weights(the_run(params, runs), unbroken)
-    assert same_lines(the_run(params, runs), unbroken)
+def test_the_record_says_where_every_life_began(stopped):
+    assert [stretch["from"] for stretch in stopped.provenance()["stretches"]] == [0, BATCH, 2 * BATCH]
 
 
-def test_a_corrupt_checkpoint_stops_the_run_and_deleting_it_is_enough(params, unbroken, runs):
-    assert trained(params, runs, (_deadly, "guidebook.trainer.Trainer.step", 40, "before")) == -signal.SIGKILL
-    newest = checkpoint.complete(the_run(params, runs).path / "checkpoints")[-1]
-    raw = bytearray((newest / "model.safetensors").read_bytes())
+def test_a_file_too_large_ends_the_training_keeps_the_checkpoint_and_with_space_it_goes_on(short, unbroken, runs):
+    with_checkpoints(short, runs, 1)
+    assert f"nimg-{2 * EVERY:010d} was not written" in refused(trained(short, runs, (limited, 1_000_000)))
+    assert checkpoints(short, runs) == [EVERY]
+    assert trained(short, runs)[0] == 0
+    assert same_weights(the_run(short, runs), unbroken)
+    assert same_lines(the_run(short, runs), unbroken)
+
+
+def test_a_corrupt_checkpoint_stops_the_run_and_deleting_it_is_enough(short, unbroken, runs):
+    with_checkpoints(short, runs, 2)
+    bad = checkpoint.complete(at(short, runs) / "checkpoints")[-1]
+    raw = bytearray((bad / "model.safetensors").read_bytes())
     raw[-1] ^= 1
-    (newest / "model.safetensors").write_bytes(raw)
-    assert trained(params, runs) == 1
-    assert f"{newest.name}: model.safetensors is not what was written" in (runs / "error.txt").read_text()
-    shutil.rmtree(newest)
-    assert trained(params, runs) == 0
-    assert same_weights(the_run(params, runs), unbroken)
+    (bad / "model.safetensors").write_bytes(raw)
+    text = refused(trained(short, runs))
+    assert f"{bad.name}: model.safetensors is not what was written; delete the folder {bad} and run again" in text
+    assert checkpoints(short, runs) == [EVERY, 2 * EVERY]
+    shutil.rmtree(bad)
+    assert trained(short, runs)[0] == 0
+    assert same_weights(the_run(short, runs), unbroken)
 
 
 # In this process: what is raised, and that nothing is done twice
@@ -274,26 +186,41 @@ def nan_at(step: int, monkeypatch):
     monkeypatch.setattr(trainer, "loss", lambda *a: real(*a) * (math.nan if next(calls) == step else 1))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_names_the_step_and_keeps_the_checkpoint(
-    params, unbroken, runs, monkeypatch
+@pytest.fixture
+def one_thread():
+    """Sums in the order in which the processes of `lives` make them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_names_the_step_and_keeps_the_last_good_checkpoint(
+    short, unbroken, tmp_path, monkeypatch, one_thread, tally
 ):
-    monkeypatch.setenv("GUIDEBOOK_RUNS", str(runs))
-    run = open_run(params)
-    with monkeypatch.context() as patch:
-        nan_at(25, patch)
-        with pytest.raises(NonFiniteLoss, match=r"loss nan at step 25 \(400 images seen\)"):
-            training.train(run)
-    assert not (run.path / "model").exists()
-    assert [p.name for p in checkpoint.complete(run.path / "checkpoints")] == ["nimg-0000000192", "nimg-0000000384"]
-    assert all(t.isfinite().all() for t in weights(run).values())
-    training.train(run)  # without the fault it goes on to the same end
-    assert same_weights(run, unbroken)
+    steps = (5, 12, 25, 43)
+    for step in steps:
+        runs = tmp_path / str(step)
+        monkeypatch.setenv("GUIDEBOOK_RUNS", str(runs))
+        run = open_run(short)
+        with monkeypatch.context() as patch:
+            nan_at(step, patch)
+            with pytest.raises(NonFiniteLoss, match=rf"loss nan at step {step} \({step * BATCH} images seen\)"):
+                training.train(run)
+        assert not (run.path / "model").exists()
+        assert newest(short, runs) == step * BATCH // EVERY * EVERY
+        if newest(short, runs):
+            assert all(t.isfinite().all() for t in weights(run).values())
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path / "25"))
+    training.train(open_run(short))  # without the fault it goes on to the same end
+    assert same_weights(open_run(short), unbroken)
+    tally(5, "a loss that is NaN", len(steps), len(steps), "names the step; the last good checkpoint stays the newest")
 
 
 @pytest.mark.parametrize("step", [12, 15], ids=["at a checkpoint", "at the end"])
-def test_weights_that_are_not_finite_are_never_saved(params, runs, monkeypatch, step):
+def test_weights_that_are_not_finite_are_never_saved(short, runs, monkeypatch, step):
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(runs))
-    run = open_run(params.replace(train={"epochs": 15 * BATCH / 64}))
+    run = open_run(short.replace(train={"epochs": 15 * BATCH / 64}))
     real, calls = trainer.Trainer.step, itertools.count(1)
 
     def spoilt(self):
@@ -318,31 +245,69 @@ def test_a_finished_training_is_found_and_not_touched(unbroken, monkeypatch):
     assert files() == before
 
 
-def test_a_training_that_is_going_on_elsewhere_is_not_joined(params, runs, monkeypatch):
+def test_a_training_that_is_going_on_elsewhere_is_not_joined(short, runs, monkeypatch):
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(runs))
-    with lock(open_run(params).path):
-        assert trained(params, runs) == 1
-    assert f"Locked: {folder(params).name} is in use by process {os.getpid()}" in (runs / "error.txt").read_text()
-    assert not (runs / "steps.txt").exists()
+    with lock(open_run(short).path):
+        text = refused(trained(short, runs))
+    assert f"{folder(short).name} is in use by process {os.getpid()}" in text
+    assert not (runs / "notes.txt").exists()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("races", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_of_eight_that_start_at_once_one_trains_and_seven_say_who_it_is(long, tmp_path, tally, races):
+    for race in range(races):
+        runs, together = tmp_path / f"runs-{race}", PROCESSES.Barrier(8)
+        eight = [started(long, runs, together=together) for _ in range(8)]
+        deadline = time.monotonic() + 120
+        while sum(p.is_alive() for p in eight) > 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (winner,) = [p for p in eight if p.is_alive()]
+        while not (runs / "notes.txt").exists():
+            time.sleep(0.05)
+        assert list(notes(runs, "step")) == [winner.pid]
+        for process in eight:
+            if process is not winner:
+                line = refused((process.exitcode, said(runs, process)))
+                assert f"is in use by process {winner.pid} on {socket.gethostname()}" in line
+        (at(long, runs) / "STOP").touch()
+        winner.join(60)
+        assert winner.exitcode == 75
+        assert list(notes(runs, "step")) == [winner.pid]
+        assert not (at(long, runs) / "lock.json").exists()
+    if races > 1:
+        tally(6, "eight processes started at once on one run", races, races, "one trains; seven name it and exit 1")
 
 
 @pytest.mark.slow
-def test_thirty_kills_at_random_moments_change_nothing(params, tmp_path):
-    long = params.replace(train={"epochs": 150, "checkpoint_every": 1})  # 600 steps, a checkpoint every 4
-    assert trained(long, tmp_path / "unbroken") == 0
-    rng, unfinished, kills = random.Random(0), 0, 0
-    while kills < 30:
-        process = started(long, tmp_path / "killed")
-        process.join(rng.uniform(0.3, 2.5))
-        if process.exitcode == 0:
-            break
+@pytest.mark.timeout(900)
+def test_kills_at_random_moments_change_nothing(long, long_unbroken, tmp_path, tally):
+    runs, rng, batch = tmp_path / "runs", random.Random(0), long.train.batch
+    kills, writing, early, before = 0, 0, 0, {}
+    while kills < 30 or (writing < 5 and kills < 60):
+        was, process = newest(long, runs), started(long, runs)
+        before[process.pid] = was
+        wait_for_steps(runs, process, rng.randint(1, 14) if rng.random() < 0.9 else 0)
+        process.join(rng.uniform(0, 0.1))
+        assert process.exitcode is None, "the training ended before it had been killed often enough"
         process.kill()
         process.join()
+        assert process.exitcode == KILLED
         kills += 1
-        unfinished += any((tmp_path / "killed").rglob(".writing-*"))
-    assert trained(long, tmp_path / "killed") == 0
-    a, b = the_run(long, tmp_path / "unbroken"), the_run(long, tmp_path / "killed")
-    assert kills >= 15
-    assert unfinished >= 1, "no kill fell into the writing of a checkpoint"
-    assert lines(a) == lines(b)
-    assert same_weights(a, b)
+        writing += any(at(long, runs).glob("checkpoints/.writing-*"))
+        early += process.pid not in notes(runs, "step")
+    before_last, last = newest(long, runs), started(long, runs)
+    before[last.pid] = before_last
+    last.join(300)
+    assert last.exitcode == 0
+    assert writing >= 5, "too few kills fell into the writing of a checkpoint"
+    again = [n // batch for n in repeated(runs, before, batch)[1:]]
+    promised = 13
+    assert max(again) <= promised
+    assert same_lines(the_run(long, runs), long_unbroken)
+    assert same_weights(the_run(long, runs), long_unbroken)
+    tally(1, "SIGKILL at a random moment of training", kills, kills,
+        f"{writing} while a checkpoint was being written, {early} before the first step; steps repeated: median "
+        f"{statistics.median(again):g}, most {max(again)}, promised {promised} at most",
+    )  # fmt: skip
+    tally(2, "SIGKILL at a random moment of training", kills, kills, "weights and losses equal bit for bit")

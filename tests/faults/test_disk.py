@@ -1,0 +1,190 @@
+"""A disk that is really full: what was there stays whole, the error says what was not written, and with space it goes on."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from faults.lives import EVERY, PROCESSES, checkpoints, refused, same_lines, same_weights, the_run, trained
+from faults.study import study
+from guidebook import checkpoint
+from guidebook.imagesets import path_of
+from guidebook.notebook import missing
+from guidebook.run import opened
+from guidebook.sampling import _spec, draw
+
+PAGE = 4096  # bytes of which such a disk gives out
+
+
+class Disk:
+    """A file system of its own, in memory."""
+
+    def __init__(self, place: Path, size: int):
+        self.place = place
+        place.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "guidebook", place]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+
+    def resize(self, size: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", self.place], check=True)
+
+    @property
+    def free(self) -> int:
+        space = os.statvfs(self.place)
+        return space.f_bavail * space.f_frsize
+
+    def leave(self, pages: int) -> None:
+        """Fills the disk but for so many pages."""
+        with open(self.place / ".ballast", "ab") as file:
+            file.write(bytes(max(0, self.free - pages * PAGE)))
+
+    def relieve(self) -> None:
+        (self.place / ".ballast").unlink()
+
+
+@pytest.fixture
+def disk():
+    """`disk(place, size)`: mounted there until the test ends."""
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    mounted = []
+
+    def make(place: Path, size: int) -> Disk:
+        mounted.append(Disk(place, size))
+        return mounted[-1]
+
+    yield make
+    for one in mounted:
+        subprocess.run(["umount", "--lazy", one.place], check=True)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def size_of(folder: Path) -> int:
+    return sum(-(-f.stat().st_size // PAGE) * PAGE for f in folder.rglob("*") if f.is_file())
+
+
+def test_a_disk_with_space_for_one_checkpoint_ends_the_training_and_with_more_it_goes_on(
+    short, unbroken, tmp_path, disk, tally
+):
+    one = size_of(checkpoint.complete(unbroken.path / "checkpoints")[-1])
+    small = disk(tmp_path / short.experiment, one * 3 // 2)
+    before = None
+    for _ in range(2):  # without space it fails again, and harms nothing
+        text = refused(trained(short, tmp_path))
+        assert f"nimg-{2 * EVERY:010d} was not written" in text
+        assert "No space left on device" in text
+        assert checkpoints(short, tmp_path) == [EVERY]
+        folder = the_run(short, tmp_path).path / "checkpoints"
+        assert [p.name for p in folder.iterdir()] == [f"nimg-{EVERY:010d}"]
+        checkpoint.load(folder / f"nimg-{EVERY:010d}")
+        before = before or bytes_of(folder)
+        assert bytes_of(folder) == before
+        assert not (the_run(short, tmp_path).path / "lock.json").exists()
+    small.resize(8 * one)
+    assert trained(short, tmp_path)[0] == 0
+    assert same_weights(the_run(short, tmp_path), unbroken)
+    assert same_lines(the_run(short, tmp_path), unbroken)
+    tally(
+        4, "a full disk at a checkpoint", 2, 2, "the checkpoint before it whole; with space, weights equal bit for bit"
+    )
+
+
+def test_a_disk_without_space_for_the_model_keeps_the_checkpoint_and_publishes_nothing(
+    short, unbroken, tmp_path, disk, tally
+):
+    brief = short.replace(train={"epochs": (EVERY + 16) / 64})  # one checkpoint, then one step, then the model
+    one = size_of(checkpoint.complete(unbroken.path / "checkpoints")[-1])
+    model = size_of(unbroken.path / "model")
+    small = disk(tmp_path / short.experiment, one + model * 3 // 4)
+    text = refused(trained(brief, tmp_path))
+    assert "model/ was not written" in text
+    path = the_run(brief, tmp_path).path
+    assert checkpoints(brief, tmp_path) == [EVERY]
+    assert not (path / "model").exists()
+    assert not list(path.glob(".model-*"))
+    checkpoint.load(checkpoint.complete(path / "checkpoints")[0])
+    small.resize(8 * one)
+    assert trained(brief, tmp_path)[0] == 0
+    assert trained(brief, tmp_path / "whole")[0] == 0
+    assert same_weights(the_run(brief, tmp_path), the_run(brief, tmp_path / "whole"))
+    tally(4, "a full disk when the model is published", 1, 1, "no half model; with space, weights equal bit for bit")
+
+
+def _draws(folder: str, n: int):
+    torch.set_num_threads(1)
+    draw(opened(Path(folder)), 1.0, n)
+
+
+def test_a_disk_that_fills_while_images_are_drawn_keeps_what_is_drawn(unbroken, tmp_path, disk, monkeypatch, tally):
+    """The disk grows page by page: it is full in a part, in the images, in the sheet, in the manifest, and then it is not."""
+    n, threads = 300, torch.get_num_threads()
+    torch.set_num_threads(1)
+    run = opened(shutil.copytree(unbroken.path, tmp_path / "runs" / "mnist" / unbroken.path.name))
+    whole = opened(shutil.copytree(unbroken.path, tmp_path / "whole" / "mnist" / unbroken.path.name))
+    small = disk(run.path / "samples", 200 * PAGE)
+    folder = path_of(run, "w1", _spec(run.params, 1.0, n, None, None))
+    small.leave(3)
+    process = PROCESSES.Process(target=_draws, args=(str(run.path), n))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 1
+    assert not folder.exists()
+    full, said, times = 1, set(), {}
+    for pages in range(60):
+        small.relieve()
+        small.leave(pages)
+        parts = {f: f.stat().st_mtime_ns for f in small.place.glob(".parts-*/*.safetensors")}
+        assert times.items() <= parts.items()  # no part is drawn again
+        times = parts
+        try:
+            draw(run, 1.0, n)
+            break
+        except OSError as error:
+            full += 1
+            said.add(str(error))
+            assert not folder.exists()
+            left = {f.name for f in small.place.iterdir()} - {".ballast"}
+            assert left == {f".parts-{folder.name}"}
+            assert {f.suffix for f in small.place.glob(".parts-*/*")} <= {".safetensors"}
+    assert {text.partition(" was not written (")[0] for text in said} == {f"a part of {folder.name}", folder.name}
+    assert all("No space left on device" in text and len(text.splitlines()) == 1 for text in said)
+    assert [f.name for f in small.place.iterdir() if f.name != ".ballast"] == [folder.name]
+    a, b = draw(run, 1.0, n), draw(whole, 1.0, n)
+    assert torch.equal(a.images, b.images)
+    torch.set_num_threads(threads)
+    tally(
+        4, "a full disk while images are drawn", full, full, "drawn parts kept, no half set; with space, equal images"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_full_disk_while_the_notebook_is_written_keeps_the_page_before(tmp_path, disk, tally):
+    here = study(tmp_path / "study")
+    small = disk(here.runs, 60_000_000)
+    status, text = here.run()
+    assert status == 0, text
+    page = here.page.read_bytes()
+    source = here.root / "notebooks" / "tiny.ipynb"  # another text: the page is out of date
+    source.write_text(source.read_text().replace("# Tiny: a study", "# Tiny: a changed study"))
+    small.leave(8)
+    status, text = here.run(fault="print('x' * 500_000)")
+    assert status == 1, text
+    assert text.count("guidebook: ") == 1
+    assert "No space left on device" in text
+    assert "Traceback" not in text
+    assert here.page.read_bytes() == page
+    assert missing(here.page) == []
+    small.relieve()
+    status, text = here.run(fault="print('x' * 500_000)")
+    assert status == 0, text
+    assert "changed study" in here.page.read_text()
+    tally(4, "a full disk while a notebook is written", 1, 1, "the page before it whole; with space it is completed")

@@ -1,0 +1,175 @@
+"""No page of a notebook that did not reach its last cell, whatever ended it: by the command itself, with real kernels."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from faults.study import Study, children, ended, gone, named, seen, study
+from guidebook import book
+from guidebook.lock import held
+from guidebook.notebook import missing
+
+SLEEP = "open(run.path / 'ready', 'w').close(); time.sleep(600)"
+FAULTS = {
+    "the kernel ends itself with status 3": ("os._exit(3)", "tiny.ipynb: Kernel died"),
+    "the kernel is killed": (SLEEP, "tiny.ipynb: Kernel died"),
+    "a cell that ends the interpreter with status 0": (
+        "raise SystemExit(0)",
+        "tiny.ipynb stopped before its end: cells [",
+    ),
+    "a cell that raises": ("1 / 0", "tiny.ipynb, cell 5: ZeroDivisionError: division by zero"),
+    "a cell without end is interrupted": (SLEEP, "interrupted"),
+}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "raw" / "diffusion_pytorch_model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    x, y = weights(a), weights(b)
+    return len(x) > 100 and x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+def fails(here: Study, name: str) -> None:
+    """Runs the study with a fault: non-zero, one message, no page, no process left, and nothing of it in the book."""
+    code, said = FAULTS[name]
+    process = here.start("run", "tiny", fault=code)
+    if code == SLEEP:
+        until = time.monotonic() + 120
+        while not list(here.runs.glob("tiny/demo-*/ready")) and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        (kernel,) = named(children(process.pid), "ipykernel")
+        killed = name == "the kernel is killed"
+        os.kill(kernel if killed else process.pid, signal.SIGKILL if killed else signal.SIGINT)
+    own = children(process.pid)
+    status, text = ended(process)
+    assert status not in (0, 75), text
+    assert text.count("guidebook: ") == 1, text
+    assert text.startswith("guidebook: "), text
+    assert said in text
+    assert "Traceback" not in text
+    assert len(text.splitlines()) <= 2  # the second one says where to read on
+    assert gone(own, 10)
+    assert not here.page.exists()
+    assert book._complete("tiny") == []
+
+
+def completes(here: Study) -> None:
+    status, text = here.run()
+    assert status == 0, text
+    assert missing(here.page) == []
+    assert not here.page.with_suffix(".partial.ipynb").exists()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Study:
+    found = study(tmp_path / "study")
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(found.runs))
+    return found
+
+
+def test_a_notebook_whose_kernel_dies_has_no_page_and_the_next_run_completes_it(here):
+    fails(here, "the kernel ends itself with status 3")
+    completes(here)
+    assert [run.path for run in book._complete("tiny")] == [here.folder]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_notebook_that_stops_early_has_no_page_whatever_stopped_it(here, tally):
+    for name in FAULTS:
+        fails(here, name)
+        (here.folder / "ready").unlink(missing_ok=True)
+    completes(here)
+    page = here.page.read_bytes()
+    source = here.root / "notebooks" / "tiny.ipynb"  # another text: the page is out of date
+    source.write_text(source.read_text().replace("# Tiny: a study", "# Tiny: a changed study"))
+    status, text = here.run(fault="os._exit(3)")
+    assert status == 1, text
+    assert here.page.read_bytes() == page  # the earlier page stays
+    completes(here)
+    assert "changed study" in here.page.read_text()
+    tally(7, "a kernel that dies, a cell that ends or raises or hangs", len(FAULTS) + 1, len(FAULTS) + 1,
+        "non-zero exit, one message, no page; the next run completes",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_book_has_no_page_for_a_notebook_that_stopped_early(here):
+    fails(here, "a cell that ends the interpreter with status 0")
+    status, text = ended(here.start("build"))
+    assert status == 0, text
+    assert not list((here.root / "book" / "_build" / "html").rglob("tiny*.html"))
+    completes(here)
+    status, text = ended(here.start("build"))
+    assert status == 0, text
+    assert list((here.root / "book" / "_build" / "html").rglob("tiny*.html"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_signals_to_the_command_that_runs_a_notebook(tmp_path, tally):
+    """SIGUSR1 stops at a step, with status 75. SIGTERM ends it at once; both go on to the weights of an unbroken run."""
+    here, whole = study(tmp_path / "a", steps=120), study(tmp_path / "b", steps=120)
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        process = here.start("run", "tiny")
+        here.begins(process, 3 if number == signal.SIGUSR1 else 9)
+        own = children(process.pid)
+        assert named(own, "ipykernel")
+        process.send_signal(number)
+        status, text = ended(process)
+        assert status == (75 if number == signal.SIGUSR1 else -number), text
+        assert gone(own, 30)
+        assert not here.page.exists()
+        assert not held(here.folder)
+        if number == signal.SIGUSR1:
+            assert f"stopped training after {seen(here.folder):,} images, saved" in text
+            stopped = seen(here.folder)
+    completes(here)
+    status, text = ended(whole.start("train", str(whole.root / "params" / "tiny" / "demo.yml")))
+    assert status == 0, text
+    assert same(here.folder, whole.folder)
+    stretches = json.loads((here.folder / "provenance.json").read_text())["stretches"]
+    assert [s["from"] for s in stretches][:2] == [0, stopped]
+    tally(2, "SIGUSR1 and SIGTERM to `guidebook run`", 2, 2, "weights equal bit for bit")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_processes_whose_notebook_was_killed_stop_by_themselves(tmp_path, tally):
+    here, whole = study(tmp_path / "a", steps=120, processes=2), study(tmp_path / "b", steps=120, processes=2)
+    process = here.start("run", "tiny")
+    here.begins(process, 3)
+    own = children(process.pid)
+    (kernel,), workers = named(own, "ipykernel"), named(own, "guidebook.worker")
+    assert len(workers) == 2
+    assert held(here.folder)
+    os.kill(kernel, signal.SIGKILL)
+    killed = time.monotonic()
+    status, text = ended(process)
+    assert status == 1, text
+    assert "tiny.ipynb: Kernel died" in text
+    assert gone(workers, 30)
+    seconds = time.monotonic() - killed
+    assert not held(here.folder)
+    assert not (here.folder / "lock.json").exists()
+    assert not here.page.exists()
+    reached = seen(here.folder)
+    assert 0 < reached < 120 * 16
+    completes(here)
+    status, text = ended(whole.start("train", str(whole.root / "params" / "tiny" / "demo.yml")))
+    assert status == 0, text
+    assert same(here.folder, whole.folder)
+    stretches = json.loads((here.folder / "provenance.json").read_text())["stretches"]
+    assert [(s["from"], s["processes"]) for s in stretches] == [(0, 2), (reached, 2)]
+    tally(7, "the kernel of two processes killed while they train", 1, 1,
+        f"both gone within {seconds:.1f} s, saved, the lock released; weights equal bit for bit",
+    )  # fmt: skip
