@@ -10,6 +10,7 @@ import json
 import sys
 import unicodedata
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
