@@ -156,6 +156,7 @@ def stop_after(run, nimg: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_asked_to_stop_save_together_and_repeat_nothing(params, of_one, runs):
     run = open_run(params.replace(train={"processes": 2, "epochs": 100}))
     stop_after(run, 5 * 16)

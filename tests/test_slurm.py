@@ -5,10 +5,12 @@ import subprocess
 
 import pytest
 
-from guidebook import cluster, slurm
+from guidebook import batch, cluster, slurm
+from guidebook.batch import script
 from guidebook.params import ParamsError, load
+from guidebook.paths import ROOT
 from guidebook.run import folder
-from guidebook.slurm import SubmitError, script, tasks
+from guidebook.slurm import SubmitError, tasks
 
 SITE = cluster.load()
 
@@ -61,13 +63,39 @@ def test_the_script_asks_for_what_the_cluster_file_says(runs):
     assert "qos" not in asked
 
 
-def test_processes_are_one_a_gpu_unless_they_are_set(runs):
-    assert "train.processes=8" in tasks(["mnist"], "smoke", {}, None, site(nodes=2, gpus=4))[0].words
-    assert (
-        "train.processes=4" in tasks(["mnist"], "smoke", {"train.processes": 4}, None, site(nodes=2, gpus=4))[0].words
+def test_processes_are_one_a_gpu(runs):
+    assert tasks(["mnist"], "smoke", {}, None, site(nodes=2, gpus=4))[0].processes == 8
+    assert tasks(["mnist"], "smoke", {"train.processes": 8}, None, site(nodes=2, gpus=4))[0].processes == 8
+
+
+def test_without_gpus_any_number_that_the_nodes_share_alike_is_taken(runs):
+    assert tasks(["mnist"], "smoke", {"train.processes": 4}, None, site(nodes=2, gpus=0))[0].processes == 4
+
+
+@pytest.mark.parametrize(("processes", "nodes", "gpus"), [(1, 2, 4), (4, 2, 4), (16, 2, 4), (8, 1, 1), (1, 2, 0)])
+def test_processes_that_do_not_fit_the_devices_are_refused(runs, processes, nodes, gpus):
+    with pytest.raises(
+        SubmitError, match=rf"^train\.processes = {processes} does not fit {nodes} nodes with {gpus} GPUs"
+    ):
+        tasks(["mnist"], "smoke", {"train.processes": processes}, None, site(nodes=nodes, gpus=gpus))
+
+
+def test_a_task_whose_command_is_missing_fails_and_is_not_requeued(runs, tmp_path):
+    text = script(site(container=str(tmp_path / "nothing")), tasks(["mnist"], "smoke", {}, None, SITE))
+    (tmp_path / "scontrol").write_text("#!/bin/bash\necho JobState=RUNNING >> scontrol-was-called\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "SLURM_ARRAY_TASK_ID": "0",
+        "SLURM_ARRAY_JOB_ID": "1",
+        "SLURM_JOB_ID": "1",
+    }
+    text = text.replace(f"cd {ROOT}", f"cd {tmp_path}")
+    done = subprocess.run(
+        ["bash"], input=text, env=env | {"SLURM_JOB_NODELIST": "n"}, capture_output=True, text=True, check=False
     )
-    with pytest.raises(SubmitError, match=r"train\.processes = 1 cannot be shared by 2 nodes"):
-        tasks(["mnist"], "smoke", {"train.processes": 1}, None, site(nodes=2, gpus=4))
+    assert done.returncode == 127, done.stderr
+    assert not (tmp_path / "scontrol-was-called").exists()
 
 
 def test_words_that_mean_something_to_a_shell_stay_words(runs, monkeypatch, tmp_path):
@@ -120,7 +148,7 @@ def test_without_sbatch_nothing_is_submitted(runs, monkeypatch):
 
 def test_scripts_are_right_bash_with_setup_and_container(runs):
     here = site(setup=("module load cuda/12.8",), container="apptainer exec --nv book.sif", nodes=2, gpus=1)
-    text, book = script(here, tasks(["mnist"], "smoke", {}, None, here)), slurm.book_script(here)
+    text, book = script(here, tasks(["mnist"], "smoke", {}, None, here)), batch.book_script(here)
     assert parses(text)
     assert parses(book)
     assert text.index("module load cuda/12.8") < text.index("case $SLURM_ARRAY_TASK_ID")

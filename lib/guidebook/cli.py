@@ -131,23 +131,23 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the scripts, submit nothing")] = False,
 ) -> None:
     """Submit experiments to SLURM as params/cluster.yml says, and the book after them."""
-    from guidebook import cluster, slurm
+    from guidebook import batch, cluster, slurm
 
     here = cluster.load()
     work = slurm.tasks(experiments, profile, _overrides(set_), _seeds(seeds), here)
     if dry_run:
-        print(slurm.script(here, work) + "\n" + slurm.book_script(here), end="")
+        print(batch.script(here, work) + "\n" + batch.book_script(here), end="")
         return
     array, book = slurm.submit(here, work)
     for i, task in enumerate(work):
         print(f"{array}_{i}  {task.name}")
-    print(f"{book}  the book, when all are done\nfollow them: guidebook status --watch; their output: {slurm.logs()}")
+    print(f"{book}  the book, when all are done\nfollow them: guidebook status --watch; their output: {batch.logs()}")
 
 
 @app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="again every two seconds, until Ctrl-C")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="again every five seconds, until Ctrl-C")] = False,
 ) -> None:
     """List every run and submitted job: state, images seen, speed, time left, newest metrics."""
     from guidebook.overview import everything
@@ -165,7 +165,7 @@ def status(
         return
     with contextlib.suppress(KeyboardInterrupt), Live(status_table(everything()), auto_refresh=False) as live:
         while True:
-            time.sleep(2)
+            time.sleep(5)
             live.update(status_table(everything()), refresh=True)
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from guidebook.params import Section, Tuple, check, read
 from guidebook.paths import PARAMS
@@ -29,6 +29,14 @@ class Cluster(Section):
     setup: Annotated[tuple[Line, ...], Tuple(0)]  # shell lines before everything else: module load …
     container: Line | None  # the command before ours: apptainer exec --nv guidebook.sif
     environment: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Line]
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if self.notice >= 60 * _minutes(self.time):
+            raise ValueError(f"notice = {self.notice} s must be less than time = {self.time}, or no task could work")
+        if self.container and self.nodes > 1:
+            raise ValueError("container = … needs nodes = 1: inside it there is no srun to reach the others")
+        return self
 
     @property
     def processes(self) -> int:

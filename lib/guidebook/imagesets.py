@@ -5,6 +5,7 @@ holds their hashes. A recorded run keeps no images but the sheet, so what it giv
 for pixel. While a set is made, its parts wait in `samples/.parts-…`: what was drawn before an interruption is not drawn again.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,13 +18,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from guidebook.lock import owned
 from guidebook.params import digest
-from guidebook.processes import world
+from guidebook.processes import barrier, world
 from guidebook.run import SHEET, Run
-from guidebook.seal import MANIFEST, seal, verify, writing
+from guidebook.seal import MANIFEST, Corrupt, fsync, seal, verify, writing
 from guidebook.stopping import stopping
 
 COLUMNS = 10
@@ -50,10 +52,11 @@ def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple[torch.Te
     folder = path_of(run, name, spec)
     if not folder.is_dir():  # it gets its name when it is whole
         run.needs(f"the image set {name} ({', '.join(f'{k} {v}' for k, v in spec.items())})")
-        images, facts = make()
-        if world().is_main_process:
-            _save(folder, images, spec | facts | {"n": len(images), "shape": list(images.shape[1:])})
-        world().wait_for_everyone()
+        with owned(run.path):
+            images, facts = make()
+            if world().is_main_process:
+                _save(folder, images, spec | facts | {"n": len(images), "shape": list(images.shape[1:])})
+        barrier()
     return stored(folder)
 
 
@@ -79,30 +82,42 @@ def in_parts(
 ) -> tuple[torch.Tensor, float]:
     """Images (n, C, H, W) uint8 and the seconds one took, made part by part; the processes take turns.
 
-    A part that was made before is found. Raises Preempted between two parts.
+    A part of the same images that was made before is found. Raises Preempted between two parts.
     """
     aside = folder.with_name(f".parts-{folder.name}")
     aside.mkdir(parents=True, exist_ok=True)
-    files = [(aside / f"{int(part[0]):09d}.safetensors", part) for part in torch.arange(n).split(size)]
+    files = [(aside / f"{int(p[0]):09d}-{len(p)}.safetensors", p) for p in torch.arange(n).split(size)]
     with stopping(run) as stop:
         for turn in range(0, len(files), world().num_processes):
             for file, part in files[turn + world().process_index :][:1]:
                 if not file.exists():
                     started = time.perf_counter()
                     images, temporary = make(part), file.with_suffix(f".{os.getpid()}")
-                    facts = {"seconds": str(time.perf_counter() - started)}
+                    facts = {"seconds": str(time.perf_counter() - started), "sha256": _digest(images)}
                     with writing(temporary, f"a part of {folder.name}"):
                         save_file({"images": images.contiguous()}, temporary, facts)
+                        fsync(temporary)
                         os.replace(temporary, file)
             if turn + world().num_processes < len(files) and stop.asked():
                 stop.obey(f"drawing after {min(len(files), turn + world().num_processes) * size:,} of {n:,} images")
-    world().wait_for_everyone()
+    barrier()
     images, seconds = [], 0.0
     for file, _ in files:
-        with safe_open(file, "pt") as part:
-            images.append(part.get_tensor("images"))
-            seconds += float(part.metadata()["seconds"])
+        try:
+            with safe_open(file, "pt") as part:
+                images.append(part.get_tensor("images"))
+                facts = part.metadata()
+            if facts["sha256"] != _digest(images[-1]):
+                raise ValueError
+        except (SafetensorError, ValueError, KeyError, TypeError):
+            remedy = f"delete {aside} and run again: it is drawn anew"
+            raise Corrupt(f"{aside.name}: {file.name} is not what was written; {remedy}") from None
+        seconds += float(facts["seconds"])
     return torch.cat(images), seconds / n
+
+
+def _digest(images: torch.Tensor) -> str:
+    return hashlib.sha256(images.contiguous().numpy()).hexdigest()
 
 
 def _save(folder: Path, images: torch.Tensor, facts: dict) -> None:

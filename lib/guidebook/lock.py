@@ -40,6 +40,13 @@ def lock(folder: Path):
             file.unlink()
 
 
+def owned(folder: Path):
+    """`lock` where this is the main process of those that share the work; the others come with it."""
+    from guidebook.processes import world
+
+    return lock(folder) if world().is_main_process else contextlib.nullcontext()
+
+
 def held(folder: Path) -> bool:
     """Whether a live process owns the folder."""
     file = folder / "lock.json"
@@ -54,8 +61,14 @@ def _owner(file: Path) -> dict:
         return {}
 
 
+def job_id() -> str | None:
+    """The SLURM job of this process. Of a task `12_0`: SLURM_JOB_ID of one task is the number of its whole array."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
 def _me() -> dict:
-    job, life = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    job, life = job_id(), int(os.environ.get("SLURM_RESTART_COUNT", 0))
     started = _started(os.getpid())
     return {"pid": os.getpid(), "started": started, "host": socket.gethostname(), "job": job, "life": life}
 
@@ -91,4 +104,4 @@ def _job_lives(owner: dict) -> bool:
     asked = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False)
     if asked.returncode:
         return "Invalid job id" not in asked.stderr
-    return asked.stdout.strip() not in ("", "PENDING")
+    return any(state != "PENDING" for state in asked.stdout.split())

@@ -16,6 +16,7 @@ from pathlib import Path
 from guidebook.params import Params, digest
 from guidebook.paths import NOTEBOOKS
 from guidebook.run import Run, open_run
+from guidebook.stopping import SIGNALS
 
 
 class NotebookFailed(RuntimeError):
@@ -46,14 +47,24 @@ def run_experiment(params: Params, watch: Callable[[Run, Path], None] | None = N
 
 @contextmanager
 def _passed_on(run: Run):
-    """While it is open, SIGUSR1 becomes a file STOP: the kernel, which does the work, hears no signal that is sent to us."""
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGUSR1, lambda *_: (run.path / "STOP").touch()) if main else None
+    """While it is open, a signal to stop becomes a file STOP: the kernel, which does the work, hears none that is sent to us.
+
+    The second signal ends us at once.
+    """
+    file, before = run.path / "STOP", {}
+
+    def pass_on(number, frame):
+        file.touch()
+        signal.signal(number, before[number])
+
+    if threading.current_thread() is threading.main_thread():
+        before |= {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         yield
     finally:
-        if main:
-            signal.signal(signal.SIGUSR1, before)
+        for number, handler in before.items():
+            if signal.signal(number, handler) is not pass_on:
+                file.unlink(missing_ok=True)  # asked where nothing listened any more: not meant for the next run
 
 
 def execute(

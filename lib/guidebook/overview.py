@@ -25,12 +25,13 @@ def everything() -> list[dict]:
 
 
 def state(run: Run) -> str:
-    """`recorded`, `complete`, `training`, `trained` (its notebook is not complete) or `stopped`."""
+    """`recorded`, `complete`, `training`, `sampling`, `trained` (its notebook is not complete) or `stopped`."""
     if run.recorded:
         return "recorded"
+    trained = (run.path / "model").is_dir()
     if held(run.path):
-        return "training"
-    if not (run.path / "model").is_dir():
+        return "sampling" if trained else "training"
+    if not trained:
         return "stopped"
     return "complete" if run.finished else "trained"
 

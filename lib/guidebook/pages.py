@@ -29,22 +29,22 @@ written here with what was done to find out: real signals to real processes, a r
 bytes changed. A fault *held* when the promise did.
 """
 PROMISES = {
-    1: "Interrupted at any instruction, SIGKILL included, the next start goes on from the newest complete checkpoint. At most "
-    "one checkpoint interval is repeated, and nothing by a run that was asked to stop: by a signal, a time limit, a preemption.",
-    2: "On the same device and versions the interrupted run's losses and weights equal the unbroken run's, bit for bit. A control "
+    "Interruptions": "Interrupted at any instruction, SIGKILL included, the next start goes on from the newest complete checkpoint. At most "
+    "one checkpoint interval is repeated, and nothing by a training that was asked to stop and given the time of a step and a save: by a signal, a time limit, a preemption.",
+    "Equality": "On the same device and versions the interrupted run's losses and weights equal the unbroken run's, bit for bit. A control "
     "that changes the order of the data fails the same comparison.",
-    3: "A file that fails its hash is never loaded. An incomplete checkpoint is skipped; a corrupt one stops the run, which says "
+    "Corrupt files": "A file that fails its hash is never loaded. An incomplete checkpoint is skipped; a corrupt one stops the run, which says "
     "what to do. At least two are kept.",
-    4: "A full disk leaves the old checkpoint whole, a clear error and an exit status other than 0; with space the run goes on.",
-    5: "A loss that is not finite stops the run before any such weights are saved, and names the step.",
-    6: "Two processes never train one run: the second says who does. The lock of a dead process, or of a job that has left its "
+    "Full disks": "A full disk leaves the old checkpoint whole, a clear error and an exit status other than 0; with space the run goes on.",
+    "Losses that are not finite": "A loss that is not finite stops the run before any such weights are saved, and names the step.",
+    "One process at a time": "Two processes never train one run: the second says who does. The lock of a dead process, or of a job that has left its "
     "node, is taken over.",
-    7: "No page claims success for a notebook that did not reach its last cell.",
-    8: "No input file, caption or parameter executes code or writes outside the run folder. The one file that holds commands is "
+    "Notebooks that did not end": "No page claims success for a notebook that did not reach its last cell.",
+    "Hostile input": "No input file, caption or parameter executes code or writes outside the run folder. The one file that holds commands is "
     "`params/cluster.yml`: its `setup` and `container` are shell lines, run on the cluster as whoever submits.",
-    9: "A params file with an unknown key, a wrong type, text for a number, NaN or a size that cannot be is refused before a kernel "
+    "Wrong parameters": "A params file with an unknown key, a wrong type, text for a number, NaN or a size that cannot be is refused before a kernel "
     "starts, in one line.",
-    10: "A bad image is converted rightly, or counted, named and skipped; where more than 1 in 1,000 are bad the run stops.",
+    "Bad images": "A bad image is converted rightly, or counted, named and skipped; where more than 1 in 1,000 are bad the run stops.",
 }
 
 
@@ -60,7 +60,7 @@ def reliability() -> str:
         f"{(made['commit'] or 'unknown')[:8]}, with torch {made['torch']} on {made['cores']} CPU cores. `make test-faults` tries them "
         "again and writes this record; each commit's tests try a part of them.\n",
     ]
-    for number, promise in PROMISES.items():
+    for number, (title, promise) in enumerate(PROMISES.items(), 1):
         of_this = [f for f in faults if f["promise"] == number]
         rows = []
         for fault in dict.fromkeys(f["fault"] for f in of_this):  # one test may try it in several rounds
@@ -68,14 +68,8 @@ def reliability() -> str:
             tried, held = (f"{sum(f[k] for f in rounds):,}" for k in ("tried", "held"))
             details = dict.fromkeys(f["detail"] for f in rounds)
             rows.append({"fault": fault, "tried": tried, "held": held, "what was seen": "; ".join(details)})
-        parts += [f"## {number}. {TITLES[number]}\n", promise + "\n", *([table(rows)] if rows else [])]
+        parts += [f"## {number}. {title}\n", promise + "\n", *([table(rows)] if rows else [])]
     return "\n".join(parts)
-
-
-TITLES = {
-    1: "Interruptions", 2: "Equality", 3: "Corrupt files", 4: "Full disks", 5: "Losses that are not finite",
-    6: "One process at a time", 7: "Notebooks that did not end", 8: "Hostile input", 9: "Wrong parameters", 10: "Bad images",
-}  # fmt: skip
 
 
 def results(runs: list[Run]) -> str:

@@ -10,7 +10,7 @@ RESULTS = BOOK / "results"
 
 def runs() -> Path:
     """The folder of all runs: `$GUIDEBOOK_RUNS`, else `runs/` of the checkout."""
-    return Path(os.environ.get("GUIDEBOOK_RUNS", ROOT / "runs"))
+    return Path(os.environ.get("GUIDEBOOK_RUNS", ROOT / "runs")).absolute()
 
 
 def local_data(name: str) -> Path | None:

@@ -5,6 +5,7 @@ several nodes by `srun`, one a device.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import selectors
@@ -112,7 +113,8 @@ class Pool:
         """Ends the processes: at once where they wait for work, at the end of a step where they train."""
         atexit.unregister(self.close)
         for member in self.members:
-            member.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has ended already
+                member.stdin.close()
         until = time.monotonic() + GRACE
         for member in self.members:
             try:

@@ -6,6 +6,8 @@ the main one writes.
 
 import functools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -58,6 +60,21 @@ def agreed(flag: bool) -> bool:
     told = torch.tensor(int(flag))
     dist.all_reduce(told, dist.ReduceOp.MAX)
     return bool(told)
+
+
+def barrier() -> None:
+    """Returns when every process is here. Through the CPU too: a task of SLURM may see one device only."""
+    agreed(False)
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process goes through this block before the others: it makes what they find."""
+    if not world().is_main_process:
+        barrier()
+    yield
+    if world().is_main_process:
+        barrier()
 
 
 def share(n: int) -> slice:

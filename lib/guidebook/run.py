@@ -15,6 +15,7 @@ from typing import Any
 from guidebook import __version__
 from guidebook import params as P
 from guidebook.paths import RESULTS, ROOT, runs
+from guidebook.seal import fsync
 
 log = logging.getLogger(__name__)
 SHEET = 100  # a record keeps the first so many images of a set
@@ -91,7 +92,7 @@ def open_run(params: P.Params) -> Run:
         return _recorded(params, Path(record))
     from guidebook.text import resolve
 
-    if not (folder(params) / "model").is_dir():  # a trained run keeps the encoder it was trained with
+    if not (folder(params) / "params.yml").exists():  # a run keeps the encoder it began with
         params = params.replace(text={"encoder": resolve(params.text.encoder)})
     return _live(params, folder(params))
 
@@ -165,6 +166,7 @@ def write(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         aside.write_text(text)
+        fsync(aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

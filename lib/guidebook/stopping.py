@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from guidebook.processes import agreed, world
+from guidebook.processes import agreed, barrier, world
 from guidebook.run import Run
 
 EVERY = 0.1  # seconds between looks for the file
@@ -46,7 +46,7 @@ class Stop:
         if world().is_main_process:
             for file in self._files:
                 file.unlink(missing_ok=True)
-        world().wait_for_everyone()
+        barrier()
         raise Preempted(what)
 
 

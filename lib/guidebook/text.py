@@ -5,6 +5,7 @@ architecture with fixed random weights. It tells captions apart but knows nothin
 """
 
 import logging
+import os
 import re
 import zlib
 
@@ -36,6 +37,11 @@ def resolve(encoder: str) -> str:
     """The encoder that can really be used: `embedded` (with a warning) where CLIP's weights are not in the cache."""
     if at_hand(encoder):
         return encoder
+    if "SLURM_JOB_ID" in os.environ:  # nobody would see the warning, and the run is another than the one submitted
+        raise EncoderMissing(
+            f"text encoder {encoder} is not in this node's cache: is HF_HOME the same here as where it was fetched? "
+            "--set text.encoder=embedded takes a stand-in"
+        )
     log.warning("the weights of %s are not in the cache: the embedded stand-in encoder takes its place", encoder)
     return EMBEDDED
 

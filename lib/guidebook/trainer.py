@@ -139,6 +139,12 @@ class Trainer:
         found = checkpoint.complete(run.path / "checkpoints")
         if found:
             self.restore(*checkpoint.load(found[-1], self.device))
+        everywhere = processes.total(torch.tensor(float(self.nimg), device=self.device))
+        if everywhere != self.nimg * processes.world().num_processes:
+            raise RuntimeError(
+                f"{run.path.name}: the processes do not see the same checkpoints (here {self.nimg:,} images): is the folder shared "
+                "by all nodes? Run again"
+            )
         if processes.world().is_main_process:
             kept = [row for row in run.stats() if row["nimg"] <= self.nimg]
             write(run.path / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in kept))

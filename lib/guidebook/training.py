@@ -19,8 +19,8 @@ from guidebook import pool, seal
 from guidebook.checkpoint import Writer
 from guidebook.data.catalog import CATALOG
 from guidebook.data.images import DataError, load
-from guidebook.lock import lock
-from guidebook.processes import world
+from guidebook.lock import job_id, owned
+from guidebook.processes import barrier, world
 from guidebook.run import Run, commit
 from guidebook.schedule import checkpoint_steps, updates
 from guidebook.stopping import Stop, stopping
@@ -43,7 +43,7 @@ def train(run: Run) -> None:
     if pool.wanted(run.params):
         return pool.do(run, "train")
     main = world().is_main_process
-    with lock(run.path) if main else contextlib.nullcontext(), stopping(run) as stop:
+    with owned(run.path), stopping(run) as stop:
         trainer = Trainer(run.params, load(run.params.data))
         trainer.resume(run)
         if main:
@@ -57,7 +57,7 @@ def train(run: Run) -> None:
         tensors, _ = trainer.state()
         if main:
             _publish(run, trainer, tensors)
-        world().wait_for_everyone()
+        barrier()
 
 
 def load_model(run: Run, weights: str) -> UNet2DConditionModel:
@@ -145,7 +145,7 @@ def _describe(run: Run, trainer: Trainer) -> None:
             f"{run.name} began on data {before}, now there is {trainer.data.fingerprint}: put the first data back, or delete {run.path}"
         )
     stretch = {"from": trainer.nimg, "at": datetime.now(UTC).isoformat(timespec="seconds"), **commit(), "device": name}
-    stretch |= {"processes": world().num_processes, "job": os.environ.get("SLURM_JOB_ID")}
+    stretch |= {"processes": world().num_processes, "job": job_id()}
     data = {"name": run.params.data.name, "source": trainer.data.source, "fingerprint": trainer.data.fingerprint}
     data["skipped"] = list(trainer.data.skipped)
     run.note(

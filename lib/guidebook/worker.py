@@ -10,6 +10,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def _listen(lines: queue.Queue) -> None:
     for line in sys.stdin:
         lines.put(line)
     lines.put(None)
-    os.kill(os.getpid(), signal.SIGTERM)
+    while True:  # what is being prepared may not listen yet
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def test_a_new_guidance_scale_draws_its_samples_and_makes_nothing_else_again(smo
         kept = {k: v for k, v in stamps(smoke.path).items() if k.split("/")[-1] not in CHANGING}
         return kept | {f"judges/{k}": v for k, v in stamps(smoke.path.parents[1] / "judges").items()}
 
-    CHANGING = {"notebook.ipynb", "metrics.json", "params.yml"}
+    CHANGING = {"notebook.ipynb", "metrics.json", "params.yml", ".lock"}
     before, rows = made(), len(smoke.metrics())
     assert ": done, " in guidebook_run(smoke.path.parents[1], "sample.guidance=[0, 1, 2, 5]")
     after = made()

@@ -183,16 +183,17 @@ def test_a_task_that_fails_says_why_and_no_book_is_built(tiny, slurm, tally):
 
 
 def test_a_cancelled_task_stays_cancelled(tiny, slurm):
-    array, book = tiny.submit()
-    training(tiny)
-    slurm.run("scancel", array)
-    slurm.wait(array, "CANCELLED", 60)
+    array, book = tiny.submit("--seeds", "0,1")
+    training(tiny, 0, 16)
+    training(tiny, 1, 16)
+    for task in ("1", "0"):  # one of them has the number of the whole array
+        slurm.run("scancel", f"{array}_{task}")
+        slurm.wait(f"{array}_{task}", "CANCELLED", 60)
+        time.sleep(8)  # a requeued job would be back by now
+        assert slurm.state(f"{array}_{task}") == "CANCELLED"
+        assert slurm.restarts(f"{array}_{task}") == 0
     slurm.wait(book, "CANCELLED", 60)
-    time.sleep(8)  # a requeued job would be back by now
-    assert slurm.state(array) == "CANCELLED"
-    assert slurm.restarts(array) == 0
-    (row,) = tiny.status()
-    assert row["state"] == "stopped"
+    assert {row["state"] for row in tiny.status()} == {"stopped"}
 
 
 def test_what_would_wait_for_ever_is_refused_and_nothing_is_submitted(tiny, slurm):

@@ -8,12 +8,13 @@ import torch
 from guidebook import pool
 from guidebook.data.images import load
 from guidebook.imagesets import ImageSet, stored
+from guidebook.lock import owned
 from guidebook.metrics import intervals
 from guidebook.metrics.distances import diversity, frechet, grain
 from guidebook.metrics.intervals import Interval
 from guidebook.metrics.judge import judge
 from guidebook.params import Data, digest
-from guidebook.processes import gathered, share, world
+from guidebook.processes import barrier, gathered, main_first, share, world
 from guidebook.run import Run
 
 REAL = "test split"
@@ -56,10 +57,11 @@ def _found_or_made(run: Run, name: str, asked: dict, stage: tuple[str, dict], ma
     if pool.wanted(run.params):
         pool.do(run, stage[0], **stage[1])
         return run.metrics(key=key)
-    found = [r | {"set": name, "key": key} for r in make()]
-    if world().is_main_process:
-        run.add_metrics(found)
-    world().wait_for_everyone()
+    with owned(run.path):
+        found = [r | {"set": name, "key": key} for r in make()]
+        if world().is_main_process:
+            run.add_metrics(found)
+    barrier()
     return found
 
 
@@ -90,7 +92,7 @@ def _reference(data: Data) -> np.ndarray:
 
 def _read(data: Data, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The judge's classes (N,) and features (N, 64): every process reads its share, every one gets all."""
-    with world().main_process_first():  # it trains the judge where there is none; the others find it
+    with main_first():  # it trains the judge where there is none; the others find it
         reader = judge(data)
     return tuple(gathered(x) for x in reader.read(images[share(len(images))]))
 
