@@ -37,9 +37,10 @@ class Study:
     def start(self, *words: str, fault: str = "") -> subprocess.Popen:
         """The command, as it is typed, with a fault in the kernel."""
         env = os.environ | {"GUIDEBOOK_ROOT": str(self.root), "GUIDEBOOK_RUNS": str(self.runs), "FAULT": fault}
-        program = Path(sys.executable).with_name("guidebook")
+        # Whoever starts the tests in the background has SIGINT ignored, and so would have what they start.
+        program = ["env", "--default-signal=INT", Path(sys.executable).with_name("guidebook")]
         return subprocess.Popen(
-            [program, *words],
+            [*program, *words],
             env=env | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
