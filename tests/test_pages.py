@@ -31,7 +31,7 @@ def test_before_faults_were_tried_the_page_says_so(recorded):
 
 def test_rounds_of_one_fault_are_added_up(recorded):
     page = recorded((1, "kill", 30, 30, "a"), (1, "kill", 12, 12, "b"), (3, "flip", 1000, 1000, "c"))
-    assert "In all 1,042 faults were tried, and 1,042 held" in page
+    assert "put to the test 1,042 times and held 1,042 times" in page
     assert "<td>kill</td><td>42</td><td>42</td><td>a; b</td>" in page
     assert "<td>flip</td><td>1,000</td><td>1,000</td><td>c</td>" in page
     assert "at commit 01234567, with torch 2.0 on 2 CPU cores" in page

@@ -56,8 +56,9 @@ def reliability() -> str:
     made, faults = record["made"], record["faults"]
     parts = [
         RELIABILITY,
-        f"In all {sum(f['tried'] for f in faults):,} faults were tried, and {sum(f['held'] for f in faults):,} held: on {made['date']}, at commit "
-        f"{(made['commit'] or 'unknown')[:8]}, with torch {made['torch']} on {made['cores']} CPU cores. `make test-faults` tries them "
+        f"In all the promises were put to the test {sum(f['tried'] for f in faults):,} times and held "
+        f"{sum(f['held'] for f in faults):,} times: on {made['date']}, at commit {(made['commit'] or 'unknown')[:8]}, with torch "
+        f"{made['torch']} on {made['cores']} CPU cores. `make test-faults` tries them "
         "again and writes this record; each commit's tests try a part of them.\n",
     ]
     for number, (title, promise) in enumerate(PROMISES.items(), 1):
