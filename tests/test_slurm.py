@@ -1,5 +1,6 @@
 """What would be submitted. That it works on a real SLURM is tested in tests/slurm."""
 
+import json
 import shutil
 import subprocess
 
@@ -7,6 +8,7 @@ import pytest
 
 from guidebook import batch, cluster, slurm
 from guidebook.batch import script
+from guidebook.overview import everything
 from guidebook.params import ParamsError, load
 from guidebook.paths import ROOT
 from guidebook.run import folder
@@ -156,3 +158,16 @@ def test_scripts_are_right_bash_with_setup_and_container(runs):
     assert "apptainer exec --nv book.sif guidebook build" in book
     assert "MASTER_ADDR" in text
     assert "HF_HUB_OFFLINE=1" in text
+
+
+def test_a_run_that_was_submitted_again_is_shown_with_its_later_job(runs, tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho '10_0|RUNNING|None|59:00'\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (runs / "jobs").mkdir()
+    task = {"name": "mnist/smoke", "folder": str(runs / "mnist" / "smoke-00000000")}
+    for job in ("9", "10"):
+        (runs / "jobs" / f"{job}.json").write_text(json.dumps({"book": "11", "tasks": [task]}))
+    assert [job["job"] for job in slurm.jobs()] == ["9_0", "10_0"]
+    (row,) = [row for row in everything() if row["job"]]
+    assert (row["job"], row["job state"]) == ("10_0", "RUNNING")

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Annotated, Any, Literal
 
@@ -15,15 +14,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guidebook.paths import PARAMS
-from guidebook.refusals import nearest, one_line, plain
+from guidebook.refusals import ParamsError, nearest, one_line, plain
+from guidebook.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "processes", "tracker")
-LONGEST = 100_000  # bytes of a params file
-
-
-class ParamsError(ValueError):
-    """Parameters that cannot be run: one line with the key, the value, what is allowed and the nearest key."""
 
 
 WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
@@ -187,41 +182,6 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
             f"{path.name} calls itself {params.experiment}/{params.profile}; expected {experiment}/{profile}"
         )
     return params
-
-
-def read(path: Path) -> dict:
-    """The mapping in a YAML file, unchecked. Raises ParamsError."""
-    name = plain(path.name)
-    try:
-        if not path.is_file():
-            raise OSError("it is no file")  # and no device, which might never end
-        with open(path, "rb") as file:
-            text = file.read(LONGEST + 1)
-        if len(text) > LONGEST:
-            raise ValueError(f"it is longer than the {LONGEST:,} bytes that are allowed")
-        raw = _Loader(text.decode()).get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ParamsError(f"{name} cannot be read as YAML: {plain(error)[:200]}") from None
-    if not isinstance(raw, dict):
-        raise ParamsError(f"{name} must hold sections ({', '.join(_sections())}), found {type(raw).__name__}")
-    return raw
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without objects, and without what hides a mistake: a key that stands twice (YAML would let the last one win), and
-    the merge key `<<`, which can also grow a file a millionfold."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, "the merge key << is not allowed", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                name = self.construct_object(key)
-                if name in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{name!r:.60} stands twice", key.start_mark)
-                seen.add(name)
-        return super().construct_mapping(node, deep)
 
 
 def check(raw: Mapping[str, Any], where: str, model: type[Section] = Params) -> Any:

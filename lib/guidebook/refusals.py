@@ -8,6 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 
+class ParamsError(ValueError):
+    """Parameters that cannot be run: one line with the key, the value, what is allowed and the nearest key."""
+
+
 def nearest(word: str, names: list[str]) -> str:
     """` (nearest: lr)`, or nothing where no name is near."""
     close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)

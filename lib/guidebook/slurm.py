@@ -90,7 +90,7 @@ def submit(cluster: Cluster, work: list[Task]) -> tuple[str, str]:
 
 def jobs() -> list[dict]:
     """Every submitted task with the state of its job: `job`, `name`, `folder`, `state`, `reason`, `left` (time to its limit)."""
-    files = sorted(logs().glob("*.json"))
+    files = sorted(logs().glob("*.json"), key=lambda f: int(f.stem))  # by job number: 9 before 10
     if not files or not shutil.which("squeue"):
         return []
     lines = _answer("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%L").splitlines()

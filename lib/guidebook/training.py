@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import resource
 import shutil
@@ -27,7 +26,6 @@ from guidebook.stopping import Stop, stopping
 from guidebook.tracking import tracker
 from guidebook.trainer import Trainer
 
-log = logging.getLogger(__name__)
 LOG_EVERY = 20  # steps between lines of stats.jsonl
 
 
