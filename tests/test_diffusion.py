@@ -3,30 +3,124 @@
 import pytest
 import torch
 
-from guidebook.diffusion import add_noise, loss, scheduler
-from guidebook.params import Diffusion
+from guidebook.diffusion import SAMPLERS, Process, loss, process, scheduler
+from guidebook.sections import Diffusion
 
 SCHEDULES = ["squaredcos_cap_v2", "linear", "scaled_linear"]
 
 
-def diffusion(schedule: str = "squaredcos_cap_v2", timesteps: int = 1000) -> Diffusion:
-    return Diffusion(schedule=schedule, timesteps=timesteps)
+PREDICTIONS = ["epsilon", "v_prediction", "sample"]
+
+
+def diffusion(schedule="squaredcos_cap_v2", timesteps=1000, prediction="epsilon", zero=False) -> Diffusion:
+    return Diffusion(
+        schedule=schedule, timesteps=timesteps, prediction=prediction, min_snr_gamma=None, zero_terminal_snr=zero
+    )
+
+
+def images(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """x0 and noise."""
+    return torch.randn(2, n, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
-def test_add_noise_is_diffusers(schedule, sampler):
+def test_noisy_images_are_diffusers(schedule, sampler):
     noise, t = scheduler(diffusion(schedule), sampler), torch.tensor([0, 1, 500, 998, 999])
-    x0, eps = torch.randn(2, 5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    ours = add_noise(x0, eps, noise.alphas_cumprod[t])
+    x0, eps = images(5)
+    ours = process(diffusion(schedule)).noisy(x0, eps, t)
     torch.testing.assert_close(ours, noise.add_noise(x0, eps, t), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_velocity_is_diffusers(schedule):
+    noise, t = scheduler(diffusion(schedule, prediction="v_prediction")), torch.tensor([0, 1, 500, 998, 999])
+    x0, eps = images(5)
+    ours = process(diffusion(schedule, prediction="v_prediction")).target(x0, eps, t)
+    torch.testing.assert_close(ours, noise.get_velocity(x0, eps, t), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_prediction_and_the_image_it_means_determine_each_other(prediction):
+    forward, t = process(diffusion(prediction=prediction)), torch.tensor([1, 200, 500, 800])
+    forward = Process(forward.alphas_cumprod.double(), prediction)
+    x0, eps = (z.double() for z in images(4))
+    x, target = forward.noisy(x0, eps, t), forward.target(x0, eps, t)
+    torch.testing.assert_close(forward.x0(target, x, t), x0)
+    torch.testing.assert_close(forward.predicted(x0, x, t), target)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_every_prediction_of_one_image_steps_alike(sampler, prediction):
+    """A scheduler told of ε, v or x0 reads them as this library means them."""
+    if (sampler, prediction) == ("heun", "sample"):
+        pytest.skip("diffusers' Heun does not take x0")
+    x0, eps = images(1)
+    ends = []
+    for kind in ("epsilon", prediction):
+        noise, forward = (
+            scheduler(diffusion("linear", prediction=kind), sampler),
+            process(diffusion("linear", prediction=kind)),
+        )
+        noise.set_timesteps(5)
+        t = noise.timesteps[1]
+        a, _ = forward.at(t)
+        x = forward.noisy(x0 / 4, eps, t)
+        target = forward.target(x0 / 4, eps, t)
+        noise.set_begin_index(1) if sampler == "heun" else None
+        told = {"generator": torch.Generator().manual_seed(0)} if sampler == "ddpm" else {}
+        ends.append(noise.step(target, t, x / a if sampler == "heun" else x, **told).prev_sample)
+    torch.testing.assert_close(*ends, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("timesteps", [50, 1000])
+def test_every_sampler_has_the_schedule_of_the_training(schedule, timesteps):
+    trained = scheduler(diffusion(schedule, timesteps)).alphas_cumprod
+    for sampler in SAMPLERS:
+        assert torch.equal(scheduler(diffusion(schedule, timesteps), sampler).alphas_cumprod, trained)
+
+
+def test_between_timesteps_the_log_of_the_noise_is_a_line():
+    forward = process(diffusion("linear"))
+    a, s = forward.at(torch.tensor([300.0, 300.25, 301.0], dtype=torch.float64))
+    log = (s / a).log().flatten()
+    torch.testing.assert_close(log[1], 0.75 * log[0] + 0.25 * log[2], rtol=1e-6, atol=0)
+    torch.testing.assert_close(a[0].flatten(), forward.at(torch.tensor([300]))[0].flatten(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_zero_terminal_snr_ends_in_noise_alone_and_changes_the_beginning_by_nothing(schedule):
+    plain, zero = (process(diffusion(schedule, prediction="v_prediction", zero=z)) for z in (False, True))
+    x0, eps = images(1)
+    assert torch.equal(zero.noisy(x0, eps, torch.tensor([999])), eps)
+    assert plain.alphas_cumprod[-1] > 0
+    assert (zero.alphas_cumprod.diff() < 0).all()
+    torch.testing.assert_close(zero.alphas_cumprod[0], plain.alphas_cumprod[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr_weighs_the_error_of_the_image_by_the_least_of_snr_and_gamma(prediction, gamma):
+    """One wrong image, told as ε, v or x0: its weighted loss is min(SNR, γ) times its square error."""
+    forward = process(diffusion(prediction=prediction))
+    forward, t = Process(forward.alphas_cumprod.double(), prediction), torch.tensor([5, 100, 300, 500, 700, 900])
+    x0, eps = (z.double() for z in images(6))
+    wrong = x0 + 0.1
+    each = loss(
+        lambda x, t, cond, return_dict: (forward.predicted(wrong, x, t),), forward, x0, eps, t, torch.zeros(6), gamma
+    )
+    abar = forward.alphas_cumprod[t]
+    torch.testing.assert_close(each, (abar / (1 - abar)).clamp(max=gamma) * 0.1**2, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("t", [0, 300, 999])
 def test_noisy_images_have_mean_sqrt_abar_x0_and_variance_one_minus_abar(t):
     abar, n = scheduler(diffusion()).alphas_cumprod[t], 40_000
     x0 = torch.full((n, 1, 1, 1), 0.7)
-    x = add_noise(x0, torch.randn(x0.shape, generator=torch.Generator().manual_seed(1)), abar.expand(n)).double()
+    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    x = process(diffusion()).noisy(x0, eps, torch.full((n,), t)).double()
     variance = 1 - abar.item()
     assert x.mean().item() == pytest.approx(0.7 * abar.item() ** 0.5, abs=4 * (variance / n) ** 0.5 + 1e-7)
     assert x.var().item() == pytest.approx(variance, rel=4 * (2 / n) ** 0.5)
@@ -34,7 +128,7 @@ def test_noisy_images_have_mean_sqrt_abar_x0_and_variance_one_minus_abar(t):
 
 def test_every_image_is_noised_by_its_own_timestep():
     x0, eps = torch.ones(2, 1, 2, 2), torch.full((2, 1, 2, 2), 3.0)
-    x = add_noise(x0, eps, torch.tensor([1.0, 0.0]))
+    x = Process(torch.tensor([1.0, 0.0]), "epsilon").noisy(x0, eps, torch.tensor([0, 1]))
     assert torch.equal(x, torch.stack([x0[0], eps[1]]))
 
 
@@ -44,7 +138,7 @@ def batch():
     x0, eps = torch.randn(2, 6, 1, 4, 4, generator=rng)
     return {
         "x0": x0, "eps": eps, "t": torch.tensor([0, 1, 10, 200, 700, 999]), "cond": torch.randn(6, 2, 8, generator=rng),
-        "alphas_cumprod": scheduler(diffusion()).alphas_cumprod,
+        "forward": process(diffusion()), "gamma": None,
     }  # fmt: skip
 
 
@@ -54,8 +148,7 @@ def test_a_perfect_predictor_has_no_loss(batch):
 
 def test_a_predictor_that_knows_x0_has_no_loss(batch):
     def solve(x, t, cond, return_dict):
-        abar = batch["alphas_cumprod"][t][:, None, None, None]
-        return ((x - abar.sqrt() * batch["x0"]) / (1 - abar).sqrt(),)
+        return (batch["forward"].predicted(batch["x0"], x, t),)
 
     torch.testing.assert_close(loss(solve, **batch), torch.zeros(6), rtol=0, atol=1e-6)
 

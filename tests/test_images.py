@@ -285,7 +285,7 @@ def test_a_missing_split_is_named(written):
 def test_without_data_it_fails_soon_and_says_what_to_do(tmp_path):
     program = (
         "from guidebook.data.images import load\nfrom guidebook.params import Data\n"
-        "load(Data(name='mnist', resolution=28, range=(0.0, 1.0), caption='{label}', limit=None))"
+        "load(Data(name='mnist', resolution=28, range=(0.0, 1.0), caption='{label}', limit=None, flips=False))"
     )
     closed = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(

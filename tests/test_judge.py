@@ -8,7 +8,7 @@ from guidebook.metrics import judge as module
 from guidebook.metrics.judge import FEATURES, judge
 from guidebook.params import Data
 
-DIGITS = Data(name="digits", resolution=8, range=(0.0, 1.0), caption="{label}", limit=None)
+DIGITS = Data(name="digits", resolution=8, range=(0.0, 1.0), caption="{label}", limit=None, flips=False)
 
 
 @pytest.fixture(scope="module")

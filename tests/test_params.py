@@ -19,20 +19,30 @@ DEMO = load("mnist", "demo").model_dump(mode="json")
 SECTIONS = [name for name, value in DEMO.items() if isinstance(value, dict)]
 # For every parameter another value that is allowed there.
 OTHER = {
-    "data": {"name": "mnist", "resolution": 16, "range": [-1.0, 1.0], "caption": "A {label}", "limit": 100},
+    "data": {"name": "mnist", "resolution": 16, "range": [-1.0, 1.0], "caption": "A {label}", "limit": 100, "flips": True},
     "text": {"encoder": "openai/clip-vit-base-patch32", "tokens": 9},
     "model": {"channels": [32, 64, 96], "layers_per_block": 2, "head_dim": 16},
-    "diffusion": {"schedule": "linear", "timesteps": 500},
-    "train": {
-        "batch": 64, "micro_batch": 16, "lr": 0.002, "weight_decay": 0.02, "epochs": 41, "caption_dropout": 0.1,
-        "ema": [0.99, 0.9], "clip_norm": None, "precision": "bf16", "seed": 1, "checkpoint_every": 5,
-        "keep_checkpoints": 3, "processes": 2, "tracker": "tensorboard",
+    "diffusion": {
+        "schedule": "linear", "timesteps": 500, "prediction": "v_prediction", "min_snr_gamma": 5.0,
+        "zero_terminal_snr": True,
     },
-    "sample": {"sampler": "ddim", "steps": 26, "guidance": [1], "seed": 1, "batch": 10, "weights": "raw"},
+    "train": {
+        "batch": 64, "micro_batch": 16, "lr": 0.002, "warmup": 1000, "weight_decay": 0.02, "epochs": 41, "caption_dropout": 0.1,
+        "ema": [0.99, 0.9], "clip_norm": None, "precision": "bf16", "seed": 1, "checkpoint_every": 5,
+        "keep_checkpoints": 3, "processes": 2, "tracker": "tensorboard", "channels_last": True,
+        "compile": True,
+    },
+    "sample": {
+        "sampler": "ddim", "steps": 26, "eta": 0.5, "spacing": "trailing", "guidance": [1], "seed": 1, "batch": 10,
+        "weights": "raw", "methods": [{"name": "rescaled", "guidance": [2], "settings": {"phi": 0.7}}],
+        "solvers": [{"sampler": "heun", "steps": 5, "eta": 0.0, "spacing": "karras"}],
+    },
     "evaluate": {"samples": 510, "bootstrap": 100},
 }  # fmt: skip
-DEFAULTED = {"train.processes", "train.tracker"}  # where a run happens and who watches: no choice the study is about
-FREE = {"train.micro_batch", "train.checkpoint_every", "train.keep_checkpoints", *DEFAULTED}
+# Where and how a run happens, who watches, and what is compared with it: no choice of the run itself
+HOW = {"train.processes", "train.tracker", "train.channels_last", "train.compile"}
+DEFAULTED = {*HOW, "sample.methods", "sample.solvers"}
+FREE = {"train.micro_batch", "train.checkpoint_every", "train.keep_checkpoints", *HOW}
 EVERY = [(s, k) for s in SECTIONS for k in DEMO[s]]
 
 
@@ -275,9 +285,16 @@ def test_another_value_is_known_for_every_parameter():
     assert not [(s, k) for s, k in EVERY if OTHER[s][k] == DEMO[s][k]]
 
 
+# What else must be so for the other value to be allowed
+NEEDS = {
+    "diffusion.zero_terminal_snr": {"diffusion": {"prediction": "v_prediction"}, "sample": {"spacing": "trailing"}},
+    "sample.eta": {"sample": {"sampler": "ddim"}},
+}
+
+
 @pytest.mark.parametrize(("section", "key"), EVERY)
 def test_training_key_changes_with_what_training_depends_on_and_with_nothing_else(section, key):
-    a = load("mnist", "demo")
+    a = load("mnist", "demo").replace(**NEEDS.get(f"{section}.{key}", {}))
     b = a.replace(**{section: {key: OTHER[section][key]}})
     depends = section not in ("sample", "evaluate") and f"{section}.{key}" not in FREE
     assert (a.training_key != b.training_key) == depends

@@ -1,25 +1,25 @@
 """Sampling: against diffusers, against the equations, against what is known of Gaussians; and one seed, one image."""
 
-import itertools
-
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDIMPipeline, DDPMPipeline, UNet2DModel
 from scipy.integrate import quad
 
 from guidebook import params as P
-from guidebook.diffusion import scheduler
+from guidebook.diffusion import process, scheduler
 from guidebook.guidance import classifier_free
 from guidebook.models.unet import build
-from guidebook.params import Diffusion
 from guidebook.rng import generator
 from guidebook.run import open_run
-from guidebook.sampling import Sampler, draw, sample
+from guidebook.sampler import Sampler, sample
+from guidebook.sampling import draw
+from guidebook.sections import Diffusion, Method, Solver
 from guidebook.text import WIDTH
 from guidebook.training import train
 
-COSINE = Diffusion(schedule="squaredcos_cap_v2", timesteps=1000)
-LINEAR = Diffusion(schedule="linear", timesteps=1000)
+PLAIN = {"timesteps": 1000, "prediction": "epsilon", "min_snr_gamma": None, "zero_terminal_snr": False}
+COSINE = Diffusion(schedule="squaredcos_cap_v2", **PLAIN)
+LINEAR = Diffusion(schedule="linear", **PLAIN)
 ABAR = scheduler(COSINE).alphas_cumprod
 
 
@@ -31,6 +31,12 @@ def gaussian(mean: float, sd: float, abar: torch.Tensor = ABAR):
         return (1 - a).sqrt() * (x - a.sqrt() * mean) / (a * sd**2 + 1 - a)
 
     return denoise
+
+
+def walk(denoise, noise_scheduler, shape, seeds, steps, eta=0.0):
+    """`sample` in so many steps."""
+    noise_scheduler.set_timesteps(steps)
+    return sample(denoise, noise_scheduler, shape, seeds, eta)
 
 
 def last(steps) -> torch.Tensor:
@@ -50,8 +56,9 @@ def test_with_the_same_noise_it_ends_where_diffusers_pipeline_ends(sampler, pipe
     theirs = pipeline(model, scheduler(COSINE, sampler))
     theirs.set_progress_bar_config(disable=True)
     rngs = [generator(s, "image") for s in seeds]
-    images = theirs(2, generator=rngs, num_inference_steps=7, output_type="np").images
-    ours = last(sample(lambda x, t: model(x, t).sample, scheduler(COSINE, sampler), (1, 8, 8), seeds, 7))
+    clipped = {"use_clipped_model_output": True} if sampler == "ddim" else {}
+    images = theirs(2, generator=rngs, num_inference_steps=7, output_type="np", **clipped).images
+    ours = last(walk(lambda x, t: model(x, t).sample, scheduler(COSINE, sampler), (1, 8, 8), seeds, 7))
     seen = (ours / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)  # the pipeline's last lines
     torch.testing.assert_close(seen, torch.from_numpy(images), rtol=0, atol=1e-6)
     assert seen.std() > 0.1
@@ -68,10 +75,11 @@ def test_every_state_is_that_of_the_published_equations(diffusion, sampler, step
     rngs = [generator(s, "image") for s in seeds]
     x = torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).double()
     grid = list(range(1000 - 1000 // steps, -1, -1000 // steps))
-    ours = sample(gaussian(0.2, 0.15, noise.alphas_cumprod), noise, shape, seeds, steps)
+    ours = walk(gaussian(0.2, 0.15, noise.alphas_cumprod), noise, shape, seeds, steps)
     for t, s, (seen, state) in zip(grid, [*grid[1:], None], ours, strict=True):
         eps, at, a_s = denoise(x, t), abar[t], torch.tensor(1.0) if s is None else abar[s]
         x0 = ((x - (1 - at).sqrt() * eps) / at.sqrt()).clamp(-1, 1)
+        eps = (x - at.sqrt() * x0) / (1 - at).sqrt()  # the noise that goes with a clipped x0
         if sampler == "ddim":
             x = a_s.sqrt() * x0 + (1 - a_s).sqrt() * eps
         else:
@@ -87,30 +95,75 @@ def test_every_state_is_that_of_the_published_equations(diffusion, sampler, step
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 @pytest.mark.parametrize(("mean", "sd"), [(0.2, 0.15), (-0.4, 0.1)])
 def test_samples_of_a_gaussian_have_its_mean_and_variance(sampler, mean, sd):
-    x = last(sample(gaussian(mean, sd), scheduler(COSINE, sampler), (1, 96, 96), [0, 1, 2, 3], 1000)).double()
+    x = last(walk(gaussian(mean, sd), scheduler(COSINE, sampler), (1, 96, 96), [0, 1, 2, 3], 1000)).double()
     n = x.numel()
     assert x.mean().item() == pytest.approx(mean, abs=4 * sd / n**0.5)
     finite = {"ddpm": 0.02, "ddim": 0.05}[sampler]  # the last steps of a thousand are coarse for so narrow a Gaussian
     assert x.var().item() == pytest.approx(sd**2, rel=4 * (2 / n) ** 0.5 + finite)
 
 
-def exact(x: torch.Tensor, t: int, mean: float, sd: float) -> torch.Tensor:
-    """Where the deterministic path of a Gaussian from x at timestep t ends: its distance in deviations is kept."""
-    a = ABAR[t].double()
-    return mean + sd * (x - a.sqrt() * mean) / (a * sd**2 + 1 - a).sqrt()
+def exact(x: torch.Tensor, a: torch.Tensor, mean: float, sd: float) -> torch.Tensor:
+    """Where the deterministic path of a Gaussian from x at signal a ends: its distance in deviations is kept."""
+    a = a.double()
+    return mean + sd * (x - a * mean) / (a**2 * sd**2 + 1 - a**2).sqrt()
 
 
-def test_ddim_converges_in_first_order():
-    mean, sd, errors = 0.2, 0.15, []
-    start = torch.randn((1, 8, 8), generator=generator(0, "image")).double()
-    for steps in (20, 40, 80, 160):
-        noise = scheduler(COSINE, "ddim")
-        noise.set_timesteps(steps)
-        truth = exact(start, int(noise.timesteps[0]), mean, sd)
-        found = last(sample(gaussian(mean, sd), noise, (1, 8, 8), [0], steps))[0].double()
-        errors.append((found - truth).square().mean().sqrt().item())
-    ratios = [a / b for a, b in itertools.pairwise(errors)]
-    assert all(1.7 < r < 2.3 for r in ratios), (errors, ratios)
+FORWARD = process(LINEAR)
+
+
+def gaussian_at(mean: float, sd: float):
+    """`gaussian` at any timestep, whole or not."""
+
+    def denoise(x, t):
+        a, s = FORWARD.at(t)
+        return s * (x - a * mean) / (a**2 * sd**2 + s**2)
+
+    return denoise
+
+
+def free(noise_scheduler):
+    """The same scheduler without its clip, which theory does not know."""
+    if "clip_sample" in noise_scheduler.config:
+        return type(noise_scheduler).from_config(noise_scheduler.config, clip_sample=False)
+    return noise_scheduler
+
+
+def error(sampler: str, spacing: str, steps: int) -> float:
+    """Root mean square distance from the end of a Gaussian's deterministic path."""
+    mean, sd, noise = 0.2, 0.5, free(scheduler(LINEAR, sampler, spacing))
+    noise.set_timesteps(steps)
+    a, _ = FORWARD.at(noise.timesteps[0])
+    start = torch.randn((1, 8, 8), generator=generator(0, "image")).double() * float(noise.init_noise_sigma)
+    start = start * a if sampler == "heun" else start  # which walks x / a
+    found = last(sample(gaussian_at(mean, sd), noise, (1, 8, 8), [0]))[0].double()
+    return (found - exact(start, a, mean, sd)).square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "spacing", "order"),
+    [("ddim", "leading", 1), ("dpmpp-2m", "linspace", 2), ("unipc", "linspace", 2), ("heun", "linspace", 2),
+     ("heun", "karras", 2)],
+)  # fmt: skip
+def test_the_error_falls_with_the_order_of_the_solver(sampler, spacing, order):
+    """Four times the steps, 4^order times less of it; timesteps that are rounded to whole ones end the law beyond."""
+    gain = error(sampler, spacing, 8) / error(sampler, spacing, 32)
+    assert gain > 0.85 * 4**order
+    assert order > 1 or gain < 1.2 * 4
+
+
+@pytest.mark.parametrize(("sampler", "spacing"), [("dpmpp-2m", "linspace"), ("unipc", "linspace")])
+def test_a_solver_of_second_order_needs_fewer_steps(sampler, spacing):
+    assert error(sampler, spacing, 16) < 0.6 * error("ddim", "leading", 16)
+
+
+def test_ddim_with_all_its_noise_is_ddpm():
+    """η = 1 takes DDPM's steps with DDPM's noise (Song et al. 2021, section 4.1)."""
+    denoise = gaussian(0.2, 0.15)
+    ddpm, ddim = (walk(denoise, scheduler(COSINE, s), (1, 8, 8), [0, 1], 20, eta=1.0) for s in ("ddpm", "ddim"))
+    for (_, a), (_, b) in list(zip(ddpm, ddim, strict=True))[:-1]:  # in the last step DDIM still adds its noise
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    quiet = last(walk(denoise, scheduler(COSINE, "ddim"), (1, 8, 8), [0, 1], 20))
+    assert (quiet - b).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("w", [0, 1, 2, 3, 5])
@@ -126,8 +179,8 @@ def test_guided_samples_of_gaussians_have_the_closed_form_of_the_book(w):
         return share * gaussian(c, sigma)(x, t) + (1 - share) * gaussian(0, tau)(x, t)
 
     denoise = classifier_free(model, torch.ones(4, 1, 1), torch.zeros(4, 1, 1), w)
-    noise = DDIMScheduler.from_config(scheduler(COSINE, "ddim").config, clip_sample=False)  # the theory clips nothing
-    x = last(sample(denoise, noise, (1, 48, 48), [0, 1, 2, 3], 1000)).double()
+    noise = free(scheduler(COSINE, "ddim"))
+    x = last(walk(denoise, noise, (1, 48, 48), [0, 1, 2, 3], 1000)).double()
     n = x.numel()
     assert x.mean().item() == pytest.approx(mean, abs=4 * sd / n**0.5 + 0.01 * c)
     assert x.std().item() == pytest.approx(sd, rel=4 / (2 * n) ** 0.5 + 0.03)
@@ -140,8 +193,9 @@ def test_the_clip_keeps_strongly_guided_pixels_in_range():
         return torch.where(cond[:, :1, :1, None] > 0, gaussian(0.8, 0.5)(x, t), gaussian(0, 0.7)(x, t))
 
     denoise = classifier_free(model, torch.ones(2, 1, 1), torch.zeros(2, 1, 1), 20.0)
-    free = DDPMScheduler.from_config(scheduler(COSINE).config, clip_sample=False)
-    clipped, unclipped = (last(sample(denoise, s, (1, 16, 16), [0, 1], 100)) for s in (scheduler(COSINE), free))
+    clipped, unclipped = (
+        last(walk(denoise, s, (1, 16, 16), [0, 1], 100)) for s in (scheduler(COSINE), free(scheduler(COSINE)))
+    )
     assert clipped.abs().max() <= 1
     assert unclipped.mean() > 1.3
 
@@ -155,7 +209,7 @@ def drawn(unet, seeds: list[int], sampler: str = "ddpm", w: float = 3.0) -> torc
     """A guided sample per seed, each with a caption of its own that goes with the seed."""
     cond = torch.stack([torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(s)) for s in seeds])
     denoise = classifier_free(lambda x, t, c: unet(x, t, c, return_dict=False)[0], cond, torch.zeros_like(cond), w)
-    return last(sample(denoise, scheduler(COSINE, sampler), (1, 8, 8), seeds, 5))
+    return last(walk(denoise, scheduler(COSINE, sampler), (1, 8, 8), seeds, 5))
 
 
 RANGE = {"rtol": 0, "atol": 2e-4}  # 1e-4 of the range [−1, 1]; other seeds differ by about 1
@@ -196,9 +250,9 @@ def run(runs, tiny):
     return opened
 
 
-def test_the_noise_of_an_image_is_the_same_at_every_guidance_scale(run):
+def test_the_noise_of_an_image_is_the_same_at_every_guidance_scale(run, monkeypatch):
     sampler = Sampler(run, "raw")
-    sampler._model = lambda x, t, cond: torch.zeros_like(x)  # what is left is the noise, first and added
+    monkeypatch.setattr(Sampler, "__call__", lambda self, x, t, cond: torch.zeros_like(x))  # what is left is the noise
     index = torch.arange(4)
     images = {w: last(sampler.steps(w, index, None)) for w in (0.0, 1.0, 5.0)}
     assert torch.equal(images[0.0], images[1.0])
@@ -218,3 +272,51 @@ def test_a_set_does_not_depend_on_the_size_of_its_batches_or_on_its_own(run):
 
 def test_image_i_shows_class_i_modulo_their_number(run):
     assert draw(run, 1.0, 20).labels.tolist() == [*range(10)] * 2
+
+
+DDIM = Solver(sampler="ddim", steps=4, eta=0.0, spacing="leading")
+METHODS = [
+    Method(name="interval", guidance=(3.0,), settings={"low": 0.5, "high": 5.0}),
+    Method(name="rescaled", guidance=(3.0,), settings={"phi": 0.7}),
+    Method(name="cfg-plus-plus", guidance=(3.0,)),
+    Method(name="projected", guidance=(3.0,), settings={"eta": 0.0, "norm": 2.0, "momentum": -0.5}),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_every_method_draws_a_set_of_its_own_and_finds_it_again(run, method, monkeypatch):
+    usual, other = draw(run, 3.0, 10, solver=DDIM), draw(run, 3.0, 10, solver=DDIM, method=method)
+    assert other.folder != usual.folder
+    assert other.facts["method"] == method.name
+    assert not torch.equal(other.images, usual.images)
+    monkeypatch.setattr("guidebook.sampling.Sampler", lambda *_: pytest.fail("drawn again"))
+    assert torch.equal(draw(run, 3.0, 10, solver=DDIM, method=method).images, other.images)
+
+
+def test_autoguidance_leads_away_from_another_run(run):
+    guide = run.variant("guide", train={"epochs": 1})
+    train(guide)
+    method = Method(name="autoguidance", guidance=(2.0,), settings={"share": 0.5})
+    at1, at2 = (draw(run, w, 10, method=method, guide=guide) for w in (1.0, 2.0))
+    assert torch.equal(at1.images, draw(run, 1.0, 10).images)
+    assert not torch.equal(at2.images, at1.images)
+    assert (at1.facts["evaluations"], at2.facts["evaluations"]) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("solver", "per_step"),
+    [(("ddpm", 3, "leading"), 3), (("ddim", 3, "trailing"), 3), (("dpmpp-2m", 3, "linspace"), 3),
+     (("unipc", 3, "linspace"), 3), (("heun", 3, "karras"), 5)],
+)  # fmt: skip
+def test_a_set_says_how_often_the_network_was_asked(run, solver, per_step):
+    sampler, steps, spacing = solver
+    told = Solver(sampler=sampler, steps=steps, eta=0.0, spacing=spacing)
+    assert draw(run, 1.0, 10, solver=told).facts["evaluations"] == per_step
+    assert draw(run, 3.0, 10, solver=told).facts["evaluations"] == 2 * per_step
+
+
+def test_an_interval_costs_nothing_outside_it(run):
+    method = Method(name="interval", guidance=(3.0,), settings={"low": 1e4 - 1, "high": 1e4})
+    outside = draw(run, 3.0, 10, method=method)
+    assert torch.equal(outside.images, draw(run, 1.0, 10).images)
+    assert outside.facts["evaluations"] == run.params.sample.steps

@@ -5,8 +5,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from guidebook.params import Section, Tuple, check, read
+from guidebook.params import check
 from guidebook.paths import PARAMS
+from guidebook.sections import Section, Tuple
+from guidebook.yamlfile import read
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,@:=-]{0,99}$")]
 Line = Annotated[str, Field(pattern=r"^[^\n\r\x00]{1,1000}$")]

@@ -8,104 +8,18 @@ import json
 import re
 from collections.abc import Mapping
 from types import FunctionType, ModuleType
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from guidebook.paths import PARAMS
 from guidebook.refusals import ParamsError, nearest, one_line, plain
+from guidebook.sections import WORD, Data, Diffusion, Evaluate, Model, Sample, Section, Text, Train, Word
 from guidebook.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
-FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "processes", "tracker")
-
-
-WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
-Word = Annotated[str, Field(pattern=WORD)]
-Count = Annotated[int, Field(ge=1, le=10**12)]
-Positive = Annotated[float, Field(gt=0, le=1e12)]
-Guidance = Annotated[float, Field(ge=0, le=1000)]
-Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
-Decay = Annotated[float, Field(gt=0, lt=1)]
-
-
-def Tuple(low: int, high: int = 64) -> Any:
-    """A YAML list of `low` to `high` entries, kept as a tuple."""
-    return Field(strict=False, min_length=low, max_length=high)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Data(Section):
-    name: Literal["digits", "mnist"]
-    resolution: Annotated[int, Field(ge=4, le=1024)]
-    range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
-    # `{label}` stands for the class name. One line: it is written into pages, where a line end could begin a directive.
-    caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")]
-    limit: Count | None  # use only the first images of each split
-
-    @model_validator(mode="after")
-    def _ordered(self):
-        if self.range[0] >= self.range[1]:
-            raise ValueError(f"data.range = {list(self.range)} must be [low, high] with low < high")
-        return self
-
-
-class Text(Section):
-    encoder: Literal["embedded", "openai/clip-vit-base-patch32"]
-    tokens: Annotated[int, Field(ge=3, le=77)]  # captions are padded or cut to this length
-
-
-class Model(Section):
-    channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(3, 8)]  # by level
-    layers_per_block: Annotated[int, Field(ge=1, le=8)]
-    # What diffusers' U-Net calls attention_head_dim and takes as the number of heads
-    head_dim: Annotated[int, Field(ge=1, le=256)]
-
-
-class Diffusion(Section):
-    schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"]
-    timesteps: Annotated[int, Field(ge=2, le=100_000)]
-
-
-class Train(Section):
-    batch: Count
-    micro_batch: Count | None  # images per forward; the gradient is that of the whole batch
-    lr: Annotated[float, Field(gt=0, le=10)]
-    weight_decay: Annotated[float, Field(ge=0, le=10)]
-    epochs: Annotated[float, Field(gt=0, le=1e6)]
-    caption_dropout: Annotated[float, Field(ge=0, le=1)]  # share of captions replaced by the null caption
-    ema: Annotated[tuple[Decay, ...], Tuple(0)]  # one averaged copy of the weights per decay
-    clip_norm: Positive | None
-    precision: Literal["fp32", "bf16"]
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
-    checkpoint_every: Positive  # epochs
-    keep_checkpoints: Annotated[int, Field(ge=2, le=1000)]
-    processes: Annotated[int, Field(ge=1, le=4096)] = 1  # that share each batch, one a device
-    tracker: Literal["tensorboard"] | None = None  # shown there too; the truth is stats.jsonl
-
-    @model_validator(mode="after")
-    def _shared(self):
-        if self.batch % self.processes:
-            raise ValueError(f"train.processes = {self.processes} must divide train.batch = {self.batch}")
-        return self
-
-
-class Sample(Section):
-    sampler: Literal["ddpm", "ddim"]
-    steps: Annotated[int, Field(ge=1, le=100_000)]
-    guidance: Annotated[tuple[Guidance, ...], Tuple(1)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
-    batch: Count
-    weights: Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
-
-
-class Evaluate(Section):
-    samples: Annotated[int, Field(ge=30, le=1_000_000)]  # per guidance scale
-    bootstrap: Annotated[int, Field(ge=10, le=100_000)]  # resamples
+FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "processes", "tracker", "channels_last", "compile")
 
 
 class Params(Section):
@@ -128,9 +42,15 @@ class Params(Section):
             raise ValueError(
                 f"sample.weights = {self.sample.weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
             )
-        if self.sample.steps > self.diffusion.timesteps:
-            most = self.diffusion.timesteps
-            raise ValueError(f"sample.steps = {self.sample.steps} must not exceed diffusion.timesteps = {most}")
+        for solver in (self.sample, *self.sample.solvers):
+            if solver.steps > self.diffusion.timesteps:
+                most = self.diffusion.timesteps
+                raise ValueError(f"sample.steps = {solver.steps} must not exceed diffusion.timesteps = {most}")
+            if self.diffusion.zero_terminal_snr and (solver.spacing == "leading" or solver.sampler == "heun"):
+                raise ValueError(
+                    "diffusion.zero_terminal_snr needs sample.spacing trailing or linspace, which visit the last timestep, "
+                    "and a sample.sampler other than heun, for which its noise is infinite"
+                )
         if len(set(self.sample.guidance)) < len(self.sample.guidance):
             raise ValueError(f"sample.guidance = {list(self.sample.guidance)[:9]} must name every scale once")
         if self.evaluate.samples % 10:

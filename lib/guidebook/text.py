@@ -12,7 +12,7 @@ import zlib
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from guidebook.params import Text
+from guidebook.sections import Text
 
 EMBEDDED, WIDTH = "embedded", 512
 # CLIP's repository holds pickled weights; this commit of it adds the same weights as safetensors.

@@ -9,7 +9,7 @@ from guidebook import checkpoint, processes
 from guidebook.captions import NULL, class_captions
 from guidebook.data.catalog import CATALOG
 from guidebook.data.images import DataError, Images, from_uint8, order
-from guidebook.diffusion import loss, scheduler
+from guidebook.diffusion import loss, process
 from guidebook.ema import EMA
 from guidebook.models.unet import build, suit
 from guidebook.params import Params
@@ -36,7 +36,9 @@ class Trainer:
             )
         self.mine = slice(world.process_index, None, world.num_processes)
         device = self.device
-        self.model = suit(build(params), device, t.precision).train()
+        self.model = suit(build(params), device, t).train()
+        if t.compile:
+            self.model.compile()  # in place: the weights keep their names
         self.wrapped = processes.shared(self.model)
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
@@ -52,7 +54,7 @@ class Trainer:
         self.images, self.labels = data.train.images.to(device), data.train.labels.to(device)
         captions = [*class_captions(params.data.caption, data.classes), NULL]
         self.embeddings = encode(params.text, captions).to(device)  # (classes + 1, L, D); the last is the null caption
-        self.alphas_cumprod = scheduler(params.diffusion).alphas_cumprod.to(device)
+        self.process, self.gamma = process(params.diffusion, device), params.diffusion.min_snr_gamma
         self.data, self.nimg, self.seconds = data, 0, 0.0
         self._clear()
 
@@ -61,34 +63,46 @@ class Trainer:
         t, device = self.params.train, self.device
         index = order(len(self.labels), t.seed, self.nimg, t.batch).to(device, non_blocking=True)
         rng = generator(t.seed, "step", self.nimg, device=device)
-        steps = torch.randint(0, len(self.alphas_cumprod), (t.batch,), generator=rng, device=device)
+        steps = torch.randint(0, len(self.process), (t.batch,), generator=rng, device=device)
         dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
         eps = torch.randn(t.batch, *self.images.shape[1:], generator=rng, device=device)
+        mirrored = torch.rand(t.batch, generator=rng, device=device) < (0.5 if self.params.data.flips else 0.0)
         # Every process draws for the whole batch and takes its share: any number of processes sees the same noise.
-        index, steps, dropped, eps = (x[self.mine] for x in (index, steps, dropped, eps))
+        index, steps, dropped, eps, mirrored = (x[self.mine] for x in (index, steps, dropped, eps, mirrored))
 
         caption = torch.where(dropped, len(self.embeddings) - 1, self.labels[index])
         losses, parts = [], torch.arange(len(index), device=device).split(t.micro_batch or t.batch)
         for i, part in enumerate(parts):
             x0 = from_uint8(self.images[index[part]], *self.params.data.range)
+            if self.params.data.flips:
+                x0 = torch.where(mirrored[part, None, None, None], x0.flip(-1), x0)
+            if t.channels_last:
+                x0 = x0.contiguous(memory_format=torch.channels_last)
             # Gradients travel between processes once a step, with the last part.
             model = self.wrapped if i == len(parts) - 1 else self.model
             with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
-                each = loss(model, x0, eps[part], steps[part], self.embeddings[caption[part]], self.alphas_cumprod)
+                each = loss(model, self.process, x0, eps[part], steps[part], self.embeddings[caption[part]], self.gamma)
             (each.sum() / len(index)).backward()
             losses.append(each.detach())
         if t.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.weights, t.clip_norm)
+        self.optimizer.param_groups[0]["lr"] = self.lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         for average in self.averages:
             average.update(self.weights)
 
-        losses, bins = torch.cat(losses), steps * BINS // len(self.alphas_cumprod)
+        losses, bins = torch.cat(losses), steps * BINS // len(self.process)
         self.step_losses.append(losses.mean())
         self.bin_sum.index_add_(0, bins, losses)
         self.bin_count.index_add_(0, bins, torch.ones_like(losses))
         self.nimg += t.batch
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the step from `nimg`: rises along a line over `warmup` images, then stays."""
+        t = self.params.train
+        return t.lr * min(1.0, (self.nimg + t.batch) / t.warmup) if t.warmup else t.lr
 
     def flush(self) -> dict:
         """The line of `stats.jsonl` for the steps since the last one. Raises NonFiniteLoss, naming the step."""
@@ -107,7 +121,7 @@ class Trainer:
             "nimg": self.nimg,
             "loss": sum(losses) / len(losses),
             "loss_by_timestep": by_bin,
-            "lr": self.params.train.lr,
+            "lr": self.optimizer.param_groups[0]["lr"],
         }
 
     def state(self) -> tuple[checkpoint.Tensors, dict]:
@@ -125,7 +139,9 @@ class Trainer:
     def restore(self, tensors: checkpoint.Tensors, state: dict) -> None:
         self.model.load_state_dict(tensors["model"])
         for average, count in zip(self.averages, state["ema"], strict=True):
-            average.weights, average.updates = {k: tensors[average.name][k] for k in average.weights}, count
+            average.updates = count
+            for name, weight in average.weights.items():
+                weight.copy_(tensors[average.name][name])
         for i, w in enumerate(self.weights):
             self.optimizer.state[w] = {k: tensors["optimizer"][f"{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
         pending = tensors["statistics"]

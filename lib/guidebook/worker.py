@@ -16,7 +16,7 @@ from pathlib import Path
 
 STAGES = {
     "train": "guidebook.training:train",
-    "draw": "guidebook.sampling:draw",
+    "draw": "guidebook.sampling:draw_told",
     "measure": "guidebook.metrics.measure:measure_stored",
     "measure_real": "guidebook.metrics.measure:measure_real",
 }

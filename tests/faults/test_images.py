@@ -14,7 +14,7 @@ ROWS = 1000
 GOOD = encoded(np.arange(16, dtype=np.uint8).reshape(4, 4))
 # The hub's schema. `path` is what an attacker may write there: it must never be opened.
 SCHEMA = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())])
-MNIST = Data(name="mnist", resolution=4, range=(0.0, 1.0), caption="{label}", limit=None)
+MNIST = Data(name="mnist", resolution=4, range=(0.0, 1.0), caption="{label}", limit=None, flips=False)
 
 
 def read(root, bad: dict[int, bytes | None]):

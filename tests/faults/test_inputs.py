@@ -254,7 +254,7 @@ def test_the_path_beside_an_images_bytes_is_never_opened(tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDEBOOK_DATA", str(tmp_path))
     load.cache_clear()
     with pytest.raises(DataError, match=r"3 of 3 images .* row 0: no bytes"):
-        load(Data(name="mnist", resolution=8, range=(0.0, 1.0), caption="{label}", limit=None))
+        load(Data(name="mnist", resolution=8, range=(0.0, 1.0), caption="{label}", limit=None, flips=False))
 
 
 # Weights

@@ -1,0 +1,153 @@
+"""The sections of a params file: what each parameter may be. Nothing here imports torch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
+Word = Annotated[str, Field(pattern=WORD)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+Guidance = Annotated[float, Field(ge=0, le=1000)]
+Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
+Decay = Annotated[float, Field(gt=0, lt=1)]
+
+
+def Tuple(low: int, high: int = 64) -> Any:
+    """A YAML list of `low` to `high` entries, kept as a tuple."""
+    return Field(strict=False, min_length=low, max_length=high)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    name: Literal["digits", "mnist", "scenes", "cifar10"]
+    resolution: Annotated[int, Field(ge=4, le=1024)]
+    range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
+    # `{label}` stands for the class name. One line: it is written into pages, where a line end could begin a directive.
+    caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")]
+    limit: Count | None  # use only the first images of each split
+    flips: bool  # every image is seen as it is or mirrored, by chance
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.range[0] >= self.range[1]:
+            raise ValueError(f"data.range = {list(self.range)} must be [low, high] with low < high")
+        return self
+
+
+class Text(Section):
+    encoder: Literal["embedded", "openai/clip-vit-base-patch32"]
+    tokens: Annotated[int, Field(ge=3, le=77)]  # captions are padded or cut to this length
+
+
+class Model(Section):
+    channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(3, 8)]  # by level
+    layers_per_block: Annotated[int, Field(ge=1, le=8)]
+    # What diffusers' U-Net calls attention_head_dim and takes as the number of heads
+    head_dim: Annotated[int, Field(ge=1, le=256)]
+
+
+class Diffusion(Section):
+    schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"]
+    timesteps: Annotated[int, Field(ge=2, le=100_000)]
+    prediction: Literal["epsilon", "v_prediction", "sample"]  # what the model says of x_t, in diffusers' words
+    min_snr_gamma: Positive | None  # the loss is weighted by min(SNR, γ), as an error of x0 (Hang et al. 2023)
+    zero_terminal_snr: bool  # the last timestep is noise alone (Lin et al. 2024)
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if self.zero_terminal_snr and self.prediction == "epsilon":
+            raise ValueError(
+                "diffusion.zero_terminal_snr = True needs diffusion.prediction v_prediction or sample: noise alone says nothing of x0"
+            )
+        return self
+
+
+class Train(Section):
+    batch: Count
+    micro_batch: Count | None  # images per forward; the gradient is that of the whole batch
+    lr: Annotated[float, Field(gt=0, le=10)]
+    warmup: Annotated[int, Field(ge=0, le=10**12)]  # images over which lr rises from 0; then it stays
+    weight_decay: Annotated[float, Field(ge=0, le=10)]
+    epochs: Annotated[float, Field(gt=0, le=1e6)]
+    caption_dropout: Annotated[float, Field(ge=0, le=1)]  # share of captions replaced by the null caption
+    ema: Annotated[tuple[Decay, ...], Tuple(0)]  # one averaged copy of the weights per decay
+    clip_norm: Positive | None
+    precision: Literal["fp32", "bf16"]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    checkpoint_every: Positive  # epochs
+    keep_checkpoints: Annotated[int, Field(ge=2, le=1000)]
+    processes: Annotated[int, Field(ge=1, le=4096)] = 1  # that share each batch, one a device
+    tracker: Literal["tensorboard"] | None = None  # shown there too; the truth is stats.jsonl
+    channels_last: bool = False  # memory layout of convolutions
+    compile: bool = False  # torch.compile
+
+    @model_validator(mode="after")
+    def _shared(self):
+        if self.batch % self.processes:
+            raise ValueError(f"train.processes = {self.processes} must divide train.batch = {self.batch}")
+        return self
+
+
+# What can guide besides classifier-free guidance, and what each has to be told; see guidance.py.
+METHODS = {
+    "interval": {"low": (0, 1e4), "high": (0, 1e4)}, "rescaled": {"phi": (0, 1)}, "cfg-plus-plus": {},
+    "projected": {"eta": (0, 1), "norm": (1e-6, 1e6), "momentum": (-0.99, 0.99)},
+    "autoguidance": {"share": (0.001, 1)}, "classifier": {},
+}  # fmt: skip
+
+
+class Method(Section):
+    """Another way to guide, with the scales it is tried at."""
+
+    name: Literal["interval", "rescaled", "cfg-plus-plus", "projected", "autoguidance", "classifier"]
+    guidance: Annotated[tuple[Guidance, ...], Tuple(1)]
+    settings: dict[str, float] = Field(default_factory=dict, max_length=8)
+
+    @model_validator(mode="after")
+    def _told(self):
+        wanted = METHODS[self.name]
+        if self.settings.keys() != wanted.keys():
+            raise ValueError(
+                f"sample.methods: {self.name} takes the settings {list(wanted)}, got {list(self.settings)}"[:300]
+            )
+        for key, (low, high) in wanted.items():
+            if not low <= self.settings[key] <= high:
+                raise ValueError(
+                    f"sample.methods: {self.name}.{key} = {self.settings[key]:g} must be from {low:g} to {high:g}"
+                )
+        return self
+
+
+class Solver(Section):
+    """How the way from noise to image is walked."""
+
+    sampler: Literal["ddpm", "ddim", "dpmpp-2m", "unipc", "heun"]
+    steps: Annotated[int, Field(ge=1, le=100_000)]
+    eta: Annotated[float, Field(ge=0, le=1)]  # of ddim: 0 adds no noise on the way, 1 as much as ddpm
+    spacing: Literal["leading", "linspace", "trailing", "karras"]  # of the timesteps that are visited
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.spacing == "karras" and self.sampler != "heun":  # the others would have to round its timesteps
+            raise ValueError(f"spacing = karras is for sampler = heun, not {self.sampler}")
+        if self.eta and self.sampler != "ddim":
+            raise ValueError(f"eta = {self.eta:g} is for sampler = ddim, not {self.sampler}")
+        return self
+
+
+class Sample(Solver):
+    guidance: Annotated[tuple[Guidance, ...], Tuple(1)]
+    methods: Annotated[tuple[Method, ...], Tuple(0)] = ()
+    solvers: Annotated[tuple[Solver, ...], Tuple(0)] = ()  # others to compare with
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    batch: Count
+    weights: Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
+
+
+class Evaluate(Section):
+    samples: Annotated[int, Field(ge=30, le=1_000_000)]  # per guidance scale
+    bootstrap: Annotated[int, Field(ge=10, le=100_000)]  # resamples
