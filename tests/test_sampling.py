@@ -320,3 +320,15 @@ def test_an_interval_costs_nothing_outside_it(run):
     outside = draw(run, 3.0, 10, method=method)
     assert torch.equal(outside.images, draw(run, 1.0, 10).images)
     assert outside.facts["evaluations"] == run.params.sample.steps
+
+
+@pytest.mark.parametrize(
+    ("method", "solver", "prompt"),
+    [(METHODS[2], Solver(sampler="ddim", steps=4, eta=0.5, spacing="leading"), None),
+     (METHODS[2], Solver(sampler="dpmpp-2m", steps=4, eta=0.0, spacing="linspace"), None),
+     (METHODS[3], Solver(sampler="heun", steps=4, eta=0.0, spacing="karras"), None),
+     (Method(name="classifier", guidance=(1.0,)), DDIM, "A nine")],
+)  # fmt: skip
+def test_what_would_mean_something_else_is_refused(run, method, solver, prompt):
+    with pytest.raises(ValueError, match=method.name.partition("-")[0]):
+        Sampler(run, "raw").steps(2.0, torch.arange(2), prompt, solver, method)

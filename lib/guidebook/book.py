@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from guidebook import pages
+from guidebook.claims import Answer, answers
 from guidebook.imagesets import mosaic
 from guidebook.notebook import NotebookFailed, execute, missing, run_experiment
 from guidebook.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
@@ -43,6 +44,7 @@ def build() -> Path:
     (SOURCE / "results.md").write_text(pages.results(found))
     (SOURCE / "status.md").write_text(pages.status(found))
     (SOURCE / "reliability.md").write_text(pages.reliability())
+    (SOURCE / "claims.md").write_text(pages.claims([_answers(c) for c in chapters]))
     _toc(chapters)
     _sphinx()
     return OUTPUT / "index.html"
@@ -136,6 +138,12 @@ def _hero(run: Run) -> None:
     sets = [draw(run, w, run.params.evaluate.samples) for w in run.params.sample.guidance if w <= 5]
     picture = mosaic(torch.cat([s.images[:20] for s in sets]), columns=20, tile=64)
     Image.fromarray(picture).save(SOURCE / "hero.png", optimize=True)
+
+
+def _answers(chapter: Chapter) -> tuple[str, str, str, list[Answer]]:
+    run = chapter.run
+    seen = run.provenance().get("images_seen", 0)
+    return chapter.file, chapter.title, f"{run.params.data.name}, {seen:,} images seen", answers(chapter.executed)
 
 
 def _toc(chapters: list[Chapter]) -> None:

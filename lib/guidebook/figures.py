@@ -8,15 +8,11 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from guidebook.diffusion import scheduler
 from guidebook.imagesets import ImageSet, mosaic
+from guidebook.sections import Diffusion
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0")
-NAMES = {
-    "adherence": "read as prompted (share)",
-    "fd_judge": "Fréchet distance to the train split\n(judge's features)",
-    "diversity": "distance within a class\n(judge's features)",
-    "grain": "grain σ (pixel values 0–255)",
-}
 plt.rcParams.update({
     "figure.dpi": 110, "savefig.bbox": "tight", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
@@ -44,6 +40,20 @@ def grid(
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     return figure
+
+
+def by_class(images: ImageSet, classes: Sequence[str], columns: int = 10) -> Figure:
+    """One row per class, as many seeds as columns."""
+    k = len(classes)
+    rows = images.images[: k * columns]
+    return grid(rows.unflatten(0, (-1, k)).transpose(0, 1).flatten(0, 1), len(rows) // k, rows=classes)
+
+
+def grid_of_sets(sets: dict[str, ImageSet], classes: Sequence[str]) -> Figure:
+    """One row per set, one column per class, the same seed along a column."""
+    k = len(classes)
+    rows = [f"{name}, w = {s.facts['guidance']:g}" for name, s in sets.items()]
+    return grid(torch.cat([s.images[:k] for s in sets.values()]), k, rows=rows, heads=classes)
 
 
 def guidance_grid(sets: Sequence[ImageSet], classes: Sequence[str]) -> Figure:
@@ -89,25 +99,11 @@ def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
     return figure
 
 
-def against_guidance(runs: dict[str, list[dict]], metrics: Sequence[str], real: list[dict]) -> Figure:
-    """Metrics with 95 % intervals against w, one panel each, one line per run; dashed is the test split of real images."""
-    figure, panels = plt.subplots(1, len(metrics), figsize=(3.4 * len(metrics), 2.9), squeeze=False)
-    for axes, metric in zip(panels[0], metrics, strict=True):
-        for k, ((name, records), colour) in enumerate(zip(runs.items(), COLOURS, strict=False)):
-            points = sorted((r for r in records if r["metric"] == metric), key=lambda r: r["guidance"])
-            position = np.arange(len(points)) + 0.08 * k
-            value, low, high = (np.array([r[f] for r in points]) for f in ("value", "low", "high"))
-            error = np.abs([value - low, high - value])
-            axes.errorbar(
-                position, value, error, color=colour, label=name, marker="o", markersize=3.5, linewidth=1.2, capsize=2
-            )
-            axes.set_xticks(np.arange(len(points)), [f"{r['guidance']:g}" for r in points])
-        floor = next(r for r in real if r["metric"] == metric)
-        axes.axhline(floor["value"], color="0.35", linestyle="--", linewidth=1, label="real, test split")
-        axes.axhspan(floor["low"], floor["high"], color="0.5", alpha=0.15, linewidth=0)
-        axes.set(xlabel="guidance scale w (1 = off)", ylabel=NAMES[metric])
-        if metric == "fd_judge":
-            axes.set_yscale("log")
-    panels[0][0].legend(fontsize=8)
-    figure.tight_layout()
+def schedules(named: dict[str, Diffusion]) -> Figure:
+    """How much of the image is left at each timestep, one line per noise schedule."""
+    figure, axes = plt.subplots(figsize=(5.6, 2.8))
+    for (name, diffusion), colour in zip(named.items(), COLOURS, strict=False):
+        axes.plot(scheduler(diffusion).alphas_cumprod.sqrt(), color=colour, label=name, linewidth=1.4)
+    axes.set(xlabel="timestep t (0 = image, last = noise)", ylabel="share of the image √ᾱ")
+    axes.legend()
     return figure

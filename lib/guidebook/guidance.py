@@ -64,7 +64,7 @@ def rescaled(model: Model, cond: torch.Tensor, uncond: torch.Tensor, w: float, p
 
     It rescales whatever the model predicts, in the paper v. For w = 0 unconditional only up to that factor.
     """
-    if w == 1 or phi == 0:
+    if w == 1:
         return classifier_free(model, cond, uncond, w)
     pair = _pair(model, cond, uncond)
 
@@ -90,8 +90,8 @@ def cfg_plus_plus(
 ) -> Denoise:
     """CFG++, the image guided and the noise unconditional, written as the prediction that makes a DDIM step do this.
 
-    Exact for DDIM with eta = 0 and without clipping. Raises ValueError for a scheduler of another kind, or one that clips:
-    the scale grows with the number of steps, and clipping would take most of it away.
+    Exact for DDIM with eta = 0 and without clipping, where every step lessens the noise. Raises ValueError for a scheduler
+    of another kind, or one that clips: the scale grows with the number of steps, and clipping would take most of it away.
     """
     config = noise_scheduler.config
     if not isinstance(noise_scheduler, DDIMScheduler) or config.clip_sample or config.thresholding:

@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from guidebook.data.images import load
 from guidebook.lock import owned
 from guidebook.params import digest
 from guidebook.processes import barrier, world
@@ -58,6 +59,19 @@ def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple[torch.Te
                 _save(folder, images, spec | facts | {"n": len(images), "shape": list(images.shape[1:])})
         barrier()
     return stored(folder)
+
+
+def examples(run: Run, per_class: int = 3) -> ImageSet:
+    """The first training images of each class, class by class in turn."""
+
+    def make():
+        split = load(run.params.data).train
+        found = [(split.labels == c).nonzero()[:per_class, 0] for c in split.labels.unique()]
+        index = torch.stack(found, 1).flatten()
+        return split.images[index], {"labels": split.labels[index].tolist()}
+
+    words = {3: "three"}.get(per_class, str(per_class))
+    return image_set(run, "train-split", {"images": f"{words} of each class"}, make)
 
 
 def path_of(run: Run, name: str, spec: dict) -> Path:

@@ -2,7 +2,9 @@
 
 import html
 import json
+from collections.abc import Sequence
 
+from guidebook.claims import Answer, configured, every
 from guidebook.overview import overview
 from guidebook.paths import RESULTS
 from guidebook.refusals import plain
@@ -46,6 +48,34 @@ PROMISES = {
     "starts, in one line.",
     "Bad images": "A bad image is converted rightly, or counted, named and skipped; where more than 1 in 1,000 are bad the run stops.",
 }
+
+
+CLAIMS = """# Claims audited
+
+One row per claim of the documents that this study repeats: what the document says, what was found, and whether the claim holds.
+What was found is written by the page of the run that is named; a verdict is given only where intervals do not meet. A run on
+stand-in data answers for its data and not for the document's: its page says how far it went.
+"""
+
+
+def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
+    """`claims.md`, from every experiment's page: its file, its title, the data of its run and its answers."""
+    known = every()
+    parts = [CLAIMS]
+    for source in dict.fromkeys(c.source for c in known.values()):
+        rows = []
+        for claim in (c for c in known.values() if c.source == source):
+            found = [("", "its own configuration", configured(claim))] if claim.stated else []
+            found += [
+                (file, f"{title}: {data}", a) for file, title, data, of in chapters for a in of if a.claim == claim.id
+            ]
+            for i, (file, by, answer) in enumerate(found or [("", "", Answer(claim.id, "not tested yet", ""))]):
+                says, where = (claim.says, claim.where) if i == 0 else ("", "")
+                by = f'<a href="{html.escape(file)}.html">{html.escape(by)}</a>' if file else html.escape(by)
+                rows.append([*map(html.escape, (says, where, answer.found)), by, html.escape(answer.verdict)])
+        heads = ("claim", "where", "found", "by", "verdict")
+        parts += [f"## {{cite:t}}`{source}`\n", _table(heads, rows)]
+    return "\n".join(parts)
 
 
 def reliability() -> str:
@@ -130,9 +160,18 @@ def _thousands(value):
 
 def table(rows: list[dict]) -> str:
     """Rows as an HTML table that scrolls by itself; every cell is escaped."""
+    return _table([html.escape(k) for k in rows[0]], [[_cell(c) for c in row.values()] for row in rows])
+
+
+def _cell(value) -> str:
+    return html.escape("" if value is None else str(value))
+
+
+def _table(heads: Sequence[str], rows: list[Sequence[str]]) -> str:
+    """A table of cells that are HTML already."""
 
     def line(tag, cells):
-        return "<tr>" + "".join(f"<{tag}>{html.escape('' if c is None else str(c))}</{tag}>" for c in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{c}</{tag}>" for c in cells) + "</tr>"
 
-    body = "".join(line("td", row.values()) for row in rows)
-    return f'<div class="scroll"><table class="table"><thead>{line("th", rows[0])}</thead><tbody>{body}</tbody></table></div>\n'
+    body = "".join(line("td", row) for row in rows)
+    return f'<div class="scroll"><table class="table"><thead>{line("th", heads)}</thead><tbody>{body}</tbody></table></div>\n'

@@ -49,9 +49,9 @@ def sample(
 class Sampler:
     """A run's model ready to sample: weights, captions and schedule loaded once."""
 
-    def __init__(self, run: Run, weights: str):
+    def __init__(self, run: Run, weights: str, at: int | None = None):
         self.params, self.device = run.params, world().device
-        self.model = suit(load_model(run, weights), self.device, run.params.train)
+        self.model = suit(load_model(run, weights, at), self.device, run.params.train)
         if run.params.train.precision == "bf16":
             halve(self.model)
         self.entry = CATALOG[run.params.data.name]
@@ -75,6 +75,7 @@ class Sampler:
         """`sample` for the images number `index`, guided at scale `w`."""
         p = self.params
         solver = solver or p.sample
+        _refuse(solver, method, prompt)
         noise_scheduler = scheduler(p.diffusion, solver.sampler, solver.spacing)
         if (
             method and method.name == "cfg-plus-plus"
@@ -126,3 +127,14 @@ class Sampler:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.train.precision == "bf16"):
             return self.model(x, t, cond, return_dict=False)[0].float()
+
+
+def _refuse(solver: Solver, method: Method | None, prompt: str | None) -> None:
+    """Raises ValueError where a way to guide would mean something else with this solver or prompt."""
+    name = method and method.name
+    if name == "cfg-plus-plus" and (solver.sampler != "ddim" or solver.eta):
+        raise ValueError(f"cfg-plus-plus is made for ddim with eta = 0, not {solver.sampler} with eta = {solver.eta:g}")
+    if name == "projected" and solver.sampler == "heun":
+        raise ValueError("projected guidance remembers the step before, and heun asks twice a step: take another sampler")
+    if name == "classifier" and prompt is not None:
+        raise ValueError(f"classifier guidance knows the classes only, not the prompt {prompt!r:.60}")

@@ -20,22 +20,30 @@ def draw(
     solver: Solver | None = None,
     method: Method | None = None,
     guide: Run | None = None,  # whose model autoguidance leads away from
+    at: int | None = None,  # images seen: the model as it was then
 ) -> ImageSet:
     """n samples at one guidance scale: found in the run folder, else drawn.
 
     Image i has seed (sample.seed, i), the same at every scale and by every method, and shows class i mod K, or `prompt` where
     one is given.
     """
-    spec = _spec(run, guidance, n, prompt, weights, solver, method, guide)
+    spec = _spec(run, guidance, n, prompt, weights, solver, method, guide, at)
     name = f"w{guidance:g}" if prompt is None else "null-caption" if prompt == NULL else "prompt"
     name = "-".join([name, *([solver.sampler] if solver else []), *([method.name] if method else [])])
     folder = path_of(run, name, spec)
     if not folder.exists() and not run.recorded and pool.wanted(run.params):
-        told = {"guidance": guidance, "n": n, "prompt": prompt, "weights": weights, "guide": guide and str(guide.path)}
+        told = {
+            "guidance": guidance,
+            "n": n,
+            "prompt": prompt,
+            "weights": weights,
+            "at": at,
+            "guide": guide and str(guide.path),
+        }
         pool.do(run, "draw", **told, **{k: v and v.model_dump() for k, v in (("solver", solver), ("method", method))})
 
     def make():
-        sampler = Sampler(run, spec["weights"])
+        sampler = Sampler(run, spec["weights"], at)
         other = guide and Sampler(guide, spec["weights"])
 
         def part(index: torch.Tensor) -> torch.Tensor:
@@ -81,7 +89,9 @@ def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> torch
     return to_uint8(x.cpu(), *run.params.data.range)
 
 
-def _spec(run: Run, guidance: float, n: int, prompt=None, weights=None, solver=None, method=None, guide=None) -> dict:
+def _spec(
+    run: Run, guidance: float, n: int, prompt=None, weights=None, solver=None, method=None, guide=None, at=None
+) -> dict:
     """What a set of samples depends on besides the training. What is as usual is not said."""
     s, solver = run.params.sample, solver or run.params.sample
     usual = {
@@ -93,4 +103,5 @@ def _spec(run: Run, guidance: float, n: int, prompt=None, weights=None, solver=N
         **({"spacing": solver.spacing} if solver.spacing != "leading" else {}),
         **({"method": method.name, "settings": method.settings} if method else {}),
         **({"guide": guide.params.training_key} if guide else {}),
+        **({"at": at} if at is not None else {}),
     }

@@ -22,3 +22,10 @@ def checkpoint_steps(params: Params) -> tuple[int, int]:
     """
     every = max(1, round(params.train.checkpoint_every * train_images(params) / params.train.batch))
     return every - every // 8, every // 8
+
+
+def kept_checkpoints(params: Params) -> list[int]:
+    """Images seen at each checkpoint that a finished training keeps, oldest first."""
+    spacing = checkpoint_steps(params)[0]
+    steps = range(spacing, updates(params) + 1, spacing)
+    return [step * params.train.batch for step in steps][-params.train.keep_checkpoints :]

@@ -15,10 +15,12 @@ from diffusers import UNet2DConditionModel
 from tqdm import tqdm
 
 from guidebook import pool, seal
-from guidebook.checkpoint import Writer
+from guidebook.checkpoint import Writer, complete
+from guidebook.checkpoint import load as load_checkpoint
 from guidebook.data.catalog import CATALOG
 from guidebook.data.images import DataError, load
 from guidebook.lock import job_id, owned
+from guidebook.models.unet import build
 from guidebook.processes import barrier, world
 from guidebook.run import Run, commit
 from guidebook.schedule import checkpoint_steps, updates
@@ -58,9 +60,19 @@ def train(run: Run) -> None:
         barrier()
 
 
-def load_model(run: Run, weights: str) -> UNet2DConditionModel:
-    """The trained U-Net with raw or averaged weights, in evaluation mode. Raises seal.Corrupt."""
+def load_model(run: Run, weights: str, at: int | None = None) -> UNet2DConditionModel:
+    """The U-Net with raw or averaged weights, in evaluation mode: trained to its end, or as it was after `at` images.
+
+    Raises seal.Corrupt, and FileNotFoundError where no checkpoint was kept `at` so many.
+    """
     run.needs(f"the model ({weights})")
+    if at is not None:
+        kept = {int(path.name.partition("-")[2]): path for path in complete(run.path / "checkpoints")}
+        if at not in kept:
+            raise FileNotFoundError(f"{run.name} keeps no checkpoint after {at:,} images, but after {sorted(kept)}")
+        model, (tensors, _) = build(run.params), load_checkpoint(kept[at])
+        model.load_state_dict(tensors["model"] | (tensors[weights] if weights != "raw" else {}))
+        return model.eval()
     folder = run.path / "model" / weights
     seal.verify(folder, f"delete {folder.parent} and run again: training goes on from its last checkpoint")
     return UNet2DConditionModel.from_pretrained(folder, use_safetensors=True).eval()

@@ -17,6 +17,7 @@ import torch
 
 import guidebook
 from guidebook import checkpoint, pages, tables, widgets
+from guidebook.claims import Answer, Answers
 from guidebook.data.images import DataError, load
 from guidebook.imagesets import ImageSet, image_set
 from guidebook.params import Data, ParamsError, digest, read
@@ -141,7 +142,8 @@ def test_text_from_outside_is_shown_and_never_run(text, runs, tiny, tally):
     held = [
         harmless(tables.banner(run), text),
         harmless(tables.metric_table([record(text)]).text),
-        harmless(tables.claims_table([(text, text, text)]).text, text),
+        harmless(Answers([("mnist-grain", text, text)])._repr_html_()[0], text),
+        harmless(pages.claims([("x", text, text, [Answer("mnist-grain", text, text)])]).partition("<div")[2], text),
         harmless(pages.table([{"a": text, text: text}]), text),
         harmless(results.partition("## ")[2], text),
         harmless(status.partition("<div")[2], text[:8]),
