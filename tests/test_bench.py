@@ -1,8 +1,28 @@
-"""What the library costs."""
+"""What the library costs, and what it saves: the comparisons are fair, and their reports hold what they say."""
+
+import importlib
+import statistics
 
 import pytest
+import torch
 
-from guidebook.bench import checkpoint, loop
+from guidebook.bench import BENCHES, checkpoint, loop, measuring, page, read, train
+from guidebook.bench.example import Captioned, Example
+from guidebook.data.images import from_uint8, load
+from guidebook.imagesets import ImageSet
+from guidebook.run import Run
+from guidebook.tables import Html
+from guidebook.trainer import Trainer
+
+training, sampling, quality = (importlib.import_module(f"guidebook.bench.{n}") for n in ("train", "sample", "quality"))
+
+
+@pytest.fixture
+def small(tiny, tmp_path, monkeypatch):
+    """Params of the least work, and an own folder of reports."""
+    monkeypatch.setattr(measuring, "FOLDER", tmp_path / "results" / "bench")
+    monkeypatch.setattr(sampling, "STEPS", 3)
+    return tiny
 
 
 @pytest.mark.slow
@@ -17,3 +37,217 @@ def test_checkpoints_cost_at_most_two_percent_of_training_at_the_demos_interval(
     lines = []
     share = checkpoint(lines.append)
     assert share <= 0.02, "\n".join(lines)
+
+
+# Ratios
+
+
+def test_blocks_take_turns_and_every_other_turn_goes_backwards():
+    seen = []
+    blocks = {name: lambda name=name: seen.append(name) or float(len(seen)) for name in "ab"}
+    assert measuring.alternate(blocks, 3) == {"a": [1.0, 4.0, 5.0], "b": [2.0, 3.0, 6.0]}
+    assert seen == list("abbaab")
+
+
+def test_a_ratio_is_the_quotient_of_two_medians_and_lies_between_those_of_the_turns():
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        above, below = (1 + torch.rand(2, 5, generator=rng)).tolist()
+        r = measuring.ratio("speed", above, below, "a / b")
+        assert r["value"] == statistics.median(above) / statistics.median(below)
+        assert r["low"] <= r["value"] <= r["high"]
+        assert r["repeats"] == 5
+
+
+def test_the_peak_of_a_cpu_is_more_than_nothing_and_less_than_a_data_centre():
+    peak, known = measuring.peak_flops(seconds=0.02)
+    assert 1e8 < peak < 1e15
+    assert known == "measured, matrix product"
+
+
+# Training
+
+OBJECTIVES = {
+    "noise": {"prediction": "epsilon", "min_snr_gamma": None},
+    "noise, weighted": {"prediction": "epsilon", "min_snr_gamma": 5.0},
+    "v, weighted": {"prediction": "v_prediction", "min_snr_gamma": 5.0},
+    "image, weighted": {"prediction": "sample", "min_snr_gamma": 5.0},
+}
+
+
+@pytest.mark.parametrize("every_step", [True, False], ids=["encodes", "encoded"])
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_both_loops_compute_the_same_loss_gradient_and_step(small, monkeypatch, objective, every_step):
+    params = small.replace(diffusion=objective, train={"clip_norm": 1.0, "caption_dropout": 0.3})
+    data, told = load(params.data), {}
+    import guidebook.trainer
+
+    plain = guidebook.trainer.loss
+
+    def spy(model, forward, x0, eps, t, cond, gamma):
+        told.update(x0=x0, eps=eps, t=t, cond=cond)
+        return plain(model, forward, x0, eps, t, cond, gamma)
+
+    monkeypatch.setattr(guidebook.trainer, "loss", spy)
+    library, example = Trainer(params, data), Example(params, data, "fp32", every_step)
+    with training.watched(library.optimizer) as ours:
+        library.step()
+    # which caption each embedding was; equal embeddings would be equal captions
+    caption = torch.cdist(told["cond"].flatten(1), library.embeddings.flatten(1)).argmin(1)
+    torch.testing.assert_close(example.hidden(caption), told["cond"], rtol=1e-4, atol=1e-5)
+    with training.watched(example.optimizer) as theirs:
+        loss = example.learn(told["x0"], told["eps"], told["t"], caption)
+    assert loss == pytest.approx(library.flush()["loss"], rel=1e-4)
+    assert (ours[0] - theirs[0]).norm() < 1e-3 * ours[0].norm()
+    for mine, yours in zip(library.weights, example.unet.parameters(), strict=True):
+        torch.testing.assert_close(mine, yours, rtol=0, atol=2.1 * params.train.lr)
+    assert statistics.fmean((a - b).abs().mean().item() for a, b in zip(
+        library.weights, example.unet.parameters(), strict=True)) < 0.02 * params.train.lr  # fmt: skip
+
+
+def test_both_loops_see_the_same_pixels(small):
+    for low, high in ((0.0, 1.0), (-1.0, 1.0)):
+        params = small.replace(data={"range": [low, high]})
+        split = load(params.data).train
+        seen = Captioned(split, params.data)
+        for i in (0, 17, 63):
+            torch.testing.assert_close(seen[i]["pixels"], from_uint8(split.images[i], low, high))
+            assert seen[i]["caption"] == split.labels[i]
+
+
+def test_the_example_goes_through_its_data_epoch_by_epoch(small):
+    params = small.replace(train={"batch": 24})
+    example = Example(params, load(params.data), "fp32", every_step=False)
+    assert [example.step() for _ in range(4)] == [24, 24, 16, 24]
+
+
+def test_the_training_report_holds_every_way_once_and_every_ratio_is_that_of_its_rows(small, monkeypatch):
+    monkeypatch.setattr(measuring, "peak_flops", lambda: (1e12, "test"))
+    params, said = (
+        small.replace(model={"channels": [32, 64, 64]}, train={"precision": "bf16", "channels_last": True}),
+        [],
+    )
+    found = train(said.append, params, repeats=2, steps=1)
+    assert read("train") == [found]
+    assert found["made"] | {"experiment": "mnist", "profile": "smoke", "batch": 16} == found["made"]
+    rows = {r["name"]: r for r in found["rows"]}
+    assert len(rows) == len(found["rows"]) == 8
+    for r in rows.values():
+        assert r["speed"]["low"] <= r["speed"]["median"] <= r["speed"]["high"]
+        assert len(r["speeds"]) == 2
+        assert r["share_of_peak"] == pytest.approx(3e9 * found["made"]["gflops_forward"] * r["speed"]["median"] / 1e12)
+        assert (r["gradient_error"] is None) == (r["loop"] == "example")
+    assert rows["library, fp32"]["gradient_error"] == 0
+    assert 0 < rows["library, fp32, channels last"]["gradient_error"] < 1e-3
+    assert 1e-4 < rows["library, bf16"]["gradient_error"] < 0.2
+    ratios_are_of_rows(found, rows)
+    assert found["ratios"][0]["what"].startswith("library, bf16, channels last / example, fp32: ")
+    assert found["ratios"][1]["what"].startswith(
+        "library, bf16, channels last / example, bf16, captions encoded once: "
+    )
+
+
+def ratios_are_of_rows(found, rows):
+    assert found["ratios"]
+    for r in found["ratios"]:
+        above, below = (rows[name]["speed"]["median"] for name in r["what"].partition(": ")[0].split(" / "))
+        assert r["value"] == pytest.approx(above / below)
+
+
+# Sampling
+
+
+def test_the_pipeline_and_the_library_draw_the_same_images(small):
+    found = BENCHES["sample"](lambda line: None, small, repeats=2, batch=4)
+    assert read("sample") == [found]
+    rows = {r["name"]: r for r in found["rows"]}
+    assert rows["pipeline, fp32"]["max_difference"] == 0
+    assert rows["library, fp32"]["max_difference"] <= 1
+    ratios_are_of_rows(found, rows)
+
+
+@pytest.mark.parametrize("w", [1.0, 5.0])
+@pytest.mark.parametrize("sampler", ["ddpm", "dpmpp-2m", "unipc"])  # by ddim the library mends what was clipped
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_they_do_by_other_solvers_in_other_ranges_and_without_guidance(small, low, sampler, w):
+    params = small.replace(data={"range": [low, 1.0]})
+    solver = sampling.Solver(sampler=sampler, steps=3, eta=0.0, spacing="leading")
+    index = torch.arange(3)
+    with sampling.prepared(params, sampling.build(params)) as run:
+        pipe = sampling.piped(run, "raw", w, solver, torch.float32)(index)
+        mine = sampling.ours(run, "raw", w, solver)(index)
+    assert sampling.difference(pipe, mine) <= 1
+    assert mine.float().std() > 1
+
+
+def test_unequal_outputs_stop_the_bench(small, monkeypatch):
+    monkeypatch.setattr(sampling, "difference", lambda a, b: 2)
+    with pytest.raises(sampling.NotTheSame, match="differs by 2 of 255"):
+        sampling.sample(print, small, repeats=1, batch=2)
+    assert read("sample") == []
+
+
+# Quality
+
+
+@pytest.fixture
+def drawn(small, monkeypatch):
+    """`quality` with distances by the number of steps and the scale, in place of images and a judge."""
+    interval = {"name": "interval", "guidance": [3], "settings": {"low": 0.2, "high": 5.0}}
+    solvers = [{"sampler": "dpmpp-2m", "steps": n, "eta": 0.0, "spacing": "leading"} for n in (1, 2)]
+    params = small.replace(sample={"methods": [interval], "solvers": solvers, "guidance": [1, 2, 5]})
+
+    def run(distance) -> dict:
+        def judged(run, candidate, n):
+            solver, _, w = candidate
+            value = distance(solver.steps, w)
+            facts = {"evaluations": solver.steps}
+            images = ImageSet("set", run.path, torch.zeros(0), facts)
+            return images, {"value": value, "low": value - 1, "high": value + 1, "n": n}
+
+        monkeypatch.setattr(quality, "judged", judged)
+        with sampling.prepared(params, sampling.build(params)) as made:
+            run = Run(params.replace(sample={"weights": "raw"}), made.path, recorded=False)
+            return BENCHES["quality"](lambda line: None, repeats=1, batch=2, run=run)
+
+    return run
+
+
+def test_the_ratio_at_equal_quality_is_of_the_fastest_that_is_as_good(drawn):
+    found = drawn(lambda steps, w: 100 + w + {1: 50, 2: 1}.get(steps, 0))
+    rows = {r["name"]: r for r in found["rows"]}
+    assert rows["pipeline, fp32"]["guidance"] == 2  # where its own distance is least
+    timed = [r["name"] for r in found["rows"] if r["speed"] and r["name"].startswith("library")]
+    # one step is not as good, an interval at w = 3 neither
+    assert timed == [
+        "library, ddpm, 3 steps, w = 2",
+        "library, ddpm, 2 steps, w = 2",
+        "library, dpmpp-2m, 2 steps, w = 2",
+    ]
+    assert len(rows) == 2 + 1 + 3 * 2
+    ratios_are_of_rows(found, rows)
+    assert {"sampling, equal quality", "fewer evaluations"} < {r["name"] for r in found["ratios"]}
+    assert isinstance(page.quality_cost([found]), Html)
+    (axes,) = page.quality([found]).axes
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["ddpm", "dpmpp-2m"]
+
+
+def test_where_nothing_is_as_good_there_is_no_such_ratio(drawn):
+    found = drawn(lambda steps, w: 100 + 50 * (steps < 3))
+    assert [r["name"] for r in found["ratios"]] == ["library alone"]
+
+
+# The page
+
+
+def test_the_page_escapes_what_a_report_holds_and_says_when_there_is_none(small):
+    rows = [{"name": "<script>", "speed": {"median": 2.0, "low": 1.0, "high": 3.0}, "steps": 3, "max_difference": 0}]
+    found = measuring.report("sample", small, rows, [measuring.ratio("a", [2.0], [1.0], "<b> / <i>")])
+    for table in (page.ratios([found]), page.sampling_cost([found])):
+        assert "<script>" not in table.text
+        assert "<b>" not in table.text
+    assert page.speeds([found, found]).axes[0].get_xlabel() == "images per second"
+    for shown in (page.speeds, page.quality, page.ratios, page.training_cost, page.sampling_cost, page.quality_cost):
+        assert "Not measured yet" in shown([]).text
+    assert page.machines([]) == "nothing was measured yet"
+    assert page.machines([found], [found]).startswith("mnist/smoke on ")

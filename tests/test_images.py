@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 
 from guidebook.data.catalog import CATALOG, at_hand
 from guidebook.data.images import DataError, from_uint8, load, order, to_uint8
+from guidebook.data.scenes import KINDS, random_scenes, render
 from guidebook.params import Data
 
 SIZES = st.integers(1, 40)
@@ -74,7 +75,7 @@ def test_values_out_of_range_become_black_or_white_and_the_rest_is_rounded():
 
 
 def data(name: str, **changes) -> Data:
-    fields = {"name": name, "resolution": 8, "range": (0.0, 1.0), "caption": "{label}", "limit": None}
+    fields = {"name": name, "resolution": 8, "range": (0.0, 1.0), "caption": "{label}", "limit": None, "flips": False}
     return Data(**fields | changes)
 
 
@@ -410,3 +411,86 @@ def test_asking_what_is_at_hand_imports_no_torch(tmp_path):
     code = "import sys\nfrom guidebook.data.catalog import at_hand\nat_hand('mnist')\nsys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"HF_HOME": str(tmp_path)}, check=False)
     assert done.returncode == 0
+
+
+# Drawn scenes
+
+
+def test_scenes_are_drawn_at_the_resolution_and_no_more_than_the_limit():
+    images, larger = load(data("scenes", resolution=16, limit=40)), load(data("scenes", resolution=32, limit=20))
+    assert images.train.images.shape == images.test.images.shape == (40, 3, 16, 16)
+    assert images.train.labels.tolist() == images.test.labels.tolist() == [*range(10)] * 4
+    assert not torch.equal(images.train.images, images.test.images)
+    assert torch.equal(images.train.images, render(random_scenes(40, 0), 16))  # drawn, not resized
+    assert torch.equal(larger.train.images, render(random_scenes(20, 0), 32))
+    assert torch.equal(larger.test.images, render(random_scenes(20, 1), 32))
+    assert images.classes == KINDS
+    assert (images.source, images.skipped, images.note) == ("drawn", (), CATALOG["scenes"].note)
+    assert at_hand("scenes")
+
+
+def test_a_limit_keeps_the_first_scenes_and_without_one_there_are_8000_and_2000():
+    whole, few = load(data("scenes")), load(data("scenes", limit=30))
+    for a, b, n in ((few.train, whole.train, 8000), (few.test, whole.test, 2000)):
+        assert torch.bincount(b.labels).tolist() == [n // 10] * 10
+        assert torch.equal(a.images, b.images[:30])
+
+
+# CIFAR-10, whose columns have names of their own, and what is said of JPEG copies
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """`photographs(encode)` writes 30 training and 10 test images, the i-th encoded by `encode(i)`; their pixels."""
+    monkeypatch.setenv("GUIDEBOOK_DATA", str(tmp_path))
+    pixels = np.random.default_rng(2).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+
+    def put(encode):
+        for split, n in (("train", 30), ("test", 10)):
+            write(tmp_path / "cifar10", split, [encode(i)(pixels[i]) for i in range(n)], [i % 10 for i in range(n)])
+            [file] = (tmp_path / "cifar10").glob(f"{split}-*.parquet")
+            pq.write_table(pq.read_table(file).rename_columns(["img", "label"]), file)
+        return pixels
+
+    return put
+
+
+def test_cifar10_is_read_in_colour_from_the_columns_that_the_hub_has(photographs):
+    pixels = photographs(lambda i: png)
+    images = load(data("cifar10", resolution=32))
+    np.testing.assert_array_equal(images.train.images.numpy(), pixels.transpose(0, 3, 1, 2))
+    assert images.train.labels.tolist() == [*range(10)] * 3
+    assert [images.classes[i] for i in (0, 1, 9)] == ["airplane", "automobile", "truck"]
+    assert images.source == "local parquet"
+    assert images.note == CATALOG["cifar10"].note
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_jpeg_copies_of_a_set_published_as_png_are_named_in_its_note(photographs, limit):
+    photographs(lambda i: jpeg)
+    said = load(data("cifar10", resolution=32, limit=limit)).note.removeprefix(CATALOG["cifar10"].note)
+    assert said.startswith("; the files at hand are lossy JPEG copies")
+    load.cache_clear()
+    photographs(lambda i: jpeg if i in (3, 20) else png)  # of 30 training images and the first 10 as test images
+    said = load(data("cifar10", resolution=32, limit=limit)).note.removeprefix(CATALOG["cifar10"].note)
+    assert said.startswith("; 3 of the 40 files at hand are lossy JPEG copies")
+
+
+def test_without_cifar10_the_drawn_scenes_are_proposed(cache, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: "/nowhere")
+    with pytest.raises(DataError, match=r"uoft-cs/cifar10 .* or set data\.name=scenes"):
+        load(data("cifar10", resolution=32))
+
+
+def test_what_the_catalog_says_of_a_set_fits_together():
+    for entry in CATALOG.values():
+        assert len(entry.classes) == len(set(entry.classes)) == 10
+        assert entry.channels in (1, 3)
+        assert (entry.hub is None) == (entry.revision is None) == (entry.codec is None)
+        assert entry.revision is None or (len(entry.revision) == 40 and int(entry.revision, 16))

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from guidebook.data.images import load
-from guidebook.metrics import judge as module
-from guidebook.metrics.judge import FEATURES, judge
+from guidebook.metrics.classifiers import FEATURES, Small
+from guidebook.metrics.judge import judge
 from guidebook.params import Data
 
 DIGITS = Data(name="digits", resolution=8, range=(0.0, 1.0), caption="{label}", limit=None, flips=False)
@@ -32,6 +32,7 @@ def test_the_judge_reads_at_least_97_percent_of_digits_it_has_not_seen(reader):
     assert reader.accuracy[0] == right
     assert reader.accuracy[1] < right < reader.accuracy[2]
     assert reader.n == len(test) == 360
+    assert reader.name == "judge-digits-e1a3ed85"  # what the metrics of recorded runs call it
 
 
 def test_what_it_says_depends_on_the_image_alone(reader):
@@ -57,7 +58,7 @@ def test_a_judge_is_trained_once(reader, monkeypatch):
     def refuse(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(module, "_train", refuse)
+    monkeypatch.setattr(Small, "train", refuse)
     judge.cache_clear()  # as in another process
     again = judge(DIGITS)
     images = load(DIGITS).test.images
@@ -70,7 +71,7 @@ def test_other_captions_have_the_same_judge_and_other_pixels_another(reader, mon
     def refuse(*_):
         raise AssertionError("another judge")
 
-    monkeypatch.setattr(module, "_train", refuse)
+    monkeypatch.setattr(Small, "train", refuse)
     assert judge(DIGITS.model_copy(update={"caption": "number {label}", "range": (-1.0, 1.0)})).name == reader.name
     with pytest.raises(AssertionError, match="another judge"):
         judge(DIGITS.model_copy(update={"limit": 100}))

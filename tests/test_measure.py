@@ -1,12 +1,21 @@
 """Metric records: complete, found again, and with a floor that can be compared."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
+from guidebook.data.images import load
 from guidebook.imagesets import ImageSet
 from guidebook.metrics import measure as M
-from guidebook.run import open_run
+from guidebook.metrics import subject
+from guidebook.metrics.groups import GROUPS
+from guidebook.metrics.networks import Clip, Inception, JudgeNetwork
+from guidebook.metrics.perceptual import Lpips
+from guidebook.params import digest
+from guidebook.run import NotRecorded, open_run
 
 FIELDS = {
     "metric",
@@ -29,15 +38,17 @@ def run(runs, tiny):
     return open_run(tiny.replace(data={"limit": None}, evaluate={"samples": 100}))
 
 
-def as_samples(run, n):
+def as_samples(run, n, order=None, **facts):
     """The first n real test images, as if they had been drawn."""
-    test = M.load(run.params.data).test
-    facts = dict.fromkeys(("guidance", "prompt", "sampler", "steps", "weights", "seed", "seconds_per_image"))
+    order = torch.arange(n) if order is None else order
+    test = load(run.params.data).test
+    named = ("guidance", "prompt", "sampler", "steps", "weights", "seed", "seconds_per_image")
+    facts = dict.fromkeys(named) | {"guidance": 1.0} | facts
     return ImageSet(
         "w1",
         run.path / "samples" / "w1-00000000",
-        test.images[:n],
-        facts | {"guidance": 1.0, "n": n, "labels": test.labels[:n].tolist()},
+        test.images[order],
+        facts | {"n": n, "labels": test.labels[order].tolist()},
     )
 
 
@@ -63,6 +74,199 @@ def test_the_judge_reads_the_whole_test_split(run):
 
 def test_a_measurement_is_made_once(run, monkeypatch):
     first = M.measure_real(run)
-    monkeypatch.setattr(M, "_records", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(M, "of_real", lambda *_: pytest.fail("measured again"))
     assert M.measure_real(run) == first
     assert json.loads((run.path / "metrics.json").read_text()) == first
+
+
+ALL = tuple(GROUPS)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Networks whose weights are at hand: cheap ones in their place. What each has read, image by image."""
+    turn, seen = torch.randn(64, 24, generator=torch.Generator().manual_seed(0)), {}
+
+    def stand_in(network, name, forward):
+        def read(self, images):
+            seen.setdefault(name, []).append(len(images))
+            return forward(images.float().flatten(1) / 255 @ turn)
+
+        monkeypatch.setattr(network, "name", name)
+        monkeypatch.setattr(network, "why_absent", lambda _: None)
+        monkeypatch.setattr(network, "read", read)
+
+    def unit(x):
+        return torch.nn.functional.normalize(x, dim=1)
+
+    stand_in(Inception, "inception-test", lambda x: {"features": x[:, :12], "logits": x[:, 12:]})
+    stand_in(Clip, "clip-test", lambda x: {"features": unit(x)})
+    stand_in(Lpips, "lpips-test", lambda x: {"features": x})
+    monkeypatch.setattr(
+        Clip, "captions", lambda _, c: unit(torch.stack([turn[int(line.split()[-1])] for line in c])), raising=False
+    )
+    own = JudgeNetwork.read
+
+    def counted(self, images):
+        seen.setdefault("judge", []).append(len(images))
+        return own(self, images)
+
+    monkeypatch.setattr(JudgeNetwork, "read", counted)
+    subject._reference.cache_clear()
+    subject._real_rows.cache_clear()
+    yield seen
+    subject._reference.cache_clear()
+    subject._real_rows.cache_clear()
+
+
+def test_every_group_gives_its_metrics_with_all_that_was_promised(run, stand_ins):
+    for records in (M.measure(run, as_samples(run, 120), ALL), M.measure_real(run, ALL)):
+        assert {r["metric"] for r in records} == {m for g in GROUPS.values() for m in g.metrics}
+        for record in records:
+            assert set(record) >= FIELDS | {"extractor", "reference", "seconds_per_image", "set", "key", "group"}
+            assert record["low"] <= record["value"] <= record["high"]
+            assert record["metric"] in GROUPS[record["group"]].metrics
+            assert record["n"] > 0
+            # whatever is measured in the judge's features is named for it
+            space = record["metric"] in ("fd_judge", "kd_judge") or record["metric"].endswith("_judge")
+            assert space == (
+                record["extractor"].startswith("judge") and record["metric"] not in ("adherence", "diversity")
+            )
+
+
+def test_each_set_goes_through_each_network_once(run, stand_ins):
+    samples = as_samples(run, 120)
+    M.measure(run, samples, ALL)
+    M.measure_real(run, ALL)
+    for space in ("judge", "inception"):
+        M.fd_curve_records(run, samples, space)
+        M.fd_curve_records(run, None, space)
+        M.frechet_against(run, samples, 100, 100, space=space)
+    sizes = [120, 360, 1437]  # the samples, the test split, the train split
+    assert sorted(stand_ins["judge"]) == sorted(stand_ins["inception-test"]) == sizes
+    assert sorted(stand_ins["clip-test"]) == [120, 360]
+
+
+def test_what_a_perfect_model_scores_is_the_floor(run, stand_ins):
+    """The test split's shuffled images as samples get the records of the test split, to the last digit."""
+    n = run.params.evaluate.samples
+    records = M.measure(run, as_samples(run, n, subject.shuffle(360)[:n]), ("manifold", "inception"))
+    of_part = ("inception_score", "fid_inf")  # of all images there are
+    floor = {r["metric"]: r for r in M.measure_real(run, ("manifold", "inception"))}
+    assert len(records) == 13
+    for record in records:
+        if record["metric"] not in of_part:
+            for field in ("value", "low", "high", "n", "reference"):
+                assert record[field] == floor[record["metric"]][field]
+
+
+def test_records_made_before_there_were_groups_are_found(run):
+    """Their key, spelled out."""
+    images = as_samples(run, 120)
+    asked = {k: images.facts[k] for k in ("guidance", "prompt", "sampler", "steps", "weights", "seed", "n")}
+    old = {"metric": "adherence", "value": 1.0, "key": digest(["w1", asked, run.params.evaluate.bootstrap])}
+    real = {"metric": "grain", "value": 2.0}
+    real["key"] = digest(["test split", {"real": True, "samples": 100}, run.params.evaluate.bootstrap])
+    run.add_metrics([old, real])
+    assert M.measure(run, images) == [old]
+    assert M.measure_real(run) == [real]
+
+
+def test_sets_of_one_name_that_were_drawn_otherwise_are_measured_apart(run):
+    one, other = (M.measure(run, as_samples(run, 120, **facts))[0] for facts in ({}, {"eta": 0.5}))
+    assert one["key"] != other["key"]
+    assert other["eta"] == 0.5
+    assert "eta" not in one
+
+
+def test_without_weights_there_is_no_record_but_a_reason(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    images = as_samples(run, 120)
+    records = M.measure(run, images, ALL)
+    assert {r["group"] for r in records} == {"judge", "manifold"}
+    assert M.fd_curve_records(run, images, "inception") == M.frechet_against(run, images, 30, 30) == []
+    reasons = M.absent(ALL)
+    assert len(reasons) == 3
+    assert reasons[0].startswith("fid, kid, precision")
+    assert "pt_inception-2015-12-05-6726825d.pth is not at hand: put it into" in reasons[0]
+    assert M.absent(("judge", "manifold")) == []
+
+
+def test_weights_that_come_later_are_used_then(run, stand_ins, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Inception, "why_absent", lambda _: "not yet")
+        assert M.measure_real(run, ("inception",)) == []
+    assert len(M.measure_real(run, ("inception",))) == 8
+
+
+def test_a_record_gives_what_it_holds_and_makes_nothing(run, stand_ins):
+    images = as_samples(run, 120)
+    made = M.measure(run, images, ("judge", "manifold")) + M.fd_curve_records(run, images)
+    recorded = replace(run, recorded=True)
+    stand_ins.clear()
+    assert M.measure(recorded, images, ALL) + M.fd_curve_records(recorded, images) == made
+    assert M.fd_curve_records(recorded, images, "inception") == M.frechet_against(recorded, images, 30, 30) == []
+    assert M.measure_real(recorded, ("manifold",)) == []
+    assert stand_ins == {}
+    with pytest.raises(NotRecorded, match="test split"):
+        M.measure_real(recorded)
+
+
+def test_a_group_that_is_none_is_named_with_those_that_are(run):
+    with pytest.raises(ValueError, match="called fvd; there are judge, manifold"):
+        M.measure_real(run, ("judge", "fvd"))
+
+
+def test_the_curve_falls_to_what_infinitely_many_images_have(run, stand_ins):
+    records = M.fd_curve_records(run, None, "judge", counts=(50, 100, 200, 1000))
+    assert [(r["metric"], r["n"]) for r in records] == [
+        ("fd_judge", 50), ("fd_judge", 100), ("fd_judge", 200), ("fd_judge", 360), ("fd_judge_inf", 360),
+    ]  # fmt: skip
+    values = [r["value"] for r in records]
+    assert values == sorted(values, reverse=True)
+    assert {r["group"] for r in records} == {"curve-judge"}
+    assert M.fd_curve_records(run, None, "judge", counts=(50, 100, 200, 1000)) == records
+    few = M.fd_curve_records(run, as_samples(run, 100), "judge")  # fewer than the extrapolation needs
+    assert [(r["metric"], r["n"]) for r in few] == [("fd_judge", 50), ("fd_judge", 100)]
+
+
+def test_another_protocol_has_its_own_number_of_images_and_its_own_floor(run, stand_ins):
+    (record,) = M.frechet_against(run, as_samples(run, 120), 80, 90)
+    assert (record["metric"], record["n"], record["reference"]) == ("fid", 80, "test split, 90 images")
+    (floor,) = M.frechet_against(run, None, 80, 90)
+    assert floor["set"] == "train split"
+    assert floor["n"] == 80
+    assert floor["guidance"] is None
+    (judged,) = M.frechet_against(run, None, 80, 90, split="train", space="judge")
+    assert (judged["metric"], judged["set"]) == ("fd_judge", "test split")
+    with pytest.raises(
+        ValueError, match=r"500 images against 90 were asked for, but w1 has 120, test split has|has 120"
+    ):
+        M.frechet_against(run, as_samples(run, 120), 500, 90)
+
+
+def test_lpips_compares_images_of_one_caption(run, stand_ins):
+    images = as_samples(run, 120)
+    (record,) = M.measure(run, images, ("lpips",))
+    x = Lpips().read(images.images)["features"].double()
+    square = torch.cdist(x, x).square().numpy()
+    means = []
+    for k in range(10):
+        own = square[np.ix_(images.labels == k, images.labels == k)]
+        means.append(own.sum() / (len(own) * (len(own) - 1)))
+    assert record["value"] == pytest.approx(np.mean(means), abs=2e-6)
+    assert record["n"] == 120
+    (one,) = M.measure(run, as_samples(run, 120, prompt="A handwritten digit 3"), ("lpips",))
+    assert one["value"] == pytest.approx(square.sum() / (120 * 119), abs=2e-6)
+
+
+def test_clip_scores_an_image_with_its_own_caption(run, stand_ins):
+    images = as_samples(run, 120)
+    (record,) = M.measure(run, images, ("clip",))
+    read = Clip().read(images.images)["features"]
+    own = Clip().captions([f"A handwritten digit {k}" for k in images.labels.tolist()])
+    assert record["value"] == pytest.approx(float(100 * (read * own).sum(1).clamp(min=0).mean()), abs=1e-4)
+    asked = M.measure(run, as_samples(run, 120, prompt="A handwritten digit 3"), ("clip",))
+    assert asked[0]["value"] != record["value"]
+    assert M.measure(run, as_samples(run, 120, prompt=""), ("clip", "lpips")) == []

@@ -31,7 +31,7 @@ def build() -> Path:
     Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell. Raises NotebookFailed.
     """
     chapters = [page for name in _experiments() for page in _pages(name)]
-    explorer = _explorer()
+    explorer, performance = _explorer(), _performance()
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
@@ -40,6 +40,8 @@ def build() -> Path:
     if explorer:
         _stage(*explorer)
         _hero(explorer[2])
+    if performance:
+        _stage(performance, SOURCE / "performance.ipynb", None)
     found = all_runs()
     (SOURCE / "results.md").write_text(pages.results(found))
     (SOURCE / "status.md").write_text(pages.status(found))
@@ -114,7 +116,16 @@ def _explorer() -> tuple[Path, Path, Run] | None:
     return target, SOURCE / "explorer.ipynb", run
 
 
-def _stage(executed: Path, target: Path, run: Run, suffix: str = "") -> None:
+def _performance() -> Path | None:
+    """The executed page on performance, drawn from what `guidebook bench` wrote; None in a study without one."""
+    notebook, target = NOTEBOOKS / "performance.ipynb", runs() / "pages" / "performance.ipynb"
+    if not notebook.exists():
+        return None
+    execute(notebook, target, {}, depends=RESULTS / "bench")
+    return target
+
+
+def _stage(executed: Path, target: Path, run: Run | None, suffix: str = "") -> None:
     """Puts an executed notebook among the pages: with the note that says which run it shows, without its default values."""
     if cells := missing(executed):
         raise NotebookFailed(f"{executed} is not complete (cells {cells}): it gets no page")
@@ -128,8 +139,8 @@ def _stage(executed: Path, target: Path, run: Run, suffix: str = "") -> None:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
         elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
-    note = {"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(run)}
-    notebook["cells"] = [title, note, *rest]
+    notes = [{"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(run)}] if run else []
+    notebook["cells"] = [title, *notes, *rest]
     target.write_text(json.dumps(notebook))
 
 

@@ -197,13 +197,19 @@ def build() -> None:
 
 
 @app.command()
-def bench(what: Annotated[str, typer.Argument(help="loop: against a bare one; checkpoint: its cost")] = "loop") -> None:
-    """Measure the library's own cost on this machine."""
+def bench(
+    what: Annotated[str, typer.Argument(help="loop, checkpoint: own cost; train, sample, quality: against diffusers")],
+    experiment: Annotated[str, typer.Option(help="whose model: of train, sample and quality")] = "cifar10",
+    profile: Annotated[str | None, typer.Option(help="demo, or best where there is a GPU")] = None,
+) -> None:
+    """Measure speed on this machine, as ratios within one run; the book's page on performance is drawn from them."""
+    from guidebook import params as P
     from guidebook.bench import BENCHES
 
     if what not in BENCHES:
         raise typer.BadParameter(f"{what}: there are {', '.join(BENCHES)}")
-    BENCHES[what](print)
+    own = what in ("loop", "checkpoint")
+    BENCHES[what](print, **({} if own or profile is None else {"params": P.load(experiment, profile)}))
 
 
 def _seeds(text: str | None) -> list[int] | None:

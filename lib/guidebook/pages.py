@@ -50,6 +50,7 @@ PROMISES = {
 }
 
 
+ASIDE = ("curve-", "against-")  # groups of records that are points of a figure or another protocol: their page shows them
 CLAIMS = """# Claims audited
 
 One row per claim of the documents that this study repeats: what the document says, what was found, and whether the claim holds.
@@ -113,7 +114,7 @@ def results(runs: list[Run]) -> str:
                 "n": f"{r['n']:,}", "interval": r["interval"], "read by": r["extractor"], "against": r["reference"] or "",
                 "weights": r["weights"] or "", "sampler": f"{r['sampler']}, {r['steps']} steps" if r["sampler"] else "",
             }
-            for r in sorted(run.metrics(), key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
+            for r in sorted((r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)), key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
         ]  # fmt: skip
         if rows and run.params.profile != "smoke":
             facts = f"{run.provenance().get('data_note', '')}. {run.provenance().get('images_seen', 0):,} images seen in training."

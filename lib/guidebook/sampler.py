@@ -57,6 +57,7 @@ class Sampler:
         self.entry = CATALOG[run.params.data.name]
         self.captions = class_captions(run.params.data.caption, self.entry.classes)
         self.process = process(run.params.diffusion, self.device)
+        self.embeddings = encode(run.params.text, [*self.captions, NULL]).to(self.device)  # (classes + 1, L, D)
         self.rows = 0  # images that went through the network
 
     def labels(self, index: torch.Tensor) -> list[int]:
@@ -82,10 +83,10 @@ class Sampler:
         ):  # its noise is not that of the guided image, so no clip may mend it
             noise_scheduler = type(noise_scheduler).from_config(noise_scheduler.config, clip_sample=False)
         noise_scheduler.set_timesteps(solver.steps, device=self.device)
-        prompts = [self.captions[i] for i in self.labels(index)] if prompt is None else [prompt] * len(index)
-        # The known captions go along, so that the stand-in encoder always builds the same vocabulary.
-        table = encode(p.text, [*prompts, NULL, *self.captions]).to(self.device)
-        cond, uncond = table[: len(prompts)], table[len(prompts)].expand(len(prompts), -1, -1)
+        cond, uncond = self.embeddings[self.labels(index)], self.embeddings[-1].expand(len(index), -1, -1)
+        if prompt is not None:  # the known captions go along, so that the stand-in encoder always builds the same vocabulary
+            told = encode(p.text, [prompt, NULL, *self.captions])[0].to(self.device)
+            cond = told.expand(len(index), -1, -1)
         both = (self, cond, uncond, w)
         told = method.settings if method else {}
         match method and method.name:

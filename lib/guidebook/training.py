@@ -17,7 +17,6 @@ from tqdm import tqdm
 from guidebook import pool, seal
 from guidebook.checkpoint import Writer, complete
 from guidebook.checkpoint import load as load_checkpoint
-from guidebook.data.catalog import CATALOG
 from guidebook.data.images import DataError, load
 from guidebook.lock import job_id, owned
 from guidebook.models.unet import build
@@ -163,7 +162,7 @@ def _describe(run: Run, trainer: Trainer) -> None:
         processes=world().num_processes,
         text_encoder=run.params.text.encoder,
         data=data,
-        data_note=CATALOG[run.params.data.name].note,
+        data_note=trainer.data.note,
         stretches=[*known.get("stretches", []), stretch],
     )
 

@@ -11,7 +11,7 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Entry:
-    """One data set. `hub` is None for a set that comes inside a dependency."""
+    """One data set. `hub` is None for a set that is embedded: it comes inside a dependency, or code draws it."""
 
     hub: str | None
     revision: str | None  # the commit of the hub's repository
@@ -21,25 +21,37 @@ class Entry:
     channels: int
     train: int  # rows
     test: int
+    codec: str | None  # of the image files that the hub publishes
     note: str  # one sentence for the provenance and under figures
 
 
 DIGITS = tuple("0123456789")
+SCENES = ("ball", "box", "triangle", "star", "heart", "ring", "cross", "moon", "fish", "mushroom")
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 CATALOG = {
     "digits": Entry(
-        None, None, "image", "label", DIGITS, 1, 1437, 360,
+        None, None, "image", "label", DIGITS, 1, 1437, 360, None,
         "digits: scikit-learn's 1,797 handwritten digits of 8×8 pixels, a small stand-in for MNIST",
     ),
     "mnist": Entry(
-        "ylecun/mnist", "77f3279092a1c1579b2250db8eafed0ad422088c", "image", "label", DIGITS, 1, 60_000, 10_000,
+        "ylecun/mnist", "77f3279092a1c1579b2250db8eafed0ad422088c", "image", "label", DIGITS, 1, 60_000, 10_000, "PNG",
         "MNIST: 60,000 training and 10,000 test images of 28×28 pixels",
+    ),
+    "scenes": Entry(
+        None, None, "image", "label", SCENES, 3, 8000, 2000, None,
+        "scenes: 8,000 training and 2,000 test images of one coloured object of ten kinds, drawn by code from a seed, a "
+        "small stand-in for photographs",
+    ),
+    "cifar10": Entry(
+        "uoft-cs/cifar10", "0b2714987fa478483af9968de7c934580d0bb9a2", "img", "label", CIFAR10, 3, 50_000, 10_000, "PNG",
+        "CIFAR-10: 50,000 training and 10,000 test photographs of 32×32 pixels",
     ),
 }  # fmt: skip
 
 
 def at_hand(name: str) -> bool:
-    """Whether a data set needs no download: it comes inside a dependency, or its files are all on this machine."""
+    """Whether a data set needs no download: it is embedded, or its files are all on this machine."""
     if CATALOG[name].hub is None:
         return True
     folder = local_data(name)

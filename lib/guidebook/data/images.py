@@ -41,35 +41,36 @@ class Images:
     train: Split
     test: Split
     classes: tuple[str, ...]
-    source: str  # where they came from: "local parquet", "hub", "scikit-learn"
+    source: str  # where they came from: "local parquet", "hub", "scikit-learn", "drawn"
     fingerprint: str  # 16 hex digits of every pixel and label
     skipped: tuple[str, ...] = ()  # of both splits: "mnist/train row 17: truncated …"
+    note: str = ""  # one sentence for the provenance and under figures
 
 
 @functools.lru_cache(maxsize=4)
 def load(data: Data) -> Images:
-    """The images of a data section, resized to its resolution.
+    """The images of a data section at its resolution: resized to it, or drawn at it.
 
     Looks in `$GUIDEBOOK_DATA/<name>/{train,test}-*.parquet`, then in the hub's cache, then on the hub. Images that cannot be
     read are skipped, counted over the whole split whatever `limit` says. Raises DataError where none of them has the data, or
     more than `BAD_SHARE` of a split cannot be read.
     """
-    entry = CATALOG[data.name]
-    if entry.hub is None:
-        source, folder, splits = "scikit-learn", None, _digits()
-    elif folder := local_data(data.name):
-        source = "local parquet"
-    else:
-        source, folder = "hub", _hub(data.name, entry)
+    entry, note = CATALOG[data.name], CATALOG[data.name].note
     skipped = []
-    if folder:
-        read = [_parquet(folder, data.name, split, entry) for split in SPLITS]
-        splits, skipped = [split for split, _ in read], [name for _, names in read for name in names]
+    if entry.hub is None:
+        source, splits = ("drawn", _scenes(data)) if data.name == "scenes" else ("scikit-learn", _digits())
+    else:
+        folder = local_data(data.name)
+        source, folder = ("local parquet", folder) if folder else ("hub", _hub(data.name, entry))
+        splits, names, jpegs = zip(*(_parquet(folder, data.name, split, entry) for split in SPLITS), strict=True)
+        skipped = [*names[0], *names[1]]
+        if entry.codec == "PNG" and sum(jpegs):
+            note += f"; {_jpeg(sum(jpegs), sum(map(len, splits)))}"
     splits = [_fit(split, data) for split in splits]
     digest = hashlib.sha256()
     for split in splits:
         digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
-    return Images(*splits, entry.classes, source, digest.hexdigest()[:16], tuple(skipped))
+    return Images(*splits, entry.classes, source, digest.hexdigest()[:16], tuple(skipped), note)
 
 
 def order(n: int, seed: int, start: int, count: int) -> torch.Tensor:
@@ -119,8 +120,28 @@ def _digits() -> list[Split]:
     return [Split(images[i], labels[i]) for i in (train, test)]
 
 
-def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, list[str]]:
-    """One split from its parquet files, and the names of the rows that were skipped. Raises DataError."""
+def _scenes(data: Data) -> list[Split]:
+    """Drawn objects at the resolution of `data`, no more than its limit: seed 0 is the training split, 1 the test split."""
+    from guidebook.data.scenes import KINDS, random_scenes, render
+
+    entry, splits = CATALOG["scenes"], []
+    for seed, rows in enumerate((entry.train, entry.test)):
+        scenes = random_scenes(min(rows, data.limit or rows), seed)
+        labels = torch.tensor([KINDS.index(scene.things[0].kind) for scene in scenes])
+        splits.append(Split(render(scenes, data.resolution), labels))
+    return splits
+
+
+def _jpeg(n: int, rows: int) -> str:
+    which = "the files at hand are" if n == rows else f"{n:,} of the {rows:,} files at hand are"
+    return f"{which} lossy JPEG copies of the published PNGs: every distance to them carries that offset"
+
+
+def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, list[str], int]:
+    """One split from its parquet files, the names of the rows that were skipped, and how many of the others are JPEGs.
+
+    Raises DataError.
+    """
     files, every = parquet_files(folder, split)
     if not every:
         some = (
@@ -136,12 +157,12 @@ def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, 
         if label is None:
             raise DataError(f"{where} has no label")
         try:
-            good.append((decode(raw, entry.channels), label, where))
+            good.append((decode(raw, entry.channels), label, where, raw.startswith(b"\xff\xd8")))
         except BadImage as error:
             skipped.append(f"{where}: {error}")
-    shapes = Counter(pixels.shape for pixels, _, _ in good)
+    shapes = Counter(pixels.shape for pixels, *_ in good)
     shape = max(shapes, key=shapes.get, default=None)
-    for pixels, _, where in good:
+    for pixels, _, where, _ in good:
         if pixels.shape != shape:
             (h, w), (height, width) = pixels.shape[1:], shape[1:]
             skipped.append(f"{where}: {w} × {h} pixels, where most have {width} × {height}")
@@ -151,7 +172,7 @@ def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, 
         raise DataError(f"{name}/{split} holds no images: check {_place(folder, name)}")
     good = [g for g in good if g[0].shape == shape]
     images, labels = np.stack([g[0] for g in good]), torch.tensor([g[1] for g in good], dtype=torch.int64)
-    return Split(torch.from_numpy(images), labels), skipped
+    return Split(torch.from_numpy(images), labels), skipped, sum(g[3] for g in good)
 
 
 def _rows(file: Path, entry: Entry) -> list[tuple[bytes | None, int | None]]:
@@ -203,6 +224,6 @@ def _hub(name: str, entry: Entry) -> Path:
         raise DataError(
             f"data set {name}: no $GUIDEBOOK_DATA/{name}/train-*.parquet, not in the hub's cache, and the hub did not give "
             f"{entry.hub} ({failed}); run `guidebook fetch EXPERIMENT` on a machine with internet, or put the hub's "
-            f"parquet files into $GUIDEBOOK_DATA/{name}, or set data.name=digits"
+            f"parquet files into $GUIDEBOOK_DATA/{name}, or set data.name={'digits' if entry.channels == 1 else 'scenes'}"
         )
     return folder

@@ -1,19 +1,69 @@
 """Distances in a feature space, and the grain of an image."""
 
-import numpy as np
+from dataclasses import dataclass
 
-from guidebook.metrics.intervals import Interval, Z
+import numpy as np
+import torch
+
+from guidebook.metrics.intervals import Interval, Z, pairs
+from guidebook.processes import world
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """What a Fréchet distance needs to know of its reference; float64, on the device."""
+
+    mean: torch.Tensor  # (D,)
+    root: torch.Tensor  # (D, D), the symmetric root of the covariance
+    trace: float  # of the covariance
+
+
+def gaussian(features) -> Gaussian:
+    """The Gaussian fitted to features (m, D)."""
+    x = _on_device(features)
+    mean = x.mean(0)
+    cov = (x - mean).T @ (x - mean) / (len(x) - 1)
+    values, vectors = torch.linalg.eigh(cov)
+    return Gaussian(mean, (vectors * values.clamp(min=0).sqrt()) @ vectors.T, float(cov.trace()))
+
+
+def frechet(a, b) -> float:
+    """Fréchet distance of the Gaussians fitted to features a (n, D) and b (m, D)."""
+    return influences(a, gaussian(b))[0]
+
+
+def frechet_to(a, reference: Gaussian) -> Interval:
+    """Fréchet distance of features (n, D) to a reference, with the interval of the infinitesimal jackknife over the n images.
+
+    It says how much the value would move with other images of the same number. It does not remove the bias that a finite
+    number gives; for that, compare with the floor at the same n, or extrapolate (`curve.py`).
+    """
+    value, influence = influences(a, reference)
+    error = Z * float(influence.std()) / len(a) ** 0.5
+    return value, value - error, value + error
 
 
 # d² = ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½)   (Heusel et al. 2017, eq. 6)
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Fréchet distance of the Gaussians fitted to features a (n, D) and b (m, D)."""
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    # Σ₁Σ₂ has the eigenvalues of the symmetric Σ₁^½ Σ₂ Σ₁^½, which stay real and positive.
-    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+def influences(a, reference: Gaussian) -> tuple[float, torch.Tensor]:
+    """The distance of features (n, D) to a reference, and each image's influence on it (n,) (Jaeckel 1972), which sum to about 0.
+
+    With P = Σ₂^½ Σ₁ Σ₂^½, whose eigenvalues are those of Σ₁ Σ₂ but stay real, image k of deviation x moves the distance by
+    2 (μ₁ − μ₂)·x + ‖x‖² − rᵀ P^{−½} r, r = Σ₂^½ x, up to a constant. One decomposition gives value and influences: of P, or
+    of the n × n matrix with the same eigenvalues where that is smaller.
+    """
+    x = _on_device(a)
+    n, gap = len(x), x.mean(0) - reference.mean
+    x = x - x.mean(0)
+    r, square = x @ reference.root, x.square().sum(1)
+    if n <= x.shape[1]:
+        roots, vectors = _roots(r @ r.T / (n - 1))
+        turned = (n - 1) * vectors.square() @ roots
+    else:
+        roots, vectors = _roots(r.T @ r / (n - 1))
+        turned = ((r @ vectors).square() / roots.clamp(min=1e-9 * float(roots[-1]) + 1e-300)).sum(1)
+    value = gap.square().sum() + square.sum() / (n - 1) + reference.trace - 2 * roots.sum()
+    influence = 2 * x @ gap + square - turned
+    return float(value), influence - influence.mean()
 
 
 def diversity(features: np.ndarray, labels: np.ndarray) -> Interval:
@@ -21,17 +71,20 @@ def diversity(features: np.ndarray, labels: np.ndarray) -> Interval:
 
     Classes weigh the same. Each needs at least three images.
     """
-    values, variances = [], []
+    sums = []
     for label in np.unique(labels):
         x = features[labels == label].astype(np.float64)
-        m = len(x)
         square = np.square(x).sum(1)
-        rows = np.sqrt((square[:, None] + square - 2 * x @ x.T).clip(0)).sum(1)  # the sum of each image's distances
-        values.append(rows.sum() / (m * (m - 1)))
-        without = (rows.sum() - 2 * rows) / ((m - 1) * (m - 2))
-        variances.append((m - 1) / m * np.square(without - without.mean()).sum())
-    value, error = float(np.mean(values)), float(np.sqrt(np.sum(variances)) / len(values))
-    return value, value - Z * error, value + Z * error
+        sums.append(np.sqrt((square[:, None] + square - 2 * x @ x.T).clip(0)).sum(1))
+    return pairs(sums)
+
+
+def diversity_of_squares(features: torch.Tensor) -> np.ndarray:
+    """Each image's summed squared distance to the others, (n,), from features (n, D) of one class: for `intervals.pairs`."""
+    x = features.double()
+    x = x - x.mean(0)
+    square = x.square().sum(1)
+    return (len(x) * square + square.sum()).cpu().numpy()
 
 
 # σ = sqrt(π/2) / (6 (W − 2)(H − 2)) Σ |I * N|   (Immerkær 1996, eq. 3)
@@ -46,3 +99,13 @@ def grain(images: np.ndarray) -> np.ndarray:
         a, b, c = (np.take(x, np.arange(k, x.shape[axis] - 2 + k), axis) for k in range(3))
         x = a - 2 * b + c
     return np.sqrt(np.pi / 2) / 6 * np.abs(x).mean((1, 2, 3))
+
+
+def _roots(p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Roots of the eigenvalues of a symmetric matrix, and the eigenvectors as columns."""
+    values, vectors = torch.linalg.eigh(p)
+    return values.clamp(min=0).sqrt(), vectors
+
+
+def _on_device(features) -> torch.Tensor:
+    return torch.as_tensor(features, dtype=torch.float64, device=world().device)

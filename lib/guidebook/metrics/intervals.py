@@ -17,7 +17,7 @@ def wilson(successes: int, n: int) -> Interval:
 
 def mean(values: np.ndarray) -> Interval:
     """The mean of independent values (n,) with its normal interval."""
-    return _normal(float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5)
+    return normal(float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5)
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], rows: np.ndarray, resamples: int, seed: int) -> Interval:
@@ -28,8 +28,28 @@ def bootstrap(statistic: Callable[[np.ndarray], float], rows: np.ndarray, resamp
     """
     rng = np.random.default_rng(seed)
     again = [statistic(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(resamples)]
-    return _normal(statistic(rows), float(np.std(again, ddof=1)))
+    return normal(statistic(rows), float(np.std(again, ddof=1)))
 
 
-def _normal(value: float, error: float) -> Interval:
+def pairs(sums: list[np.ndarray]) -> Interval:
+    """Mean over pairs within a class, classes weighing the same, with the jackknife's interval over images.
+
+    `sums` holds, for each class, the summed distance (m,) of each of its m ≥ 3 images to the others.
+    """
+    values, variances = [], []
+    for rows in sums:
+        m = len(rows)
+        values.append(rows.sum() / (m * (m - 1)))
+        variances.append(jackknife_variance((rows.sum() - 2 * rows) / ((m - 1) * (m - 2))))
+    return normal(float(np.mean(values)), float(np.sqrt(np.sum(variances)) / len(values)))
+
+
+def jackknife_variance(without: np.ndarray) -> float:
+    """The variance of a statistic from its values (m,) without each of m images (Efron & Stein 1981)."""
+    m = len(without)
+    return float((m - 1) / m * np.square(without - without.mean()).sum())
+
+
+def normal(value: float, error: float) -> Interval:
+    """A value ± 1.96 standard errors."""
     return value, value - Z * error, value + Z * error

@@ -1,108 +1,170 @@
 """Metric records of image sets: measured once, found afterwards."""
 
-import functools
-
-import numpy as np
-import torch
+from collections.abc import Callable, Sequence
 
 from guidebook import pool
-from guidebook.data.images import load
 from guidebook.imagesets import ImageSet, stored
 from guidebook.lock import owned
-from guidebook.metrics import intervals
-from guidebook.metrics.distances import diversity, frechet, grain
-from guidebook.metrics.intervals import Interval
-from guidebook.metrics.judge import judge
-from guidebook.params import Data, digest
-from guidebook.processes import barrier, gathered, main_first, share, world
+from guidebook.metrics.curve import fd_curve, fd_infinite, fewest
+from guidebook.metrics.distances import frechet_to, gaussian
+from guidebook.metrics.groups import GROUPS, JACKKNIFE, TRAIN
+from guidebook.metrics.subject import (
+    HOW,
+    SPACES,
+    Subject,
+    also,
+    of_real,
+    of_samples,
+    real_rows,
+    record,
+    reference,
+    rows,
+)
+from guidebook.params import digest
+from guidebook.processes import agreed, barrier, world
 from guidebook.run import Run
 
 REAL = "test split"
+COUNTS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
+FRECHET = {"judge": "fd_judge", "inception": "fid"}  # what a Fréchet distance is called in each feature space
 
 
-def measure(run: Run, images: ImageSet) -> list[dict]:
-    """Records of a set of samples: adherence, fd_judge, diversity, grain.
+def measure(run: Run, images: ImageSet, groups: Sequence[str] = ("judge",)) -> list[dict]:
+    """Records of a set of samples, group by group (`groups.GROUPS`).
 
     `fd_judge` is a Fréchet distance to the train split in the judge's features. It is no FID and cannot be compared with one.
-    Several processes read a share of the images each.
+    A group whose weights are not on this machine, or that a record does not hold, gives nothing: `absent` says why. Several
+    processes read a share of the images each.
     """
-    asked = {k: images.facts[k] for k in ("guidance", "prompt", "sampler", "steps", "weights", "seed", "n")}
-    known = {**asked, "seconds_per_image": images.facts["seconds_per_image"]}
     stage = ("measure", {"folder": images.folder.name})
-    return _found_or_made(run, images.name, asked, stage, lambda: _records(run, images.images, images.labels, known))
+    return _groups(run, images.name, _asked(images), groups, stage, lambda: of_samples(images))
 
 
-def measure_stored(run: Run, folder: str) -> list[dict]:
+def measure_stored(run: Run, folder: str, groups: Sequence[str] = ("judge",)) -> list[dict]:
     """`measure` of the set in `samples/<folder>`."""
-    return measure(run, stored(run.path / "samples" / folder))
+    return measure(run, stored(run.path / "samples" / folder), groups)
 
 
-def measure_real(run: Run) -> list[dict]:
+def measure_real(run: Run, groups: Sequence[str] = ("judge",)) -> list[dict]:
     """The same records of the test split, which no model has seen: what a perfect model would reach."""
-    known = dict.fromkeys(("guidance", "prompt", "sampler", "steps", "weights", "seed", "seconds_per_image"))
-    samples = run.params.evaluate.samples
-
-    def make():
-        test = load(run.params.data).test
-        return _records(run, test.images, test.labels, known | {"n": len(test)})
-
-    return _found_or_made(run, REAL, {"real": True, "samples": samples}, ("measure_real", {}), make)
+    return _groups(run, REAL, _asked_real(run), groups, ("measure_real", {}), lambda: of_real(run, "test"))
 
 
-def _found_or_made(run: Run, name: str, asked: dict, stage: tuple[str, dict], make) -> list[dict]:
-    key = digest([name, asked, run.params.evaluate.bootstrap])
-    if found := run.metrics(key=key):
-        return found
-    run.needs(f"the measurement of {name}")
-    if pool.wanted(run.params):
-        pool.do(run, stage[0], **stage[1])
-        return run.metrics(key=key)
-    with owned(run.path):
-        found = [r | {"set": name, "key": key} for r in make()]
-        if world().is_main_process:
-            run.add_metrics(found)
-    barrier()
-    return found
-
-
-def _records(run: Run, images: torch.Tensor, labels: torch.Tensor, known: dict) -> list[dict]:
-    data, again = load(run.params.data), run.params.evaluate.bootstrap
-    read, features = _read(run.params.data, images)
-    features, reference = features.numpy(), _reference(run.params.data)
-    if not world().is_main_process:
-        return []
-    reader = judge(run.params.data)
-    # A Fréchet distance falls with the number of images: samples and real images are measured at the same number.
-    n = min(run.params.evaluate.samples, len(data.test), len(images))
-    fd = intervals.bootstrap(lambda rows: frechet(rows, reference), features[:n], again, seed=0)
-    right = int((read == labels).sum())
-    return [
-        _record("adherence", intervals.wilson(right, len(labels)), "Wilson", reader.name, None, known),
-        _record("fd_judge", fd, f"bootstrap, {again} resamples", reader.name, "train split", known | {"n": n}),
-        _record("diversity", diversity(features, labels.numpy()), "jackknife", reader.name, None, known),
-        _record("grain", intervals.mean(grain(images.numpy())), "normal", "Immerkær 1996", None, known),
-    ]
-
-
-@functools.lru_cache(maxsize=2)
-def _reference(data: Data) -> np.ndarray:
-    """The judge's features of the train split."""
-    return _read(data, load(data).train.images)[1].numpy()
-
-
-def _read(data: Data, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The judge's classes (N,) and features (N, 64): every process reads its share, every one gets all."""
-    with main_first():  # it trains the judge where there is none; the others find it
-        reader = judge(data)
-    return tuple(gathered(x) for x in reader.read(images[share(len(images))]))
-
-
-def _record(metric: str, value: Interval, method: str, extractor: str, reference: str | None, known: dict) -> dict:
-    low, high = (float(np.round(x, 6)) for x in value[1:])
-    body = {"metric": metric, "value": float(np.round(value[0], 6)), "low": low, "high": high, "interval": method}
-    return body | known | {"extractor": extractor, "reference": reference}
+def absent(groups: Sequence[str]) -> list[str]:
+    """Why groups cannot be measured on this machine: the metrics, the file and where to put it, a line each."""
+    return [why for group in groups if (why := GROUPS[group].why_absent())]
 
 
 def judge_record(run: Run) -> dict:
     """How well the judge itself reads the test split: the record `adherence` of the real images."""
     return next(r for r in measure_real(run) if r["metric"] == "adherence")
+
+
+def fd_curve_records(
+    run: Run, images: ImageSet | None, space: str = "judge", counts: Sequence[int] = COUNTS
+) -> list[dict]:
+    """The Fréchet distance to the train split against the number of images, in the space `judge` or `inception`.
+
+    Records `fd_judge` (`fid`) at each count there are images for and at all of them, and `fd_judge_inf` (`fid_inf`) where there are enough to
+    extrapolate. For `images` None of the test split: the floor of each.
+    """
+    name, asked = _named(run, images)
+
+    def make() -> list[dict]:
+        subject, network, metric = _subject(run, images, "test"), SPACES[space](run.params.data), FRECHET[space]
+        mine, train = rows(run, subject, space)["features"], reference(run, space)
+        some = sorted({c for c in counts if c < len(mine)} | {len(mine)})
+        points = [(metric, n, value) for n, value in fd_curve(mine, train, some)]
+        if len(mine) >= fewest(mine.shape[1]):
+            points.append((f"{metric}_inf", len(mine), fd_infinite(mine, train)))
+        return [record(m, value, JACKKNIFE, network, TRAIN, subject.known | {"n": n}) for m, n, value in points]
+
+    return _in_space(run, name, [asked, list(counts)], f"curve-{space}", space, make)
+
+
+def frechet_against(
+    run: Run,
+    images: ImageSet | None,
+    n: int,  # images, the first of the set
+    m: int,  # real images, the first of a fixed shuffle of the split
+    split: str = "test",
+    space: str = "inception",
+) -> list[dict]:
+    """A Fréchet distance by another protocol: 1,000 samples against 1,000 test images, say. One record, or none.
+
+    For `images` None of the other split's real images: the floor of this protocol. Raises ValueError where there are fewer.
+    """
+    name, asked = _named(run, images, "train" if split == "test" else "test")
+
+    def make() -> list[dict]:
+        subject, real = _subject(run, images, "train" if split == "test" else "test"), of_real(run, split)
+        if n > len(subject.images) or m > len(real.images):
+            there = f"{subject.name} has {len(subject.images):,}, {real.name} {len(real.images):,}"
+            raise ValueError(f"{n:,} images against {m:,} were asked for, but {there}")
+        value = frechet_to(rows(run, subject, space)["features"][:n], gaussian(real_rows(run, split, space, m)))
+        against, known = f"{split} split, {m:,} images", subject.known | {"n": n}
+        return [record(FRECHET[space], value, JACKKNIFE, SPACES[space](run.params.data), against, known)]
+
+    return _in_space(run, name, [asked, n, m, split], f"against-{space}", space, make)
+
+
+def _asked(images: ImageSet) -> dict:
+    """What tells a set from others of its name."""
+    return {k: images.facts[k] for k in (*HOW, "n")} | also(images)
+
+
+def _asked_real(run: Run) -> dict:
+    return {"real": True, "samples": run.params.evaluate.samples}
+
+
+def _named(run: Run, images: ImageSet | None, split: str = "test") -> tuple[str, dict]:
+    return (f"{split} split", {"real": True}) if images is None else (images.name, _asked(images))
+
+
+def _subject(run: Run, images: ImageSet | None, split: str) -> Subject:
+    return of_real(run, split) if images is None else of_samples(images)
+
+
+def _groups(
+    run: Run, name: str, asked: dict, groups: Sequence[str], stage: tuple[str, dict], subject: Callable[[], Subject]
+) -> list[dict]:
+    if unknown := [group for group in groups if group not in GROUPS]:
+        raise ValueError(f"no group of metrics is called {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    keys = {group: _key(run, name, asked, group) for group in groups}
+    missing = [group for group, key in keys.items() if not run.metrics(key=key)]
+    if run.recorded:
+        if "judge" in missing:
+            run.needs(f"the measurement of {name}")
+        missing = []
+    # A process of another node may lack what this one has: then all do without.
+    missing = [group for group in missing if not agreed(GROUPS[group].why_absent() is not None)]
+    if missing and pool.wanted(run.params):
+        pool.do(run, stage[0], **stage[1], groups=missing)
+    else:
+        for group in missing:
+            with owned(run.path):
+                _add(run, name, keys[group], group, GROUPS[group].make(run, subject()))
+    return [r for key in keys.values() for r in run.metrics(key=key)]
+
+
+def _in_space(run: Run, name: str, asked: list, group: str, space: str, make: Callable[[], list[dict]]) -> list[dict]:
+    """Records of one feature space, found or made by this process alone."""
+    key = digest([name, asked, group])
+    found = run.metrics(key=key)
+    if found or run.recorded or not SPACES[space](run.params.data).at_hand():
+        return found
+    with owned(run.path):
+        _add(run, name, key, group, make())
+    return run.metrics(key=key)
+
+
+def _key(run: Run, name: str, asked: dict, group: str) -> str:
+    if group == "judge":  # as it was before there were others
+        return digest([name, asked, run.params.evaluate.bootstrap])
+    return digest([name, asked, group, run.params.evaluate.samples])
+
+
+def _add(run: Run, name: str, key: str, group: str, records: list[dict]) -> None:
+    if world().is_main_process and records:
+        run.add_metrics([r | {"set": name, "key": key, "group": group} for r in records])
+    barrier()

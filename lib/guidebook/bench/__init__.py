@@ -1,0 +1,16 @@
+"""What the library costs and what it saves: measured on the machine at hand, as ratios within one run.
+
+`loop` and `checkpoint` are the library's own cost; `train`, `sample` and `quality` compare it with what diffusers' examples and
+pipelines do, and write `book/results/bench/<name>-<experiment>-<profile>-<device>.json`, from which the book's page is drawn.
+"""
+
+from guidebook.bench.checkpoint import checkpoint
+from guidebook.bench.loop import loop
+from guidebook.bench.measuring import read
+from guidebook.bench.quality import quality
+from guidebook.bench.sample import sample
+from guidebook.bench.train import train
+
+BENCHES = {"loop": loop, "checkpoint": checkpoint, "train": train, "sample": sample, "quality": quality}
+
+__all__ = ["BENCHES", "checkpoint", "loop", "quality", "read", "sample", "train"]

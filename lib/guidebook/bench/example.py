@@ -1,0 +1,150 @@
+"""The peer of the training bench: a training loop with the structure of diffusers' examples, for the study's U-Net.
+
+In structure it is `unconditional_image_generation/train_unconditional.py`: a data loader in this process, images transformed one by
+one from PIL, accelerate, AdamW as torch makes it, a loss that is read at every step. What captions need is done as in
+`text_to_image/train_text_to_image.py`: the frozen encoder reads the captions of every batch. It is kinder than its models in two
+things: the images are decoded, and the captions cut into tokens, before it starts.
+"""
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from diffusers import UNet2DConditionModel
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel, compute_snr
+from PIL import Image
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from tqdm import tqdm
+from transformers import CLIPTextModel
+
+from guidebook.bench.measuring import Nowhere
+from guidebook.captions import NULL, class_captions
+from guidebook.data.images import Images, Split
+from guidebook.diffusion import scheduler
+from guidebook.models.unet import build
+from guidebook.params import Data, Params
+from guidebook.processes import world
+from guidebook.sections import Text
+from guidebook.text import encode
+
+
+class Captioned(Dataset):
+    """PIL images, transformed when they are asked for, each with the number of its caption."""
+
+    def __init__(self, split: Split, data: Data):
+        arrays = split.images.permute(0, 2, 3, 1).numpy()
+        self.images = [Image.fromarray(a.squeeze(-1) if a.shape[-1] == 1 else a) for a in arrays]
+        self.labels = split.labels
+        low, high = data.range
+        ways = [
+            transforms.Resize(data.resolution, interpolation=transforms.InterpolationMode.BILINEAR),
+            transforms.CenterCrop(data.resolution),
+            *([transforms.RandomHorizontalFlip()] if data.flips else []),
+            transforms.ToTensor(),
+            transforms.Normalize([low / (low - high)], [1 / (high - low)]),
+        ]
+        self.transform = transforms.Compose(ways)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        return {"pixels": self.transform(self.images[i]), "caption": self.labels[i]}
+
+
+class Example:
+    """The loop, a step at a time. `precision` is accelerate's `mixed_precision`; the example's default is fp32."""
+
+    def __init__(self, params: Params, data: Images, precision: str, every_step: bool):
+        AcceleratorState._reset_state()  # one process holds loops of both precisions here
+        self.accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+        t = self.params = params.train
+        self.diffusion, self.noise_scheduler = params.diffusion, scheduler(params.diffusion)
+        captions = [*class_captions(params.data.caption, data.classes), NULL]
+        model, ids = text_model(params.text, captions)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.text = model.requires_grad_(False).to(world().device, dtype)
+        self.ids, self.table = ids.to(world().device), None  # (classes + 1, L); the last is the null caption
+        if not every_step:
+            self.table = self.hidden(torch.arange(len(ids), device=world().device))
+
+        unet = build(params).train()
+        optimizer = torch.optim.AdamW(unet.parameters(), lr=t.lr, weight_decay=t.weight_decay)
+        loader = DataLoader(Captioned(data.train, params.data), batch_size=t.batch, shuffle=True)
+        rate = get_scheduler("constant_with_warmup", optimizer, num_warmup_steps=t.warmup // t.batch)
+        self.unet, self.optimizer, self.loader, self.rate = self.accelerator.prepare(unet, optimizer, loader, rate)
+        self.ema = [EMAModel(unet.parameters(), d, model_cls=UNet2DConditionModel) for d in t.ema]
+        for average in self.ema:
+            average.to(self.accelerator.device)
+        self.batches, self.bar = iter(self.loader), tqdm(file=Nowhere())
+
+    def step(self) -> int:
+        """One step on the next batch; the number of its images."""
+        batch = next(self.batches, None)
+        if batch is None:  # the next epoch
+            self.batches = iter(self.loader)
+            batch = next(self.batches)
+        x0, caption = batch["pixels"], batch["caption"]
+        dropped = torch.rand(len(x0), device=x0.device) < self.params.caption_dropout
+        caption = torch.where(dropped, len(self.ids) - 1, caption)
+        eps = torch.randn_like(x0)
+        t = torch.randint(0, self.diffusion.timesteps, (len(x0),), device=x0.device)
+        self.learn(x0, eps, t, caption)
+        return len(x0)
+
+    def learn(self, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, caption: torch.Tensor) -> float:
+        """One step on these images (B, C, H, W), this noise, these timesteps (B,) and numbers of captions (B,); the loss."""
+        with self.accelerator.accumulate(self.unet):
+            noisy = self.noise_scheduler.add_noise(x0, eps, t)
+            predicted = self.unet(noisy, t, self.hidden(caption), return_dict=False)[0]
+            loss = self.loss(predicted.float(), x0, eps, t)
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients and self.params.clip_norm is not None:
+                self.accelerator.clip_grad_norm_(self.unet.parameters(), self.params.clip_norm)
+            self.optimizer.step()
+            self.rate.step()
+            self.optimizer.zero_grad()
+        if self.accelerator.sync_gradients:
+            for average in self.ema:
+                average.step(self.unet.parameters())
+            self.bar.update(1)
+        logs = {"loss": loss.detach().item(), "lr": self.rate.get_last_lr()[0]}
+        self.bar.set_postfix(**logs)
+        self.accelerator.log(logs)
+        return logs["loss"]
+
+    def loss(self, predicted: torch.Tensor, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The mean squared error of whatever is predicted, weighted as the example does where params weigh it."""
+        kind, gamma = self.diffusion.prediction, self.diffusion.min_snr_gamma
+        target = {"epsilon": eps, "sample": x0}.get(kind)
+        if target is None:
+            target = self.noise_scheduler.get_velocity(x0, eps, t)
+        if gamma is None:
+            return F.mse_loss(predicted, target)
+        snr = compute_snr(self.noise_scheduler, t)
+        weight = snr.clamp(max=gamma) / {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[kind]
+        return (F.mse_loss(predicted, target, reduction="none").mean((1, 2, 3)) * weight).mean()
+
+    @torch.no_grad()
+    def hidden(self, caption: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, L, D) of captions (B,): read by the encoder, or looked up where it has read them all before."""
+        return self.text(self.ids[caption], return_dict=False)[0] if self.table is None else self.table[caption]
+
+
+def text_model(text: Text, captions: list[str]) -> tuple[CLIPTextModel, torch.Tensor]:
+    """The frozen encoder that `text.encode` runs on distinct captions, and the tokens (N, L) it runs on."""
+    caught = []
+
+    def catch(module, inputs, output):
+        if isinstance(module, CLIPTextModel):
+            caught.append((module, inputs[0]))
+
+    handle = register_module_forward_hook(catch)
+    try:
+        encode(text, captions)
+    finally:
+        handle.remove()
+    return caught[-1]

@@ -1,0 +1,130 @@
+"""Sampling at equal quality: fewer steps and guided intervals against a pipeline of 50 guided steps.
+
+Nothing is chosen here but by its numbers: every solver of the params, at the pipeline's scale and by every interval of the params,
+is drawn and measured as in the experiment. The ratio is that of the fastest whose `fd_judge` is within the pipeline's interval or
+below it.
+"""
+
+import statistics
+from collections.abc import Callable
+
+import torch
+
+from guidebook import params as P
+from guidebook.bench import measuring
+from guidebook.bench.sample import ours, piped, timed, usual
+from guidebook.imagesets import ImageSet
+from guidebook.metrics.measure import measure
+from guidebook.run import Run, find
+from guidebook.sampling import draw
+from guidebook.sections import Method, Solver
+
+Candidate = tuple[Solver, Method | None, float]
+PIPELINES = ("pipeline, fp32", "pipeline, bf16")
+
+
+def quality(
+    say: Callable[[str], None],
+    params: P.Params | None = None,
+    repeats: int = 5,
+    batch: int = 32,
+    run: Run | None = None,  # trained; None: the newest of the params
+    n: int | None = None,  # samples a distance rests on; None: as many as the params evaluate, at most 5,000
+) -> dict:
+    """Images per second of the pipeline and of every candidate as good as it, with the trained weights.
+
+    The pipeline has the scale above 1 at which its own `fd_judge` is lowest. Raises ParamsError where there is no trained run.
+    """
+    if run is None:
+        params = measuring.chosen(params)
+        run = find(params.experiment, params.profile)
+    run.needs("the model")
+    solver, n = usual(run.params.diffusion), n or min(5000, run.params.evaluate.samples)
+    peers = {w: judged(run, (solver, None, w), n) for w in run.params.sample.guidance if w > 1}
+    w = min(peers, key=lambda w: peers[w][1]["value"])
+    bar = peers[w][1]
+    say(f"pipeline: fd_judge {bar['value']:.2f} [{bar['low']:.2f}, {bar['high']:.2f}] at w = {w:g}")
+    tried = [(candidate, judged(run, candidate, n)) for candidate in candidates(run.params, w)]
+    for candidate, (_, fd) in tried:
+        say(f"{called(candidate)}: fd_judge {fd['value']:.2f}")
+    good = [c for c, (_, fd) in tried if as_good(fd, bar)]
+    speeds = measuring.alternate(_blocks(run, solver, w, good, batch), repeats)
+    rows = [_row(name, (solver, None, w), peers[w], speeds) for name in PIPELINES]
+    rows += [_row(called(c), c, both, speeds) for c, both in [((solver, None, w), peers[w]), *tried]]
+    found = measuring.report(
+        "quality", run.params, rows, _ratios(speeds, solver, w, good), batch=batch, run=run.path.name
+    )
+    measuring.tell(say, found)
+    return found
+
+
+def candidates(params: P.Params, w: float) -> list[Candidate]:
+    """What may be faster: every solver with fewer steps than the pipeline's, guided at its scale or in an interval."""
+    solvers = dict.fromkeys(
+        Solver(**s.model_dump(include=set(Solver.model_fields))) for s in (params.sample, *params.sample.solvers)
+    )
+    fewer = [s for s in solvers if s.steps < usual(params.diffusion).steps]
+    intervals = [(m, scale) for m in params.sample.methods if m.name == "interval" for scale in m.guidance]
+    return [(s, m, scale) for s in fewer for m, scale in [(None, w), *intervals]]
+
+
+def judged(run: Run, candidate: Candidate, n: int) -> tuple[ImageSet, dict]:
+    """The candidate's set of samples, and its `fd_judge`."""
+    solver, method, w = candidate
+    images = draw(run, w, n, solver=solver, method=method)
+    return images, next(r for r in measure(run, images) if r["metric"] == "fd_judge")
+
+
+def as_good(record: dict, bar: dict) -> bool:
+    """Whether a distance is not shown to be worse than the pipeline's: within its interval, or below it."""
+    return record["value"] <= bar["high"]
+
+
+def called(candidate: Candidate) -> str:
+    solver, method, w = candidate
+    words = [f"library, {solver.sampler}, {solver.steps} steps", f"w = {w:g}"]
+    if method:
+        words.append(f"{method.name} {', '.join(f'{k} {v:g}' for k, v in method.settings.items())}")
+    words += [solver.spacing] if solver.spacing != "leading" else []
+    return ", ".join([*words, f"eta {solver.eta:g}"] if solver.eta else words)
+
+
+def _blocks(run: Run, solver: Solver, w: float, good: list[Candidate], batch: int) -> dict[str, Callable[[], float]]:
+    weights, index = run.params.sample.weights, torch.arange(batch)
+    ways = {
+        PIPELINES[0]: piped(run, weights, w, solver, torch.float32),
+        PIPELINES[1]: piped(run, weights, w, solver, torch.bfloat16),
+    }
+    for candidate in [(solver, None, w), *good]:
+        ways[called(candidate)] = ours(run, weights, candidate[2], candidate[0], candidate[1])
+    for way in ways.values():
+        way(index)  # warms up
+    return {name: timed(way, index) for name, way in ways.items()}
+
+
+def _ratios(speeds: dict[str, list[float]], solver: Solver, w: float, good: list[Candidate]) -> list[dict]:
+    fp32, bf16 = (speeds[name] for name in PIPELINES)
+    same = called((solver, None, w))
+    found = [measuring.ratio("library alone", speeds[same], fp32, f"{same} / {PIPELINES[0]}: as the params compute")]
+    if good:
+        best = max((called(c) for c in good), key=lambda name: statistics.median(speeds[name]))
+        found += [
+            measuring.ratio(
+                "sampling, equal quality", speeds[best], fp32, f"{best} / {PIPELINES[0]}: fd_judge in its interval"
+            ),
+            measuring.ratio("sampling, equal quality, bf16", speeds[best], bf16, f"{best} / {PIPELINES[1]}: the same"),
+            measuring.ratio(
+                "fewer evaluations", speeds[best], speeds[same], f"{best} / {same}: by solver and interval alone"
+            ),
+        ]
+    return found
+
+
+def _row(name: str, candidate: Candidate, both: tuple[ImageSet, dict], speeds: dict[str, list[float]]) -> dict:
+    (solver, method, w), (images, record) = candidate, both
+    return {
+        "name": name, "speed": measuring.spread(speeds[name]) if name in speeds else None, "speeds": speeds.get(name),
+        "sampler": solver.sampler, "steps": solver.steps, "guidance": w, "method": method and method.name,
+        "settings": method.settings if method else {}, "evaluations": images.facts.get("evaluations"),
+        "fd_judge": {k: record[k] for k in ("value", "low", "high", "n")},
+    }  # fmt: skip

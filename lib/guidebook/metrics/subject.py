@@ -1,0 +1,105 @@
+"""What is measured, and the shape of what is said about it: images with their captions on one side, metric records on the other."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from guidebook.captions import NULL, class_captions
+from guidebook.data.images import Split, load
+from guidebook.imagesets import ImageSet
+from guidebook.metrics.distances import Gaussian, gaussian
+from guidebook.metrics.features import features
+from guidebook.metrics.intervals import Interval
+from guidebook.metrics.networks import Inception, JudgeNetwork, Network
+from guidebook.params import Data
+from guidebook.rng import generator
+from guidebook.run import Run
+
+SPACES = {"judge": JudgeNetwork, "inception": lambda data: Inception()}  # feature spaces of distances between sets
+HOW = ("guidance", "prompt", "sampler", "steps", "weights", "seed")  # facts of a set that every record repeats
+ALSO = ("eta", "spacing", "method", "settings", "guide", "at")  # said only where they are not as usual
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Samples, or real images in their place."""
+
+    name: str  # for the `set` field of records
+    images: torch.Tensor  # (N, C, H, W) uint8
+    labels: torch.Tensor  # (N,) int64
+    order: torch.Tensor  # (N,) indices: where fewer than N are measured, the first of these
+    known: dict  # fields of its records
+
+
+def of_samples(images: ImageSet) -> Subject:
+    """A set of samples, in the order they were drawn: every class as often."""
+    facts = {k: images.facts[k] for k in (*HOW, "n", "seconds_per_image")} | also(images)
+    return Subject(images.name, images.images, images.labels, torch.arange(len(images.images)), facts)
+
+
+def of_real(run: Run, split: str) -> Subject:
+    """A split of the real images; its part is taken from a fixed shuffle."""
+    real: Split = getattr(load(run.params.data), split)
+    known = dict.fromkeys((*HOW, "seconds_per_image")) | {"n": len(real)}
+    return Subject(f"{split} split", real.images, real.labels, shuffle(len(real)), known)
+
+
+def also(images: ImageSet) -> dict:
+    return {k: images.facts[k] for k in ALSO if k in images.facts}
+
+
+def shuffle(n: int) -> torch.Tensor:
+    """The fixed order in which n real images are taken."""
+    return torch.randperm(n, generator=generator("real images", n))
+
+
+def rows(run: Run, subject: Subject, space: str) -> dict[str, torch.Tensor]:
+    """What the network of a space reads in the subject, each (N, …), in the subject's order."""
+    read = features(subject.images, SPACES[space](run.params.data))
+    return {name: x[subject.order] for name, x in read.items()}
+
+
+def real_rows(run: Run, split: str, space: str, n: int) -> torch.Tensor:
+    """Features of the first n real images of the fixed shuffle, (n, D)."""
+    return _real_rows(run.params.data, split, space, SPACES[space](run.params.data).name, n)
+
+
+def reference(run: Run, space: str) -> Gaussian:
+    """The Gaussian of the whole train split in a feature space."""
+    return _reference(run.params.data, space, SPACES[space](run.params.data).name)
+
+
+@functools.lru_cache(maxsize=4)
+def _real_rows(data: Data, split: str, space: str, network: str, n: int) -> torch.Tensor:
+    images = getattr(load(data), split).images
+    return features(images, SPACES[space](data))["features"][shuffle(len(images))[:n]]
+
+
+@functools.lru_cache(maxsize=2)
+def _reference(data: Data, space: str, network: str) -> Gaussian:
+    return gaussian(features(load(data).train.images, SPACES[space](data))["features"])
+
+
+def captions(run: Run, subject: Subject) -> list[str] | None:
+    """The caption each image was asked to show; None where it was asked for nothing."""
+    if (prompt := subject.known["prompt"]) is not None:
+        return None if prompt == NULL else [prompt] * len(subject.images)
+    every = class_captions(run.params.data.caption, load(run.params.data).classes)
+    return [every[i] for i in subject.labels.tolist()]
+
+
+def record(
+    metric: str,
+    value: Interval,
+    method: str,  # how the interval was found
+    network: Network | str,  # what the images were read by
+    against: str | None,
+    known: dict,
+) -> dict:
+    """A metric record."""
+    middle, low, high = (float(np.round(x, 6)) for x in value)
+    body = {"metric": metric, "value": middle, "low": low, "high": high, "interval": method}
+    extractor = network.name if isinstance(network, Network) else network
+    return body | known | {"extractor": extractor, "reference": against}

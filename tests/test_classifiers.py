@@ -1,0 +1,164 @@
+"""Recipes of classifiers: what a judge's key names, how images are augmented, how they learn."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from guidebook.data.catalog import CATALOG
+from guidebook.data.images import Split
+from guidebook.metrics import classifiers as C
+from guidebook.metrics.judge import recipes
+from guidebook.params import digest
+
+CPU = torch.device("cpu")
+TINY = C.Residual("cpu", widths=(8, 8), depth=1, epochs=3, cutout=2, shift=2, batch=20)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def numbered(n: int, size: int = 8) -> torch.Tensor:
+    """Images of one flat colour each, its own: whatever is done to one, it can be told from the others."""
+    return torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, size, size)
+
+
+def every_recipe():
+    return [pytest.param(r, id=f"{name}-{kind}") for name, kinds in recipes().items() for kind, r in kinds.items()]
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("recipe", every_recipe())
+def test_every_recipe_builds_a_network_of_64_features(recipe):
+    network = recipe.build(3, 16, 7).eval()
+    logits, features = network(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+    assert logits.shape == (2, 7)
+    assert features.shape == (2, C.FEATURES) == (2, 64)
+
+
+def test_every_data_set_has_a_recipe_that_every_machine_can_follow():
+    assert recipes().keys() >= CATALOG.keys()
+    assert all("cpu" in kinds for kinds in recipes().values())
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_the_judges_that_recorded_runs_name_keep_their_names(name):
+    expected = digest([1, "0123456789abcdef", 128, 2e-3, 0, {8: 900, 28: 1400}])
+    assert recipes()[name].keys() == {"cpu"}, "a judge of its own for GPUs would have another name"
+    assert recipes()[name]["cpu"].key("0123456789abcdef") == expected == "3e9b8ded"
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(C.Residual)])
+def test_whatever_a_recipe_says_is_in_its_key(field):
+    changed = {"device": "cuda", "seed": 1}.get(field, getattr(TINY, field) * 2)
+    other = replace(TINY, **{field: changed})
+    assert TINY.key("a") == replace(TINY).key("a")
+    assert len({TINY.key("a"), TINY.key("b"), other.key("a")}) == 3
+
+
+# Augmentation
+
+
+def test_a_window_is_a_shift_of_the_padded_image_mirrored_or_not(images):
+    index = torch.tensor([3, 3, 0, 49])
+    shift = torch.tensor([[0, 0], [2, -1], [-2, 2], [1, 2]])
+    mirrored = torch.tensor([False, False, True, True])
+    padded = F.pad(images.float(), [2] * 4, mode="reflect").to(torch.uint8)
+    found = C.moved(images, index, shift, mirrored)
+    for window, i, (down, right), mirror in zip(found, index, shift.tolist(), mirrored, strict=True):
+        expected = padded[i, :, 2 + down : 10 + down, 2 + right : 10 + right]
+        assert torch.equal(window, expected.flip(-1) if mirror else expected)
+
+
+def test_an_augmented_image_keeps_its_place_among_the_labels():
+    images = numbered(50)
+    for step in range(6):
+        pixels, index = replace(TINY, cutout=0).augmented(images, step)
+        assert torch.equal(pixels, images[index])
+
+
+def test_in_two_epochs_every_image_is_seen_once_as_it_is_and_once_mirrored(images):
+    recipe, seen = replace(TINY, cutout=0, shift=0), {i: [] for i in range(50)}
+    for step in range(5):
+        for pixels, i in zip(*recipe.augmented(images, step), strict=True):
+            seen[int(i)].append(pixels)
+    for i, (first, second) in seen.items():
+        assert torch.equal(first, second.flip(-1))
+        assert any(torch.equal(first, x) for x in (images[i], images[i].flip(-1)))
+    mirrored = sum(not torch.equal(pair[0], images[i]) for i, pair in seen.items())
+    assert 10 < mirrored < 40, "mirrored all at once"
+
+
+def test_images_of_a_batch_move_each_on_its_own(images):
+    same = images[:1].expand(50, -1, -1, -1)
+    pixels, _ = replace(TINY, cutout=0).augmented(same, 0)
+    assert len(pixels.unique(dim=0)) > 10
+    assert torch.equal(pixels, replace(TINY, cutout=0).augmented(same, 0)[0])
+    assert not torch.equal(pixels, replace(TINY, cutout=0).augmented(same, 1)[0])
+
+
+def test_every_image_loses_one_square_that_lies_in_it():
+    lost = 0
+    for step in range(20):
+        changed = TINY.augmented(numbered(50), step)[0] == 128
+        assert (changed.sum((1, 2, 3)) == 3 * 2 * 2).all()
+        lost += changed.any(1).sum(0)
+    assert (lost > 0).all(), "some pixels are never lost"
+
+
+# Learning
+
+
+def test_the_learning_rate_rises_once_to_its_peak_and_falls_to_0():
+    rate = torch.tensor([C.one_cycle(step, 100) for step in range(101)])
+    assert rate[25] == rate.max() == 1
+    assert (rate[:26].diff() > 0).all()
+    assert (rate[25:].diff() < 0).all()
+    assert rate[100] == 0
+
+
+def test_the_stem_gives_the_principal_components_of_patches_each_of_variance_1(images):
+    network = TINY.build(3, 8, 10)
+    network.whiten(images)
+    seen = network.stem(images.float() / 127.5 - 1).permute(1, 0, 2, 3).flatten(1)
+    half = seen[:12]
+    torch.testing.assert_close(seen[12:], -half, rtol=0, atol=1e-4)
+    torch.testing.assert_close(half.mean(1), torch.zeros(12), rtol=0, atol=1e-4)
+    torch.testing.assert_close(half.cov(), torch.eye(12), rtol=0, atol=2e-3)
+
+
+def two_kinds(n: int) -> Split:
+    """Bright above or bright below, with noise."""
+    rng = torch.Generator().manual_seed(n)
+    labels = torch.arange(n) % 2
+    base = torch.zeros(n, 3, 8, 8)
+    base[labels == 0, :, :4], base[labels == 1, :, 4:] = 120.0, 120.0
+    return Split((base + 100 * torch.rand(base.shape, generator=rng)).to(torch.uint8), labels)
+
+
+def trained(recipe, split: Split):
+    network, state = recipe.build(3, 8, 2), torch.get_rng_state()
+    recipe.train(network, split, CPU)
+    assert torch.equal(torch.get_rng_state(), state), "the random numbers of others were used"
+    return network
+
+
+@pytest.mark.parametrize("recipe", [TINY, C.Small({8: 6})], ids=["residual", "small"])
+def test_training_is_a_function_of_its_recipe_and_data(recipe):
+    split = two_kinds(100)
+    first = trained(recipe, split)
+    again, other = trained(recipe, split), trained(replace(recipe, seed=1), split)
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+    assert not torch.equal(first.out.weight, other.out.weight)
+    assert not first.training
+
+
+def test_a_residual_network_learns_what_can_be_seen():
+    network, unseen = trained(replace(TINY, epochs=8), two_kinds(200)), two_kinds(101)
+    assert (network(unseen.images)[0].argmax(1) == unseen.labels).double().mean() > 0.95
