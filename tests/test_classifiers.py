@@ -53,6 +53,11 @@ def test_the_judges_that_recorded_runs_name_keep_their_names(name):
     assert recipes()[name]["cpu"].key("0123456789abcdef") == expected == "3e9b8ded"
 
 
+def test_a_judge_trained_on_a_gpu_has_another_name():
+    for kinds in recipes().values():
+        assert len({recipe.key("a") for recipe in kinds.values()}) == len(kinds)
+
+
 @pytest.mark.parametrize("field", [f.name for f in fields(C.Residual)])
 def test_whatever_a_recipe_says_is_in_its_key(field):
     changed = {"device": "cuda", "seed": 1}.get(field, getattr(TINY, field) * 2)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from guidebook.data.images import load
-from guidebook.metrics.classifiers import FEATURES, Small
+from guidebook.metrics import judge as module
+from guidebook.metrics.classifiers import FEATURES, Residual, Small
 from guidebook.metrics.judge import judge
 from guidebook.params import Data
 
@@ -75,3 +76,18 @@ def test_other_captions_have_the_same_judge_and_other_pixels_another(reader, mon
     assert judge(DIGITS.model_copy(update={"caption": "number {label}", "range": (-1.0, 1.0)})).name == reader.name
     with pytest.raises(AssertionError, match="another judge"):
         judge(DIGITS.model_copy(update={"limit": 100}))
+
+
+def test_a_residual_judge_read_from_its_folder_is_the_one_that_was_trained(folder, monkeypatch):
+    recipe = Residual("cpu", widths=(8, 8), depth=1, epochs=1, cutout=0, batch=100)
+    monkeypatch.setattr(module, "recipes", lambda: {"digits": {"cpu": recipe}})
+    judge.cache_clear()
+    images, first = load(DIGITS).test.images, judge(DIGITS)
+    monkeypatch.setattr(Residual, "train", None)
+    judge.cache_clear()
+    again = judge(DIGITS)
+    judge.cache_clear()
+    assert again.name == first.name != "judge-digits-e1a3ed85"
+    assert again.accuracy == first.accuracy
+    assert first.accuracy[0] == (again.read(images)[0] == load(DIGITS).test.labels).double().mean().item()
+    assert torch.equal(again.read(images)[1], first.read(images)[1])

@@ -84,7 +84,9 @@ class Sampler:
             noise_scheduler = type(noise_scheduler).from_config(noise_scheduler.config, clip_sample=False)
         noise_scheduler.set_timesteps(solver.steps, device=self.device)
         cond, uncond = self.embeddings[self.labels(index)], self.embeddings[-1].expand(len(index), -1, -1)
-        if prompt is not None:  # the known captions go along, so that the stand-in encoder always builds the same vocabulary
+        if (
+            prompt is not None
+        ):  # the known captions go along, so that the stand-in encoder always builds the same vocabulary
             told = encode(p.text, [prompt, NULL, *self.captions])[0].to(self.device)
             cond = told.expand(len(index), -1, -1)
         both = (self, cond, uncond, w)
@@ -136,6 +138,8 @@ def _refuse(solver: Solver, method: Method | None, prompt: str | None) -> None:
     if name == "cfg-plus-plus" and (solver.sampler != "ddim" or solver.eta):
         raise ValueError(f"cfg-plus-plus is made for ddim with eta = 0, not {solver.sampler} with eta = {solver.eta:g}")
     if name == "projected" and solver.sampler == "heun":
-        raise ValueError("projected guidance remembers the step before, and heun asks twice a step: take another sampler")
+        raise ValueError(
+            "projected guidance remembers the step before, and heun asks twice a step: take another sampler"
+        )
     if name == "classifier" and prompt is not None:
         raise ValueError(f"classifier guidance knows the classes only, not the prompt {prompt!r:.60}")

@@ -48,7 +48,7 @@ SHOWN = (
     "adherence", "fid", "fd_judge", "kid", "kd_judge", "inception_score", "precision", "recall", "precision_judge", "recall_judge",
     "density_judge", "coverage_judge", "diversity", "lpips_diversity", "clip_score", "grain",
 )  # fmt: skip
-SHARES = ("adherence", "accuracy_untrained", "accuracy_untrained_one_draw")
+SHARES = ("adherence", "accuracy_untrained")
 
 
 def metric_table(records: list[dict], metrics: Sequence[str] = SHOWN) -> Html:

@@ -130,7 +130,7 @@ def test_a_disk_that_fills_while_images_are_drawn_keeps_what_is_drawn(unbroken, 
     run = opened(shutil.copytree(unbroken.path, tmp_path / "runs" / "mnist" / unbroken.path.name))
     whole = opened(shutil.copytree(unbroken.path, tmp_path / "whole" / "mnist" / unbroken.path.name))
     small = disk(run.path / "samples", 200 * PAGE)
-    folder = path_of(run, "w1", _spec(run.params, 1.0, n, None, None))
+    folder = path_of(run, "w1", _spec(run, 1.0, n))
     small.leave(3)
     process = PROCESSES.Process(target=_draws, args=(str(run.path), n))
     process.start()

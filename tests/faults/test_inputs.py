@@ -44,7 +44,9 @@ def forbidden(source: str) -> list[str]:
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             words = {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg}
-            if name in names or name in calls or name.endswith((".extractall", ".read_pickle")):
+            # with weights_only torch's own reader builds tensors and nothing else
+            safe = name == "torch.load" and words.get("weights_only") == "True"
+            if name in names or (name in calls and not safe) or name.endswith((".extractall", ".read_pickle")):
                 found.append(name)
             bad = {"shell": "False", "trust_remote_code": "False", "allow_pickle": "False", "weights_only": "True"}
             found += [f"{k}={words[k]}" for k, good in bad.items() if words.get(k, good) != good]
@@ -143,7 +145,7 @@ def test_text_from_outside_is_shown_and_never_run(text, runs, tiny, tally):
         harmless(tables.banner(run), text),
         harmless(tables.metric_table([record(text)]).text),
         harmless(Answers([("mnist-grain", text, text)])._repr_html_()[0], text),
-        harmless(pages.claims([("x", text, text, [Answer("mnist-grain", text, text)])]).partition("<div")[2], text),
+        harmless(pages.claims([("", text, text, [Answer("mnist-grain", text, text)])]).partition("<div")[2], text),
         harmless(pages.table([{"a": text, text: text}]), text),
         harmless(results.partition("## ")[2], text),
         harmless(status.partition("<div")[2], text[:8]),

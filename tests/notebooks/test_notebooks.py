@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -97,7 +98,11 @@ def notebook(path, *cells: str) -> Path:
 def test_the_notebook_reaches_its_last_cell(smoke):
     assert missing(smoke.path / "notebook.ipynb") == []
     assert not (smoke.path / "notebook.partial.ipynb").exists()
-    figures = [c for c in nbformat.read(EXPERIMENT, 4).cells if c.cell_type == "code" and "figures." in c.source]
+    figures = [
+        c
+        for c in nbformat.read(EXPERIMENT, 4).cells
+        if c.cell_type == "code" and re.search(r"\b(figures|charts)\.", c.source)
+    ]
     assert pictures(smoke.path / "notebook.ipynb") == len(figures)
 
 
@@ -147,7 +152,7 @@ def test_a_record_redraws_the_whole_page_without_runs_weights_or_data(redrawn, s
 
 def test_a_redrawn_page_shows_the_same_numbers(redrawn, smoke):
     def tables(path):
-        return [data["text/html"] for data in outputs(path) if "dataframe" in "".join(data.get("text/html", ""))]
+        return [data["text/html"] for data in outputs(path) if 'class="table"' in "".join(data.get("text/html", ""))]
 
     _, page = redrawn
     live = smoke.path / "notebook.ipynb"

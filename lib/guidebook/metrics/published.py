@@ -60,8 +60,7 @@ def of_published(run: Run, subject: Subject, draws: int = 20, n: int = 1000) -> 
     """Of samples the record `accuracy_untrained`: the share that one draw of the classifier calls what was asked for. The interval
     is that of the images, the classifier taken as it is; several processes read a share each.
 
-    Of real images, the first `n` of them: `accuracy_untrained`, the mean over draws of the untrained layers with its interval,
-    and `accuracy_untrained_one_draw`, the same mean with the range in which 95 % of single draws lie.
+    Of real images, the first `n` of them, the mean over draws of the untrained layers.
     """
     classes = len(load(run.params.data).classes)
     if subject.known["guidance"] is not None:
@@ -71,12 +70,8 @@ def of_published(run: Run, subject: Subject, draws: int = 20, n: int = 1000) -> 
         return [record("accuracy_untrained", value, "Wilson", reader.name, None, subject.known)]
     part = Split(subject.images[subject.order[:n]], subject.labels[subject.order[:n]])
     found, name = chance(part, classes, draws)
-    mean, spread = intervals.mean(found), intervals.Z * float(found.std(ddof=1))
-    one, known = (mean[0], mean[0] - spread, mean[0] + spread), subject.known | {"n": len(part)}
-    return [
-        record("accuracy_untrained", mean, f"normal, {draws} draws", name, None, known),
-        record("accuracy_untrained_one_draw", one, f"95 % of {draws} draws", name, None, known),
-    ]
+    known = subject.known | {"n": len(part)}
+    return [record("accuracy_untrained", intervals.mean(found), f"normal, {draws} draws", name, None, known)]
 
 
 def chance(split: Split, classes: int, draws: int) -> tuple[np.ndarray, str]:
