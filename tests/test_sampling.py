@@ -332,3 +332,9 @@ def test_an_interval_costs_nothing_outside_it(run):
 def test_what_would_mean_something_else_is_refused(run, method, solver, prompt):
     with pytest.raises(ValueError, match=method.name.partition("-")[0]):
         Sampler(run, "raw").steps(2.0, torch.arange(2), prompt, solver, method)
+
+
+def test_the_runs_own_solver_named_once_more_is_the_same_set(run):
+    own = Solver(**{k: getattr(run.params.sample, k) for k in Solver.model_fields})
+    assert draw(run, 2.0, 10, solver=own).folder == draw(run, 2.0, 10).folder
+    assert draw(run, 2.0, 10, solver=DDIM).folder != draw(run, 2.0, 10).folder

@@ -7,8 +7,9 @@ import torch
 
 from guidebook import params as P
 from guidebook.data.images import DataError, Split, load
+from guidebook.diffusion import loss
 from guidebook.run import open_run
-from guidebook.schedule import updates
+from guidebook.schedule import kept_checkpoints, updates
 from guidebook.seal import Corrupt
 from guidebook.stopping import Preempted
 from guidebook.trainer import Trainer
@@ -90,3 +91,93 @@ def test_a_stop_for_the_run_stops_its_variant(runs, tiny):
     assert not (run.path / "STOP").exists()
     train(variant)
     assert (variant.path / "model").is_dir()
+
+
+def test_the_learning_rate_rises_along_a_line_and_stays(tiny):
+    trainer, seen = Trainer(tiny.replace(train={"lr": 1e-3, "warmup": 64}), load(tiny.data)), []
+    for _ in range(6):
+        trainer.step()
+        seen.append(trainer.optimizer.param_groups[0]["lr"])
+    assert seen == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3, 1e-3])
+    assert trainer.flush()["lr"] == pytest.approx(1e-3)
+
+
+def test_mirrored_images_are_as_many_as_not_and_nothing_else_changes(tiny, monkeypatch):
+    data, seen = load(tiny.data), []
+
+    def spy(model, forward, x0, *rest):
+        seen.append(x0)
+        return loss(model, forward, x0, *rest)
+
+    monkeypatch.setattr("guidebook.trainer.loss", spy)
+    batches = {}
+    for flips in (False, True):
+        seen.clear()
+        trainer = Trainer(tiny.replace(data={"flips": flips}), data)
+        for _ in range(8):
+            trainer.step()
+        batches[flips] = torch.cat(seen)
+    same = (batches[True] == batches[False]).flatten(1).all(1)
+    mirrored = (batches[True] == batches[False].flip(-1)).flatten(1).all(1)
+    assert (same | mirrored).all()
+    assert 0.3 < mirrored.float().mean() < 0.7
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+def test_other_predictions_and_weights_learn_too(tiny, prediction):
+    told = {"prediction": prediction, "min_snr_gamma": 5.0}
+    trainer = Trainer(tiny.replace(diffusion=told, train={"lr": 2e-3}), load(tiny.data))
+    losses = []
+    for _ in range(40):
+        trainer.step()
+        losses.append(trainer.step_losses[-1])
+    assert torch.stack(losses[-10:]).mean() < 0.8 * torch.stack(losses[:5]).mean()
+
+
+def test_channels_last_changes_the_layout_and_not_the_training(tiny):
+    plain, last = (Trainer(tiny.replace(train={"channels_last": c}), load(tiny.data)) for c in (False, True))
+    for trainer in (plain, last):
+        trainer.step()
+    convolution, other = (t.model.down_blocks[0].resnets[0].conv1.weight for t in (last, plain))
+    assert convolution.is_contiguous(memory_format=torch.channels_last)
+    assert not other.is_contiguous(memory_format=torch.channels_last)
+    difference = torch.cat([(a - b).flatten() for a, b in zip(plain.weights, last.weights, strict=True)])
+    assert difference.abs().mean() < 1e-5
+    assert last.state()[0]["ema-0.9"].keys() == plain.state()[0]["ema-0.9"].keys()
+
+
+def test_a_checkpoint_of_another_layout_goes_on(runs, tiny):
+    last = tiny.replace(train={"channels_last": True})
+    trainer = Trainer(last, load(tiny.data))
+    trainer.step()
+    tensors, state = trainer.state()
+    tensors = {f: {k: v.detach().clone().contiguous() for k, v in g.items()} for f, g in tensors.items()}
+    other = Trainer(tiny, load(tiny.data))
+    other.restore(tensors, state)
+    for a, b in zip(trainer.weights, other.weights, strict=True):
+        assert torch.equal(a, b)
+    for name, weight in trainer.averages[0].weights.items():
+        assert torch.equal(weight, other.averages[0].weights[name])
+
+
+@pytest.mark.slow
+def test_compiled_weights_keep_their_names_and_learn_the_same(tiny):
+    plain, compiled = (Trainer(tiny.replace(train={"compile": c}), load(tiny.data)) for c in (False, True))
+    for trainer in (plain, compiled):
+        trainer.step()
+    for kind in ("model", "ema-0.9"):
+        assert compiled.state()[0][kind].keys() == plain.state()[0][kind].keys()
+    difference = torch.cat([(a - b).flatten() for a, b in zip(plain.weights, compiled.weights, strict=True)])
+    assert difference.abs().mean() < 1e-5
+
+
+def test_a_model_is_found_as_it_was_at_each_kept_checkpoint(runs, tiny):
+    run = open_run(tiny)
+    train(run)
+    moments = kept_checkpoints(run.params)
+    assert moments == [64, 128]
+    early, late, end = (load_model(run, "ema-0.9", at).state_dict() for at in (*moments, None))
+    assert all(torch.equal(late[k], end[k]) for k in end)
+    assert not all(torch.equal(early[k], end[k]) for k in end)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint after 65 images, but after \[64, 128\]"):
+        load_model(run, "raw", 65)

@@ -134,5 +134,6 @@ def against_cost(sets: list[tuple[ImageSet, list[dict]]], metric: str, real: lis
         yscale="log" if metric in LOG else "linear",
     )
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.legend(fontsize=8)
     return figure

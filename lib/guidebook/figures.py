@@ -78,7 +78,7 @@ def loss_curves(runs: dict[str, list[dict]]) -> Figure:
         span = np.diff(seen, prepend=0)
         whole = span >= span.max() / 2  # a line that a checkpoint cut short averages few steps: noise
         axes.plot(seen[whole], loss[whole], color=colour, label=name, linewidth=1.2)
-    axes.set(xlabel="images seen", ylabel="loss (mean squared error of ε)", yscale="log")
+    axes.set(xlabel="images seen", ylabel="loss (mean squared error)", yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 4, 6)))
     axes.yaxis.set_minor_formatter("{x:g}")

@@ -27,6 +27,8 @@ def draw(
     Image i has seed (sample.seed, i), the same at every scale and by every method, and shows class i mod K, or `prompt` where
     one is given.
     """
+    if solver and all(getattr(solver, k) == getattr(run.params.sample, k) for k in Solver.model_fields):
+        solver = None  # the run's own: the same set
     spec = _spec(run, guidance, n, prompt, weights, solver, method, guide, at)
     name = f"w{guidance:g}" if prompt is None else "null-caption" if prompt == NULL else "prompt"
     name = "-".join([name, *([solver.sampler] if solver else []), *([method.name] if method else [])])

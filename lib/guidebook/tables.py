@@ -45,8 +45,8 @@ def banner(run: Run) -> str:
 
 
 SHOWN = (
-    "adherence", "fid", "fd_judge", "kid", "kd_judge", "inception_score", "precision", "recall", "precision_judge", "recall_judge",
-    "density_judge", "coverage_judge", "diversity", "lpips_diversity", "clip_score", "grain",
+    "adherence", "fid", "fd_judge", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
+    "lpips_diversity", "diversity", "grain",
 )  # fmt: skip
 SHARES = ("adherence", "accuracy_untrained")
 

@@ -47,11 +47,9 @@ class Weights:
         if path is None and self.inside:
             return f"{self.file} is missing: it comes with {self.inside.partition('/')[0]}, which is not installed"
         if path is None:
-            return f"{self.file} is not at hand: put it into $GUIDEBOOK_DATA/weights or {self.places()[-1]} (from {self.url})"
+            return f"{self.file} is not at hand: put it into $GUIDEBOOK_DATA/weights or torch's cache, hub/checkpoints (from {self.url})"
         if not self._published(path):
-            return (
-                f"{path} is not the published file: its sha256 begins with {_sha256(path)[:8]}, not {self.sha256[:8]}"
-            )
+            return f"{path.name} is not the published file: its sha256 begins with {_sha256(path)[:8]}, not {self.sha256[:8]}"
         return None
 
     def id(self) -> str:

@@ -1,0 +1,83 @@
+"""Every experiment's notebook at its smallest: to its last cell, answering its claims, and drawn again from its record."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from guidebook.claims import answers, every
+from guidebook.notebook import execute, missing
+from guidebook.paths import NOTEBOOKS
+from guidebook.run import opened, record
+
+EXPERIMENTS = ["cifar10", "samplers"]  # mnist has tests of its own
+
+
+@pytest.fixture(scope="module", params=EXPERIMENTS)
+def smoke(request, tmp_path_factory):
+    runs = tmp_path_factory.mktemp(request.param)
+    command = [Path(sys.executable).with_name("guidebook"), "run", request.param, "--profile", "smoke"]
+    environment = os.environ | {"GUIDEBOOK_RUNS": str(runs)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return opened(next(runs.glob(f"{request.param}/smoke-*")))
+
+
+def html(path) -> list[str]:
+    cells = json.loads(Path(path).read_text())["cells"]
+    found = [o.get("data", {}).get("text/html", "") for c in cells for o in c.get("outputs", [])]
+    return ["".join(text) for text in found if text]
+
+
+def pictures(path) -> int:
+    outputs = [o for c in json.loads(Path(path).read_text())["cells"] for o in c.get("outputs", [])]
+    return sum("image/png" in o.get("data", {}) for o in outputs)
+
+
+def test_it_reaches_its_last_cell_with_a_picture_in_every_cell_that_draws(smoke):
+    page, source = smoke.path / "notebook.ipynb", NOTEBOOKS / f"{smoke.params.experiment}.ipynb"
+    assert missing(page) == []
+    drawing = [
+        c
+        for c in nbformat.read(source, 4).cells
+        if c.cell_type == "code" and re.search(r"(figures|charts)\.\w+\(", c.source)
+    ]
+    assert pictures(page) == len(drawing) > 5
+
+
+def test_it_answers_every_claim_that_is_its_own(smoke):
+    given = answers(smoke.path / "notebook.ipynb")
+    own = [c.id for c in every().values() if c.id.startswith(smoke.params.experiment) and not c.stated]
+    assert [a.claim for a in given] == own
+    assert all(a.found and a.verdict for a in given)
+
+
+def test_every_number_has_its_interval_its_count_and_its_method(smoke):
+    for run in (smoke, *(opened(p) for p in smoke.path.glob("variants/*") if (p / "metrics.json").exists())):
+        for r in run.metrics():
+            assert r["low"] <= r["value"] <= r["high"]
+            assert r["n"] > 0
+            assert r["interval"]
+            assert r["extractor"]
+
+
+def test_its_record_draws_the_same_page_and_computes_nothing(smoke, tmp_path, monkeypatch):
+    monkeypatch.setattr("guidebook.run.RESULTS", tmp_path / "results")
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path / "runs"))
+    kept, page = record(smoke), tmp_path / "page.ipynb"
+    source = NOTEBOOKS / f"{smoke.params.experiment}.ipynb"
+    assert execute(source, page, smoke.params.model_dump(mode="json"), record=kept)
+    assert html(page) == html(smoke.path / "notebook.ipynb")
+    assert pictures(page) == pictures(smoke.path / "notebook.ipynb")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_page_on_performance_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path / "runs"))
+    assert execute(NOTEBOOKS / "performance.ipynb", tmp_path / "page.ipynb", {})
+    assert missing(tmp_path / "page.ipynb") == []
