@@ -117,9 +117,9 @@ def _explorer() -> tuple[Path, Path, Run] | None:
 
 
 def _performance() -> Path | None:
-    """The executed page on performance, drawn from what `guidebook bench` wrote; None in a study without one."""
+    """The executed page on performance, drawn from what `guidebook bench` wrote; None where it wrote nothing yet."""
     notebook, target = NOTEBOOKS / "performance.ipynb", runs() / "pages" / "performance.ipynb"
-    if not notebook.exists():
+    if not notebook.exists() or not any((RESULTS / "bench").glob("*.json")):
         return None
     execute(notebook, target, {}, depends=RESULTS / "bench")
     return target
@@ -162,6 +162,7 @@ def _toc(chapters: list[Chapter]) -> None:
     for part in toc["parts"]:
         if part["caption"] == "Experiments":
             part["chapters"] = [{"file": c.file, "title": c.title} for c in chapters]
+        part["chapters"] = [c for c in part["chapters"] if list(SOURCE.glob(f"{c['file']}.*"))]
     toc["parts"] = [part for part in toc["parts"] if part["chapters"]]  # before the first run there are no experiments
     (SOURCE / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
 
