@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from guidebook import pages
+from guidebook.claims import FILE as CLAIMS
 from guidebook.claims import Answer, answers
 from guidebook.imagesets import mosaic
 from guidebook.notebook import NotebookFailed, execute, missing, run_experiment
@@ -46,7 +47,8 @@ def build() -> Path:
     (SOURCE / "results.md").write_text(pages.results(found))
     (SOURCE / "status.md").write_text(pages.status(found))
     (SOURCE / "reliability.md").write_text(pages.reliability())
-    (SOURCE / "claims.md").write_text(pages.claims([_answers(c) for c in chapters]))
+    if CLAIMS.exists():
+        (SOURCE / "claims.md").write_text(pages.claims([_answers(c) for c in chapters]))
     _toc(chapters)
     _sphinx()
     return OUTPUT / "index.html"
