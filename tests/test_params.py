@@ -368,3 +368,22 @@ def test_any_text_as_a_file_gives_one_line(tmp_path_factory, text):
     with pytest.raises(ParamsError) as caught:
         check(read(path), path.name)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sample": {"spacing": "karras"}}, "spacing = karras is for sampler = heun"),
+        ({"sample": {"eta": 0.5}}, "eta = 0.5 is for sampler = ddim"),
+        ({"diffusion": {"zero_terminal_snr": True}}, "zero_terminal_snr = True needs diffusion.prediction"),
+        ({"diffusion": {"zero_terminal_snr": True, "prediction": "v_prediction"}}, "visit the last timestep"),
+        ({"diffusion": {"prediction": "sample"}, "sample": {"sampler": "heun"}}, "heun does not take"),
+        ({"sample": {"methods": [{"name": "rescaled", "guidance": [2]}]}}, r"takes the settings ['phi']"),
+        ({"sample": {"methods": [{"name": "rescaled", "guidance": [2], "settings": {"phi": 2.0}}]}}, "must be from 0 to 1"),
+    ],
+)  # fmt: skip
+def test_what_cannot_go_together_is_refused_with_both_named(change, said):
+    with pytest.raises(ParamsError) as caught:
+        load("mnist", "demo").replace(**change)
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1

@@ -46,6 +46,10 @@ class Params(Section):
             if solver.steps > self.diffusion.timesteps:
                 most = self.diffusion.timesteps
                 raise ValueError(f"sample.steps = {solver.steps} must not exceed diffusion.timesteps = {most}")
+            if solver.sampler == "heun" and self.diffusion.prediction == "sample":
+                raise ValueError(
+                    "sample.sampler = heun does not take diffusion.prediction = sample: take another sampler"
+                )
             if self.diffusion.zero_terminal_snr and (solver.spacing == "leading" or solver.sampler == "heun"):
                 raise ValueError(
                     "diffusion.zero_terminal_snr needs sample.spacing trailing or linspace, which visit the last timestep, "
