@@ -18,8 +18,8 @@ def tensors(value: float = 1.0, size: int = 300) -> dict:
     return {"model": weights, "ema-0.9": {k: v / 3 for k, v in weights.items()}}
 
 
-def save(folder, nimg, keep=2, value=1.0):
-    return checkpoint.save(folder, nimg, tensors(value), {"nimg": nimg, "seconds": 0.1 + 0.2}, keep)
+def save(folder, nimg, keep=2, value=1.0, grid=1):
+    return checkpoint.save(folder, nimg, tensors(value), {"nimg": nimg, "seconds": 0.1 + 0.2}, keep, grid)
 
 
 def names(folder):
@@ -41,7 +41,7 @@ def test_what_is_loaded_is_what_was_saved_bit_for_bit(saved):
 
 def test_a_view_is_saved_as_what_it_shows(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
-    path = checkpoint.save(tmp_path, 1, {"model": {"t": whole.T, "row": whole[1]}}, {}, keep=2)
+    path = checkpoint.save(tmp_path, 1, {"model": {"t": whole.T, "row": whole[1]}}, {}, keep=2, grid=1)
     found, _ = checkpoint.load(path)
     assert torch.equal(found["model"]["t"], whole.T)
     assert torch.equal(found["model"]["row"], whole[1])
@@ -147,6 +147,32 @@ def test_the_newest_are_kept_and_the_older_removed(tmp_path, keep):
     assert names(tmp_path) == [f"nimg-{n:010d}" for n in counts[-keep:]]
 
 
+@pytest.mark.parametrize(
+    ("saved", "there", "trained"),
+    [
+        ([100, 200, 210], [100, 200, 210], [100, 200]),
+        ([100, 200, 210, 220], [100, 200, 220], [100, 200]),
+        ([100, 200, 210, 300], [200, 300], [200, 300]),
+        ([10], [10], []),
+        ([10, 20, 30], [20, 30], []),  # two at least, should one be corrupt
+        ([10, 20, 100], [20, 100], [100]),
+        ([100, 110, 120], [100, 110, 120], [100]),
+        ([100, 110, 200], [100, 200], [100, 200]),
+    ],
+)
+def test_a_checkpoint_off_the_grid_stays_while_it_is_the_newest_and_displaces_none_on_it(
+    tmp_path, saved, there, trained
+):
+    def counts():
+        return [checkpoint.images(path) for path in checkpoint.complete(tmp_path)]
+
+    for nimg in saved:
+        save(tmp_path, nimg, grid=100)
+    assert counts() == there
+    checkpoint.prune(tmp_path, 2, 100, trained=True)
+    assert counts() == trained
+
+
 def test_an_unfinished_checkpoint_does_not_count_among_the_kept(tmp_path):
     save(tmp_path, 100)
     (tmp_path / "nimg-0000000150").mkdir()
@@ -157,7 +183,7 @@ def test_an_unfinished_checkpoint_does_not_count_among_the_kept(tmp_path):
 def test_an_error_while_writing_leaves_the_older_ones_and_no_rest(tmp_path):
     save(tmp_path, 100)
     with pytest.raises(TypeError):
-        checkpoint.save(tmp_path, 200, tensors(), {"not JSON": object()}, keep=2)
+        checkpoint.save(tmp_path, 200, tensors(), {"not JSON": object()}, keep=2, grid=1)
     assert [p.name for p in tmp_path.iterdir()] == ["nimg-0000000100"]
 
 
@@ -171,7 +197,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 tensors = {"model": {"w": torch.ones(50_000)}, "optimizer": {"w": torch.ones(100_000)}}
 try:
-    checkpoint.save(folder, 200, tensors, {"nimg": 200, "long": "x" * 500_000}, keep=2)
+    checkpoint.save(folder, 200, tensors, {"nimg": 200, "long": "x" * 500_000}, keep=2, grid=1)
 except OSError as error:
     print(error)
     sys.exit(7)

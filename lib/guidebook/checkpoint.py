@@ -22,8 +22,8 @@ NAME = re.compile(r"nimg-(\d{10,})")
 Tensors = dict[str, dict[str, torch.Tensor]]  # file → name → tensor
 
 
-def save(folder: Path, nimg: int, tensors: Tensors, state: dict, keep: int) -> Path:
-    """Writes `folder/nimg-…` and removes all but the newest `keep`. On a full disk the older ones stay and OSError is raised."""
+def save(folder: Path, nimg: int, tensors: Tensors, state: dict, keep: int, grid: int) -> Path:
+    """Writes `folder/nimg-…` and prunes the folder. On a full disk the older ones stay and OSError is raised."""
     folder.mkdir(parents=True, exist_ok=True)
     final, aside = folder / f"nimg-{nimg:010d}", folder / f".writing-{nimg:010d}"
     if final in complete(folder):
@@ -38,9 +38,22 @@ def save(folder: Path, nimg: int, tensors: Tensors, state: dict, keep: int) -> P
         seal(aside)
     os.replace(aside, final)
     fsync(folder)
-    for old in complete(folder)[:-keep]:
-        shutil.rmtree(old)
+    prune(folder, keep, grid)
     return final
+
+
+def prune(folder: Path, keep: int, grid: int, trained: bool = False) -> None:
+    """Removes all but the newest `keep` of the checkpoints that are a multiple of `grid` images apart from the beginning.
+
+    A stop saves between them: such a one stays while it is the newest, or one of two, and never in a run that is trained.
+    """
+    found = complete(folder)
+    regular = [path for path in found if images(path) % grid == 0]
+    newest = 0 if trained else 1 if len(regular) > 1 else 2
+    kept = {*regular[-keep:], *found[len(found) - newest :]}
+    for old in found:
+        if old not in kept:
+            shutil.rmtree(old)
 
 
 class Writer:
@@ -49,8 +62,8 @@ class Writer:
     The tensors are copied to the CPU before `save` returns, so the next step may change them.
     """
 
-    def __init__(self, folder: Path, keep: int):
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int, grid: int):
+        self.folder, self.keep, self.grid = folder, keep, grid
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -85,7 +98,7 @@ class Writer:
 
     def _write(self, nimg: int, tensors: Tensors, state: dict) -> None:
         try:
-            save(self.folder, nimg, tensors, state, self.keep)
+            save(self.folder, nimg, tensors, state, self.keep, self.grid)
         except BaseException as error:
             self._error = error
 
@@ -98,7 +111,12 @@ def complete(folder: Path) -> list[Path]:
             found.append(path)
         else:
             log.warning("skipped %s: not a complete checkpoint", path.name)
-    return sorted(found, key=lambda p: int(NAME.fullmatch(p.name)[1]))
+    return sorted(found, key=images)
+
+
+def images(path: Path) -> int:
+    """Images seen at a checkpoint, which its name says."""
+    return int(NAME.fullmatch(path.name)[1])
 
 
 def load(path: Path, device="cpu") -> tuple[Tensors, dict]:

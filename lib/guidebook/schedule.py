@@ -24,8 +24,12 @@ def checkpoint_steps(params: Params) -> tuple[int, int]:
     return every - every // 8, every // 8
 
 
+def checkpoint_images(params: Params) -> int:
+    """Images between two checkpoints."""
+    return checkpoint_steps(params)[0] * params.train.batch
+
+
 def kept_checkpoints(params: Params) -> list[int]:
     """Images seen at each checkpoint that a finished training keeps, oldest first."""
-    spacing = checkpoint_steps(params)[0]
-    steps = range(spacing, updates(params) + 1, spacing)
-    return [step * params.train.batch for step in steps][-params.train.keep_checkpoints :]
+    spacing = checkpoint_images(params)
+    return list(range(spacing, updates(params) * params.train.batch + 1, spacing))[-params.train.keep_checkpoints :]

@@ -15,14 +15,14 @@ from diffusers import UNet2DConditionModel
 from tqdm import tqdm
 
 from guidebook import pool, seal
-from guidebook.checkpoint import Writer, complete
+from guidebook.checkpoint import Writer, complete, images, prune
 from guidebook.checkpoint import load as load_checkpoint
 from guidebook.data.images import DataError, load
 from guidebook.lock import job_id, owned
 from guidebook.models.unet import build
 from guidebook.processes import barrier, world
 from guidebook.run import Run, commit
-from guidebook.schedule import checkpoint_steps, updates
+from guidebook.schedule import checkpoint_images, checkpoint_steps, updates
 from guidebook.stopping import Stop, stopping
 from guidebook.tracking import tracker
 from guidebook.trainer import Trainer
@@ -56,6 +56,9 @@ def train(run: Run) -> None:
         tensors, _ = trainer.state()
         if main:
             _publish(run, trainer, tensors)
+            prune(
+                run.path / "checkpoints", run.params.train.keep_checkpoints, checkpoint_images(run.params), trained=True
+            )
         barrier()
 
 
@@ -66,9 +69,14 @@ def load_model(run: Run, weights: str, at: int | None = None) -> UNet2DCondition
     """
     run.needs(f"the model ({weights})")
     if at is not None:
-        kept = {int(path.name.partition("-")[2]): path for path in complete(run.path / "checkpoints")}
+        folder = run.path / "checkpoints"
+        kept = {images(path): path for path in complete(folder)}
         if at not in kept:
-            raise FileNotFoundError(f"{run.name} keeps no checkpoint after {at:,} images, but after {sorted(kept)}")
+            raise FileNotFoundError(
+                f"{run.name} keeps no checkpoint after {at:,} images, but after {sorted(kept)}: take one of those, or let "
+                f"train.checkpoint_every and train.keep_checkpoints include it, delete {folder} and {run.path / 'model'} and "
+                "run again, which trains from the beginning"
+            )
         model, (tensors, _) = build(run.params), load_checkpoint(kept[at])
         model.load_state_dict(tensors["model"] | (tensors[weights] if weights != "raw" else {}))
         return model.eval()
@@ -82,13 +90,20 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
     t, main = run.params.train, world().is_main_process
     spacing, beside = checkpoint_steps(run.params)
     clock, seen, before = time.perf_counter(), trainer.nimg, trainer.seconds
-    writer = Writer(run.path / "checkpoints", t.keep_checkpoints)
+    writer = Writer(run.path / "checkpoints", t.keep_checkpoints, checkpoint_images(run.params))
+
+    def save() -> None:
+        trainer.seconds = before + time.perf_counter() - clock
+        state = trainer.state()
+        if main:
+            writer.save(trainer.nimg, *state)
+
     with _noting(run, main) as note, writer:
         while trainer.nimg < total:
             trainer.step()
-            step, asked = trainer.nimg // t.batch, stop.asked()
-            save = step % spacing == 0
-            if save or step % LOG_EVERY == 0 or trainer.nimg >= total:
+            step = trainer.nimg // t.batch
+            regular = step % spacing == 0
+            if regular or step % LOG_EVERY == 0 or trainer.nimg >= total:
                 line = trainer.flush()
                 spent, clock = time.perf_counter() - clock, time.perf_counter()
                 rate, seen = (trainer.nimg - seen) / spent, trainer.nimg
@@ -96,15 +111,14 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
                 line |= {"images_per_s": rate, "seconds": trainer.seconds, "memory_mb": _memory()}
                 note(line)
                 yield line
-            if save or asked:
-                trainer.seconds = before + time.perf_counter() - clock
-                state = trainer.state()
-                if main:
-                    writer.save(trainer.nimg, *state)
+            if regular:
+                save()
             if step % spacing == beside:
                 writer.wait()
             writer.check()
-            if asked:
+            if stop.asked():  # last, so that one who asks during a regular save waits for no second one
+                if not regular:
+                    save()
                 writer.wait()
                 stop.obey(f"training after {trainer.nimg:,} images")
 

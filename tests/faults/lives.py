@@ -71,7 +71,8 @@ def limited(size: int):
 
 
 def _noted(file: Path):
-    """Writes down process, images seen and time before every step, and the seconds of every save."""
+    """Writes down process, images seen and time: before every step, when a save begins, when its checkpoint is whole. And the
+    seconds of every save."""
 
     def note(*words):
         with open(file, "a") as lines:
@@ -87,13 +88,22 @@ def _noted(file: Path):
     def save(real):
         def call(*args):
             began = time.monotonic()
+            note("begun", args[1], began)
             path = real(*args)
             note("save", args[1], time.monotonic() - began)
             return path
 
         return call
 
+    def named(real):
+        def call(folder):
+            real(folder)
+            note("whole", max(path.name for path in folder.glob("nimg-*"))[5:], time.monotonic())
+
+        return call
+
     patched("guidebook.trainer.Trainer.step", step)
+    patched("guidebook.checkpoint.fsync", named)  # the folder's, after the rename
     patched("guidebook.checkpoint.save", save)
 
 
@@ -145,7 +155,7 @@ def refused(end: tuple[int, str]) -> str:
 
 
 def notes(runs: Path, what: str) -> dict[int, list[tuple[int, float]]]:
-    """By process: (images seen, time) of its steps, or (images seen, seconds) of its saves."""
+    """By process: (images seen, time) of its steps and of what was begun and whole, or (images seen, seconds) of its saves."""
     found: dict[int, list[tuple[int, float]]] = {}
     for line in (runs / "notes.txt").read_text().splitlines():
         pid, kind, nimg, seconds = line.split()
@@ -190,17 +200,12 @@ def weights(run) -> dict[str, torch.Tensor]:
     return found | {f"{path.name}/{g}/{k}": v for g, group in tensors.items() for k, v in group.items()}
 
 
-def of_model(run) -> dict[str, torch.Tensor]:
-    """Every number of `model/`: a run that was stopped has other checkpoints than one that was not."""
-    return {k: v for k, v in weights(run).items() if not k.startswith("nimg-")}
-
-
 def lines(run) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in TIMING} for row in run.stats()]
 
 
-def same_weights(a, b, numbers=weights) -> bool:
-    x, y = numbers(a), numbers(b)
+def same_weights(a, b) -> bool:
+    x, y = weights(a), weights(b)
     return x.keys() == y.keys() and len(x) > 100 and all(torch.equal(x[k], y[k]) for k in x)
 
 

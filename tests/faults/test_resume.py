@@ -39,6 +39,7 @@ from faults.lives import (
 from guidebook import checkpoint, trainer, training
 from guidebook.lock import lock
 from guidebook.run import folder, open_run
+from guidebook.schedule import kept_checkpoints
 from guidebook.trainer import NonFiniteLoss
 
 KILLED = -signal.SIGKILL
@@ -101,6 +102,11 @@ def test_every_life_begins_at_the_newest_complete_checkpoint_and_repeats_no_more
     again = repeated(run.path.parents[1], lives, BATCH)
     assert len(again) > 5
     assert max(again) <= PROMISED
+
+
+def test_interruptions_leave_the_checkpoints_of_a_training_without_them(interrupted, unbroken):
+    kept, others = (checkpoints(run.params, run.path.parents[1]) for run in (interrupted[0], unbroken))
+    assert kept == others == kept_checkpoints(unbroken.params)
 
 
 def test_interruptions_leave_no_lock_and_no_model_half_written(interrupted):
@@ -306,6 +312,7 @@ def test_kills_at_random_moments_change_nothing(long, long_unbroken, tmp_path, t
     assert max(again) <= promised
     assert same_lines(the_run(long, runs), long_unbroken)
     assert same_weights(the_run(long, runs), long_unbroken)
+    assert checkpoints(long, runs) == kept_checkpoints(long)
     tally(1, "SIGKILL at a random moment of training", kills, kills,
         f"{writing} while a checkpoint was being written, {early} before the first step; steps repeated: median "
         f"{statistics.median(again):g}, most {max(again)}, promised {promised} at most",

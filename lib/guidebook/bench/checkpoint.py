@@ -22,7 +22,7 @@ def checkpoint(say: Callable[[str], None], repeats: int = 9) -> float:
 
     params = P.load("mnist", "demo")
     trainer = Trainer(params, load(params.data))
-    with tempfile.TemporaryDirectory() as folder, Writer(Path(folder), 2) as writer:
+    with tempfile.TemporaryDirectory() as folder, Writer(Path(folder), 2, 1) as writer:
 
         def block(steps: int, save: bool) -> float:
             started = time.perf_counter()
