@@ -144,6 +144,16 @@ def test_two_trainings_are_equal_whatever_ran_before(folder, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(*(w.values() for w in weights), strict=True))
 
 
+def test_it_is_trained_in_fp32_that_is_fp32(folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "_train", lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(folder / "fp32"))
+    module._found.cache_clear()
+    noisy_classifier(PARAMS)
+    module._found.cache_clear()
+    assert seen == [False]
+
+
 def test_changed_weights_are_refused(folder, monkeypatch):
     monkeypatch.setattr(module, "STEPS", 2)
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(folder / "corrupt"))

@@ -44,6 +44,8 @@ def test_every_recipe_builds_a_network_of_64_features(recipe):
 def test_every_data_set_has_a_recipe_that_every_machine_can_follow():
     assert recipes().keys() >= CATALOG.keys()
     assert all("cpu" in kinds for kinds in recipes().values())
+    named = [(kind, r.device) for kinds in recipes().values() for kind, r in kinds.items() if isinstance(r, C.Residual)]
+    assert all(kind == device for kind, device in named)
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])
@@ -64,6 +66,30 @@ def test_whatever_a_recipe_says_is_in_its_key(field):
     other = replace(TINY, **{field: changed})
     assert TINY.key("a") == replace(TINY).key("a")
     assert len({TINY.key("a"), TINY.key("b"), other.key("a")}) == 3
+
+
+def test_a_judge_trained_in_bf16_has_another_name(monkeypatch):
+    keys = set()
+    for able in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=able: able)
+        keys |= {TINY.key("a")}
+        assert replace(TINY, device="cuda").bf16
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_it_is_trained_in_the_precision_that_its_key_says(able, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    real, seen = C.ResidualNet.forward, set()
+
+    def forward(self, pixels):
+        logits, features = real(self, pixels)
+        seen.add(logits.dtype)
+        return logits, features
+
+    monkeypatch.setattr(C.ResidualNet, "forward", forward)
+    trained(replace(TINY, epochs=1), two_kinds(40))
+    assert seen == {torch.bfloat16 if able else torch.float32}
 
 
 # Augmentation

@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 
 from guidebook.metrics import networks, perceptual
 from guidebook.metrics.distances import frechet
+from guidebook.metrics.judge import Judge
 from guidebook.metrics.networks import CLIP, REVISION, Clip, Inception
 from guidebook.metrics.perceptual import Lpips
+from guidebook.metrics.published import Untrained
 from guidebook.metrics.weights import Weights, WeightsMissing
 
 
@@ -140,7 +142,8 @@ def test_other_bytes_are_never_opened(weights, nothing_at_hand, monkeypatch):
     file = nothing_at_hand / weights.file
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
-    assert "is not the published file: its sha256 begins with" in weights.why_absent()
+    assert weights.why_absent().startswith(f"{file} is not the published file: its sha256 begins with")
+    assert weights.why_absent().endswith("; delete it or put that of https://example.org there")
     for use in (weights.read, weights.id):
         with pytest.raises(WeightsMissing, match="not the published file"):
             use()
@@ -185,6 +188,34 @@ def test_a_network_that_is_not_at_hand_says_which_file_and_reads_nothing(network
     assert "\n" not in absent.why_absent()
     with pytest.raises(WeightsMissing, match=r"not at hand|not in the hub's cache"):
         absent.read(pictures(1))
+
+
+def test_whatever_reads_images_reads_them_in_fp32_that_is_fp32():
+    seen = []
+
+    class Seen(torch.nn.Linear):
+        def forward(self, x):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+            return super().forward(x.flatten(1).float())
+
+    class Plain(networks.Network):
+        def forward(self, images):
+            return {"features": own(images)}
+
+    class Two(torch.nn.Module):
+        own = property(lambda _: own)
+
+        def forward(self, x):
+            return own(x), own(x)
+
+    own, images = Seen(12, 10), pictures(2, 2)
+    judge = Judge(Two(), "", (0, 0, 0), 0)
+    judge.network.register_parameter("w", own.weight)
+    for read in (Plain().read, Untrained(own, "").read, judge.read):
+        seen.clear()
+        read(images)
+        assert set(seen) == {(False, True)}, read
+    assert torch.backends.cudnn.allow_tf32, "what others compute is left as it was"
 
 
 @pytest.fixture

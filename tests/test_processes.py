@@ -241,6 +241,43 @@ def test_accelerate_trains_as_one_process_does(params, of_one, tmp_path):
     assert run.provenance()["processes"] == 2
 
 
+CLASSIFIER = """
+import sys, time
+from pathlib import Path
+from guidebook import classifier
+from guidebook.run import opened
+from guidebook.sampling import draw
+from guidebook.sections import Method
+
+def train(*_):
+    print("trained", flush=True)
+    time.sleep(2)
+
+classifier._train = train
+draw(opened(Path(sys.argv[1])), 2.0, 14, method=Method(name="classifier", guidance=(2.0,)))
+"""
+
+
+@pytest.mark.slow
+def test_a_classifier_that_guides_is_trained_by_the_main_process(of_one, runs, tmp_path):
+    run = runs / of_one.params.experiment / of_one.path.name
+    shutil.copytree(of_one.path, run)
+    env = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    env |= {"GUIDEBOOK_STORE": f"file://{tmp_path}/store"}
+    words = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [
+        subprocess.Popen([sys.executable, "-c", CLASSIFIER, run], env=env | {"RANK": k, "LOCAL_RANK": k}, **words)
+        for k in "01"
+    ]
+    try:
+        said = [process.communicate(timeout=200) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], said
+    assert [out.count("trained") for out, _ in said] == [1, 0]
+
+
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(params):
     with pytest.raises(ParamsError, match=r"train\.processes = 3 must divide train\.batch = 16"):
         params.replace(train={"processes": 3})

@@ -1,12 +1,15 @@
 """Sampling: against diffusers, against the equations, against what is known of Gaussians; and one seed, one image."""
 
+import time
+
 import pytest
 import torch
 from diffusers import DDIMPipeline, DDPMPipeline, UNet2DModel
 from scipy.integrate import quad
 
+from guidebook import classifier
 from guidebook import params as P
-from guidebook.diffusion import process, scheduler
+from guidebook.diffusion import SAMPLERS, process, scheduler
 from guidebook.guidance import classifier_free
 from guidebook.models.unet import build
 from guidebook.rng import generator
@@ -237,9 +240,10 @@ def test_same_seed_same_image_other_seed_other_image(unet):
     assert (a[0] - a[1]).abs().max() > 0.1
 
 
-def test_sampling_leaves_the_global_random_state_alone(unet):
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sampling_leaves_the_global_random_state_alone(unet, sampler):
     before = torch.get_rng_state()
-    drawn(unet, [0])
+    drawn(unet, [0], sampler)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -327,11 +331,31 @@ def test_an_interval_costs_nothing_outside_it(run):
     [(METHODS[2], Solver(sampler="ddim", steps=4, eta=0.5, spacing="leading"), None),
      (METHODS[2], Solver(sampler="dpmpp-2m", steps=4, eta=0.0, spacing="linspace"), None),
      (METHODS[3], Solver(sampler="heun", steps=4, eta=0.0, spacing="karras"), None),
-     (Method(name="classifier", guidance=(1.0,)), DDIM, "A nine")],
+     (Method(name="classifier", guidance=(1.0,)), DDIM, "A nine"),
+     (Method(name="autoguidance", guidance=(1.0,), settings={"share": 0.5}), DDIM, None)],
 )  # fmt: skip
 def test_what_would_mean_something_else_is_refused(run, method, solver, prompt):
     with pytest.raises(ValueError, match=method.name.partition("-")[0]):
         Sampler(run, "raw").steps(2.0, torch.arange(2), prompt, solver, method)
+
+
+@pytest.mark.parametrize("method", [None, METHODS[0]], ids=["classifier-free", "interval"])
+def test_a_guide_that_would_not_guide_is_refused(run, method):
+    with pytest.raises(ValueError, match="autoguidance needs a guide, and no other method takes one") as caught:
+        draw(run, 2.0, 10, method=method, guide=run)
+    assert str(caught.value).endswith(f"this is {method.name if method else 'classifier-free'} guidance with a guide")
+    assert not list(run.path.glob("samples/*"))
+
+
+def test_the_time_of_an_image_holds_no_training_of_the_classifier_that_guides(run, monkeypatch):
+    trained = []
+    monkeypatch.setattr(classifier, "_train", lambda *_: trained.append(time.sleep(3)))
+    classifier._found.cache_clear()
+    method = Method(name="classifier", guidance=(2.0,))
+    facts = draw(run, 2.0, 10, method=method).facts
+    classifier._found.cache_clear()  # what was not trained is for this test alone
+    assert len(trained) == 1
+    assert 0 < 10 * facts["seconds_per_image"] < 3
 
 
 def test_the_runs_own_solver_named_once_more_is_the_same_set(run):

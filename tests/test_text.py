@@ -10,7 +10,7 @@ import torch
 
 from guidebook.captions import NULL
 from guidebook.params import Text
-from guidebook.text import EMBEDDED, WIDTH, encode, resolve
+from guidebook.text import EMBEDDED, WIDTH, EncoderMissing, encode, resolve
 
 TEXT = Text(encoder=EMBEDDED, tokens=8)
 DIGITS = [f"A handwritten digit {i}" for i in range(10)]
@@ -104,3 +104,10 @@ def test_without_clips_weights_the_stand_in_takes_its_place_and_says_so(tmp_path
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert resolve("openai/clip-vit-base-patch32") == EMBEDDED
     assert "clip-vit-base-patch32 are not in the cache" in caplog.text
+
+
+def test_a_job_of_slurm_takes_no_stand_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(EncoderMissing, match="is not in this node's cache"):
+        resolve("openai/clip-vit-base-patch32")

@@ -1,18 +1,21 @@
 """Training beyond resume: parts of a batch, dropped captions, sealed models, and data that is not what it was."""
 
 import dataclasses
+import shutil
+import time
 
 import pytest
 import torch
 
 from guidebook import params as P
+from guidebook.checkpoint import complete, images, save
 from guidebook.data.images import DataError, Split, load
 from guidebook.diffusion import loss
 from guidebook.run import open_run
 from guidebook.schedule import kept_checkpoints, updates
 from guidebook.seal import Corrupt
-from guidebook.stopping import Preempted
-from guidebook.trainer import Trainer
+from guidebook.stopping import Preempted, Stop
+from guidebook.trainer import NonFiniteLoss, Trainer
 from guidebook.training import load_model, train
 
 
@@ -102,6 +105,15 @@ def test_the_learning_rate_rises_along_a_line_and_stays(tiny):
     assert trainer.flush()["lr"] == pytest.approx(1e-3)
 
 
+def test_a_loss_that_is_not_finite_is_told_with_the_rate_of_its_step(tiny):
+    trainer = Trainer(tiny.replace(train={"lr": 1e-3, "warmup": 64}), load(tiny.data))
+    for _ in range(3):
+        trainer.step()
+    trainer.step_losses[1] = torch.tensor(float("nan"))
+    with pytest.raises(NonFiniteLoss, match=r"^loss nan at step 1 \(16 images seen\), lr 0\.0005: "):
+        trainer.flush()
+
+
 def test_mirrored_images_are_as_many_as_not_and_nothing_else_changes(tiny, monkeypatch):
     data, seen = load(tiny.data), []
 
@@ -179,5 +191,64 @@ def test_a_model_is_found_as_it_was_at_each_kept_checkpoint(runs, tiny):
     early, late, end = (load_model(run, "ema-0.9", at).state_dict() for at in (*moments, None))
     assert all(torch.equal(late[k], end[k]) for k in end)
     assert not all(torch.equal(early[k], end[k]) for k in end)
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint after 65 images, but after \[64, 128\]"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint after 65 images, but after \[64, 128\]: take one of"):
         load_model(run, "raw", 65)
+
+
+def test_what_is_said_of_a_checkpoint_that_is_not_kept_brings_it_back(runs, tiny):
+    train(open_run(tiny))
+    run = open_run(tiny.replace(train={"checkpoint_every": 0.5, "keep_checkpoints": 3}))
+    wanted = kept_checkpoints(run.params)
+    assert wanted == [64, 96, 128]
+    train(run)  # nothing to do
+    with pytest.raises(FileNotFoundError) as said:
+        load_model(run, "raw", wanted[1])
+    for folder in (run.path / "checkpoints", run.path / "model"):
+        assert str(folder) in str(said.value)
+        shutil.rmtree(folder)
+    train(run)
+    assert kept(run) == wanted
+    load_model(run, "raw", wanted[1])
+
+
+@pytest.mark.parametrize("stops", [*([n] for n in range(1, 12)), range(1, 12)], ids=str)
+def test_wherever_a_training_was_stopped_the_regular_checkpoints_are_kept(runs, tiny, monkeypatch, stops):
+    """11 steps with a checkpoint after every third: the newest off the grid, or none, or a stop at one on it."""
+    run = open_run(tiny.replace(train={"epochs": 11 / 4, "checkpoint_every": 3 / 4}))
+    for step in stops:
+        stop_at(run, step, monkeypatch)
+        assert newest(run) == 16 * step
+        assert set(range(48, 16 * step + 1, 48)[-2:]) <= set(kept(run))
+    train(run)
+    assert kept(run) == kept_checkpoints(run.params) == [96, 144]
+
+
+def stop_at(run, step: int, monkeypatch) -> None:
+    asked = iter([False] * (step - newest(run) // 16 - 1) + [True])
+    with monkeypatch.context() as patch:
+        patch.setattr(Stop, "asked", lambda self: next(asked))
+        with pytest.raises(Preempted, match=f"after {16 * step} images"):
+            train(run)
+
+
+def kept(run) -> list[int]:
+    return [images(path) for path in complete(run.path / "checkpoints")]
+
+
+def newest(run) -> int:
+    return max(kept(run), default=0)
+
+
+def test_a_stop_during_a_regular_save_waits_for_that_one_only(runs, tiny, monkeypatch):
+    run, saved = open_run(tiny), []
+
+    def spy(folder, nimg, *rest):
+        (run.path / "STOP").touch()
+        saved.append(nimg)
+        time.sleep(0.15)  # longer than the file is looked for
+        return save(folder, nimg, *rest)
+
+    monkeypatch.setattr("guidebook.checkpoint.save", spy)
+    with pytest.raises(Preempted, match="after 64 images"):
+        train(run)
+    assert saved == [64]

@@ -3,8 +3,6 @@
 import functools
 import itertools
 import json
-import os
-import shutil
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +16,10 @@ from guidebook.data.images import Split, from_uint8, load, order
 from guidebook.diffusion import Process, process
 from guidebook.params import Params, digest
 from guidebook.paths import runs
+from guidebook.precision import exact
 from guidebook.processes import world
 from guidebook.rng import generator, seed_of
-from guidebook.seal import seal, verify, writing
+from guidebook.seal import verify, whole
 from guidebook.sections import Data, Diffusion
 
 VERSION, STEPS, BATCH, LR, SEED, WIDTH, TIME = 1, 800, 128, 2e-3, 0, 64, 128
@@ -55,7 +54,10 @@ class NoisyClassifier(nn.Module):
 
 
 def noisy_classifier(params: Params) -> NoisyClassifier:
-    """That of a run's data and forward process, on its device: found among the runs, else trained in half a minute."""
+    """That of a run's data and forward process, on this process's device: found among the runs, else trained in half a minute.
+
+    It is trained in fp32 on every device. Which device that was is not in its name: the first one that is trained counts.
+    """
     return _found(params.data, params.diffusion)
 
 
@@ -71,19 +73,13 @@ def _found(data: Data, diffusion: Diffusion) -> NoisyClassifier:
         network = NoisyClassifier(images.train.images.shape[1], data.resolution, len(images.classes)).to(device)
     if not folder.is_dir():
         noisy = functools.partial(_noisy, data=data, forward=process(diffusion, device))
-        _train(network, images.train, noisy, data.flips)
-        facts = {"data": data.name, "noise": noise, "accuracy": _accuracy(network, images.test, noisy)}
-        aside = folder.with_name(f".{folder.name}-{os.getpid()}")
-        shutil.rmtree(aside, ignore_errors=True)
-        with writing(aside, f"the classifier {folder.name}"):
-            aside.mkdir(parents=True)
+        with exact():
+            _train(network, images.train, noisy, data.flips)
+            accuracy = _accuracy(network, images.test, noisy)
+        with whole(folder, f"the classifier {folder.name}") as aside:
             save_file(network.state_dict(), aside / "model.safetensors")
+            facts = {"data": data.name, "noise": noise, "accuracy": accuracy}
             (aside / "classifier.json").write_text(json.dumps(facts))
-            seal(aside)
-        try:
-            os.replace(aside, folder)
-        except OSError:  # another process was faster; the two are equal
-            shutil.rmtree(aside)
     verify(folder, f"delete {folder} and run again: it is trained anew")
     network.load_state_dict(load_file(folder / "model.safetensors"))
     network.accuracy = json.loads((folder / "classifier.json").read_text())["accuracy"]

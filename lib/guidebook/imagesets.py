@@ -26,7 +26,7 @@ from guidebook.lock import owned
 from guidebook.params import digest
 from guidebook.processes import barrier, world
 from guidebook.run import SHEET, Run
-from guidebook.seal import MANIFEST, Corrupt, fsync, seal, verify, writing
+from guidebook.seal import MANIFEST, Corrupt, fsync, verify, whole, writing
 from guidebook.stopping import stopping
 
 COLUMNS = 10
@@ -135,15 +135,10 @@ def _digest(images: torch.Tensor) -> str:
 
 
 def _save(folder: Path, images: torch.Tensor, facts: dict) -> None:
-    aside = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    with writing(aside, folder.name):
-        aside.mkdir(parents=True)
+    with whole(folder, folder.name) as aside:
         save_file({"images": images.contiguous()}, aside / "images.safetensors")
         Image.fromarray(sheet(images[:SHEET])).save(aside / "sheet.png", optimize=True)
         (aside / "set.json").write_text(json.dumps(facts))
-        seal(aside)
-        os.replace(aside, folder)
     shutil.rmtree(folder.with_name(f".parts-{folder.name}"), ignore_errors=True)
 
 

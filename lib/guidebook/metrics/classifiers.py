@@ -86,7 +86,7 @@ class Residual:
     shifted, mirrored in every second epoch and loses a square of itself, each on its own.
     """
 
-    device: str  # the kind it is meant for: a GPU's judge and a CPU's are two judges
+    device: str  # the kind it is trained on: a GPU's judge and a CPU's are two judges
     widths: tuple[int, ...]  # channels after each halving of the resolution
     depth: int  # convolutions of a residual branch
     epochs: int
@@ -97,15 +97,22 @@ class Residual:
     version: int = 1
     seed: int = 0
 
+    @property
+    def bf16(self) -> bool:
+        """Whether it is trained in bf16, else in fp32: without such instructions a CPU is slower in bf16 than in fp32."""
+        return self.device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+
     def key(self, fingerprint: str) -> str:
-        return digest(["residual", fingerprint, asdict(self), MOMENTUM, DECAY, SMOOTHING])
+        """8 hex digits of the data, the recipe and the precision; CPUs with and without bf16 train two judges."""
+        precision = "bf16" if self.bf16 else "fp32"
+        return digest(["residual", fingerprint, asdict(self), precision, MOMENTUM, DECAY, SMOOTHING])
 
     def build(self, channels: int, resolution: int, classes: int) -> nn.Module:
         network = ResidualNet(channels, self.widths, self.depth, classes)
         return network.to(memory_format=torch.channels_last)
 
     def train(self, network: nn.Module, split: Split, device: torch.device) -> None:
-        """Trains on `device`, where the whole split lies as uint8; the network stays there."""
+        """Trains on `device`, of the recipe's kind, where the whole split lies as uint8; the network stays there."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("judge", self.seed))
             _reset(network)
@@ -118,7 +125,7 @@ class Residual:
         images, labels = split.images.to(device), split.labels.to(device)
         for step in tqdm(range(steps), desc="judge", unit="step", mininterval=1):
             pixels, index = self.augmented(images, step)
-            with torch.autocast(device.type, torch.bfloat16, enabled=_has_bf16(device)):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                 logits = network(pixels)[0]
             F.cross_entropy(logits.float(), labels[index], label_smoothing=SMOOTHING).backward()
             optimizer.step()
@@ -221,11 +228,6 @@ def _reflected(i: torch.Tensor, size: int) -> torch.Tensor:
 def _coins(n: int, seed: int) -> torch.Tensor:
     """Whether each image (n,) is mirrored in even epochs; in odd ones it is the other way round."""
     return torch.randint(0, 2, (n,), generator=generator("mirrored", seed))
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """Without such instructions a CPU is slower in bf16 than in fp32."""
-    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
 
 def _reset(network: nn.Module) -> None:

@@ -5,22 +5,20 @@ Its reading of a sample against the caption is adherence; its last hidden layer 
 
 import functools
 import json
-import os
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from guidebook.data.images import Images, load
+from guidebook.data.images import load
 from guidebook.metrics.classifiers import Residual, Small
 from guidebook.metrics.intervals import Interval, wilson
 from guidebook.params import Data
 from guidebook.paths import runs
+from guidebook.precision import exact
 from guidebook.processes import world
-from guidebook.seal import seal, verify, writing
+from guidebook.seal import verify, whole
 
 STEPS = {8: 900, 28: 1400}  # of the judges that recorded runs name, by resolution
 PART = 1000  # images read at a time
@@ -35,7 +33,7 @@ def recipes() -> dict[str, dict[str, Small | Residual]]:
     return {
         "digits": {"cpu": Small(STEPS)},
         "mnist": {"cpu": Small(STEPS)},
-        "scenes": {"cpu": Small({16: 250, 32: 300})},
+        "scenes": {"cpu": Small({12: 250, 16: 250, 32: 300})},
         "cifar10": {
             "cpu": Residual("cpu", widths=(64, 128, 256), depth=1, epochs=8, cutout=0),
             "cuda": Residual("cuda", widths=(128, 256, 512), depth=2, epochs=20, cutout=8),
@@ -51,12 +49,11 @@ class Judge:
     n: int
 
     @torch.no_grad()
+    @exact()
     def read(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Classes (N,) int64 and features (N, 64) float32, on the CPU, of images (N, C, H, W) uint8."""
         device = next(self.network.parameters()).device
-        # On a GPU, fp32 is fp32: no convolution in TF32, and the same algorithm every time.
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            parts = [self.network(part.to(device)) for part in images.split(PART)]
+        parts = [self.network(part.to(device)) for part in images.split(PART)]
         logits, features = (torch.cat(x).cpu() for x in zip(*parts, strict=True))
         return logits.argmax(1), features
 
@@ -65,7 +62,8 @@ class Judge:
 def judge(data: Data) -> Judge:
     """The judge of a data set: found among the runs, else trained; `recipes` says how long that takes.
 
-    It is trained and reads on this process's device. Where the recipe differs between devices, so does the judge's name.
+    It is trained by the recipe for this process's device, or on the CPU by the CPU's, and reads on this device. Its name says the
+    data, the recipe and the precision, not the machine: what two machines train under one name differs, and the first one counts.
     """
     images, device = load(data), world().device
     ways = recipes()[data.name]
@@ -76,28 +74,15 @@ def judge(data: Data) -> Judge:
         network = ways[kind].build(images.train.images.shape[1], data.resolution, len(images.classes))
     if not folder.is_dir():
         ways[kind].train(network, images.train, device if kind == device.type else torch.device("cpu"))
-        _keep(folder, network, images)
+        read = Judge(network, "", (0, 0, 0), 0).read(images.test.images)[0]
+        right = int((read == images.test.labels).sum())
+        with whole(folder, f"the judge {folder.name}") as aside:
+            weights = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
+            save_file(weights, aside / "model.safetensors")
+            facts = {"right": right, "n": len(images.test), "data": data.name}
+            (aside / "judge.json").write_text(json.dumps(facts))
     verify(folder, f"delete {folder} and run again: it is trained anew")
     network.load_state_dict(load_file(folder / "model.safetensors"))
     facts = json.loads((folder / "judge.json").read_text())
     accuracy = wilson(facts["right"], facts["n"])
     return Judge(network.eval().to(device), f"judge-{data.name}-{key}", accuracy, facts["n"])
-
-
-def _keep(folder: Path, network: nn.Module, images: Images) -> None:
-    """Writes the trained judge and what it reads of the test split; a folder has its name once it is whole."""
-    read = Judge(network, "", (0, 0, 0), 0).read(images.test.images)[0]
-    right = int((read == images.test.labels).sum())
-    aside = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    with writing(aside, f"the judge {folder.name}"):
-        aside.mkdir(parents=True)
-        weights = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
-        save_file(weights, aside / "model.safetensors")
-        facts = {"right": right, "n": len(images.test), "data": folder.name.rpartition("-")[0]}
-        (aside / "judge.json").write_text(json.dumps(facts))
-        seal(aside)
-    try:
-        os.replace(aside, folder)
-    except OSError:  # another process was faster; the two are equal
-        shutil.rmtree(aside)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from guidebook.metrics.judge import judge
 from guidebook.metrics.weights import Weights, WeightsMissing
 from guidebook.params import Data
+from guidebook.precision import exact
 from guidebook.processes import main_first, world
 from guidebook.text import FILES, REVISION
 
@@ -25,14 +26,11 @@ CLIP = "openai/clip-vit-base-patch32"
 
 
 class Network:
-    """A frozen network. `name` goes into the `extractor` field of records and holds the first digits of the weights' hash."""
+    """A frozen network: a subclass gives it a name and either `forward` or `read`."""
 
+    name: str  # for the `extractor` field of records; it holds the first digits of the weights' hash
     batch = 100
     weights: tuple[Weights, ...] = ()
-
-    @property
-    def name(self) -> str:
-        raise NotImplementedError
 
     def why_absent(self) -> str | None:
         """One line on which file is missing and where to put it, or None."""
@@ -46,6 +44,7 @@ class Network:
         raise NotImplementedError
 
     @torch.no_grad()
+    @exact()
     def read(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """The same of any number of images, on the CPU. Raises WeightsMissing."""
         if why := self.why_absent():
@@ -113,6 +112,7 @@ class Clip(Network):
         return {"features": F.normalize(model.visual_projection(pooled), dim=-1)}
 
     @torch.no_grad()
+    @exact()
     def captions(self, captions: list[str]) -> torch.Tensor:
         """Captions as rows (N, 512) of length 1."""
         model, tokenizer = _clip(_clip_folder(), world().device)

@@ -1,4 +1,8 @@
-"""Files of published weights: found on this machine, and read only when their bytes are the published ones."""
+"""Files of published weights, found on this machine.
+
+A file as its authors published it is read only when its bytes are the published ones. Of the same weights converted to safetensors
+no published hash is known: they are taken as they are, and `id` names them for their own bytes.
+"""
 
 import functools
 import hashlib
@@ -49,7 +53,11 @@ class Weights:
         if path is None:
             return f"{self.file} is not at hand: put it into $GUIDEBOOK_DATA/weights or torch's cache, hub/checkpoints (from {self.url})"
         if not self._published(path):
-            return f"{path.name} is not the published file: its sha256 begins with {_sha256(path)[:8]}, not {self.sha256[:8]}"
+            remedy = f"install {self.inside.partition('/')[0]} anew" if self.inside else f"put that of {self.url} there"
+            return (
+                f"{path} is not the published file: its sha256 begins with {_sha256(path)[:8]}, not {self.sha256[:8]}; "
+                f"delete it or {remedy}"
+            )
         return None
 
     def id(self) -> str:
@@ -73,6 +81,7 @@ class Weights:
         return self.path()
 
     def _published(self, path: Path) -> bool:
+        """Whether the bytes are the published ones, so far as that can be told."""
         return path.suffix == ".safetensors" or _sha256(path).startswith(self.sha256)
 
 
