@@ -34,7 +34,7 @@ def tiny():
         data={"limit": 64},
         train={"batch": 16, "epochs": 2, "checkpoint_every": 1},
         sample={"steps": 2, "guidance": [1, 5]},
-        evaluate={"samples": 30, "bootstrap": 10},
+        evaluate={"samples": 30},
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from guidebook.metrics.intervals import Z, bootstrap, mean, wilson
+from guidebook.metrics.intervals import Z, mean, wilson
 
 
 def score_interval(k: int, n: int) -> tuple[float, float]:
@@ -54,31 +54,3 @@ def coverage(interval, n: int, trials: int) -> float:
 
 def test_the_normal_interval_covers_a_mean_19_times_in_20():
     assert coverage(mean, n=200, trials=4000) == pytest.approx(0.95, abs=0.02)
-
-
-def test_the_bootstrap_covers_a_mean_19_times_in_20():
-    found = coverage(lambda x: bootstrap(np.mean, x, resamples=100, seed=0), n=200, trials=800)
-    assert found == pytest.approx(0.95, abs=0.03)  # four standard errors of 800 trials
-
-
-def test_for_a_mean_the_bootstrap_is_the_normal_interval():
-    x = np.random.default_rng(1).normal(3, 2, size=2000)
-    by_formula, by_resampling = mean(x), bootstrap(np.mean, x, resamples=2000, seed=0)
-    assert by_resampling[0] == by_formula[0] == pytest.approx(x.mean())
-    widths = [high - low for _, low, high in (by_formula, by_resampling)]
-    assert widths[1] == pytest.approx(widths[0], rel=4 / (2 * 2000) ** 0.5)
-    assert widths[0] == pytest.approx(2 * Z * x.std(ddof=1) / len(x) ** 0.5)
-
-
-def test_the_bootstrap_draws_whole_rows_and_depends_on_its_seed_alone():
-    rows = np.repeat(np.arange(50)[:, None], 3, axis=1)
-
-    def statistic(x):
-        assert len(x) == 50
-        assert (x == x[:, :1]).all()
-        return float(x.mean())
-
-    a, b, c = (bootstrap(statistic, rows, 50, seed) for seed in (0, 0, 1))
-    assert a == b
-    assert a[0] == c[0]
-    assert a[1] != c[1]

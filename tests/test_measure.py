@@ -14,7 +14,6 @@ from guidebook.metrics import subject
 from guidebook.metrics.groups import GROUPS
 from guidebook.metrics.networks import Clip, Inception, JudgeNetwork
 from guidebook.metrics.perceptual import Lpips
-from guidebook.params import digest
 from guidebook.run import NotRecorded, open_run
 
 FIELDS = {
@@ -50,13 +49,6 @@ def as_samples(run, n, order=None, **facts):
         test.images[order],
         facts | {"n": n, "labels": test.labels[order].tolist()},
     )
-
-
-def test_the_floor_is_what_real_images_score_as_samples(run):
-    real = next(r for r in M.measure_real(run) if r["metric"] == "fd_judge")
-    same = next(r for r in M.measure(run, as_samples(run, run.params.evaluate.samples)) if r["metric"] == "fd_judge")
-    assert real["n"] == same["n"] == run.params.evaluate.samples
-    assert real["value"] == same["value"]
 
 
 def test_every_record_has_its_interval_its_number_and_its_method(run):
@@ -150,26 +142,14 @@ def test_each_set_goes_through_each_network_once(run, stand_ins):
 def test_what_a_perfect_model_scores_is_the_floor(run, stand_ins):
     """The test split's shuffled images as samples get the records of the test split, to the last digit."""
     n = run.params.evaluate.samples
-    records = M.measure(run, as_samples(run, n, subject.shuffle(360)[:n]), ("manifold", "inception"))
-    of_part = ("inception_score", "fid_inf")  # of all images there are
-    floor = {r["metric"]: r for r in M.measure_real(run, ("manifold", "inception"))}
-    assert len(records) == 13
+    records = M.measure(run, as_samples(run, n, subject.shuffle(360)[:n]), ("judge", "manifold", "inception"))
+    whole = ("adherence", "diversity", "grain", "inception_score", "fid_inf")  # of all images there are
+    floor = {r["metric"]: r for r in M.measure_real(run, ("judge", "manifold", "inception"))}
+    assert len(records) == 17
     for record in records:
-        if record["metric"] not in of_part:
+        if record["metric"] not in whole:
             for field in ("value", "low", "high", "n", "reference"):
                 assert record[field] == floor[record["metric"]][field]
-
-
-def test_records_made_before_there_were_groups_are_found(run):
-    """Their key, spelled out."""
-    images = as_samples(run, 120)
-    asked = {k: images.facts[k] for k in ("guidance", "prompt", "sampler", "steps", "weights", "seed", "n")}
-    old = {"metric": "adherence", "value": 1.0, "key": digest(["w1", asked, run.params.evaluate.bootstrap])}
-    real = {"metric": "grain", "value": 2.0}
-    real["key"] = digest(["test split", {"real": True, "samples": 100}, run.params.evaluate.bootstrap])
-    run.add_metrics([old, real])
-    assert M.measure(run, images) == [old]
-    assert M.measure_real(run) == [real]
 
 
 def test_sets_of_one_name_that_were_drawn_otherwise_are_measured_apart(run):

@@ -37,7 +37,7 @@ OTHER = {
         "weights": "raw", "methods": [{"name": "rescaled", "guidance": [2], "settings": {"phi": 0.7}}],
         "solvers": [{"sampler": "heun", "steps": 5, "eta": 0.0, "spacing": "karras"}],
     },
-    "evaluate": {"samples": 510, "bootstrap": 100},
+    "evaluate": {"samples": 510},
 }  # fmt: skip
 # Where and how a run happens, who watches, and what is compared with it: no choice of the run itself
 HOW = {"train.processes", "train.tracker", "train.channels_last", "train.compile"}
@@ -380,6 +380,8 @@ def test_any_text_as_a_file_gives_one_line(tmp_path_factory, text):
         ({"diffusion": {"prediction": "sample"}, "sample": {"sampler": "heun"}}, "heun does not take"),
         ({"sample": {"methods": [{"name": "rescaled", "guidance": [2]}]}}, r"takes the settings ['phi']"),
         ({"sample": {"methods": [{"name": "rescaled", "guidance": [2], "settings": {"phi": 2.0}}]}}, "must be from 0 to 1"),
+        ({"sample": {"methods": [{"name": "cfg-plus-plus", "guidance": [w]} for w in (1, 2)]}},
+         "['cfg-plus-plus', 'cfg-plus-plus'] must name every method once: put all its scales into one entry's guidance"),
     ],
 )  # fmt: skip
 def test_what_cannot_go_together_is_refused_with_both_named(change, said):

@@ -73,7 +73,9 @@ def test_its_first_layer_keeps_the_resolution_and_its_last_has_a_row_for_each_cl
 
 
 def test_a_file_that_is_not_imagenets_is_refused(cache):
+    assert P.Body().why_absent() is None  # without a file it is a random body
     torch.save(P.resnet18(weights=None).state_dict(), cache / P.IMAGENET.file)
+    assert "is not the published file" in P.Body().why_absent()
     with pytest.raises(WeightsMissing, match="not the published file"):
         P.untrained_resnet18(3, 10, seed=0)
 

@@ -44,7 +44,7 @@ class Text(Section):
 
 
 class Model(Section):
-    channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(3, 8)]  # by level
+    channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(2, 8)]  # by level
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
     # What diffusers' U-Net calls attention_head_dim and takes as the number of heads
     head_dim: Annotated[int, Field(ge=1, le=256)]
@@ -147,7 +147,15 @@ class Sample(Solver):
     batch: Count
     weights: Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
 
+    @model_validator(mode="after")
+    def _each_once(self):
+        names = [method.name for method in self.methods]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"sample.methods = {names[:9]} must name every method once: put all its scales into one entry's guidance"
+            )
+        return self
+
 
 class Evaluate(Section):
     samples: Annotated[int, Field(ge=30, le=1_000_000)]  # per guidance scale
-    bootstrap: Annotated[int, Field(ge=10, le=100_000)]  # resamples

@@ -92,7 +92,7 @@ def study(root: Path, steps: int = 8, processes: int = 1) -> Study:
             "processes": processes,
         },
         sample={"steps": 2, "guidance": [1], "weights": "raw"},
-        evaluate={"samples": 30, "bootstrap": 10},
+        evaluate={"samples": 30},
     )
     for name in ("params/tiny", "notebooks", "book"):
         (root / name).mkdir(parents=True)

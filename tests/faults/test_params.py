@@ -36,7 +36,7 @@ KINDS = {
     "train.clip_norm": "rate or null", "train.precision": "choice", "train.seed": "seed",
     "train.checkpoint_every": "rate", "train.keep_checkpoints": "count", "sample.sampler": "choice",
     "sample.steps": "count", "sample.guidance": "list", "sample.seed": "seed", "sample.batch": "count",
-    "sample.weights": "choice", "evaluate.samples": "count", "evaluate.bootstrap": "count",
+    "sample.weights": "choice", "evaluate.samples": "count",
     "experiment": "name", "profile": "name",
 }  # fmt: skip
 SECTIONS = sorted({key.partition(".")[0] for key in KINDS if "." in key})

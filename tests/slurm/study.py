@@ -47,7 +47,7 @@ def write(root: Path, epochs: float, every: float) -> Path:
         data={"limit": 64},
         train={"batch": 16, "epochs": epochs, "checkpoint_every": every, "caption_dropout": 0.2, "ema": []},
         sample={"steps": 2, "guidance": [1], "weights": "raw"},
-        evaluate={"samples": 30, "bootstrap": 10},
+        evaluate={"samples": 30},
     )
     for name in ("params/tiny", "notebooks", "book"):
         (root / name).mkdir(parents=True)

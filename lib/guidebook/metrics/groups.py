@@ -7,13 +7,13 @@ import torch
 from guidebook.data.images import load
 from guidebook.metrics import intervals
 from guidebook.metrics.curve import fd_infinite, fewest
-from guidebook.metrics.distances import diversity, diversity_of_squares, frechet_to, grain, influences
+from guidebook.metrics.distances import diversity, diversity_of_squares, frechet_to, grain
 from guidebook.metrics.features import features
 from guidebook.metrics.kernel import kernel_distance
 from guidebook.metrics.manifold import NEIGHBOURS, manifold
 from guidebook.metrics.networks import Clip, Inception, JudgeNetwork, Network
 from guidebook.metrics.perceptual import Lpips
-from guidebook.metrics.published import of_published
+from guidebook.metrics.published import Body, of_published
 from guidebook.metrics.scores import clip_score, inception_score
 from guidebook.metrics.subject import SPACES, Subject, captions, real_rows, record, reference, rows
 from guidebook.processes import gathered, world
@@ -30,14 +30,14 @@ def matched(run: Run, subject: Subject) -> int:
 
 def of_judge(run: Run, subject: Subject) -> list[dict]:
     """adherence, fd_judge, diversity and grain."""
-    network, again, known = JudgeNetwork(run.params.data), run.params.evaluate.bootstrap, subject.known
-    read, train = features(subject.images, network), reference(run, "judge")
-    n, right = matched(run, subject), int((read["classes"] == subject.labels).sum())
-    fd = intervals.bootstrap(lambda x: influences(x, train)[0], read["features"][:n].numpy(), again, seed=0)
+    network, known, n = JudgeNetwork(run.params.data), subject.known, matched(run, subject)
+    read = features(subject.images, network)
+    right = int((read["classes"] == subject.labels).sum())
+    fd = frechet_to(rows(run, subject, "judge")["features"][:n], reference(run, "judge"))
     spread = diversity(read["features"].numpy(), subject.labels.numpy())
     return [
         record("adherence", intervals.wilson(right, len(subject.labels)), "Wilson", network, None, known),
-        record("fd_judge", fd, f"bootstrap, {again} resamples", network, TRAIN, known | {"n": n}),
+        record("fd_judge", fd, JACKKNIFE, network, TRAIN, known | {"n": n}),
         record("diversity", spread, "jackknife", network, None, known),
         record("grain", intervals.mean(grain(subject.images.numpy())), "normal", "Immerkær 1996", None, known),
     ]
@@ -107,7 +107,7 @@ def _between_sets(run: Run, subject: Subject, mine: torch.Tensor, space: str, ke
 class Group:
     metrics: tuple[str, ...]
     make: object  # (run, subject) → records
-    network: Network | None = None  # whose weights may be absent
+    network: Network | Body | None = None  # whose weights may be absent
 
     def why_absent(self) -> str | None:
         why = self.network and self.network.why_absent()
@@ -118,7 +118,7 @@ MANIFOLD = ("precision", "recall", "density", "coverage")
 GROUPS = {
     "judge": Group(("adherence", "fd_judge", "diversity", "grain"), of_judge),
     "manifold": Group(("kd_judge", *(f"{m}_judge" for m in MANIFOLD)), of_manifold),
-    "published": Group(("accuracy_untrained",), of_published),
+    "published": Group(("accuracy_untrained",), of_published, Body()),
     "inception": Group(("fid", "kid", *MANIFOLD, "inception_score", "fid_inf"), of_inception, Inception()),
     "clip": Group(("clip_score",), of_clip, Clip()),
     "lpips": Group(("lpips_diversity",), of_lpips, Lpips()),

@@ -1,7 +1,5 @@
 """95 % intervals: every number of the study carries one."""
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.stats import binomtest
 
@@ -18,17 +16,6 @@ def wilson(successes: int, n: int) -> Interval:
 def mean(values: np.ndarray) -> Interval:
     """The mean of independent values (n,) with its normal interval."""
     return normal(float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5)
-
-
-def bootstrap(statistic: Callable[[np.ndarray], float], rows: np.ndarray, resamples: int, seed: int) -> Interval:
-    """A statistic of rows (n, …) ± 1.96 standard errors, the error taken from resampled rows.
-
-    The interval says how much the value would move with other samples of the same number. It does not remove the bias that
-    a finite number gives to a Fréchet distance; for that, compare with the floor at the same n.
-    """
-    rng = np.random.default_rng(seed)
-    again = [statistic(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(resamples)]
-    return normal(statistic(rows), float(np.std(again, ddof=1)))
 
 
 def pairs(sums: list[np.ndarray]) -> Interval:

@@ -149,6 +149,8 @@ def _groups(
 
 def _in_space(run: Run, name: str, asked: list, group: str, space: str, make: Callable[[], list[dict]]) -> list[dict]:
     """Records of one feature space, found or made by this process alone."""
+    if space not in SPACES:
+        raise ValueError(f"no feature space is called {space!r:.60}; there are {', '.join(SPACES)}")
     key = digest([name, asked, group])
     found = run.metrics(key=key)
     if found or run.recorded or not SPACES[space](run.params.data).at_hand():
@@ -159,8 +161,6 @@ def _in_space(run: Run, name: str, asked: list, group: str, space: str, make: Ca
 
 
 def _key(run: Run, name: str, asked: dict, group: str) -> str:
-    if group == "judge":  # as it was before there were others
-        return digest([name, asked, run.params.evaluate.bootstrap])
     return digest([name, asked, group, run.params.evaluate.samples])
 
 

@@ -17,6 +17,7 @@ from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics.subject import Subject, record
 from guidebook.metrics.weights import Weights
+from guidebook.precision import exact
 from guidebook.processes import gathered, share, world
 from guidebook.rng import seed_of
 from guidebook.run import Run
@@ -25,12 +26,20 @@ IMAGENET = Weights("resnet18-f37072fd.pth", "f37072fd", url="https://download.py
 SEED, PART = 0, 500
 
 
+class Body:
+    """ImageNet's weights as a group of metrics asks for them: the file may be missing, for there are random ones, but not wrong."""
+
+    def why_absent(self) -> str | None:
+        return IMAGENET.why_absent() if IMAGENET.path() else None
+
+
 @dataclass(frozen=True)
 class Untrained:
     network: nn.Module
     name: str  # for the `extractor` field of metric records
 
     @torch.no_grad()
+    @exact()
     def read(self, images: torch.Tensor) -> torch.Tensor:
         """Classes (N,) int64, on the CPU, of images (N, C, H, W) uint8, which it sees in [−1, 1]: the range of the thesis."""
         device = next(self.network.parameters()).device
@@ -57,20 +66,20 @@ def untrained_resnet18(channels: int, classes: int, seed: int) -> Untrained:
 
 
 def of_published(run: Run, subject: Subject, draws: int = 20, n: int = 1000) -> list[dict]:
-    """Of samples the record `accuracy_untrained`: the share that one draw of the classifier calls what was asked for. The interval
-    is that of the images, the classifier taken as it is; several processes read a share each.
+    """Of the first `n` samples, as many as were published, the record `accuracy_untrained`: the share that one draw of the classifier
+    calls what was asked for. The interval is that of the images, the classifier taken as it is; several processes read a share each.
 
-    Of real images, the first `n` of them, the mean over draws of the untrained layers.
+    Of as many real images the mean over draws of the untrained layers.
     """
     classes = len(load(run.params.data).classes)
+    part = Split(subject.images[subject.order[:n]], subject.labels[subject.order[:n]])
+    known = subject.known | {"n": len(part)}
     if subject.known["guidance"] is not None:
         reader = untrained_resnet18(subject.images.shape[1], classes, SEED)
-        read = gathered(reader.read(subject.images[share(len(subject.images))]))
-        value = intervals.wilson(int((read == subject.labels).sum()), len(subject.labels))
-        return [record("accuracy_untrained", value, "Wilson", reader.name, None, subject.known)]
-    part = Split(subject.images[subject.order[:n]], subject.labels[subject.order[:n]])
+        read = gathered(reader.read(part.images[share(len(part))]))
+        value = intervals.wilson(int((read == part.labels).sum()), len(part))
+        return [record("accuracy_untrained", value, "Wilson", reader.name, None, known)]
     found, name = chance(part, classes, draws)
-    known = subject.known | {"n": len(part)}
     return [record("accuracy_untrained", intervals.mean(found), f"normal, {draws} draws", name, None, known)]
 
 
