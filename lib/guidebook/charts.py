@@ -31,12 +31,7 @@ def against_guidance(runs: dict[str, list[dict]], metrics: Sequence[str], real: 
     for axes, metric in zip(panels[0], metrics, strict=True):
         for k, ((name, records), colour) in enumerate(zip(runs.items(), COLOURS, strict=False)):
             points = sorted((r for r in records if r["metric"] == metric), key=lambda r: r["guidance"])
-            position = np.arange(len(points)) + 0.08 * k
-            value, low, high = (np.array([r[f] for r in points]) for f in ("value", "low", "high"))
-            error = np.abs([value - low, high - value])
-            axes.errorbar(
-                position, value, error, color=colour, label=name, marker="o", markersize=3.5, linewidth=1.2, capsize=2
-            )
+            _errors(axes, np.arange(len(points)) + 0.08 * k, points, color=colour, label=name, marker="o")
             axes.set_xticks(np.arange(len(points)), [f"{r['guidance']:g}" for r in points])
         _floor(axes, real, metric)
         axes.set(xlabel="guidance scale w (1 = off)", ylabel=NAMES[metric])
@@ -50,8 +45,8 @@ def against_guidance(runs: dict[str, list[dict]], metrics: Sequence[str], real: 
 def against_count(curves: dict[str, list[dict]]) -> Figure:
     """A Fréchet distance against 1/N, one line per set, with what it tends to at 1/N = 0."""
     figure, axes = plt.subplots(figsize=(5.6, 3.2))
-    for (name, records), colour in zip(curves.items(), COLOURS, strict=False):
-        metric = min((r["metric"] for r in records), key=len)
+    for k, (name, records) in enumerate(curves.items()):
+        colour, metric = plt.cm.tab10(k), min((r["metric"] for r in records), key=len)
         points = sorted((r for r in records if r["metric"] == metric), key=lambda r: r["n"])
         _errors(axes, [1 / r["n"] for r in points], points, color=colour, label=name, marker="o")
         limit = [r for r in records if r["metric"] == f"{metric}_inf"]

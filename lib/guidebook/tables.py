@@ -68,30 +68,36 @@ def metric_table(records: list[dict], metrics: Sequence[str] = SHOWN) -> Html:
     return _html(["w", "n", *heads], rows)
 
 
-def protocols(found: dict[float, list[dict]], short: dict[float, list[dict]], real: list[dict]) -> Html:
+def protocols(scales: dict[float, list[dict]], real: list[dict]) -> Html:
     """The published protocol beside ours: a row per guidance scale, and one of real images.
 
-    `found` holds the records of each scale, `short` the Fréchet distances by the published numbers of images.
+    Of each the records are the Fréchet distance by the published numbers of images, then what `measure` gave.
     """
+    heads = {
+        "against test images": lambda of: of[0],
+        "untrained judge": lambda of: _named(of, "accuracy_untrained"),
+        "against the train split": lambda of: _named(of[1:], "fid_inf", of[0]["metric"]),
+        "trained judge": lambda of: _named(of, "adherence"),
+    }
+    every = {**{f"w = {w:g}": of for w, of in scales.items()}, "real images": real}
+    rows = [[name, *(_counted(find(of)) for find in heads.values())] for name, of in every.items()]
+    return _html(["", f"{real[0]['metric']} {next(iter(heads))}", *list(heads)[1:]], rows)
 
-    def row(head: str, of: list[dict], few: list[dict]) -> list[str]:
-        at = {r["metric"]: r for r in of}
-        cells = [f"{with_interval(r)} (n = {r['n']:,})" for r in (*few, at.get("accuracy_untrained")) if r]
-        ours = [at[m] for m in ("fid_inf", "fid", "fd_judge", "adherence") if m in at]
-        kept = [r for r in ours if r["metric"] in ("adherence", ours[0]["metric"])]
-        return [head, *cells, *(f"{with_interval(r)} (n = {r['n']:,})" for r in kept)]
 
-    rows = [row(f"w = {w:g}", found[w], short[w]) for w in found]
-    width = len(rows[0])
-    last = row("real, test split", real, [])
-    rows.append([last[0], *[""] * (width - len(last)), *last[1:]])
-    distance = next(iter(short.values()))[0]["metric"]
-    return _html(
-        ["", f"{distance} against test images", "untrained judge", "our distance to the train split", "trained judge"][
-            :width
-        ],
-        rows,
-    )
+def count_table(curves: dict[str, list[dict]]) -> Html:
+    """A Fréchet distance at several numbers of images, a row each, and at infinitely many; a column per set."""
+    at = {name: {"∞" if r["metric"].endswith("_inf") else f"{r['n']:,}": r for r in of} for name, of in curves.items()}
+    counts = sorted({n for of in at.values() for n in of}, key=lambda n: float(n.replace(",", "").replace("∞", "inf")))
+    return _html(["N", *at], [[n, *(with_interval(of[n]) if n in of else "" for of in at.values())] for n in counts])
+
+
+def _named(records: list[dict], *metrics: str) -> dict | None:
+    """The record of the first of these metrics that there is."""
+    return next((r for m in metrics for r in records if r["metric"] == m), None)
+
+
+def _counted(record: dict | None) -> str:
+    return f"{with_interval(record)} (n = {record['n']:,})" if record else ""
 
 
 def method_table(methods: dict[str, list[dict]], sets: list[ImageSet]) -> Html:
@@ -115,7 +121,7 @@ def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
     for images, records in sorted(sets, key=lambda s: s[0].facts["evaluations"]):
         facts, of = images.facts, {r["metric"]: r for r in records}
         spacing = facts.get("spacing", "leading")
-        told = [solver_name(facts), spacing, str(facts["steps"]), str(facts["evaluations"])]
+        told = [solver_name(facts), spacing, f"{facts['guidance']:g}", str(facts["steps"]), str(facts["evaluations"])]
         rows.append(
             [
                 *told,
@@ -124,7 +130,7 @@ def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
                 with_interval(of["adherence"]),
             ]
         )
-    return _html(["solver", "spacing", "steps", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
+    return _html(["solver", "spacing", "w", "steps", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
 
 
 def solver_name(facts: dict) -> str:

@@ -21,6 +21,7 @@ COLOURS = {
     "black": (0.10, 0.10, 0.12),
 }  # fmt: skip
 APART = 0.65  # distance in RGB from which two colours may meet as object and background
+SIZES, TURN = (0.7, 0.86), 14  # of random scenes: shares of the picture's side, and degrees to either side
 REACH = 1.15  # halves of its size that a shape reaches across or up, turned by up to 20°
 CHUNK = 2**17  # pixels drawn at a time; no picture depends on it
 
@@ -57,9 +58,9 @@ def random_scenes(n: int, seed: int) -> list[Scene]:
 
 
 def _random_scene(kind: str, u: torch.Tensor) -> Scene:
-    """A scene from seven numbers in [0, 1): one object, wholly in the picture, of 55 to 85 % of its side."""
+    """A scene from seven numbers in [0, 1): one object, wholly in the picture."""
     x, y, size, angle, colour, background, light = u.tolist()
-    size, angle = 0.55 + 0.3 * size, 40 * angle - 20
+    size, angle = SIZES[0] + (SIZES[1] - SIZES[0]) * size, TURN * (2 * angle - 1)
     x, y = (0.5 + (1 - REACH * size) * (at - 0.5) for at in (x, y))
     colour = list(COLOURS)[int(colour * len(COLOURS))]
     others = [c for c in COLOURS if math.dist(COLOURS[c], COLOURS[colour]) >= APART]

@@ -1,0 +1,67 @@
+"""Tables put each number under its own head, and leave a place empty rather than shift the others."""
+
+import re
+
+import pytest
+
+from guidebook import tables
+
+
+def record(metric, value, n=1000, **more):
+    return {"metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "n": n, "guidance": 2.0} | more
+
+
+def cells(table):
+    """Heads, then a dict of each row from its first cell to the others."""
+    rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", table.text)]
+    assert {len(row) for row in rows} == {len(rows[0])}
+    return rows[0], {row[0]: row[1:] for row in rows[1:]}
+
+
+EVERY = [
+    record("fd_judge", 70.0),  # by the published numbers of images
+    record("fd_judge", 60.0, 5000),
+    record("adherence", 0.9, 5000),
+    record("accuracy_untrained", 0.1),
+]
+
+
+def test_both_protocols_stand_side_by_side_with_their_numbers_of_images():
+    heads, rows = cells(tables.protocols({2.0: EVERY}, [record("fd_judge", 5.0), record("fd_judge", 3.0, 9000)]))
+    assert heads == ["", "fd_judge against test images", "untrained judge", "against the train split", "trained judge"]
+    assert rows["w = 2"] == [
+        "70.0 [69.9, 70.1] (n = 1,000)",
+        "10.0 % [0.0, 20.0] (n = 1,000)",
+        "60.0 [59.9, 60.1] (n = 5,000)",
+        "90.0 % [80.0, 100.0] (n = 5,000)",
+    ]
+    assert rows["real images"] == ["5.00 [4.90, 5.10] (n = 1,000)", "", "3.00 [2.90, 3.10] (n = 9,000)", ""]
+
+
+def test_the_distance_of_infinitely_many_images_counts_where_there_is_one():
+    fid = [record("fid", 70.0), record("fid", 60.0, 5000), record("fid_inf", 50.0, 5000)]
+    heads, rows = cells(tables.protocols({2.0: fid}, fid))
+    assert heads[1] == "fid against test images"
+    assert rows["w = 2"][2] == "50.0 [49.9, 50.1] (n = 5,000)"
+
+
+@pytest.mark.parametrize("gone", range(1, 4))
+def test_what_is_not_measured_leaves_its_place_empty(gone):
+    whole, without = (
+        cells(tables.protocols({2.0: of}, EVERY))[1]["w = 2"] for of in (EVERY, EVERY[:gone] + EVERY[gone + 1 :])
+    )
+    differ = [i for i, (a, b) in enumerate(zip(whole, without, strict=True)) if a != b]
+    assert differ == [{1: 2, 2: 3, 3: 1}[gone]]
+    assert without[differ[0]] == ""
+
+
+def test_numbers_of_images_are_in_order_with_the_limit_last():
+    curves = {
+        "w = 1": [record("fid", 9.0, 50), record("fid", 8.0, 1000), record("fid_inf", 7.0)],
+        "real": [record("fid", 5.0, 50), record("fid", 4.0, 10_000)],
+    }
+    heads, rows = cells(tables.count_table(curves))
+    assert heads == ["N", "w = 1", "real"]
+    assert list(rows) == ["50", "1,000", "10,000", "∞"]
+    assert rows["∞"] == ["7.00 [6.90, 7.10]", ""]
+    assert rows["10,000"] == ["", "4.00 [3.90, 4.10]"]
