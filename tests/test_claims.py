@@ -1,6 +1,7 @@
 """Claims: rows that are data, answered by notebooks, computed where a document's own configuration answers."""
 
 import json
+import re
 
 import pytest
 
@@ -66,3 +67,12 @@ def test_the_page_has_a_row_for_each_claim_and_each_answer(monkeypatch):
     assert page.count('<a href="a.html">A: digits</a>') == page.count('<a href="b.html">B: mnist</a>') == 1
     assert "not tested yet" in page
     assert claims.FILE.name == "claims.yml"
+
+
+def test_a_document_is_named_in_words_of_the_bibliography():
+    page = pages.claims([])
+    assert re.findall("^## (.*)", page, re.M) == ["Domnenco, 2026", "Shah et al., 2024"]
+    assert "*Enhancing Diffusion Models for High-Quality Image Generation* {cite}`shah2024`" in page
+    assert "CLIP-Conditioned" in page
+    assert pages._document("dhariwal2021")[0] == "Dhariwal and Nichol, 2021"
+    assert pages._document("immerkaer1996")[0] == "Immerkær, 1996"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from guidebook.bench import BENCHES
 from guidebook.cli import _overrides, app
 from guidebook.params import load
 
@@ -71,6 +72,23 @@ def test_params_import_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+# A command that is asked to stop, in an interpreter that says when it is taken apart
+STOPPED = """
+import atexit, sys
+from guidebook import cli
+atexit.register(print, "taken apart")
+cli.app = lambda: (print("said"), sys.exit(75))
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("processes", "said"), [("1", "said\n"), ("2", "said\ntaken apart\n")])
+def test_whoever_is_asked_to_stop_leaves_at_once_but_one_of_several_processes(processes, said):
+    env = os.environ | {"WORLD_SIZE": processes}
+    done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (75, said, "")
+
+
 BAD = {
     "an unknown experiment": (["run", "mnsit"], "experiment 'mnsit' is not known (nearest: mnist)"),
     "an unknown experiment to show": (["show", "mnsit"], "(nearest: mnist)"),
@@ -87,6 +105,11 @@ BAD = {
     "a setting without section": (["run", "mnist", "--set", "lr=1"], "write section.key=value"),
     "a setting of two lines": (["run", "mnist", "--set", "a\nb=1"], "write section.key=value"),
     "one bad experiment of two": (["run", "mnist", "mnsit"], "experiment 'mnsit' is not known"),
+    "an unknown bench": (["bench", "trian"], "bench 'trian' is not known (nearest: train); there are: loop"),
+    "an experiment for a bench of its own": (["bench", "loop", "--experiment", "mnist"], "--experiment is for train, sample"),
+    "a profile for a bench of its own": (["bench", "checkpoint", "--profile", "demo"], "bench checkpoint measures mnist/demo"),
+    "an unknown experiment to bench": (["bench", "train", "--experiment", "mnsit"], "(nearest: mnist)"),
+    "an unknown profile to bench": (["bench", "train", "--profile", "dmeo"], "'dmeo' is not known (nearest: demo)"),
     "a params file that is not there": (["train", "none.yml"], "none.yml cannot be read"),
 }  # fmt: skip
 
@@ -120,6 +143,36 @@ def test_show_says_what_the_published_setting_costs():
     assert shown["images_seen"] == shown["updates"] * 512
     assert shown["gflops_per_image"] > 0
     assert shown["params"]["train"]["batch"] == 512
+
+
+@pytest.mark.parametrize(
+    ("words", "gpu", "measured"),
+    [
+        (["train"], False, "cifar10/demo"),
+        (["train"], True, "cifar10/best"),
+        (["sample", "--experiment", "samplers"], False, "samplers/demo"),
+        (["sample", "--experiment", "samplers"], True, "samplers/best"),
+        (["quality", "--experiment", "mnist"], True, "mnist/demo"),
+        (["quality", "--profile", "smoke"], True, "cifar10/smoke"),
+        (["train", "--experiment", "mnist", "--profile", "paper"], False, "mnist/paper"),
+        (["loop"], True, None),
+    ],
+)
+def test_a_bench_measures_the_experiment_and_profile_that_were_asked_for(words, gpu, measured, monkeypatch):
+    def measure(say, params=None):
+        said.append(params and f"{params.experiment}/{params.profile}")
+
+    said = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("guidebook.bench.BENCHES", dict.fromkeys(BENCHES, measure))
+    done = CliRunner().invoke(app, ["bench", *words])
+    assert (done.exit_code, done.output, said) == (0, "", [measured])
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_every_bench_can_be_asked_for(name, monkeypatch):
+    monkeypatch.setattr("guidebook.bench.BENCHES", {name: lambda say, params=None: say(f"measured {name}")})
+    assert CliRunner().invoke(app, ["bench", name]).output == f"measured {name}\n"
 
 
 @pytest.mark.parametrize(("words", "said"), [([], "no runs yet: guidebook run mnist\n"), (["--json"], "[]\n")])

@@ -1,10 +1,15 @@
-"""The page on reliability says what was recorded, and no more."""
+"""Pages made from the runs say what was recorded, and no more."""
 
 import json
+import re
+from collections import Counter
 
 import pytest
 
 from guidebook import pages
+from guidebook.metrics.subject import ALSO, HOW
+from guidebook.paths import RESULTS
+from guidebook.run import open_run, opened
 
 MADE = {"commit": "0123456789abcdef", "dirty": False, "date": "2026-01-02", "torch": "2.0", "cores": 2}
 
@@ -58,3 +63,80 @@ def test_what_a_test_wrote_is_text_in_the_page(recorded):
     page = recorded((8, "<img src=x onerror=alert(1)>", 1, 1, "a <b>"))
     assert "<img" not in page
     assert "a &lt;b&gt;" in page
+
+
+# The page of results
+
+RECORD = {
+    "metric": "fd_judge", "value": 1.0, "low": 0.5, "high": 1.5, "interval": "normal", "n": 300, "guidance": 2.0, "prompt": None,
+    "sampler": "ddim", "steps": 25, "weights": "raw", "seed": 422, "extractor": "judge", "reference": None, "group": "judge",
+}  # fmt: skip
+UNUSUAL = {
+    "prompt": "", "sampler": "ddpm", "steps": 10, "weights": "ema-0.99", "seed": 7, "eta": 1.0, "spacing": "karras",
+    "method": "rescaled", "settings": {"phi": 0.7}, "guide": "01234567", "at": 8960, "guidance": 5.0, "n": 200,
+}  # fmt: skip
+
+
+def rows(page: str) -> list[list[str]]:
+    return [re.findall("<td>(.*?)</td>", row) for row in re.findall("<tr>(.*?)</tr>", page)]
+
+
+@pytest.mark.parametrize("field", UNUSUAL)
+def test_a_set_that_differs_in_one_fact_has_a_row_that_differs(field, runs, tiny):
+    assert {*HOW, *ALSO, "n"} == UNUSUAL.keys()
+    run = open_run(tiny.replace(profile="demo"))
+    run.add_metrics([RECORD, RECORD | {field: UNUSUAL[field]}])
+    heads, a, b = rows(pages.results([run]))
+    assert heads == []
+    assert a != b
+    assert a[-1] == "ddim, 25 steps"
+
+
+def test_how_a_set_was_drawn_is_said_in_words(runs, tiny):
+    run = open_run(tiny.replace(profile="demo"))
+    run.add_metrics(
+        [
+            RECORD | {"eta": 1.0, "spacing": "trailing", "at": 8960},
+            RECORD | {"method": "interval", "settings": {"low": 0.3, "high": 5.0}, "seed": 7},
+            RECORD | {"sampler": None, "steps": None, "guidance": None, "weights": None, "seed": None},
+        ]
+    )
+    assert [row[-1] for row in rows(pages.results([run]))[1:]] == [
+        "",
+        "ddim, η = 1, 25 steps, trailing spacing, after 8,960 images",
+        "ddim, 25 steps, seed 7, interval, low 0.3, high 5",
+    ]
+
+
+@pytest.mark.parametrize("folder", sorted(p.parent for p in RESULTS.glob("*/*/metrics.json")), ids=str)
+def test_in_a_committed_record_no_two_rows_are_alike(folder):
+    found = [tuple(row) for row in rows(pages.results([opened(folder)])) if row]
+    assert len(found) > 10
+    of = Counter(row[:2] + row[3:] for row in found)  # all but the value
+    assert [row for row, n in of.items() if n > 1] == []
+
+
+def test_one_way_under_two_names_has_one_row(runs, tiny):
+    run = open_run(tiny.replace(profile="demo"))
+    run.add_metrics([RECORD | {"set": "w2"}, RECORD | {"set": "w2-ddim"}])
+    assert len(rows(pages.results([run]))) == 2
+
+
+def test_what_a_run_folder_says_stays_on_one_line():
+    page = pages.table([{"a": "x\n\n```{raw} html\ny", "b": None, "c": 3}])
+    assert page.count("\n") == 1
+    assert "<td></td><td>3</td>" in page
+
+
+# The first page's table
+
+
+def test_the_first_page_lists_every_experiment_and_links_its_pages():
+    shown = [
+        ("A: why?", [("experiments/a", "demo", "digits, 5 images seen"), ("experiments/a-paper", "paper", "mnist, 6")]),
+        ("B: how?", []),
+    ]
+    assert pages.experiments(shown).splitlines()[2:] == [
+        "| **A** | why? | [demo](experiments/a): digits, 5 images seen; [paper](experiments/a-paper): mnist, 6 |",
+        "| **B** | how? | not run yet |",
+    ]

@@ -17,6 +17,7 @@ from guidebook.claims import Answer, answers
 from guidebook.imagesets import mosaic
 from guidebook.notebook import NotebookFailed, execute, missing, run_experiment
 from guidebook.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
+from guidebook.refusals import nearest
 from guidebook.run import Run, all_runs, find, opened
 from guidebook.sampling import draw
 from guidebook.tables import banner
@@ -24,13 +25,17 @@ from guidebook.tables import banner
 SOURCE, OUTPUT = BOOK / "_build" / "source", BOOK / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
+MADE = ("results", "status", "reliability")  # chapters that every build writes
+OPTIONAL = ("explorer", "performance", "claims")  # and those it writes where the study has what they show
 
 
 def build() -> Path:
     """Builds `book/_build/html` from the runs at hand and the recorded results; returns its first page.
 
-    Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell. Raises NotebookFailed.
+    Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell, or a chapter of `_toc.yml` that
+    there is not. Raises NotebookFailed.
     """
+    toc = _contents()
     chapters = [page for name in _experiments() for page in _pages(name)]
     explorer, performance = _explorer(), _performance()
     shutil.rmtree(SOURCE, ignore_errors=True)
@@ -49,7 +54,8 @@ def build() -> Path:
     (SOURCE / "reliability.md").write_text(pages.reliability())
     if CLAIMS.exists():
         (SOURCE / "claims.md").write_text(pages.claims([_answers(c) for c in chapters]))
-    _toc(chapters)
+    (SOURCE / "experiments.txt").write_text(pages.experiments(_shown(chapters)))
+    _toc(toc, chapters)
     _sphinx()
     return OUTPUT / "index.html"
 
@@ -154,13 +160,36 @@ def _hero(run: Run) -> None:
 
 
 def _answers(chapter: Chapter) -> tuple[str, str, str, list[Answer]]:
-    run = chapter.run
-    seen = run.provenance().get("images_seen", 0)
-    return chapter.file, chapter.title, f"{run.params.data.name}, {seen:,} images seen", answers(chapter.executed)
+    return chapter.file, chapter.title, _data(chapter.run), answers(chapter.executed)
 
 
-def _toc(chapters: list[Chapter]) -> None:
-    toc = yaml.safe_load((SOURCE / "_toc.yml").read_text())
+def _data(run: Run) -> str:
+    return f"{run.params.data.name}, {run.provenance().get('images_seen', 0):,} images seen"
+
+
+def _shown(chapters: list[Chapter]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Of every experiment its heading and its pages: what `pages.experiments` takes."""
+    of = {name: [c for c in chapters if c.run.params.experiment == name] for name in _experiments()}
+    return [
+        (_heading(NOTEBOOKS / f"{name}.ipynb"), [(c.file, c.run.params.profile, _data(c.run)) for c in found])
+        for name, found in of.items()
+    ]
+
+
+def _contents() -> dict:
+    """`_toc.yml`. Raises NotebookFailed where it names a chapter that nobody wrote and no build makes."""
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
+    known = [*sorted(p.stem for p in BOOK.glob("*.md")), *MADE, *OPTIONAL]
+    for name in (str(c.get("file")) for part in toc["parts"] for c in part["chapters"]):
+        if name not in known and not any((BOOK / f"{name}.{kind}").is_file() for kind in ("md", "ipynb")):
+            raise NotebookFailed(
+                f"_toc.yml: there is no chapter {name[:60]!r}{nearest(name, known)}; there are: {', '.join(known)}. "
+                "Mend its name, or write the file"
+            )
+    return toc
+
+
+def _toc(toc: dict, chapters: list[Chapter]) -> None:
     for part in toc["parts"]:
         if part["caption"] == "Experiments":
             part["chapters"] = [{"file": c.file, "title": c.title} for c in chapters]

@@ -71,14 +71,14 @@ def trajectory(images: ImageSet) -> Figure:
 
 
 def loss_curves(runs: dict[str, list[dict]]) -> Figure:
-    """Training loss against images seen, one line per run."""
+    """Training loss against images seen, one line per run: whatever was minimised, so a weighted error with min-SNR weights."""
     figure, axes = plt.subplots(figsize=(5.6, 2.8))
     for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
         seen, loss = (np.array([s[k] for s in stats]) for k in ("nimg", "loss"))
         span = np.diff(seen, prepend=0)
         whole = span >= span.max() / 2  # a line that a checkpoint cut short averages few steps: noise
         axes.plot(seen[whole], loss[whole], color=colour, label=name, linewidth=1.2)
-    axes.set(xlabel="images seen", ylabel="loss (mean squared error)", yscale="log")
+    axes.set(xlabel="images seen", ylabel="training loss", yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 4, 6)))
     axes.yaxis.set_minor_formatter("{x:g}")
@@ -94,7 +94,7 @@ def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
         rows = np.array([[np.nan if x is None else x for x in row] for row in last])
         edges = np.linspace(0, timesteps, rows.shape[1] + 1)
         axes.stairs(np.nanmean(rows, 0), edges, color=colour, label=name, linewidth=1.4, baseline=None)
-    axes.set(xlabel="timestep t (0 = image, last = noise)", ylabel="loss", yscale="log")
+    axes.set(xlabel="timestep t (0 = image, last = noise)", ylabel="training loss", yscale="log")
     axes.legend()
     return figure
 

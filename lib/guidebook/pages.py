@@ -6,16 +6,18 @@ from collections.abc import Sequence
 
 from guidebook.claims import Answer, configured, every
 from guidebook.overview import overview
-from guidebook.paths import RESULTS
+from guidebook.paths import BOOK, RESULTS
 from guidebook.refusals import plain
 from guidebook.run import Run
-from guidebook.tables import with_interval
+from guidebook.tables import solver_name, with_interval
 
 RECORDS = """# Results
 
 Every metric record of every run in this book. A value stands with its 95 % interval in brackets, the number $n$ of images it
 was measured on, how the interval was made, what read the images, and what they were compared with. `fd_judge` is a Fréchet
-distance in the features of a judge trained on the same data; it is no FID and compares only with itself.
+distance in the features of a judge trained on the same data; it is no FID and compares only with itself. What drew the images
+stands last: the sampler and its steps, then whatever is not as usual in the run, such as another way to guide, another spacing of
+the timesteps, or a model that had seen only so many images of its training.
 """
 STATUS = """# Status
 
@@ -78,8 +80,33 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
                 by = f'<a href="{html.escape(file)}.html">{html.escape(by)}</a>' if file else html.escape(by)
                 rows.append([*map(html.escape, (says, where, answer.found)), by, html.escape(answer.verdict)])
         heads = ("claim", "where", "found", "by", "verdict")
-        parts += [f"## {{cite:t}}`{source}`\n", _table(heads, rows)]
+        name, title = _document(source)
+        parts += [f"## {name}\n", f"*{title}* {{cite}}`{source}`\n", _table(heads, rows)]
     return "\n".join(parts)
+
+
+def _document(source: str) -> tuple[str, str]:
+    """`Shah et al., 2024` and the title of a document of the bibliography.
+
+    A heading's citation would stand in the page's contents as its key, so a heading has the words themselves.
+    """
+    from pybtex.database import parse_file
+    from pybtex.richtext import Text
+
+    entry = parse_file(BOOK / "references.bib").entries[source]
+    first, *others = (" ".join(map(str, p.rich_last_names)) for p in entry.persons["author"])
+    more = f" and {others[0]}" if len(others) == 1 else " et al." if others else ""
+    return _text(f"{first}{more}, {entry.fields['year']}"), _text(Text.from_latex(entry.fields["title"]))
+
+
+def experiments(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
+    """The first page's table: of every experiment its notebook's heading and, of each of its pages, (file, profile, its run's data)."""
+    rows = ["| experiment | asks | pages |", "|---|---|---|"]
+    for heading, chapters in shown:
+        name, _, asks = heading.partition(": ")
+        links = "; ".join(f"[{profile}]({file}): {told}" for file, profile, told in chapters)
+        rows.append(f"| **{name}** | {asks} | {links or 'not run yet'} |")
+    return "\n".join(rows) + "\n"
 
 
 def reliability() -> str:
@@ -115,14 +142,30 @@ def results(runs: list[Run]) -> str:
             {
                 "metric": r["metric"], "w": "real images" if r["guidance"] is None else f"{r['guidance']:g}", "value": with_interval(r),
                 "n": f"{r['n']:,}", "interval": r["interval"], "read by": r["extractor"], "against": r["reference"] or "",
-                "weights": r["weights"] or "", "sampler": f"{r['sampler']}, {r['steps']} steps" if r["sampler"] else "",
+                "weights": r["weights"] or "", "drawn by": _drawn(r, run.params.sample.seed),
             }
             for r in sorted((r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)), key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
         ]  # fmt: skip
+        # A way that is also the run's usual one gives the same images under two names: once is enough.
+        rows = list({tuple(row.values()): row for row in rows}.values())
         if rows and run.params.profile != "smoke":
             facts = f"{run.provenance().get('data_note', '')}. {run.provenance().get('images_seen', 0):,} images seen in training."
             parts += [f"## {_text(run.name)}\n", _text(facts) + "\n", table(rows)]
     return "\n".join(parts)
+
+
+def _drawn(record: dict, seed: int) -> str:
+    """What drew a record's images, and whatever is not as usual, `seed` being the run's; nothing for real images."""
+    if not record["sampler"]:
+        return ""
+    ways = {
+        "spacing": "{} spacing", "at": "after {:,} images", "prompt": "prompt “{}”", "seed": "seed {}", "guide": "guide {}",
+        "method": "{}",
+    }  # fmt: skip
+    usual = {"seed": seed}
+    said = [way.format(record[k]) for k, way in ways.items() if record.get(k) not in (None, usual.get(k))]
+    settings = [f"{k} {v:g}" for k, v in record.get("settings", {}).items()]
+    return ", ".join([solver_name(record), f"{record['steps']} steps", *said, *settings])
 
 
 def status(runs: list[Run]) -> str:
@@ -143,7 +186,7 @@ def status(runs: list[Run]) -> str:
     )
 
 
-def _text(said: str) -> str:
+def _text(said) -> str:
     """Words from a run folder, harmless in a page: no tag, no line end that could begin a directive."""
     return html.escape(plain(said))
 
@@ -168,7 +211,7 @@ def table(rows: list[dict]) -> str:
 
 
 def _cell(value) -> str:
-    return html.escape("" if value is None else str(value))
+    return "" if value is None else _text(value)
 
 
 def _table(heads: Sequence[str], rows: list[Sequence[str]]) -> str:

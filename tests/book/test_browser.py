@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,17 @@ def test_every_chapter_is_a_page(book):
         "experiments/mnist.html",
         "experiments/mnist-paper.html",
     } <= set(book)
+
+
+def test_the_first_page_leads_to_every_experiment_that_has_run_and_says_which_have_not(book):
+    first, pages = book["intro.html"], [p for p in book if p.startswith("experiments/")]
+    assert all(any(link.endswith(page) for link in first["links"]) for page in pages)
+    assert "not run yet" in first["text"]
+
+
+def test_no_page_shows_the_key_of_a_citation(book):
+    keys = re.findall(r"^@\w+\{(\w+),", (ROOT / "book/references.bib").read_text(), re.M)
+    assert {page: shown for page, facts in book.items() if (shown := [k for k in keys if k in facts["text"]])} == {}
 
 
 def test_the_front_door_opens_on_the_introduction(site, browser):
