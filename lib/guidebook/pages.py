@@ -34,7 +34,8 @@ bytes changed. A fault *held* when the promise did.
 """
 PROMISES = {
     "Interruptions": "Interrupted at any instruction, SIGKILL included, the next start goes on from the newest complete checkpoint. At most "
-    "one checkpoint interval is repeated, and nothing by a training that was asked to stop and given the time of a step and a save: by a signal, a time limit, a preemption.",
+    "one checkpoint interval is repeated, and nothing by a training that was asked to stop, by a signal, a time limit "
+    "or a preemption, and was given the time of a step, a save and the rest of a save that had begun. The time counts to a whole checkpoint; a kill after that loses nothing.",
     "Equality": "On the same device and versions the interrupted run's losses and weights equal the unbroken run's, bit for bit. A control "
     "that changes the order of the data fails the same comparison.",
     "Corrupt files": "A file that fails its hash is never loaded. An incomplete checkpoint is skipped; a corrupt one stops the run, which says "
