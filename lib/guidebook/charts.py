@@ -51,7 +51,7 @@ def against_count(curves: dict[str, list[dict]]) -> Figure:
         _errors(axes, [1 / r["n"] for r in points], points, color=colour, label=name, marker="o")
         limit = [r for r in records if r["metric"] == f"{metric}_inf"]
         _errors(axes, [0] * len(limit), limit, color=colour, marker="x")
-    axes.set(xlabel="1 / number of images N", ylabel=NAMES[metric])
+    axes.set(xlabel="1 / number of images N", ylabel=NAMES[metric], yscale="log" if metric in LOG else "linear")
     axes.axvline(0, color="0.7", linewidth=0.8)
     axes.legend(fontsize=8)
     return figure
