@@ -246,6 +246,8 @@ def test_the_page_escapes_what_a_report_holds_and_says_when_there_is_none(small)
     for table in (page.ratios([found]), page.sampling_cost([found])):
         assert "<script>" not in table.text
         assert "<b>" not in table.text
+    assert "mnist/smoke" not in page.ratios([found]).text
+    assert page.ratios([found, found]).text.count(f"mnist/smoke, {found['made']['kind']}") == 2
     assert page.speeds([found, found]).axes[0].get_xlabel() == "images per second"
     for shown in (page.speeds, page.quality, page.ratios, page.training_cost, page.sampling_cost, page.quality_cost):
         assert "Not measured yet" in shown([]).text

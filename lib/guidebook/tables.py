@@ -65,7 +65,7 @@ def metric_table(records: list[dict], metrics: Sequence[str] = SHOWN) -> Html:
                 *(with_interval(of[m]) if m in of else "" for m in heads),
             ]
         )
-    return _html(["w", "n", *heads], rows)
+    return table(["w", "n", *heads], rows)
 
 
 def protocols(scales: dict[float, list[dict]], real: list[dict]) -> Html:
@@ -81,14 +81,14 @@ def protocols(scales: dict[float, list[dict]], real: list[dict]) -> Html:
     }
     every = {**{f"w = {w:g}": of for w, of in scales.items()}, "real images": real}
     rows = [[name, *(_counted(find(of)) for find in heads.values())] for name, of in every.items()]
-    return _html(["", f"{real[0]['metric']} {next(iter(heads))}", *list(heads)[1:]], rows)
+    return table(["", f"{real[0]['metric']} {next(iter(heads))}", *list(heads)[1:]], rows)
 
 
 def count_table(curves: dict[str, list[dict]]) -> Html:
     """A Fréchet distance at several numbers of images, a row each, and at infinitely many; a column per set."""
     at = {name: {"∞" if r["metric"].endswith("_inf") else f"{r['n']:,}": r for r in of} for name, of in curves.items()}
     counts = sorted({n for of in at.values() for n in of}, key=lambda n: float(n.replace(",", "").replace("∞", "inf")))
-    return _html(["N", *at], [[n, *(with_interval(of[n]) if n in of else "" for of in at.values())] for n in counts])
+    return table(["N", *at], [[n, *(with_interval(of[n]) if n in of else "" for of in at.values())] for n in counts])
 
 
 def _named(records: list[dict], *metrics: str) -> dict | None:
@@ -112,7 +112,7 @@ def method_table(methods: dict[str, list[dict]], sets: list[ImageSet]) -> Html:
             rows.append(
                 [name, told, f"{w:g}", *shown, str(facts["evaluations"]), f"{1000 * facts['seconds_per_image']:.1f}"]
             )
-    return _html(["guidance", "told", "w", "adherence", "fd_judge", "diversity", "cost", "ms per image"], rows)
+    return table(["guidance", "told", "w", "adherence", "fd_judge", "diversity", "cost", "ms per image"], rows)
 
 
 def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
@@ -130,7 +130,7 @@ def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
                 with_interval(of["adherence"]),
             ]
         )
-    return _html(["solver", "spacing", "w", "steps", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
+    return table(["solver", "spacing", "w", "steps", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
 
 
 def solver_name(facts: dict) -> str:
@@ -151,7 +151,9 @@ def with_interval(record: dict) -> str:
     return f"{value:.{places}f}{unit} [{low:.{places}f}, {high:.{places}f}]"
 
 
-def _html(heads: list[str], rows: list[list[str]]) -> Html:
+def table(heads: list[str], rows: list[list[str]]) -> Html:
+    """Rows of text under their heads, escaped."""
+
     def line(tag, cells):
         return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
 

@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from guidebook.figures import COLOURS
-from guidebook.tables import Html
+from guidebook.tables import Html, table
 
 
 def speeds(reports: Sequence[dict]) -> Figure | Html:
@@ -68,7 +67,7 @@ def ratios(reports: Sequence[dict]) -> Html:
     """Every ratio with the range of its repeats."""
     rows = [
         {
-            "on": where(report), "what": r["name"], "ratio": f"{r['value']:.2f} × [{r['low']:.2f}, {r['high']:.2f}]",
+            **_on(report, reports), "what": r["name"], "ratio": f"{r['value']:.2f} × [{r['low']:.2f}, {r['high']:.2f}]",
             "repeats": r["repeats"], "of / by": r["what"],
         }
         for report in reports for r in report["ratios"]
@@ -80,7 +79,7 @@ def training_cost(reports: Sequence[dict]) -> Html:
     """What each way to train costs: memory, the first step, how far its gradient is from fp32; and how much of the device it uses."""
     rows = [
         {
-            "on": where(report), "way": r["name"], "images/s": f"{r['speed']['median']:,.1f}",
+            **_on(report, reports), "way": r["name"], "images/s": f"{r['speed']['median']:,.1f}",
             "memory (MB)": _number(r["memory_mb"], ",.0f"), "share of peak (%)": _number(r["share_of_peak"], ".1f", 100),
             "first step (s)": f"{r['first_step_s']:.1f}", "gradient off by (%)": _number(r["gradient_error"], ".3f", 100),
         }
@@ -93,7 +92,7 @@ def sampling_cost(reports: Sequence[dict]) -> Html:
     """How fast each way to sample is, and how far its images are from the pipeline's in fp32."""
     rows = [
         {
-            "on": where(report), "way": r["name"], "steps": r["steps"], "images/s": f"{r['speed']['median']:,.2f}",
+            **_on(report, reports), "way": r["name"], "steps": r["steps"], "images/s": f"{r['speed']['median']:,.2f}",
             "largest difference of a pixel (of 255)": r["max_difference"],
         }
         for report in reports for r in report["rows"]
@@ -105,7 +104,7 @@ def quality_cost(reports: Sequence[dict]) -> Html:
     """Every way that was tried for equal quality, those that were not good enough to be timed among them."""
     rows = [
         {
-            "on": where(report), "way": r["name"], "evaluations": r["evaluations"],
+            **_on(report, reports), "way": r["name"], "evaluations": r["evaluations"],
             "fd_judge": "{value:.1f} [{low:.1f}, {high:.1f}]".format(**r["fd_judge"]), "n": r["fd_judge"]["n"],
             "images/s": f"{r['speed']['median']:,.2f}" if r["speed"] else "not as good, not timed",
         }
@@ -120,6 +119,12 @@ def where(report: dict) -> str:
     many = "" if made["cores"] == 1 else "s"
     cores = f", {made['cores']} thread{many}" if made["kind"] == "cpu" else ""
     return f"{made['experiment']}/{made['profile']} on {made['device']}{cores}"
+
+
+def _on(report: dict, reports: Sequence[dict]) -> dict:
+    """The column that tells reports apart, where there are several; the figures above say on which machine they were made."""
+    made = report["made"]
+    return {"on": f"{made['experiment']}/{made['profile']}, {made['kind']}"} if len(reports) > 1 else {}
 
 
 def machines(*benches: Sequence[dict]) -> str:
@@ -137,7 +142,4 @@ def _number(value: float | None, form: str, scale: float = 1) -> str:
 
 
 def _table(rows: list[dict]) -> Html:
-    if not rows:
-        return missing()
-    text = pd.DataFrame(rows).to_html(index=False, border=0, escape=True, classes="table")
-    return Html(f'<div class="scroll">{text}</div>')
+    return table(list(rows[0]), [[str(cell) for cell in row.values()] for row in rows]) if rows else missing()
