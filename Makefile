@@ -18,7 +18,7 @@ book: .venv/.installed ## run the MNIST demo and build the HTML book (minutes th
 
 test: .venv/.installed ## run the tests, but for those marked slow
 	@echo "test: running the tests not marked slow (a few minutes)"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # SLURM, where it is installed, is started for the tests and ended after them.
 test-faults: .venv/.installed ## try every fault, on a real SLURM too, and keep the counts for the book (about 20 minutes)
