@@ -36,8 +36,9 @@ def build() -> Path:
     there is not. Raises NotebookFailed.
     """
     toc = _contents()
-    chapters = [page for name in _experiments() for page in _pages(name)]
+    # First: without the demo's run there is no book, and that is said at once.
     explorer, performance = _explorer(), _performance()
+    chapters = [page for name in _experiments() for page in _pages(name)]
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
