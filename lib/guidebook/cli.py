@@ -214,28 +214,12 @@ def bench(
     ] = None,
 ) -> None:
     """Measure speed on this machine, as ratios within one run; the book's page on performance is drawn from them."""
-    from guidebook import params as P
-    from guidebook.paths import PARAMS
-    from guidebook.refusals import nearest
+    from guidebook.benching import asked
 
-    own, against, given = ["loop", "checkpoint"], ["train", "sample", "quality"], {}
-    if what not in own + against:
-        near = nearest(what, own + against)
-        raise P.ParamsError(f"bench {what[:60]!r} is not known{near}; there are: {', '.join(own + against)}")
-    if what in own and (experiment or profile):
-        asked = "--experiment" if experiment else "--profile"
-        raise P.ParamsError(f"{asked} is for {', '.join(against)}: bench {what} measures mnist/demo, leave it out")
-    if what in against:
-        experiment = experiment or "cifar10"
-        given["params"] = P.load(experiment, profile or "demo")
-        if profile is None and (PARAMS / experiment / "best.yml").exists():
-            import torch
+    params = asked(what, experiment, profile)
+    from guidebook.bench import BENCHES  # after a refusal, for it is heavy
 
-            if torch.cuda.is_available():
-                given["params"] = P.load(experiment, "best")
-    from guidebook.bench import BENCHES
-
-    BENCHES[what](print, **given)
+    BENCHES[what](print, **({"params": params} if params else {}))
 
 
 def _seeds(text: str | None) -> list[int] | None:

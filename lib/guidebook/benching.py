@@ -1,0 +1,30 @@
+"""What a bench is asked to measure, settled before anything heavy is imported."""
+
+from guidebook import params as P
+from guidebook.paths import PARAMS
+from guidebook.refusals import nearest
+
+OWN, AGAINST = ("loop", "checkpoint"), ("train", "sample", "quality")  # the library's own cost; against diffusers
+
+
+def asked(what: str, experiment: str | None, profile: str | None) -> P.Params | None:
+    """The parameters that the bench `what` measures; None where it has its own. Raises ParamsError.
+
+    The experiment is cifar10 if not given; the profile `best` where there are one and a GPU, else `demo`.
+    """
+    if what not in OWN + AGAINST:
+        near = nearest(what, OWN + AGAINST)
+        raise P.ParamsError(f"bench {what[:60]!r} is not known{near}; there are: {', '.join(OWN + AGAINST)}")
+    if what in OWN:
+        if experiment or profile:
+            given = "--experiment" if experiment else "--profile"
+            raise P.ParamsError(f"{given} is for {', '.join(AGAINST)}: bench {what} measures mnist/demo, leave it out")
+        return None
+    experiment = experiment or "cifar10"
+    params = P.load(experiment, profile or "demo")
+    if profile is None and (PARAMS / experiment / "best.yml").exists():
+        import torch
+
+        if torch.cuda.is_available():
+            return P.load(experiment, "best")
+    return params
