@@ -1,5 +1,6 @@
 """The command line: quick to answer, and one line for every mistake."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from guidebook import __version__
 from guidebook.bench import BENCHES
-from guidebook.cli import _overrides, app
-from guidebook.params import load
+from guidebook.cli import app
+from guidebook.progress import status_table
 
 COMMAND = Path(sys.executable).with_name("guidebook")
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "papermill", "jupyter_client")
@@ -96,6 +98,12 @@ BAD = {
     "an unknown profile": (["run", "mnist", "--profile", "dmeo"], "profile 'dmeo' is not known (nearest: demo)"),
     "a path for an experiment": (["run", "../params/mnist"], "is not known"),
     "no experiment": (["run"], "name an experiment, or --all"),
+    "a number for a list": (
+        ["run", "mnist", "--set", "sample.guidance=5"],
+        "demo.yml with --set: sample.guidance = 5: it is a list, written with brackets: [1, 2]",
+    ),
+    "an unknown section": (["run", "mnist", "--set", "trian.lr=1"], "(nearest: train); sections: data, text, model,"),
+    "no such file": (["train", "nope.yml"], "nope.yml: there is no such file"),
     "an unknown key": (["run", "mnist", "--set", "train.epoch=3"], "train.epoch is not a parameter (nearest: epochs)"),
     "a bad value": (["run", "mnist", "--set", "train.batch=-1"], "train.batch = -1: Input should be greater"),
     "a bool for a number": (["run", "mnist", "--set", "train.batch=true"], "train.batch = True: Input should be a valid"),
@@ -110,7 +118,6 @@ BAD = {
     "a profile for a bench of its own": (["bench", "checkpoint", "--profile", "demo"], "bench checkpoint measures mnist/demo"),
     "an unknown experiment to bench": (["bench", "train", "--experiment", "mnsit"], "(nearest: mnist)"),
     "an unknown profile to bench": (["bench", "train", "--profile", "dmeo"], "'dmeo' is not known (nearest: demo)"),
-    "a params file that is not there": (["train", "none.yml"], "none.yml cannot be read"),
 }  # fmt: skip
 
 
@@ -130,8 +137,32 @@ def test_a_folder_that_is_no_run_is_not_recorded(guidebook, tmp_path):
     assert "is not a run folder" in one_line(guidebook("record", str(tmp_path), said=True))
 
 
-def test_a_small_power_of_ten_may_be_written_as_people_write_it():
-    assert load("mnist", "demo", _overrides(["train.lr=1e-4", "train.ema=[]", "sample.weights=raw"])).train.lr == 1e-4
+def test_the_scripts_are_shown_of_what_would_be_refused_and_it_is_said(guidebook, monkeypatch):
+    monkeypatch.delenv("GUIDEBOOK_DATA", raising=False)
+    done = guidebook("submit", "mnist", "--dry-run")
+    assert done.returncode == 0
+    assert done.stdout.count("#!/bin/bash") == 2
+    assert "it would be refused: not on this machine: data set mnist" in done.stderr
+
+
+def test_a_narrow_table_of_runs_cuts_no_name_and_no_key():
+    from rich.console import Console
+
+    row = {
+        "run": "samplers/demo · cosine-long-name",
+        "folder": "/r/samplers/demo-0123abcd/variants/cosine-0000aaaa",
+        "state": "training",
+    }
+    row |= {"seed": 0, "job": None, "images seen": 1000, "of": 40_192, "images/s": 700, "seconds left": 60, "loss": 0.1}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(status_table([row | {"best adherence": None}]))
+    (line,) = [line for line in console.export_text().splitlines() if "training" in line]
+    assert row["run"] in line
+    assert "0123abcd" in line
+
+
+def test_the_version_is_printed(guidebook):
+    assert guidebook("--version").stdout == f"guidebook {__version__}\n"
 
 
 def test_show_says_what_the_published_setting_costs():

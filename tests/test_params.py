@@ -199,7 +199,7 @@ def test_a_bad_file_is_refused_in_one_line_and_calls_nothing(case, tmp_path, mon
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ParamsError, match=r"none\.yml cannot be read"):
+    with pytest.raises(ParamsError, match=r"none\.yml: there is no such file"):
         read(tmp_path / "none.yml")
 
 

@@ -124,8 +124,11 @@ def test_words_that_mean_something_to_a_shell_stay_words(runs, monkeypatch, tmp_
 
 def test_a_run_that_lacks_its_data_or_its_encoder_is_refused_and_told_what_to_fetch(runs, monkeypatch):
     monkeypatch.delenv("GUIDEBOOK_DATA", raising=False)
+    work = tasks(["mnist"], "paper", {}, None, SITE)
     with pytest.raises(SubmitError) as refused:
-        tasks(["mnist"], "paper", {}, None, SITE)
+        slurm.submit(SITE, work)
+    assert str(refused.value) == slurm.lacking(work)
+    assert slurm.lacking(tasks(["mnist"], "smoke", {}, None, SITE)) is None
     assert "data set mnist" in str(refused.value)
     assert "text encoder openai/clip-vit-base-patch32" in str(refused.value)
     assert "guidebook fetch mnist --profile paper" in str(refused.value)
@@ -155,7 +158,9 @@ def test_scripts_are_right_bash_with_setup_and_container(runs):
     assert parses(book)
     assert text.index("module load cuda/12.8") < text.index("case $SLURM_ARRAY_TASK_ID")
     assert 'apptainer exec --nv book.sif guidebook run "${words[@]}" &' in text
-    assert "apptainer exec --nv book.sif guidebook build" in book
+    demo, build = book.splitlines()[-1].split(" && ")
+    assert demo == "apptainer exec --nv book.sif guidebook run mnist --profile demo"
+    assert build == "apptainer exec --nv book.sif guidebook build"
     assert "MASTER_ADDR" in text
     assert "HF_HUB_OFFLINE=1" in text
 

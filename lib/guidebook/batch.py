@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guidebook.cluster import Cluster
-from guidebook.paths import ROOT, runs
+from guidebook.paths import NOTEBOOKS, ROOT, runs
 
 KEPT = ("GUIDEBOOK_ROOT", "GUIDEBOOK_RUNS", "GUIDEBOOK_DATA", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -25,6 +25,7 @@ class Task:
     words: tuple[str, ...]  # of `guidebook run`
     folder: str  # of the run
     processes: int  # that work on it
+    lacking: tuple[str, ...]  # what it needs and this machine does not have
 
 
 def logs() -> Path:
@@ -117,9 +118,12 @@ exit $status
 
 
 def book_script(cluster: Cluster) -> str:
-    """The batch script that builds the book; its dependency is named when it is submitted."""
+    """The batch script that does what `make book` does; its dependency is named when it is submitted."""
     head = [f"--output={logs()}/book-%j.log", "--open-mode=append", "--requeue", f"--cpus-per-task={cluster.cpus}"]
-    return "\n".join([*_preamble(cluster, "guidebook-book", head), f"exec {_program(cluster)} build", ""])
+    program = _program(cluster)
+    # The explorer draws from the demo's run.
+    first = f"{program} run mnist --profile demo && " if (NOTEBOOKS / "explorer.ipynb").exists() else ""
+    return "\n".join([*_preamble(cluster, "guidebook-book", head), f"{first}{program} build", ""])
 
 
 def _preamble(cluster: Cluster, name: str, head: list[str]) -> list[str]:

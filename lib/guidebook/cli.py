@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from guidebook import __version__
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="A reproducible study of guidance in text-to-image diffusion.",
@@ -18,6 +20,20 @@ app = typer.Typer(
 Experiment = Annotated[str, typer.Argument(help="an experiment: a folder of params/")]
 Profile = Annotated[str, typer.Option(help="a params file of the experiment")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a parameter: train.epochs=5")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"guidebook {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print it and exit")
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:
@@ -55,6 +71,7 @@ def run(
 ) -> None:
     """Execute an experiment's notebook: trains, samples and measures what is not done yet."""
     from guidebook import params as P
+    from guidebook import words
     from guidebook.paths import PARAMS
     from guidebook.progress import watching
 
@@ -62,7 +79,7 @@ def run(
         experiments = sorted(p.parent.name for p in PARAMS.glob(f"*/{profile}.yml"))
     if not experiments:
         raise P.ParamsError("name an experiment, or --all")
-    chosen = [P.load(name, profile, _overrides(set_)) for name in experiments]
+    chosen = [P.load(name, profile, words.overrides(set_)) for name in experiments]
     from guidebook.notebook import NotebookFailed, run_experiment
 
     for params in chosen:
@@ -84,8 +101,9 @@ def show(
 ) -> None:
     """Print the resolved parameters and what a run would cost."""
     from guidebook import params as P
+    from guidebook import words
 
-    params = P.load(experiment, profile, _overrides(set_))
+    params = P.load(experiment, profile, words.overrides(set_))
     from guidebook.models.unet import build, gflops, parameters
     from guidebook.schedule import updates
 
@@ -138,12 +156,14 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the scripts, submit nothing")] = False,
 ) -> None:
     """Submit experiments to SLURM as params/cluster.yml says, and the book after them."""
-    from guidebook import batch, cluster, slurm
+    from guidebook import batch, cluster, slurm, words
 
     here = cluster.load()
-    work = slurm.tasks(experiments, profile, _overrides(set_), _seeds(seeds), here)
+    work = slurm.tasks(experiments, profile, words.overrides(set_), words.seeds(seeds), here)
     if dry_run:
         print(batch.script(here, work) + "\n" + batch.book_script(here), end="")
+        if objection := slurm.lacking(work):
+            print(f"guidebook: it would be refused: {objection}", file=sys.stderr)
         return
     array, book = slurm.submit(here, work)
     for i, task in enumerate(work):
@@ -220,30 +240,3 @@ def bench(
     from guidebook.bench import BENCHES  # after a refusal, for it is heavy
 
     BENCHES[what](print, **({"params": params} if params else {}))
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    from guidebook.params import ParamsError
-
-    words = text.split(",") if text is not None else None
-    if words is None or all(w.strip().isdigit() for w in words):
-        return words and [int(w) for w in words]
-    raise ParamsError(f"--seeds {text[:60]!r}: write whole numbers with commas between them: 0,1,2")
-
-
-def _overrides(pairs: list[str] | None) -> dict:
-    import yaml
-
-    from guidebook.params import ParamsError
-
-    values = {}
-    for pair in pairs or []:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise ParamsError(f"--set {pair[:60]!r}: write section.key=value")
-        try:
-            value = yaml.safe_load(text)
-            values[key] = float(value) if isinstance(value, str) and value[:1].isdigit() else value
-        except (yaml.YAMLError, ValueError):
-            values[key] = text
-    return values

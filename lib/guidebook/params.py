@@ -96,11 +96,12 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
     raw = read(path)
     for key, value in (overrides or {}).items():
         section, _, name = key.partition(".")
-        target = raw.setdefault(section, {}) if name else None
+        target = raw.setdefault(section, {}) if name and section in _sections() else None
         if not isinstance(target, dict):
-            raise ParamsError(f"--set {key[:60]!r}: write section.key=value; sections: {', '.join(_sections())}")
+            near, sections = nearest(section, _sections()), ", ".join(_sections())
+            raise ParamsError(f"--set {key[:60]!r}: write section.key=value{near}; sections: {sections}")
         target[name] = value
-    params = check(raw, path.name)
+    params = check(raw, f"{path.name} with --set" if overrides else path.name)
     if (params.experiment, params.profile) != (experiment, profile):
         raise ParamsError(
             f"{path.name} calls itself {params.experiment}/{params.profile}; expected {experiment}/{profile}"

@@ -1,6 +1,7 @@
 """What a person sees while a notebook runs: cells done, images seen, speed and time left."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -42,16 +43,35 @@ def status_table(rows: list[dict]):
 
     if not rows:
         return "no runs yet: guidebook run mnist"
-    table = Table("run", "seed", "state", "job", "images seen", "images/s", "left", "loss", "best adherence", box=None)
-    for row in rows:
-        seen = f"{row['images seen']:,} of {row['of']:,}" if "of" in row else ""
-        job = f"{row['job']} {row['job state']}, {row['job time left']} to its limit" if row["job"] else ""
-        left, loss = row.get("seconds left"), row.get("loss")
-        table.add_row(
-            escape(row["run"]), str(row.get("seed", "")), row["state"], job, seen, f"{row['images/s']:,}" if row.get("images/s") else "",
-            "" if left is None else clock(left), "" if loss is None else f"{loss:.4f}", row.get("best adherence") or "",
-        )  # fmt: skip
+    lines = [_cells(row) for row in rows]
+    shown = [name for name in lines[0] if any(line[name] for line in lines)]
+    table = Table(box=None)
+    for name in shown:  # a name or a key cut short would name nothing
+        table.add_column(name, no_wrap=name in ("run", "key", "state"), overflow="fold")
+    for line in lines:
+        table.add_row(*(escape(line[name]) for name in shown))
     return table
+
+
+def _cells(row: dict) -> dict[str, str]:
+    """One line of the table: a column's name and what stands in it."""
+    key = re.search(r"-([0-9a-f]{8})(/variants/|$)", row["folder"])
+    cells = {
+        "run": row["run"],
+        "key": key[1] if key else "",  # of the folder runs/<run>-<key>; a record has none
+        "seed": str(row.get("seed", "")),
+        "state": row["state"],
+        "job": f"{row['job']} {row['job state']}, {row['job time left']} to its limit" if row["job"] else "",
+        "images seen": f"{row['images seen']:,}" if "of" in row else "",
+        "images/s": "", "left": "", "loss": "",
+        "best adherence": (row.get("best adherence") or "").partition(", n =")[0],
+    }  # fmt: skip
+    if row["state"] not in ("recorded", "complete") and "of" in row:  # how far it is
+        cells["images seen"] += f" of {row['of']:,}"
+        cells["images/s"] = f"{row['images/s']:,}" if row["images/s"] else ""
+        cells["left"] = "" if row["seconds left"] is None else clock(row["seconds left"])
+        cells["loss"] = "" if row["loss"] is None else f"{row['loss']:.4f}"
+    return cells
 
 
 def clock(seconds: float) -> str:

@@ -40,6 +40,8 @@ def one_line(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         hint = first["msg"].removeprefix("Value error, ")
         if isinstance(first["input"], str) and _is_number(first["input"]):
             hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
+        if first["type"] == "tuple_type":
+            hint = "it is a list, written with brackets: [1, 2]"
         # What a section says of two of its values names them itself.
         text = hint if first["type"] == "value_error" else f"{key} = {value}: {hint}"
     return f"{plain(where)}: {text}" + (f" (and {more} more)" if more else "")

@@ -21,9 +21,9 @@ class SubmitError(RuntimeError):
 def tasks(
     experiments: list[str], profile: str, settings: dict, seeds: list[int] | None, cluster: Cluster
 ) -> list[Task]:
-    """A task per experiment and seed. Raises ParamsError, and SubmitError naming what is not on this machine."""
+    """A task per experiment and seed. Raises ParamsError and SubmitError."""
     settings = {"train.processes": cluster.processes} | settings
-    found, lacking = [], []
+    found = []
     for experiment in experiments:
         for seed in seeds or [None]:
             chosen = settings | ({} if seed is None else {"train.seed": seed})
@@ -41,30 +41,37 @@ def tasks(
                 for w in ("--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}")
             ]
             name = f"{experiment}/{profile}" + ("" if seed is None else f", seed {seed}")
-            found.append(Task(name, tuple(words), str(folder(params)), params.train.processes))
-            lacking += [piece for piece in missing(params) if piece not in lacking]
-    if lacking:
-        raise SubmitError(
-            f"not on this machine: {'; '.join(lacking)}. A node has no internet: first `guidebook fetch "
-            f"{' '.join(experiments)} --profile {profile}`"
-        )
+            found.append(Task(name, tuple(words), str(folder(params)), params.train.processes, missing(params)))
     if len({task.folder for task in found}) < len(found):
         raise SubmitError("two tasks would train the same run: name every experiment and every seed once")
     return found
 
 
-def missing(params: P.Params) -> list[str]:
+def missing(params: P.Params) -> tuple[str, ...]:
     """What a run would have to download: its data set, its text encoder."""
     from guidebook.text import at_hand as encoder_at_hand
 
     lacking = [] if at_hand(params.data.name) else [f"data set {params.data.name}"]
     if not encoder_at_hand(params.text.encoder):
         lacking.append(f"text encoder {params.text.encoder} (or --set text.encoder=embedded, a stand-in)")
-    return lacking
+    return tuple(lacking)
+
+
+def lacking(work: list[Task]) -> str | None:
+    """Why the tasks could not run on a node, which has no internet, and what to do; or None."""
+    pieces = dict.fromkeys(piece for task in work for piece in task.lacking)
+    fetches = dict.fromkeys(
+        f"guidebook fetch {task.words[0]} --profile {task.words[2]}" for task in work if task.lacking
+    )
+    if not pieces:
+        return None
+    return f"not on this machine: {'; '.join(pieces)}. A node has no internet: first `{' && '.join(fetches)}`"
 
 
 def submit(cluster: Cluster, work: list[Task]) -> tuple[str, str]:
     """Submits the array and the book after it; their job ids. Raises SubmitError."""
+    if objection := lacking(work):
+        raise SubmitError(objection)
     if not shutil.which("sbatch"):
         raise SubmitError("sbatch is not on PATH: submit from a machine of the cluster; --dry-run prints the scripts")
     waiting = {job["folder"]: job["job"] for job in jobs() if job["state"] != ENDED}
@@ -123,5 +130,5 @@ def _sbatch(text: str, *options: str) -> str:
 def _answer(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SubmitError(f"{command[0]} failed: {' '.join(done.stderr.split())}")
+        raise SubmitError(f"SLURM does not answer: {command[0]} said: {' '.join(done.stderr.split())[:200]}")
     return done.stdout

@@ -12,6 +12,8 @@ LONGEST = 100_000  # bytes of a params file
 def read(path: Path) -> dict:
     """The mapping in a YAML file, unchecked. Raises ParamsError."""
     name = plain(path.name)
+    if not path.exists():
+        raise ParamsError(f"{name}: there is no such file; the study has params/EXPERIMENT/PROFILE.yml")
     try:
         if not path.is_file():
             raise OSError("it is no file")  # and no device, which might never end
