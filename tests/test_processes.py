@@ -175,6 +175,7 @@ def test_two_processes_that_are_asked_to_stop_save_together_and_repeat_nothing(p
 @pytest.mark.slow
 def test_a_process_that_is_lost_ends_the_others_and_says_how(params, runs):
     run = open_run(params.replace(train={"processes": 2, "epochs": 100}))
+    others = psutil.Process().children()  # a SLURM that tests before this one started
 
     def kill():
         while not run.stats():
@@ -185,7 +186,7 @@ def test_a_process_that_is_lost_ends_the_others_and_says_how(params, runs):
     with pytest.raises(ProcessFailed, match=r"^in 2 processes: a process ended with status -9"):
         train(run)
     assert not pool._pools
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= set(others)
     # What it left behind is no obstacle.
     stop_after(run, 0)
     with pytest.raises(Preempted):
