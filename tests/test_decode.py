@@ -263,3 +263,62 @@ def test_truncated_files_are_never_filled_up():
 
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
     assert "LOAD_TRUNCATED" not in Path(module.__file__).read_text()
+
+
+def photograph(width: int, height: int) -> np.ndarray:
+    """(height, width, 3) uint8 with detail at every scale, as photographs have it: amplitude falls with frequency."""
+    rng = np.random.default_rng(0)
+    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    frequency = np.hypot(fy, fx)
+    frequency[0, 0] = np.inf
+    waves = [
+        np.fft.irfft2(np.fft.rfft2(rng.standard_normal((height, width))) / frequency**1.3, (height, width))
+        for _ in range(3)
+    ]
+    pixels = np.stack([128 + 45 * w / w.std() for w in waves], -1)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def full(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(3, side, side): the middle square at full resolution, then resized."""
+    h, w, _ = pixels.shape
+    m = min(h, w)
+    box = ((w - m) / 2, (h - m) / 2, (w + m) / 2, (h + m) / 2)
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, box=box)).transpose(
+        2, 0, 1
+    )
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = np.square(a.astype(float) - b).mean()
+    return 10 * np.log10(255**2 / error) if error else np.inf
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    ("size", "side"), [((643, 601), 128), ((643, 601), 64), ((405, 701), 48), ((643, 601), 16), ((301, 290), 200)]
+)
+def test_a_jpeg_decoded_small_is_what_it_would_be_at_full_size(size, side, progressive):
+    raw = encoded(photograph(*size), "JPEG", quality=80, progressive=progressive)
+    small, whole = decode(raw, 3, side), full(decode(raw, 3).transpose(1, 2, 0), side)
+    assert small.shape == whole.shape == (3, side, side)
+    assert psnr(small, whole) > 45
+    assert psnr(np.roll(small, 1, 2), whole) < 40  # one pixel beside it would be seen
+
+
+def test_a_picture_decoded_small_is_upright_and_not_torn_out_of_its_middle():
+    pixels = photograph(400, 301)
+    sideways = Image.Exif()
+    sideways[0x0112] = 6  # to be turned by a quarter
+    raw = encoded(pixels, "JPEG", quality=90, exif=sideways)
+    assert psnr(decode(raw, 3, 32), full(decode(raw, 3).transpose(1, 2, 0), 32)) > 45
+    png = encoded(pixels, "PNG")
+    assert np.array_equal(decode(png, 3, 32), full(pixels, 32))
+    assert decode(encoded(pixels[..., 0], "PNG"), 1, 32).shape == (1, 32, 32)
+
+
+def test_a_broken_jpeg_is_refused_at_a_small_size_too():
+    raw = encoded(photograph(400, 301), "JPEG", quality=80)
+    for cut in (len(raw) // 2, 200, 0):
+        with pytest.raises(BadImage):
+            decode(raw[:cut], 3, 16)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 import warnings
 import zlib
 
@@ -18,8 +19,38 @@ class BadImage(ValueError):
     """An image that is not whole, not PNG or JPEG, or too large: one line with the reason."""
 
 
-def decode(raw: bytes | None, channels: int) -> np.ndarray:
+class _Quiet:
+    """While any thread is inside, Pillow's remarks on metadata are not shown: the pixels decide.
+
+    Filters of warnings belong to the whole process, so threads that set and reset them one by one would undo each other's.
+    """
+
+    def __init__(self):
+        self._lock, self._inside, self._filters = threading.Lock(), 0, None
+
+    def __enter__(self):
+        with self._lock:
+            if self._inside == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\b")
+            self._inside += 1
+
+    def __exit__(self, *error):
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._filters.__exit__(*error)
+
+
+_quiet = _Quiet()
+
+
+def decode(raw: bytes | None, channels: int, side: int | None = None) -> np.ndarray:
     """The pixels (C, H, W) uint8 of one PNG or JPEG file, C = 1 (grey) or 3 (RGB).
+
+    With `side`, its middle square resized to (C, side, side), bicubic and antialiased. A JPEG is then decoded at the smallest of
+    the scales 1/8, 1/4, 1/2 and 1 of its cosine transform that leaves at least twice `side` pixels.
 
     Upright, as its EXIF orientation says. Transparency becomes white: the image is composited on it. 16-bit values are
     scaled to 8 bits (grey is rounded; colour keeps the high byte, as Pillow reads it). Colour becomes grey by ITU-R 601
@@ -30,25 +61,28 @@ def decode(raw: bytes | None, channels: int) -> np.ndarray:
     if not isinstance(raw, bytes) or not raw:
         raise BadImage("no bytes" if raw is None else "empty" if raw == b"" else f"{type(raw).__name__}, not bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on metadata; the pixels decide
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-                width, height = image.size  # from the header
-                if width * height > PIXELS:
-                    raise BadImage(f"too large: {width:,} × {height:,} pixels, of which {PIXELS:,} are allowed")
-                image.load()  # all of it: `open` and `verify` take half a file for whole
-                if image.format == "PNG":
-                    _every_row(raw)
-                _clear_colour(image, depth=raw[24])  # of a PNG, from its header
-                ImageOps.exif_transpose(image, in_place=True)
-                pixels = _pixels(image, "L" if channels == 1 else "RGB")
+        with _quiet, Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+            width, height = image.size  # from the header
+            if width * height > PIXELS:
+                raise BadImage(f"too large: {width:,} × {height:,} pixels, of which {PIXELS:,} are allowed")
+            if side and image.format == "JPEG":
+                _, (_, _, width, height) = image.draft(None, (2 * side, 2 * side))
+            image.load()  # all of it: `open` and `verify` take half a file for whole
+            if image.format == "PNG":
+                _every_row(raw)
+            _clear_colour(image, depth=raw[24])  # of a PNG, from its header
+            picture = Image.fromarray(_pixels(image, "L" if channels == 1 else "RGB"))
+            if side:  # before it is turned: the middle square stays where it is
+                picture = picture.resize((side, side), Image.Resampling.BICUBIC, box=_middle(width, height))
+            picture.getexif().update(image.getexif())
+            ImageOps.exif_transpose(picture, in_place=True)
+            pixels = np.asarray(picture)
     except BadImage:
         raise
     except Image.UnidentifiedImageError:
         ours = raw.startswith((b"\x89PNG", b"\xff\xd8"))
         raise BadImage("truncated: its header" if ours else f"neither PNG nor JPEG: begins with {raw[:12]!r}") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
         raise BadImage(f"too large: more than the {PIXELS:,} pixels that are allowed") from None
     except Exception as error:  # a broken file raises nearly anything: OSError, SyntaxError, struct.error, IndexError …
         text = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode()[:100]
@@ -98,3 +132,10 @@ def _pixels(image: Image.Image, mode: str) -> np.ndarray:
     elif image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
     return np.asarray(image if image.mode == mode else image.convert(mode))
+
+
+def _middle(width: float, height: float) -> tuple[float, float, float, float]:
+    """The largest square in the middle, as Pillow's box. A scaled JPEG's last pixels may be covered in part only."""
+    m = min(width, height)
+    x, y = (width - m) / 2, (height - m) / 2
+    return x, y, x + m, y + m

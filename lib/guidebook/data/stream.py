@@ -1,0 +1,146 @@
+"""Images decoded while training goes on: in the order of the shards, in bounded memory, from any image on.
+
+One thread reads row groups, several decode, a bounded queue keeps them from running ahead. Reading the next window keeps pace
+with using up this one, so that little more than one window is ever held.
+"""
+
+import itertools
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from guidebook.data.decode import BadImage, decode
+from guidebook.data.images import DataError
+from guidebook.data.shards import Row, Shards, held_out
+
+log = logging.getLogger(__name__)
+
+
+class Stream:
+    """Images number `start`, `start + stride`, … of the endless order of (shards, seed, window).
+
+    Close it, or use it as a context: its threads end with it.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        resolution: int,  # of the square images it gives
+        seed: int,
+        window: int,  # rows that are mixed, and held
+        start: int,  # images seen
+        stride: int,  # processes that share the order
+        threads: int,  # that decode
+        ahead: int,  # images decoded before they are asked for, at most
+        bad_share: float,  # of the rows, that may be skipped
+    ):
+        self.shards, self.resolution, self.bad_share = shards, resolution, bad_share
+        self.bad: dict[int, str] = {}  # row: what is wrong with it
+        self._order = seed, window, start, stride
+        self._ready: queue.Queue[Future | BaseException] = queue.Queue(ahead)
+        self._ended = threading.Event()
+        self._decoders = ThreadPoolExecutor(threads, "decode")
+        self._reader = threading.Thread(target=self._run, daemon=True, name="read shards")
+        self._reader.start()
+
+    def next(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next images (n, 3, R, R) uint8 and their labels (n,) int64. Raises DataError."""
+        images, labels = np.empty((n, 3, self.resolution, self.resolution), np.uint8), []
+        for i in range(n):
+            found = self._ready.get()
+            if isinstance(found, BaseException):
+                raise found
+            images[i], label = found.result()
+            labels.append(label)
+        return torch.from_numpy(images), torch.tensor(labels)
+
+    def close(self) -> None:
+        self._ended.set()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        while self._reader.is_alive():
+            with self._ready.mutex:
+                self._ready.queue.clear()
+                self._ready.not_full.notify()
+            self._reader.join(0.01)
+        self._decoders.shutdown()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            for row in self._rows():
+                if self._ended.is_set():
+                    return
+                self._ready.put(self._decoders.submit(self._decoded, row))
+        except BaseException as error:  # the reader has nobody to tell but whoever asks next
+            if not self._ended.is_set():
+                self._ready.put(error)
+
+    def _rows(self) -> Iterator[Row]:
+        """The rows of this process in order, each let go when it is given."""
+        seed, window, start, stride = self._order
+        windows = self.shards.at(seed, start, window)
+        (now, begin), offset = next(windows), 0
+        held = self._wanted(now.rows[begin::stride])
+        for group in now.groups:
+            self._load(group, held)
+        while True:
+            mine = now.rows[begin + offset :: stride]
+            offset = (begin + offset - len(now.rows)) % stride  # of the next window's rows, the first of this process
+            now, begin = next(windows)
+            coming, waiting = self._wanted(now.rows[offset::stride]), list(now.groups)
+            share = len(mine) / len(waiting)
+            for i, number in enumerate(mine):
+                if i >= share * (len(now.groups) - len(waiting)):
+                    self._load(waiting.pop(0), coming)
+                yield held.pop(int(number))
+            for group in waiting:
+                self._load(group, coming)
+            held = coming
+
+    @staticmethod
+    def _wanted(rows: np.ndarray) -> dict[int, Row | None]:
+        return dict.fromkeys(rows.tolist())
+
+    def _load(self, group: int, held: dict[int, Row | None]) -> None:
+        """Keeps the rows of a group that are waited for."""
+        first, n = self.shards.groups[group].first, self.shards.groups[group].rows
+        if any(number in held for number in range(first, first + n)):
+            held.update((row.number, row) for row in self.shards.read(group) if row.number in held)
+
+    def _decoded(self, row: Row) -> tuple[np.ndarray, int]:
+        """Pixels (3, R, R) and label of a row; in the place of a bad one stands the next whole one of its split."""
+        for candidate in itertools.chain([row], self._following(row.number)):
+            pixels = self._try(candidate)
+            if pixels is not None:
+                return pixels, candidate.label
+        raise DataError("no row of the shards can be read")
+
+    def _following(self, number: int) -> Iterator[Row]:
+        group = next(i for i, g in enumerate(self.shards.groups) if g.first <= number < g.first + g.rows)
+        for i in range(len(self.shards.groups)):
+            for row in self.shards.read((group + i) % len(self.shards.groups)):
+                if (i or row.number > number) and not held_out(row.number):
+                    yield row
+
+    def _try(self, row: Row) -> np.ndarray | None:
+        try:
+            return decode(row.raw, 3, self.resolution)
+        except BadImage as error:
+            self.bad[row.number] = f"row {row.number}: {error}"
+            if len(self.bad) > self.bad_share * self.shards.rows:
+                raise DataError(
+                    f"{len(self.bad):,} of {self.shards.rows:,} images cannot be read, {self.bad_share:.2%} may be skipped: "
+                    f"{'; '.join(list(self.bad.values())[:5])}; put whole files in their place"
+                ) from None
+            log.warning("%s is skipped", self.bad[row.number])
+            return None

@@ -1,0 +1,204 @@
+"""Shards read while training goes on: every order, any start, any number of threads and processes, bad images."""
+
+import io
+import threading
+import warnings
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from guidebook.data.decode import decode
+from guidebook.data.images import DataError
+from guidebook.data.shards import Shards, held_out
+from guidebook.data.stream import Stream
+
+SIDE, WINDOW = 4, 24
+FILES, GROUPS, ROWS = 3, 3, 8  # 72 rows
+SCHEMA = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("artist", pa.int64()),
+        ("style", pa.int64()),
+    ]
+)
+
+
+def picture(number: int) -> bytes:
+    """A JPEG of one colour that tells the row's number."""
+    file = io.BytesIO()
+    Image.new("RGB", (24, 20), (3 * number, 255 - 3 * number, 90)).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def written(folder, broken=(), files=FILES, rows=ROWS):
+    folder.mkdir(exist_ok=True)
+    number = 0
+    for f in range(files):
+        with pq.ParquetWriter(folder / f"train-{f:05d}-of-{files:05d}.parquet", SCHEMA) as out:
+            for _ in range(GROUPS):
+                lines = [
+                    {
+                        "image": {"bytes": b"<html>" if n in broken else picture(n), "path": "x.jpg"},
+                        "artist": 0,
+                        "style": n,
+                    }
+                    for n in range(number, number + rows)
+                ]
+                out.write_table(pa.Table.from_pylist(lines, schema=SCHEMA))
+                number += rows
+    return Shards(sorted(folder.glob("*.parquet")), "image", "style")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("shards") / "whole")
+
+
+def stream(shards, start=0, stride=1, threads=2, seed=0, bad_share=0.0, ahead=5):
+    return Stream(shards, SIDE, seed, WINDOW, start, stride, threads, ahead, bad_share)
+
+
+def labels(shards, n, **options) -> list[int]:
+    """In these shards a row's label is its number."""
+    with stream(shards, **options) as opened:
+        return opened.next(n)[1].tolist()
+
+
+def epoch(shards, seed=0, number=0):
+    return np.concatenate([w.rows for w in shards.epoch(seed, number, WINDOW)])
+
+
+def test_an_epoch_sees_every_row_that_is_not_held_out_once(shards):
+    wanted = [n for n in range(shards.rows) if not held_out(n)]
+    assert len(wanted) == shards.train_rows == 65
+    for number in range(3):
+        assert sorted(epoch(shards, number=number)) == wanted
+
+
+def test_every_epoch_and_every_seed_has_an_order_of_its_own(shards):
+    orders = [epoch(shards, seed, number).tolist() for seed in (0, 1) for number in (0, 1)]
+    assert len({tuple(o) for o in orders}) == 4
+    assert epoch(shards, 1, 1).tolist() == orders[3]
+
+
+def test_a_window_mixes_whole_groups_of_several_files_and_no_window_is_left_small(tmp_path):
+    shards = written(tmp_path / "more", files=6)
+    for number in range(4):
+        windows = shards.epoch(0, number, WINDOW)
+        assert [len(w.groups) for w in windows] == [3] * 6
+        assert max(len({shards.groups[g].file for g in w.groups}) for w in windows) > 1
+        for w in windows:
+            held = {r for g in w.groups for r in range(shards.groups[g].first, shards.groups[g].first + ROWS)}
+            assert set(w.rows.tolist()) <= held
+            assert sorted(w.rows.tolist()) != w.rows.tolist()
+
+
+def test_a_window_larger_than_the_set_is_a_global_shuffle_and_one_smaller_than_a_group_is_a_group(shards):
+    assert len(shards.epoch(0, 0, 10**6)) == 1
+    assert len(shards.epoch(0, 0, 1)) == FILES * GROUPS
+
+
+def test_the_images_come_in_that_order_each_with_its_label_over_the_end_of_the_epoch(shards):
+    with stream(shards) as opened:
+        images, seen = opened.next(100)
+    assert images.shape == (100, 3, SIDE, SIDE)
+    assert images.dtype == torch.uint8
+    assert seen.tolist() == [*epoch(shards), *epoch(shards, number=1)][:100]
+    for image, label in zip(images, seen.tolist(), strict=True):
+        assert torch.equal(image, torch.from_numpy(decode(picture(label), 3, SIDE).copy()))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("start", [0, 1, 21, 22, 23, 64, 65, 66, 1000])
+def test_any_start_and_any_number_of_threads_gives_the_same_images(shards, start, threads):
+    whole = labels(shards, start + 30)
+    assert labels(shards, 30, start=start, threads=threads) == whole[start:]
+    assert labels(shards, 30, start=start + 1, threads=threads) != whole[start:]  # the comparison can fail
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5])
+@pytest.mark.parametrize("start", [0, 30])
+def test_processes_share_the_order(shards, processes, start):
+    together = labels(shards, start + 30 * processes)[start:]
+    for rank in range(processes):
+        assert labels(shards, 30, start=start + rank, stride=processes) == together[rank::processes]
+
+
+def test_of_a_row_only_what_is_needed_is_held(shards, monkeypatch):
+    held, most = [], 0
+    real = Stream._load
+
+    def load(self, group, rows):
+        real(self, group, rows)
+        nonlocal most
+        held.append(rows) if not any(rows is h for h in held) else None
+        most = max(most, sum(row is not None for h in held for row in h.values()))
+
+    monkeypatch.setattr(Stream, "_load", load)
+    labels(shards, 300)
+    assert WINDOW - 3 <= most <= WINDOW + 2 * ROWS
+
+
+def test_the_queue_keeps_the_threads_from_running_ahead(shards):
+    with stream(shards, ahead=3) as opened:
+        opened.next(2)
+        threading.Event().wait(0.3)
+        assert opened._ready.qsize() <= 3
+
+
+def test_in_the_place_of_a_bad_image_stands_the_next_whole_one_of_its_split(tmp_path):
+    # 8 and 10 with 9, which is held out, between them; the last row but one, after which comes the first
+    bad = {8: 11, 10: 11, 70: 71, 71: 0}
+    shards = written(tmp_path / "some", broken=bad)
+    expected = [bad.get(n, n) for n in epoch(shards)]
+    expected = [bad.get(n, n) for n in expected]
+    with stream(shards, bad_share=0.1) as opened:
+        assert opened.next(shards.train_rows)[1].tolist() == expected
+        assert sorted(opened.bad) == sorted(bad)
+        assert opened.bad[8].startswith("row 8: neither PNG nor JPEG")
+    assert labels(shards, 20, start=40, threads=3, bad_share=0.1) == expected[40:60]
+
+
+def test_more_bad_images_than_may_be_skipped_stop_the_run(tmp_path):
+    shards = written(tmp_path / "some", broken=(3, 4, 5))
+    with pytest.raises(DataError, match=r"^3 of 72 images cannot be read, 4\.00% may be skipped: row "):
+        labels(shards, 65, bad_share=0.04)
+
+
+def test_a_shard_that_is_cut_short_is_named(tmp_path):
+    written(tmp_path / "cut")
+    file = tmp_path / "cut" / "train-00001-of-00003.parquet"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"^train-00001-of-00003\.parquet is not a whole parquet file"):
+        Shards([file], "image", "style")
+
+
+def test_a_shard_damaged_inside_or_without_the_columns_ends_in_one_line(tmp_path):
+    shards = written(tmp_path / "damaged")
+    with pytest.raises(
+        DataError, match=r"row group 0, cannot be read with its columns picture \{bytes, path\} and style"
+    ):
+        labels(Shards([shards.groups[0].file], "picture", "style"), 1)
+    file = shards.groups[0].file
+    file.write_bytes(b"\0" * 3000 + file.read_bytes()[3000:])
+    with pytest.raises(DataError, match=r"train-00000-of-00003\.parquet"):
+        labels(shards, 65)
+
+
+def test_closing_ends_the_threads_at_once_whatever_they_do(shards):
+    before = threading.active_count()
+    for n in (0, 3):
+        with stream(shards) as opened:
+            if n:
+                opened.next(n)
+        assert threading.active_count() == before
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were(shards):
+    before = list(warnings.filters)
+    labels(shards, 200, threads=4)
+    assert warnings.filters == before
