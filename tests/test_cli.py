@@ -100,7 +100,7 @@ BAD = {
     "no experiment": (["run"], "name an experiment, or --all"),
     "a number for a list": (
         ["run", "mnist", "--set", "sample.guidance=5"],
-        "demo.yml with --set: sample.guidance = 5: it is a list, written with brackets: [1, 2]",
+        "demo.yml with sample.guidance: sample.guidance = 5: it is a list, written with brackets: [1, 2]",
     ),
     "an unknown section": (["run", "mnist", "--set", "trian.lr=1"], "(nearest: train); sections: data, text, model,"),
     "no such file": (["train", "nope.yml"], "nope.yml: there is no such file"),

@@ -1,6 +1,7 @@
 """Experiments sent to SLURM: which tasks, whether all they need is there, and what became of them."""
 
 import json
+import shlex
 import shutil
 import subprocess
 from dataclasses import asdict
@@ -60,12 +61,16 @@ def missing(params: P.Params) -> tuple[str, ...]:
 def lacking(work: list[Task]) -> str | None:
     """Why the tasks could not run on a node, which has no internet, and what to do; or None."""
     pieces = dict.fromkeys(piece for task in work for piece in task.lacking)
-    fetches = dict.fromkeys(
-        f"guidebook fetch {task.words[0]} --profile {task.words[2]}" for task in work if task.lacking
-    )
+    fetches = dict.fromkeys(f"guidebook fetch {shlex.join(_what(task))}" for task in work if task.lacking)
     if not pieces:
         return None
     return f"not on this machine: {'; '.join(pieces)}. A node has no internet: first `{' && '.join(fetches)}`"
+
+
+def _what(task: Task) -> list[str]:
+    """The words that say which data and which encoder a task needs."""
+    name, sets = task.words[:3], zip(task.words[3::2], task.words[4::2], strict=True)
+    return [*name, *(word for pair in sets if pair[1].startswith(("data.", "text.")) for word in pair)]
 
 
 def submit(cluster: Cluster, work: list[Task]) -> tuple[str, str]:
@@ -85,7 +90,7 @@ def submit(cluster: Cluster, work: list[Task]) -> tuple[str, str]:
     place = logs()
     place.mkdir(parents=True, exist_ok=True)
     array = _sbatch(script(cluster, work))
-    after = [f"--dependency=afterok:{array}", "--kill-on-invalid-dep=yes"]
+    after = [f"--dependency=afterok:{array},singleton", "--kill-on-invalid-dep=yes"]
     try:
         book = _sbatch(book_script(cluster), *after)
     except SubmitError:

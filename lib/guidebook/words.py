@@ -8,7 +8,7 @@ from guidebook.params import ParamsError
 def seeds(text: str | None) -> list[int] | None:
     """`0,1,2` as numbers. Raises ParamsError."""
     words = text.split(",") if text is not None else None
-    if words is None or all(w.strip().isdigit() for w in words):
+    if words is None or all(w.strip().isdecimal() and len(w) < 30 for w in words):
         return words and [int(w) for w in words]
     raise ParamsError(f"--seeds {text[:60]!r}: write whole numbers with commas between them: 0,1,2")
 

@@ -12,9 +12,9 @@ LONGEST = 100_000  # bytes of a params file
 def read(path: Path) -> dict:
     """The mapping in a YAML file, unchecked. Raises ParamsError."""
     name = plain(path.name)
-    if not path.exists():
-        raise ParamsError(f"{name}: there is no such file; the study has params/EXPERIMENT/PROFILE.yml")
     try:
+        if not path.exists():
+            raise ParamsError(f"{name}: there is no such file")
         if not path.is_file():
             raise OSError("it is no file")  # and no device, which might never end
         with open(path, "rb") as file:
@@ -22,6 +22,8 @@ def read(path: Path) -> dict:
         if len(text) > LONGEST:
             raise ValueError(f"it is longer than the {LONGEST:,} bytes that are allowed")
         raw = _Loader(text.decode()).get_single_data()
+    except ParamsError:
+        raise
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ParamsError(f"{name} cannot be read as YAML: {plain(error)[:200]}") from None
     if not isinstance(raw, dict):

@@ -155,6 +155,7 @@ def test_the_demo_is_gone_within_a_step_and_a_save(tmp_path, tally):
     rng = random.Random(0)
     lives = [signalled(demo, tmp_path, SIGNALS[name], rng.randint(2, 5), rng.uniform(0, 0.5)) for name in names]
     assert [life.status for life in lives] == [75] * len(names)
+    assert [life.began for life in lives] == [0, *(life.reached for life in lives[:-1])]
     measured = in_time(lives, tmp_path)
     steps, saves = lengths(tmp_path)
     assert statistics.median(life.latency for life in lives) <= statistics.median(steps) + statistics.median(saves)
