@@ -221,6 +221,6 @@ def test_a_set_that_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "paint", fails)
-    with pytest.raises(OSError, match="the drawn paintings was not written"):
+    with pytest.raises(OSError, match="the set of drawn paintings was not written"):
         write(tmp_path / "set", 27, 0, 1)
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import io
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from guidebook.data.catalog import DataError
 from guidebook.data.decode import decode
-from guidebook.data.images import DataError
 from guidebook.data.shards import Shards, held_out
 from guidebook.data.stream import Stream
 
@@ -50,7 +51,7 @@ def written(folder, broken=(), files=FILES, rows=ROWS):
                 ]
                 out.write_table(pa.Table.from_pylist(lines, schema=SCHEMA))
                 number += rows
-    return Shards(sorted(folder.glob("*.parquet")), "image", "style")
+    return Shards(sorted(folder.glob("*.parquet")), "image", "style", 1000)
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +144,13 @@ def test_of_a_row_only_what_is_needed_is_held(shards, monkeypatch):
     assert WINDOW - 3 <= most <= WINDOW + 2 * ROWS
 
 
-def test_the_queue_keeps_the_threads_from_running_ahead(shards):
+def test_the_threads_do_not_run_ahead(shards, monkeypatch):
+    real, decoded = Stream._decoded, []
+    monkeypatch.setattr(Stream, "_decoded", lambda self, row: decoded.append(row) or real(self, row))
     with stream(shards, ahead=3) as opened:
         opened.next(2)
         threading.Event().wait(0.3)
-        assert opened._ready.qsize() <= 3
+        assert len(decoded) == 2 + 3 + 1
 
 
 def test_in_the_place_of_a_bad_image_stands_the_next_whole_one_of_its_split(tmp_path):
@@ -165,7 +168,9 @@ def test_in_the_place_of_a_bad_image_stands_the_next_whole_one_of_its_split(tmp_
 
 def test_more_bad_images_than_may_be_skipped_stop_the_run(tmp_path):
     shards = written(tmp_path / "some", broken=(3, 4, 5))
-    with pytest.raises(DataError, match=r"^3 of 72 images cannot be read, 4\.00% may be skipped: row "):
+    with pytest.raises(
+        DataError, match=r"^shards: 3 of 72 images \(4\.17%\) cannot be read, 4\.00% may be skipped: row "
+    ):
         labels(shards, 65, bad_share=0.04)
 
 
@@ -174,16 +179,16 @@ def test_a_shard_that_is_cut_short_is_named(tmp_path):
     file = tmp_path / "cut" / "train-00001-of-00003.parquet"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"^train-00001-of-00003\.parquet is not a whole parquet file"):
-        Shards([file], "image", "style")
+        Shards([file], "image", "style", 1000)
 
 
 def test_a_shard_damaged_inside_or_without_the_columns_ends_in_one_line(tmp_path):
     shards = written(tmp_path / "damaged")
     with pytest.raises(
-        DataError, match=r"row group 0, cannot be read with its columns picture \{bytes, path\} and style"
+        DataError, match=r"row group 0, is not a whole parquet file with the columns picture \{bytes, path\} and style"
     ):
-        labels(Shards([shards.groups[0].file], "picture", "style"), 1)
-    file = shards.groups[0].file
+        labels(Shards([shards.groups[0].file], "picture", "style", 1000), 1)
+    file = Path(shards.groups[0].file)
     file.write_bytes(b"\0" * 3000 + file.read_bytes()[3000:])
     with pytest.raises(DataError, match=r"train-00000-of-00003\.parquet"):
         labels(shards, 65)
@@ -198,7 +203,36 @@ def test_closing_ends_the_threads_at_once_whatever_they_do(shards):
         assert threading.active_count() == before
 
 
-def test_threads_leave_the_filters_of_warnings_as_they_were(shards):
-    before = list(warnings.filters)
-    labels(shards, 200, threads=4)
-    assert warnings.filters == before
+def test_remarks_of_pillow_are_not_shown_and_filters_set_meanwhile_stay(shards):
+    with stream(shards, threads=4) as opened, warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        within = list(warnings.filters)
+        opened.next(200)
+        assert warnings.filters == within
+    assert any(f[0] == "ignore" and f[3] and f[3].match("PIL.Image") for f in warnings.filters)
+
+
+def test_what_went_wrong_is_said_to_everyone_who_asks(shards):
+    opened = stream(Shards([shards.groups[0].file], "picture", "style", 1000))
+    for _ in range(2):
+        with pytest.raises(DataError, match="row group"):
+            opened.next(1)
+    opened.close()
+    with pytest.raises(DataError, match="the stream is closed"):
+        opened.next(1)
+
+
+def test_a_set_of_one_group_finds_a_whole_image_before_the_bad_one(tmp_path):
+    shards = written(tmp_path / "one", broken=(7,), files=1)
+    (group,) = Shards([shards.groups[0].file], "image", "style", 1000, limit=8).groups[:1]
+    alone = Shards([group.file], "image", "style", 1000, limit=8)
+    assert len(alone.groups) == 1
+    assert 7 not in labels(alone, 8, bad_share=0.2)
+
+
+@pytest.mark.parametrize(("values", "what"), [(["a"], "string"), ([1.0], "double")])
+def test_labels_that_are_no_whole_numbers_are_refused(tmp_path, values, what):
+    image = [{"bytes": picture(0), "path": "x"}]
+    pq.write_table(pa.table({"image": image, "style": values}), tmp_path / "train-0.parquet")
+    with pytest.raises(DataError, match=f"style is {what}"):
+        labels(Shards([tmp_path / "train-0.parquet"], "image", "style", 9), 1)

@@ -120,7 +120,7 @@ def show(
 
 @app.command()
 def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
-    """Train alone, without the notebook."""
+    """Train alone, without the notebook, by a file such as params/EXPERIMENT/PROFILE.yml."""
     from guidebook import params as P
 
     params = P.check(P.read(file), file.name)
@@ -197,16 +197,34 @@ def status(
 
 
 @app.command()
-def fetch(experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT…")], profile: Profile = "paper") -> None:
+def fetch(
+    experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT…")],
+    profile: Profile = "paper",
+    set_: Set = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="of sets that are streamed, decode every image once, for all runs")
+    ] = False,
+) -> None:
     """Download data and weights into the cache, for machines without internet."""
     from guidebook import params as P
+    from guidebook import words
 
-    chosen = [P.load(name, profile) for name in experiments]
+    chosen = [P.load(name, profile, words.overrides(set_)) for name in experiments]
+    from guidebook.data.catalog import CATALOG
+    from guidebook.data.hub import downloaded
     from guidebook.data.images import load
+    from guidebook.data.streamed import Streamed
+    from guidebook.paths import local_data
     from guidebook.text import fetch as fetch_text
 
     for params in chosen:
-        print(f"{params.data.name}: {load(params.data).source}")
+        name = params.data.name
+        if CATALOG[name].hub and not local_data(name):
+            downloaded(name)
+        images = load(params.data)
+        print(f"{name}: {images.source}")
+        if decode and isinstance(images, Streamed):
+            print(f"{name}: decoded in {images.decoded.folder}")
         print(f"{params.text.encoder}: {fetch_text(params.text.encoder)}")
 
 

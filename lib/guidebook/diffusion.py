@@ -1,5 +1,6 @@
 """The forward process, what a model predicts of it, and the training objective."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -119,8 +120,14 @@ def loss(
     t: torch.Tensor,  # (B,) int64
     cond: torch.Tensor,  # (B, L, D)
     gamma: float | None,  # of min-SNR; None weighs all timesteps the same
+    mark: Callable[[str], None] = lambda part: None,  # hears when a part is done
 ) -> torch.Tensor:
     """The loss of each image, (B,) float32."""
-    predicted = model(forward.noisy(x0, eps, t), t, cond, return_dict=False)[0]
+    x = forward.noisy(x0, eps, t)
+    mark("noise")
+    predicted = model(x, t, cond, return_dict=False)[0]
+    mark("forward")
     each = (predicted.float() - forward.target(x0, eps, t)).square().flatten(1).mean(1)
-    return each if gamma is None else each * forward.weight(t, gamma)
+    each = each if gamma is None else each * forward.weight(t, gamma)
+    mark("loss")
+    return each

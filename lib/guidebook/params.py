@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, model_validator
 
+from guidebook.data.catalog import CATALOG
 from guidebook.paths import PARAMS
 from guidebook.refusals import ParamsError, nearest, one_line, plain
 from guidebook.sections import WORD, Data, Diffusion, Evaluate, Model, Sample, Section, Text, Train, Word
@@ -57,9 +58,9 @@ class Params(Section):
                 )
         if len(set(self.sample.guidance)) < len(self.sample.guidance):
             raise ValueError(f"sample.guidance = {list(self.sample.guidance)[:9]} must name every scale once")
-        if self.evaluate.samples % 10:
-            n = self.evaluate.samples
-            raise ValueError(f"evaluate.samples = {n} must be a multiple of 10, so that every class has as many")
+        n, classes = self.evaluate.samples, len(CATALOG[self.data.name].classes)
+        if n % classes:
+            raise ValueError(f"evaluate.samples = {n} must be a multiple of {classes}, so that every class has as many")
         return self
 
     @property
@@ -98,10 +99,11 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
         section, _, name = key.partition(".")
         target = raw.setdefault(section, {}) if name and section in _sections() else None
         if not isinstance(target, dict):
-            near, sections = nearest(section, _sections()), ", ".join(_sections())
+            near = "" if section in _sections() else nearest(section, _sections())
+            sections = ", ".join(_sections())
             raise ParamsError(f"--set {key[:60]!r}: write section.key=value{near}; sections: {sections}")
         target[name] = value
-    params = check(raw, f"{path.name} with --set" if overrides else path.name)
+    params = check(raw, f"{path.name} with {', '.join(overrides)[:60]}" if overrides else path.name)
     if (params.experiment, params.profile) != (experiment, profile):
         raise ParamsError(
             f"{path.name} calls itself {params.experiment}/{params.profile}; expected {experiment}/{profile}"

@@ -23,7 +23,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    name: Literal["digits", "mnist", "scenes", "cifar10"]
+    name: Literal["digits", "mnist", "scenes", "cifar10", "paintings", "wikiart"]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
     # `{label}` stands for the class name. One line: it is written into pages, where a line end could begin a directive.

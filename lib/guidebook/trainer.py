@@ -7,12 +7,16 @@ import torch
 
 from guidebook import checkpoint, processes
 from guidebook.captions import NULL, class_captions
-from guidebook.data.catalog import CATALOG
-from guidebook.data.images import DataError, Images, from_uint8, order
+from guidebook.data.catalog import CATALOG, DataError
+from guidebook.data.feed import feed
+from guidebook.data.images import from_uint8
+from guidebook.data.split import Images
+from guidebook.data.streamed import Streamed
 from guidebook.diffusion import loss, process
 from guidebook.ema import EMA
 from guidebook.models.unet import build, suit
 from guidebook.params import Params
+from guidebook.profiler import Profiler
 from guidebook.rng import generator
 from guidebook.run import Run, write
 from guidebook.text import encode
@@ -27,7 +31,7 @@ class NonFiniteLoss(FloatingPointError):
 class Trainer:
     """Everything that changes while training, and the step that changes it. The clock is `nimg`, images seen."""
 
-    def __init__(self, params: Params, data: Images):
+    def __init__(self, params: Params, data: Images | Streamed):
         t, world = params.train, processes.world()
         self.params, self.device = params, world.device
         if t.batch % world.num_processes:
@@ -43,60 +47,70 @@ class Trainer:
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
         self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
-        expected = CATALOG[params.data.name]
-        bad = sum(name.startswith(f"{params.data.name}/train ") for name in data.skipped)
-        rows = min(expected.train - bad, params.data.limit or expected.train)
-        if len(data.train) != rows or int(data.train.labels.max()) >= len(data.classes):
-            raise DataError(
-                f"{params.data.name} has {len(data.train):,} training images with labels up to {int(data.train.labels.max())}; "
-                f"expected {rows:,} of {len(data.classes)} classes: check $GUIDEBOOK_DATA"
-            )
-        self.images, self.labels = data.train.images.to(device), data.train.labels.to(device)
+        if isinstance(data, Images):
+            _check(data, params)
+        self.feed, self.shape = feed(data, t), (CATALOG[params.data.name].channels, *2 * [params.data.resolution])
         captions = [*class_captions(params.data.caption, data.classes), NULL]
         self.embeddings = encode(params.text, captions).to(device)  # (classes + 1, L, D); the last is the null caption
         self.process, self.gamma = process(params.diffusion, device), params.diffusion.min_snr_gamma
-        self.data, self.nimg, self.seconds = data, 0, 0.0
+        self.data, self.nimg, self.seconds, self.profiler = data, 0, 0.0, Profiler(device)
         self._clear()
 
     def step(self) -> None:
         """One optimiser step on the next `batch` images. Its randomness depends on (seed, nimg) and nothing else."""
         t, device = self.params.train, self.device
-        index = order(len(self.labels), t.seed, self.nimg, t.batch).to(device, non_blocking=True)
+        mark = self.profiler.mark
+        self.profiler.begin()
+        images, labels = self.feed.batch(self.nimg)
+        mark("data")
         rng = generator(t.seed, "step", self.nimg, device=device)
         steps = torch.randint(0, len(self.process), (t.batch,), generator=rng, device=device)
         dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
-        eps = torch.randn(t.batch, *self.images.shape[1:], generator=rng, device=device)
+        eps = torch.randn(t.batch, *self.shape, generator=rng, device=device)
         mirrored = torch.rand(t.batch, generator=rng, device=device) < (0.5 if self.params.data.flips else 0.0)
         # Every process draws for the whole batch and takes its share: any number of processes sees the same noise.
-        index, steps, dropped, eps, mirrored = (x[self.mine] for x in (index, steps, dropped, eps, mirrored))
+        steps, dropped, eps, mirrored = (x[self.mine] for x in (steps, dropped, eps, mirrored))
+        mark("noise")
+        caption = torch.where(dropped, len(self.embeddings) - 1, labels)
+        mark("caption dropout")
 
-        caption = torch.where(dropped, len(self.embeddings) - 1, self.labels[index])
-        losses, parts = [], torch.arange(len(index), device=device).split(t.micro_batch or t.batch)
+        losses, parts = [], torch.arange(len(labels), device=device).split(t.micro_batch or t.batch)
         for i, part in enumerate(parts):
-            x0 = from_uint8(self.images[index[part]], *self.params.data.range)
+            x0 = from_uint8(images[part], *self.params.data.range)
             if self.params.data.flips:
                 x0 = torch.where(mirrored[part, None, None, None], x0.flip(-1), x0)
             if t.channels_last:
                 x0 = x0.contiguous(memory_format=torch.channels_last)
+            mark("to device")
+            cond = self.embeddings[caption[part]]
+            mark("text")
             # Gradients travel between processes once a step, with the last part.
             model = self.wrapped if i == len(parts) - 1 else self.model
             with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
-                each = loss(model, self.process, x0, eps[part], steps[part], self.embeddings[caption[part]], self.gamma)
-            (each.sum() / len(index)).backward()
+                each = loss(model, self.process, x0, eps[part], steps[part], cond, self.gamma, mark)
+            (each.sum() / len(labels)).backward()
             losses.append(each.detach())
+            mark("backward")
         if t.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.weights, t.clip_norm)
         self.optimizer.param_groups[0]["lr"] = self.lr_at(self.nimg)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        mark("optimiser")
         for average in self.averages:
             average.update(self.weights)
+        mark("EMA")
 
         losses, bins = torch.cat(losses), steps * BINS // len(self.process)
         self.step_losses.append(losses.mean())
         self.bin_sum.index_add_(0, bins, losses)
         self.bin_count.index_add_(0, bins, torch.ones_like(losses))
         self.nimg += t.batch
+        mark("statistics")
+
+    def close(self) -> None:
+        """Ends the threads that prepare batches."""
+        self.feed.close()
 
     def lr_at(self, nimg: int) -> float:
         """The learning rate of the step from `nimg`: rises along a line over `warmup` images, then stays."""
@@ -121,6 +135,7 @@ class Trainer:
             "loss": sum(losses) / len(losses),
             "loss_by_timestep": by_bin,
             "lr": self.optimizer.param_groups[0]["lr"],
+            "ms_by_part": self.profiler.flush(),
         }
 
     def state(self) -> tuple[checkpoint.Tensors, dict]:
@@ -173,3 +188,15 @@ class Trainer:
     def _clear(self) -> None:
         self.step_losses = []
         self.bin_sum, self.bin_count = (torch.zeros(BINS, device=self.device) for _ in range(2))
+
+
+def _check(data: Images, params: Params) -> None:
+    """Raises DataError where the training images are not as many as there should be, or have other labels."""
+    expected = CATALOG[params.data.name]
+    bad = sum(name.startswith(f"{params.data.name}/train ") for name in data.skipped)
+    rows = min(expected.train - bad, params.data.limit or expected.train)
+    if len(data.train) != rows or int(data.train.labels.max()) >= len(data.classes):
+        raise DataError(
+            f"{params.data.name} has {len(data.train):,} training images with labels up to {int(data.train.labels.max())}; "
+            f"expected {rows:,} of {len(data.classes)} classes: check $GUIDEBOOK_DATA"
+        )

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from guidebook import pool, seal
 from guidebook.checkpoint import Writer, complete, images, prune
 from guidebook.checkpoint import load as load_checkpoint
-from guidebook.data.images import DataError, load
+from guidebook.data.catalog import DataError
+from guidebook.data.images import load
 from guidebook.lock import job_id, owned
 from guidebook.models.unet import build
 from guidebook.processes import barrier, world
@@ -42,8 +43,11 @@ def train(run: Run) -> None:
     if pool.wanted(run.params):
         return pool.do(run, "train")
     main = world().is_main_process
-    with owned(run.path), stopping(run) as stop:
-        trainer = Trainer(run.params, load(run.params.data))
+    with (
+        owned(run.path),
+        stopping(run) as stop,
+        contextlib.closing(Trainer(run.params, load(run.params.data))) as trainer,
+    ):
         trainer.resume(run)
         if main:
             _describe(run, trainer)
@@ -154,6 +158,7 @@ def _publish(run: Run, trainer: Trainer, tensors: dict) -> None:
             train_seconds=round(trainer.seconds, 1),
             images_seen=trainer.nimg,
             updates=trainer.nimg // run.params.train.batch,
+            data=_data(run, trainer),
         )
         os.replace(aside, run.path / "model")
 
@@ -169,16 +174,20 @@ def _describe(run: Run, trainer: Trainer) -> None:
         )
     stretch = {"from": trainer.nimg, "at": datetime.now(UTC).isoformat(timespec="seconds"), **commit(), "device": name}
     stretch |= {"processes": world().num_processes, "job": job_id()}
-    data = {"name": run.params.data.name, "source": trainer.data.source, "fingerprint": trainer.data.fingerprint}
-    data["skipped"] = list(trainer.data.skipped)
     run.note(
         device=name,
         processes=world().num_processes,
         text_encoder=run.params.text.encoder,
-        data=data,
+        data=_data(run, trainer),
         data_note=trainer.data.note,
         stretches=[*known.get("stretches", []), stretch],
     )
+
+
+def _data(run: Run, trainer: Trainer) -> dict:
+    """Which images it learnt from, and which of them could not be read: of a stream, known at the end."""
+    facts = {"name": run.params.data.name, "source": trainer.data.source, "fingerprint": trainer.data.fingerprint}
+    return facts | {"skipped": list(trainer.data.skipped)}
 
 
 def _threads() -> str:

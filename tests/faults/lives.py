@@ -24,7 +24,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["guidebook.training", "guidebook.cli"])
 BATCH, EVERY, TOTAL = 16, 12 * 16, 44 * 16  # images of a step, between checkpoints, of the whole training
 PROMISED = EVERY + BATCH  # images that are repeated at most: while a checkpoint is written one step goes on
-TIMING = {"images_per_s", "seconds", "memory_mb"}
+TIMING = {"ms_by_part", "images_per_s", "seconds", "memory_mb"}
 
 
 def die():

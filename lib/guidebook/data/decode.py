@@ -2,7 +2,6 @@
 
 import io
 import struct
-import threading
 import warnings
 import zlib
 
@@ -19,31 +18,9 @@ class BadImage(ValueError):
     """An image that is not whole, not PNG or JPEG, or too large: one line with the reason."""
 
 
-class _Quiet:
-    """While any thread is inside, Pillow's remarks on metadata are not shown: the pixels decide.
-
-    Filters of warnings belong to the whole process, so threads that set and reset them one by one would undo each other's.
-    """
-
-    def __init__(self):
-        self._lock, self._inside, self._filters = threading.Lock(), 0, None
-
-    def __enter__(self):
-        with self._lock:
-            if self._inside == 0:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\b")
-            self._inside += 1
-
-    def __exit__(self, *error):
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._filters.__exit__(*error)
-
-
-_quiet = _Quiet()
+def quiet() -> None:
+    """From here on Pillow's remarks on metadata are not shown: the pixels decide."""
+    warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
 def decode(raw: bytes | None, channels: int, side: int | None = None) -> np.ndarray:
@@ -56,16 +33,23 @@ def decode(raw: bytes | None, channels: int, side: int | None = None) -> np.ndar
     scaled to 8 bits (grey is rounded; colour keeps the high byte, as Pillow reads it). Colour becomes grey by ITU-R 601
     luma, CMYK becomes RGB without a colour profile. Raises BadImage.
     """
+    with warnings.catch_warnings():
+        quiet()
+        return decode_in_thread(raw, channels, side)
+
+
+def decode_in_thread(raw: bytes | None, channels: int, side: int | None = None) -> np.ndarray:
+    """As `decode`. Filters of warnings belong to the whole process, so whoever starts threads calls `quiet` once instead."""
     if channels not in (1, 3):
         raise ValueError(f"channels = {channels}: images have 1 or 3")
     if not isinstance(raw, bytes) or not raw:
         raise BadImage("no bytes" if raw is None else "empty" if raw == b"" else f"{type(raw).__name__}, not bytes")
     try:
-        with _quiet, Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
             width, height = image.size  # from the header
             if width * height > PIXELS:
                 raise BadImage(f"too large: {width:,} × {height:,} pixels, of which {PIXELS:,} are allowed")
-            if side and image.format == "JPEG":
+            if side and image.format != "PNG":
                 _, (_, _, width, height) = image.draft(None, (2 * side, 2 * side))
             image.load()  # all of it: `open` and `verify` take half a file for whole
             if image.format == "PNG":

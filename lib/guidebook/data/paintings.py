@@ -8,7 +8,6 @@ that a file is as large and as slow to decode as a photograph of a painting.
 import functools
 import io
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +47,6 @@ GENRES = (
     "abstract_painting", "cityscape", "genre_painting", "illustration", "landscape", "nude_painting", "portrait",
     "religious_painting", "sketch_and_study", "still_life", "Unknown Genre",
 )  # fmt: skip
-log = logging.getLogger(__name__)
 
 LOOKS = {  # the styles in the order of their labels: a palette, then the motifs with their numbers
     "Abstract_Expressionism": ("e9dcc3 1c1a1d a83a26 d79a2b 52708c",
@@ -157,7 +155,7 @@ def write(folder: Path, n: int, seed: int, files: int, group: int = 40) -> None:
     order = np.concatenate([third[np.argsort(styles[third], kind="stable")] for third in thirds]).tolist()
     schema = _schema()
     with (
-        seal.whole(folder, "the drawn paintings") as aside,
+        seal.whole(folder, "the set of drawn paintings") as aside,
         tqdm(total=n, desc="paintings", unit="img", mininterval=1) as bar,
     ):
         for k, rows in enumerate(np.array_split(np.arange(n), files)):
@@ -169,7 +167,6 @@ def write(folder: Path, n: int, seed: int, files: int, group: int = 40) -> None:
                     ]
                     file.write_table(pa.Table.from_pylist(part, schema))
                     bar.update(len(part))
-            log.info("%s: %s paintings", name, len(rows))
 
 
 def _row(row: int, style: int, seed: int, number: int) -> dict:

@@ -7,17 +7,15 @@ alone. Nothing here decodes.
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
-from guidebook.data.images import DataError
+from guidebook.data import parquet
+from guidebook.data.catalog import DataError
 from guidebook.rng import generator
 
 HELD = 10  # where the hub has no test split, every tenth row is held out
@@ -27,7 +25,7 @@ HELD = 10  # where the hub has no test split, every tenth row is held out
 class Group:
     """A row group: the least that a parquet file is read by."""
 
-    file: Path
+    file: str  # a path, or a URL such as hf://datasets/…
     number: int  # in its file
     first: int  # its first row, counted over all files
     rows: int
@@ -49,25 +47,31 @@ class Window:
 
 
 class Shards:
-    """The rows of some parquet files in the hub's layout, in the order of the files' names. Raises DataError."""
+    """The first rows of some parquet files in the hub's layout, in the order of the files' names. Raises DataError.
 
-    def __init__(self, files: list[Path], image: str, label: str):
-        self.image, self.label, self.groups = image, label, []
+    `limit` is how many of them are for training, None for all.
+    """
+
+    def __init__(self, files: Sequence[str], image: str, label: str, classes: int, limit: int | None = None):
+        self.image, self.label, self.classes, self.groups = image, label, classes, []
+        wanted = limit + (limit - 1) // (HELD - 1) if limit else None  # with the rows that are held out between them
         digest, first = hashlib.sha256(), 0
-        for file in sorted(files):
-            try:
-                footer = pq.read_metadata(file)
-            except (OSError, pa.ArrowException) as error:
-                raise DataError(
-                    f"{file.name} is not a whole parquet file: {' '.join(str(error).split())[:200]}"
-                ) from None
-            sizes = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
-            digest.update(f"{file.name} {file.stat().st_size} {sizes}\n".encode())
+        for file in sorted(map(str, files)):
+            with parquet.opened(file) as opened:
+                footer, name = opened.metadata, PurePosixPath(file).name
             for i in range(footer.num_row_groups):
-                self.groups.append(Group(file, i, first, footer.row_group(i).num_rows))
-                first += self.groups[-1].rows
+                group = footer.row_group(i)
+                digest.update(f"{name} {i} {group.num_rows} {group.total_byte_size}\n".encode())
+                rows = group.num_rows if wanted is None else min(group.num_rows, wanted - first)
+                self.groups.append(Group(file, i, first, rows))
+                first += rows
+                if first == wanted:
+                    break
+            if first == wanted:
+                break
         self.rows = first
-        self.fingerprint = digest.hexdigest()[:16]  # of names, sizes and footers: 32 GB are not read to be recognised
+        digest.update(str(first).encode())
+        self.fingerprint = digest.hexdigest()[:16]  # of names and footers: 32 GB are not read to be recognised
         if not first:
             raise DataError("the shards hold no rows: put the hub's parquet files in their place")
 
@@ -76,21 +80,17 @@ class Shards:
         return self.rows - self.rows // HELD
 
     def read(self, group: int) -> Iterator[Row]:
-        """The rows of a group, one at a time; of its columns only the two that are needed. Raises DataError."""
+        """The rows of a group, one at a time. Raises DataError."""
         g = self.groups[group]
-        try:
-            with pq.ParquetFile(g.file) as file:
-                table = file.read_row_group(g.number, columns=[f"{self.image}.bytes", self.label], use_threads=False)
-            images, labels = pc.struct_field(table[self.image].combine_chunks(), "bytes"), table[self.label].to_pylist()
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise DataError(
-                f"{g.file.name}, row group {g.number}, cannot be read with its columns {self.image} {{bytes, path}} and "
-                f"{self.label}: {' '.join(str(error).split())[:200]}"
-            ) from None
-        for i, label in enumerate(labels):
-            if label is None:
-                raise DataError(f"{g.file.name} row {g.first + i} has no label")
-            yield Row(g.first + i, label, images[i].as_py())
+        found = parquet.rows(g.file, self.image, self.label, g.number)
+        for number, (raw, label) in zip(range(g.first, g.first + g.rows), found, strict=False):
+            if label is None or not 0 <= label < self.classes:
+                said = "no label" if label is None else f"label {label}"
+                raise DataError(
+                    f"{PurePosixPath(g.file).name}: row {number} has {said}; allowed are 0 to {self.classes - 1}, for {self.classes} "
+                    "classes"
+                )
+            yield Row(number, label, raw)
 
     def epoch(self, seed: int, epoch: int, window: int) -> tuple[Window, ...]:
         """What an epoch sees, window by window: every row that is not held out, once.
@@ -110,6 +110,15 @@ class Shards:
                 else:
                     left -= len(found.rows)
             epoch += 1
+
+    def order(self, seed: int, position: int, n: int, window: int) -> np.ndarray:
+        """Row numbers (n,) of the images seen as number `position` … `position + n - 1`."""
+        parts, left = [], n
+        for found, begin in self.at(seed, position, window):
+            parts.append(found.rows[begin : begin + left])
+            left -= len(parts[-1])
+            if not left:
+                return np.concatenate(parts)
 
 
 def held_out(row):

@@ -14,9 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from guidebook.data.decode import BadImage, decode
-from guidebook.data.images import DataError
-from guidebook.data.shards import Row, Shards, held_out
+from guidebook.data.catalog import DataError, allow
+from guidebook.data.decode import BadImage, decode_in_thread, quiet
+from guidebook.data.decoded import Filling
+from guidebook.data.shards import HELD, Row, Shards, held_out
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,16 @@ class Stream:
         start: int,  # images seen
         stride: int,  # processes that share the order
         threads: int,  # that decode
-        ahead: int,  # images decoded before they are asked for, at most
+        ahead: int,  # images decoded before they are asked for, at most one more
         bad_share: float,  # of the rows, that may be skipped
+        keep: Filling | None = None,  # gets what is decoded, and the held-out rows besides
     ):
+        quiet()
         self.shards, self.resolution, self.bad_share = shards, resolution, bad_share
         self.bad: dict[int, str] = {}  # row: what is wrong with it
-        self._order = seed, window, start, stride
+        self.seen = start  # of the whole order: the position of the next image
+        self._failed: BaseException | None = None
+        self._order, self._keep = (seed, window, start, stride), keep
         self._ready: queue.Queue[Future | BaseException] = queue.Queue(ahead)
         self._ended = threading.Event()
         self._decoders = ThreadPoolExecutor(threads, "decode")
@@ -52,11 +57,15 @@ class Stream:
         """The next images (n, 3, R, R) uint8 and their labels (n,) int64. Raises DataError."""
         images, labels = np.empty((n, 3, self.resolution, self.resolution), np.uint8), []
         for i in range(n):
+            if self._ended.is_set() or self._failed:
+                raise self._failed or DataError("the stream is closed")
             found = self._ready.get()
             if isinstance(found, BaseException):
+                self._ready.put(found)  # for whoever asks again: the reader has ended
                 raise found
             images[i], label = found.result()
             labels.append(label)
+        self.seen += n * self._order[3]
         return torch.from_numpy(images), torch.tensor(labels)
 
     def close(self) -> None:
@@ -113,34 +122,53 @@ class Stream:
 
     def _load(self, group: int, held: dict[int, Row | None]) -> None:
         """Keeps the rows of a group that are waited for."""
-        first, n = self.shards.groups[group].first, self.shards.groups[group].rows
-        if any(number in held for number in range(first, first + n)):
-            held.update((row.number, row) for row in self.shards.read(group) if row.number in held)
+        g = self.shards.groups[group]
+        numbers = range(g.first, g.first + g.rows)
+        tests = {n for n in numbers if self._keep and held_out(n) and self._my_test(n)}
+        if tests or any(number in held for number in numbers):
+            for row in self.shards.read(group):
+                if row.number in held:
+                    held[row.number] = row
+                elif row.number in tests:
+                    self._decoders.submit(self._decoded, row).add_done_callback(self._heed)
+
+    def _heed(self, decoded: Future) -> None:
+        """Nobody asks for a held-out row: what went wrong with it is told to whoever asks for the next images."""
+        if not decoded.cancelled() and (error := decoded.exception()):
+            self._failed = error
+
+    def _my_test(self, number: int) -> bool:
+        """Whether a held-out row is for this process to decode, and is not decoded yet."""
+        _, _, start, stride = self._order
+        return (number // HELD - start) % stride == 0 and self._keep.lacks(number)
 
     def _decoded(self, row: Row) -> tuple[np.ndarray, int]:
         """Pixels (3, R, R) and label of a row; in the place of a bad one stands the next whole one of its split."""
+        if self._keep and not self._keep.lacks(row.number):
+            return self._keep.get(row.number)
         for candidate in itertools.chain([row], self._following(row.number)):
             pixels = self._try(candidate)
             if pixels is not None:
+                if self._keep:
+                    self._keep.put(row.number, pixels, candidate.label, replaced=candidate is not row)
                 return pixels, candidate.label
         raise DataError("no row of the shards can be read")
 
     def _following(self, number: int) -> Iterator[Row]:
         group = next(i for i, g in enumerate(self.shards.groups) if g.first <= number < g.first + g.rows)
-        for i in range(len(self.shards.groups)):
+        for i in range(len(self.shards.groups) + 1):
             for row in self.shards.read((group + i) % len(self.shards.groups)):
-                if (i or row.number > number) and not held_out(row.number):
+                if (i or row.number > number) and held_out(row.number) == held_out(number):
                     yield row
 
     def _try(self, row: Row) -> np.ndarray | None:
         try:
-            return decode(row.raw, 3, self.resolution)
+            return decode_in_thread(row.raw, 3, self.resolution)
         except BadImage as error:
-            self.bad[row.number] = f"row {row.number}: {error}"
-            if len(self.bad) > self.bad_share * self.shards.rows:
-                raise DataError(
-                    f"{len(self.bad):,} of {self.shards.rows:,} images cannot be read, {self.bad_share:.2%} may be skipped: "
-                    f"{'; '.join(list(self.bad.values())[:5])}; put whole files in their place"
-                ) from None
-            log.warning("%s is skipped", self.bad[row.number])
+            if row.number not in self.bad:
+                self.bad[row.number] = f"row {row.number}: {error}"
+                log.warning("%s is skipped", self.bad[row.number])
+            # What others decoded counts too: how many may be bad is a matter of the whole set.
+            n = self._keep.replaced() + sum(map(self._keep.lacks, tuple(self.bad))) if self._keep else len(self.bad)
+            allow(list(self.bad.values()), n, self.shards.rows, self.bad_share, "shards")
             return None

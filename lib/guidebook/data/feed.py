@@ -1,0 +1,106 @@
+"""Where a training's batches come from: the device's memory, or a stream that prepares the next one during the step."""
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from guidebook.data.decoded import Filling
+from guidebook.data.images import order
+from guidebook.data.split import Images, Split
+from guidebook.data.streamed import Streamed
+from guidebook.processes import world
+from guidebook.sections import Train
+
+log = logging.getLogger(__name__)
+
+
+def feed(data: Images | Streamed, train: Train) -> "Resident | Ahead":
+    """What gives this process its share of every batch."""
+    return Ahead(data, train) if isinstance(data, Streamed) else Resident(data.train, train)
+
+
+class Resident:
+    """Images that lie in the device's memory."""
+
+    def __init__(self, split: Split, train: Train):
+        device = world().device
+        self.images, self.labels, self._train = split.images.to(device), split.labels.to(device), train
+
+    def batch(self, nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """This process's share of the batch after `nimg` images: (n, C, H, W) uint8 and labels (n,), on the device."""
+        index = order(len(self.labels), self._train.seed, nimg, self._train.batch)[_mine()]
+        index = index.to(self.labels.device, non_blocking=True)
+        return self.images[index], self.labels[index]
+
+    def close(self) -> None: ...
+
+
+class Ahead:
+    """Images that are streamed: the first epoch decodes them and keeps what it decoded, later ones find it."""
+
+    def __init__(self, data: Streamed, train: Train):
+        self._data, self._train, self._device = data, train, world().device
+        self._decoded, self._filling, self._stream = data.found(), None, None
+        self._thread = ThreadPoolExecutor(1, "next batch")
+        self._coming: tuple[int, Future] | None = None
+        self._side = torch.cuda.Stream() if self._device.type == "cuda" else None
+        if self._decoded is None:
+            try:
+                self._filling = Filling(data.folder, data.shards, data.resolution)
+            except OSError as error:
+                log.warning("every epoch decodes its images anew: %s", error)
+
+    def batch(self, nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """This process's share of the batch after `nimg` images: (n, C, H, W) uint8 and labels (n,), on the device.
+
+        Raises DataError.
+        """
+        if self._coming is None or self._coming[0] != nimg:
+            self._ask(nimg)
+        images, labels, copied = self._coming[1].result()
+        self._ask(nimg + self._train.batch)
+        if copied:
+            now = torch.cuda.current_stream()
+            now.wait_event(copied)
+            images.record_stream(now)
+            labels.record_stream(now)
+        return images, labels
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        if self._stream:
+            self._stream.close()
+
+    def _ask(self, nimg: int) -> None:
+        self._coming = nimg, self._thread.submit(self._prepared, nimg)
+
+    def _prepared(self, nimg: int) -> tuple[torch.Tensor, torch.Tensor, "torch.cuda.Event | None"]:
+        images, labels = self._next(nimg)
+        if self._side is None:
+            return images, labels, None
+        with torch.cuda.stream(self._side):  # beside the step that runs meanwhile
+            images, labels = (x.pin_memory().to(self._device, non_blocking=True) for x in (images, labels))
+            copied = torch.cuda.Event()
+            copied.record()
+        return images, labels, copied
+
+    def _next(self, nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
+        data, seed, n = self._data, self._train.seed, self._train.batch
+        if self._filling and (done := self._filling.done()):
+            self._decoded, self._filling = done, None
+        if self._decoded:
+            rows = data.shards.order(seed, nimg, n, data.window)[_mine()]
+            return self._decoded.images(rows), torch.from_numpy(np.take(self._decoded.labels, rows))
+        first, every = nimg + world().process_index, world().num_processes
+        if self._stream is None or self._stream.seen != first:
+            if self._stream:
+                self._stream.close()
+            self._stream = data.stream(seed, first, every, self._filling)
+        return self._stream.next(n // every)
+
+
+def _mine() -> slice:
+    """Which images of a batch are this process's."""
+    return slice(world().process_index, None, world().num_processes)

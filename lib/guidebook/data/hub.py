@@ -1,0 +1,33 @@
+"""Data sets of the Hugging Face hub, in its cache on this machine."""
+
+from pathlib import Path
+
+from guidebook.data.catalog import CATALOG, DataError, snapshot, whole
+
+STAND_IN = {
+    "mnist": "digits",
+    "cifar10": "scenes",
+    "wikiart": "paintings",
+}  # the embedded set for those without internet
+
+
+def downloaded(name: str) -> Path:
+    """The folder of the hub's parquet files at the pinned revision: in the cache, else downloaded into it. Raises DataError."""
+    entry = CATALOG[name]
+    if folder := snapshot(name):
+        return folder
+    from huggingface_hub import snapshot_download
+
+    pinned = {"repo_type": "dataset", "revision": entry.revision, "allow_patterns": ["*.parquet"]}
+    try:
+        folder = Path(snapshot_download(entry.hub, **pinned))
+        failed = None if whole(folder, name) else "files are missing"  # offline, it gives what the cache has of them
+    except Exception as error:  # of the network, the hub, the disk: what matters here is what to do
+        failed = type(error).__name__
+    if failed:
+        raise DataError(
+            f"data set {name}: no $GUIDEBOOK_DATA/{name}/train-*.parquet, not in the hub's cache, and the hub did not give "
+            f"{entry.hub} ({failed}); run `guidebook fetch EXPERIMENT` on a machine with internet, or put the hub's "
+            f"parquet files into $GUIDEBOOK_DATA/{name}, or set data.name={STAND_IN[name]}"
+        )
+    return folder

@@ -1,0 +1,48 @@
+"""Parquet files in the hub's layout: images as encoded bytes, class indices beside them."""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from guidebook.data.catalog import DataError
+
+
+def opened(file: str) -> pq.ParquetFile:
+    """A parquet file on this machine, or behind an address such as hf://datasets/… Raises DataError."""
+    try:
+        if "://" not in file:
+            return pq.ParquetFile(file)
+        system, path = fsspec.core.url_to_fs(file)
+        return pq.ParquetFile(path, filesystem=system)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{PurePosixPath(file).name} is not a whole parquet file: {_said(error)}") from None
+
+
+def rows(file: str, image: str, label: str, group: int | None = None) -> Iterator[tuple[bytes | None, int | None]]:
+    """(bytes of the image file, class index) of each row, of one row group or of all. Raises DataError.
+
+    Of the columns only the two are read, and the `path` beside the bytes is never opened.
+    """
+    with opened(file) as parquet:
+        columns, groups = [f"{image}.bytes", label], range(parquet.num_row_groups) if group is None else [group]
+        try:
+            table = parquet.read_row_groups(groups, columns, use_threads=False)
+            images, labels = pc.struct_field(table[image], "bytes"), table[label]
+            if not pa.types.is_integer(labels.type):
+                raise TypeError(f"{label} is {labels.type}")
+        except (OSError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+            which = "" if group is None else f", row group {group},"
+            raise DataError(
+                f"{PurePosixPath(file).name}{which} is not a whole parquet file with the columns {image} {{bytes, path}} and {label} "
+                f"(whole numbers): {_said(error)}"
+            ) from None
+    for raw, index in zip(images, labels, strict=True):  # one at a time: the bytes of a group are many
+        yield raw.as_py(), index.as_py()
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
