@@ -84,9 +84,9 @@ def test_both_loops_compute_the_same_loss_gradient_and_step(small, monkeypatch, 
 
     plain = guidebook.trainer.loss
 
-    def spy(model, forward, x0, eps, t, cond, gamma):
+    def spy(model, forward, x0, eps, t, cond, *rest):
         told.update(x0=x0, eps=eps, t=t, cond=cond)
-        return plain(model, forward, x0, eps, t, cond, gamma)
+        return plain(model, forward, x0, eps, t, cond, *rest)
 
     monkeypatch.setattr(guidebook.trainer, "loss", spy)
     library, example = Trainer(params, data), Example(params, data, "fp32", every_step)

@@ -280,13 +280,12 @@ def photograph(width: int, height: int) -> np.ndarray:
 
 
 def full(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(3, side, side): the middle square at full resolution, then resized."""
+    """(3, side, side): resized by Pillow at full resolution, then cut to the middle."""
     h, w, _ = pixels.shape
-    m = min(h, w)
-    box = ((w - m) / 2, (h - m) / 2, (w + m) / 2, (h + m) / 2)
-    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, box=box)).transpose(
-        2, 0, 1
-    )
+    sizes = [int(side * length / min(h, w)) for length in (w, h)]
+    x, y = (round((size - side) / 2) for size in sizes)
+    small = Image.fromarray(pixels).resize(sizes, Image.Resampling.BILINEAR)
+    return np.asarray(small.crop((x, y, x + side, y + side))).transpose(2, 0, 1)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -313,7 +312,7 @@ def test_a_picture_decoded_small_is_upright_and_not_torn_out_of_its_middle():
     raw = encoded(pixels, "JPEG", quality=90, exif=sideways)
     assert psnr(decode(raw, 3, 32), full(decode(raw, 3).transpose(1, 2, 0), 32)) > 45
     png = encoded(pixels, "PNG")
-    assert np.array_equal(decode(png, 3, 32), full(pixels, 32))
+    assert np.abs(decode(png, 3, 32).astype(int) - full(pixels, 32)).max() <= 1
     assert decode(encoded(pixels[..., 0], "PNG"), 1, 32).shape == (1, 32, 32)
 
 

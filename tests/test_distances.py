@@ -100,6 +100,9 @@ def test_diversity_has_the_jackknifes_interval(features):
 
 def test_diversity_of_identical_images_is_zero_and_scales_with_distance(features):
     x, labels = features
+    few = np.concatenate([labels, [97, 98, 98]])
+    assert diversity(np.concatenate([x, x[:3]]), few) == diversity(x, labels)  # a class of one and one of two
+    assert diversity(x[:2], np.array([0, 0])) is None
     assert diversity(np.ones((9, 4)), np.repeat([0, 1, 2], 3)) == pytest.approx((0, 0, 0), abs=1e-6)
     assert diversity(7 * x, labels) == pytest.approx(tuple(7 * v for v in diversity(x, labels)), rel=1e-5)
 

@@ -54,18 +54,20 @@ def test_a_set_that_failed_in_the_making_leaves_nothing(run):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("n", [1, 7, 10, 23, SHEET, SHEET + 37])
-def test_a_record_gives_back_the_first_images_pixel_for_pixel(run, channels, n):
-    images = noise(n, channels, 6, 9)
-    image_set(run, "some", {"n": n}, lambda: (images, {"labels": list(range(n))}))
+@pytest.mark.parametrize(
+    ("n", "classes"), [(1, 1), (7, 5), (10, 10), (23, 9), (SHEET, 10), (SHEET + 37, 10), (300, 27)]
+)
+def test_a_record_gives_back_the_first_images_pixel_for_pixel(run, channels, n, classes):
+    images, labels, most = noise(n, channels, 6, 9), [i % classes for i in range(n)], max(SHEET, 10 * classes)
+    image_set(run, "some", {"n": n}, lambda: (images, {"labels": labels}))
     (run.path / "notebook.ipynb").write_text("{}")
     folder = record(run)
     kept = opened(folder)
     assert kept.recorded
     assert not list(folder.rglob("*.safetensors"))
     found = image_set(kept, "some", {"n": n}, lambda: pytest.fail("made again"))
-    assert torch.equal(found.images, images[:SHEET])
-    assert found.labels.tolist() == list(range(n))[:SHEET]
+    assert torch.equal(found.images, images[:most])
+    assert found.labels.tolist() == labels[:most]
     assert found.facts["n"] == n
 
 

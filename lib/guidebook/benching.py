@@ -4,13 +4,15 @@ from guidebook import params as P
 from guidebook.paths import PARAMS
 from guidebook.refusals import nearest
 
-OWN, AGAINST = ("loop", "checkpoint"), ("train", "sample", "quality")  # the library's own cost; against diffusers
+OWN = ("loop", "checkpoint")  # the library's own cost
+AGAINST = ("train", "sample", "quality", "loader", "batch")  # of an experiment: against others, or by size
 
 
 def asked(what: str, experiment: str | None, profile: str | None) -> P.Params | None:
     """The parameters that the bench `what` measures; None where it has its own. Raises ParamsError.
 
-    The experiment is cifar10 if not given; the profile `best` where there are one and a GPU, else `demo`.
+    The experiment, if not given, is cifar10, or wikiart where loading is the matter; the profile `best` where there are
+    one and a GPU, else `demo`.
     """
     if what not in OWN + AGAINST:
         near = nearest(what, OWN + AGAINST)
@@ -20,7 +22,7 @@ def asked(what: str, experiment: str | None, profile: str | None) -> P.Params | 
             given = "--experiment" if experiment else "--profile"
             raise P.ParamsError(f"{given} is for {', '.join(AGAINST)}: bench {what} measures mnist/demo, leave it out")
         return None
-    experiment = experiment or "cifar10"
+    experiment = experiment or ("wikiart" if what in ("loader", "batch") else "cifar10")
     params = P.load(experiment, profile or "demo")
     if profile is None and (PARAMS / experiment / "best.yml").exists():
         import torch

@@ -20,6 +20,7 @@ NAMES = {
     "diversity": "distance within a class\n(judge's features)",
     "grain": "grain σ (pixel values 0–255)",
     "fid": "FID",
+    "copying": "nearer to the train split than an\nunseen image (probability)",
 }
 LOG = ("fd_judge", "fid")
 MARKERS = "osD^vPX*"

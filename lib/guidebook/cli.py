@@ -243,9 +243,14 @@ def build() -> None:
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="loop, checkpoint: own cost; train, sample, quality: against diffusers")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="loop, checkpoint: own cost; train, sample, quality: against diffusers; loader: ways to load; batch: sizes of a batch"
+        ),
+    ],
     experiment: Annotated[
-        str | None, typer.Option(help="whose model: of train, sample and quality; cifar10 if not given")
+        str | None, typer.Option(help="whose model or data; cifar10 or, of loader and batch, wikiart if not given")
     ] = None,
     profile: Annotated[
         str | None, typer.Option(help="of the experiment; if not given demo, or best where there are one and a GPU")

@@ -42,6 +42,13 @@ def grid(
     return figure
 
 
+def pairs(images: torch.Tensor) -> Figure:
+    """Images (2·N, C, H, W) uint8 in pairs: the first of a pair above the second, ten pairs to a line."""
+    lines = images.unflatten(0, (-1, 2)).split(10)
+    rows = [x for line in lines for x in (line[:, 0], line[:, 1])]
+    return grid(torch.cat(rows), 10, rows=["sample", "nearest"] * len(lines), tile=0.75)
+
+
 def by_class(images: ImageSet, classes: Sequence[str], columns: int = 10) -> Figure:
     """One row per class, as many seeds as columns."""
     k = len(classes)

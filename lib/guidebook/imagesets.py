@@ -62,11 +62,12 @@ def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple[torch.Te
 
 
 def examples(run: Run, per_class: int = 3) -> ImageSet:
-    """The first training images of each class, class by class in turn."""
+    """The first training images of each class, class by class in turn; fewer where a class has no more."""
 
     def make():
         split = load(run.params.data).train
-        found = [(split.labels == c).nonzero()[:per_class, 0] for c in split.labels.unique()]
+        most = min(per_class, *split.labels.unique(return_counts=True)[1].tolist())
+        found = [(split.labels == c).nonzero()[:most, 0] for c in split.labels.unique()]
         index = torch.stack(found, 1).flatten()
         return split.images[index], {"labels": split.labels[index].tolist()}
 
@@ -135,9 +136,11 @@ def _digest(images: torch.Tensor) -> str:
 
 
 def _save(folder: Path, images: torch.Tensor, facts: dict) -> None:
+    kept = max(SHEET, COLUMNS * len(set(facts["labels"])))
+    facts = facts | ({"kept": kept} if kept > SHEET else {})
     with whole(folder, folder.name) as aside:
         save_file({"images": images.contiguous()}, aside / "images.safetensors")
-        Image.fromarray(sheet(images[:SHEET])).save(aside / "sheet.png", optimize=True)
+        Image.fromarray(sheet(images[:kept])).save(aside / "sheet.png", optimize=True)
         (aside / "set.json").write_text(json.dumps(facts))
     shutil.rmtree(folder.with_name(f".parts-{folder.name}"), ignore_errors=True)
 
@@ -170,4 +173,4 @@ def _load(folder: Path, facts: dict) -> torch.Tensor:
     c, h, w = facts["shape"]
     with Image.open(folder / "sheet.png", formats=["PNG"]) as image:
         grid = torch.from_numpy(np.array(image)).reshape(-1, h, COLUMNS, w, c)
-    return grid.permute(0, 2, 4, 1, 3).reshape(-1, c, h, w)[: min(facts["n"], SHEET)]
+    return grid.permute(0, 2, 4, 1, 3).reshape(-1, c, h, w)[: min(facts["n"], facts.get("kept", SHEET))]

@@ -59,8 +59,10 @@ class Params(Section):
         if len(set(self.sample.guidance)) < len(self.sample.guidance):
             raise ValueError(f"sample.guidance = {list(self.sample.guidance)[:9]} must name every scale once")
         n, classes = self.evaluate.samples, len(CATALOG[self.data.name].classes)
-        if n % classes:
-            raise ValueError(f"evaluate.samples = {n} must be a multiple of {classes}, so that every class has as many")
+        if n % classes or n < 3 * classes:
+            raise ValueError(
+                f"evaluate.samples = {n} must be a multiple of {classes}, so that every class has as many, and at least {3 * classes}"
+            )
         return self
 
     @property

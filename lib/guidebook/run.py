@@ -18,7 +18,7 @@ from guidebook.paths import RESULTS, ROOT, runs
 from guidebook.seal import fsync
 
 log = logging.getLogger(__name__)
-SHEET = 100  # a record keeps the first so many images of a set
+SHEET = 100  # a record keeps the first so many images of a set, or ten of each class where that is more
 VERSIONS = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
 
 

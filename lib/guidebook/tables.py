@@ -47,6 +47,7 @@ def banner(run: Run) -> str:
 SHOWN = (
     "adherence", "fid", "fd_judge", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
     "lpips_diversity", "diversity", "grain",
+    "copying",
 )  # fmt: skip
 SHARES = ("adherence", "accuracy_untrained")
 

@@ -15,7 +15,7 @@ from guidebook.notebook import execute, missing
 from guidebook.paths import NOTEBOOKS
 from guidebook.run import opened, record
 
-EXPERIMENTS = ["cifar10", "samplers"]  # mnist has tests of its own
+EXPERIMENTS = ["cifar10", "samplers", "wikiart"]  # mnist has tests of its own
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)
@@ -45,7 +45,7 @@ def test_it_reaches_its_last_cell_with_a_picture_in_every_cell_that_draws(smoke)
     drawing = [
         c
         for c in nbformat.read(source, 4).cells
-        if c.cell_type == "code" and re.search(r"(figures|charts)\.\w+\(", c.source)
+        if c.cell_type == "code" and re.search(r"(figures|charts|loading\.ways)\b.*\(", c.source)
     ]
     assert pictures(page) == len(drawing) > 5
 

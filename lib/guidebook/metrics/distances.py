@@ -66,17 +66,18 @@ def influences(a, reference: Gaussian) -> tuple[float, torch.Tensor]:
     return float(value), influence - influence.mean()
 
 
-def diversity(features: np.ndarray, labels: np.ndarray) -> Interval:
+def diversity(features: np.ndarray, labels: np.ndarray) -> Interval | None:
     """Mean distance between two images of one class: features (n, D), labels (n,). Interval by the jackknife over images.
 
-    Classes weigh the same. Each needs at least three images.
+    Classes weigh the same. One of fewer than three images is left out; None where there is no other.
     """
     sums = []
     for label in np.unique(labels):
         x = features[labels == label].astype(np.float64)
-        square = np.square(x).sum(1)
-        sums.append(np.sqrt((square[:, None] + square - 2 * x @ x.T).clip(0)).sum(1))
-    return pairs(sums)
+        if len(x) >= 3:
+            square = np.square(x).sum(1)
+            sums.append(np.sqrt((square[:, None] + square - 2 * x @ x.T).clip(0)).sum(1))
+    return pairs(sums) if sums else None
 
 
 def diversity_of_squares(features: torch.Tensor) -> np.ndarray:

@@ -6,6 +6,7 @@ import torch
 
 from guidebook.data.images import load
 from guidebook.metrics import intervals
+from guidebook.metrics.copying import copying, nearest
 from guidebook.metrics.curve import fd_infinite, fewest
 from guidebook.metrics.distances import diversity, diversity_of_squares, frechet_to, grain
 from guidebook.metrics.features import features
@@ -15,7 +16,7 @@ from guidebook.metrics.networks import Clip, Inception, JudgeNetwork, Network
 from guidebook.metrics.perceptual import Lpips
 from guidebook.metrics.published import Body, of_published
 from guidebook.metrics.scores import clip_score, inception_score
-from guidebook.metrics.subject import SPACES, Subject, captions, real_rows, record, reference, rows
+from guidebook.metrics.subject import SPACES, Subject, captions, real_rows, record, reference, rows, shuffle
 from guidebook.processes import gathered, world
 from guidebook.run import Run
 
@@ -38,7 +39,7 @@ def of_judge(run: Run, subject: Subject) -> list[dict]:
     return [
         record("adherence", intervals.wilson(right, len(subject.labels)), "Wilson", network, None, known),
         record("fd_judge", fd, JACKKNIFE, network, TRAIN, known | {"n": n}),
-        record("diversity", spread, "jackknife", network, None, known),
+        *([record("diversity", spread, "jackknife", network, None, known)] if spread else []),
         record("grain", intervals.mean(grain(subject.images.numpy())), "normal", "Immerkær 1996", None, known),
     ]
 
@@ -91,6 +92,19 @@ def of_lpips(run: Run, subject: Subject) -> list[dict]:
     return [record("lpips_diversity", value, "jackknife", network, None, subject.known | {"n": len(found)})]
 
 
+def of_copying(run: Run, subject: Subject) -> list[dict]:
+    """copying: of samples against the test split; of that, one half against the other."""
+    images = load(run.params.data)
+    unseen = nearest(images.test.images, images.train.images)[0].numpy()[shuffle(len(images.test))]
+    if subject.known["guidance"] is None:
+        half = len(unseen) // 2
+        mine, unseen, what = unseen[:half], unseen[half:], "the other half"
+    else:
+        mine, what = nearest(subject.images, images.train.images)[0].numpy(), "test split"
+    known = subject.known | {"n": len(mine)}
+    return [record("copying", copying(mine, unseen), "DeLong", "pixels", f"{what}, {len(unseen):,} images", known)]
+
+
 def _between_sets(run: Run, subject: Subject, mine: torch.Tensor, space: str, kernel: str, ending: str) -> list[dict]:
     """Kernel distance, precision, recall, density and coverage against as many images of the train split."""
     n = min(matched(run, subject), len(load(run.params.data).train))
@@ -119,6 +133,7 @@ GROUPS = {
     "judge": Group(("adherence", "fd_judge", "diversity", "grain"), of_judge),
     "manifold": Group(("kd_judge", *(f"{m}_judge" for m in MANIFOLD)), of_manifold),
     "published": Group(("accuracy_untrained",), of_published, Body()),
+    "copying": Group(("copying",), of_copying),
     "inception": Group(("fid", "kid", *MANIFOLD, "inception_score", "fid_inf"), of_inception, Inception()),
     "clip": Group(("clip_score",), of_clip, Clip()),
     "lpips": Group(("lpips_diversity",), of_lpips, Lpips()),

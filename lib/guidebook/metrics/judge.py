@@ -38,7 +38,7 @@ def recipes() -> dict[str, dict[str, Small | Residual]]:
             "cpu": Residual("cpu", widths=(64, 128, 256), depth=1, epochs=8, cutout=0),
             "cuda": Residual("cuda", widths=(128, 256, 512), depth=2, epochs=20, cutout=8),
         },
-        "paintings": {"cpu": Small({16: 500, 32: 500})},
+        "paintings": {"cpu": Small({8: 100, 16: 500, 32: 500})},
         "wikiart": {
             "cpu": Residual("cpu", widths=(64, 128, 256), depth=1, epochs=8, cutout=0),
             "cuda": Residual("cuda", widths=(128, 256, 512), depth=2, epochs=20, cutout=32),

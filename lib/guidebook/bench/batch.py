@@ -1,0 +1,60 @@
+"""What a training step costs as its batch grows."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from guidebook import params as P
+from guidebook.bench import measuring
+from guidebook.bench.apart import apart
+from guidebook.data.images import load
+from guidebook.trainer import Trainer
+
+SIZES, SECONDS = (16, 32, 64), 4.0  # images of a batch, the thesis's and one between; of one turn, at least
+
+
+def batch(say: Callable[[str], None], params: P.Params | None = None, repeats: int = 3) -> dict:
+    """Time of a step, by its parts, and memory at each batch size; each in a process of its own, in turns."""
+    params = measuring.chosen(params or P.load("wikiart", "demo"))
+    data = load(params.data)
+    getattr(data, "decoded", None)  # of a streamed set: what is compared are later epochs
+    turns = {size: lambda size=size: apart(_timed, params.yaml(), size) for size in SIZES}
+    found = measuring.alternate(turns, repeats)
+    rows = [
+        {
+            "name": f"batch {size}", "speed": measuring.spread([size / t["step_s"] for t in values]), "batch": size,
+            "step_s": measuring.spread([t["step_s"] for t in values]),
+            "memory_mb": statistics.median(t["device_mb"] or t["memory_mb"] for t in values),
+            "epoch_s": len(data.train) / size * statistics.median(t["step_s"] for t in values),
+            "steps_per_epoch": len(data.train) // size, "ms_by_part": values[0]["ms_by_part"],
+        }
+        for size, values in found.items()
+    ]  # fmt: skip
+    steps = {size: [t["step_s"] for t in values] for size, values in found.items()}
+    ratios = [measuring.ratio("step", steps[SIZES[-1]], steps[SIZES[0]], f"batch {SIZES[-1]} / batch {SIZES[0]}")]
+    report = measuring.report("batch", params, rows, ratios)
+    measuring.tell(say, report)
+    return report
+
+
+def _timed(text: str, size: int) -> dict:
+    import yaml
+
+    params = P.check(yaml.safe_load(text), "the bench").replace(train={"batch": size, "processes": 1})
+    trainer = Trainer(params, load(params.data))
+    for _ in range(3):
+        trainer.step()
+    trainer.flush()
+    measuring.wait()
+    started, steps = time.perf_counter(), 0
+    while time.perf_counter() - started < SECONDS:
+        trainer.step()
+        steps += 1
+        if steps % 10 == 0:
+            measuring.wait()
+    line = trainer.flush()
+    spent = (time.perf_counter() - started) / steps
+    device = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+    return {"step_s": spent, "ms_by_part": line["ms_by_part"], "device_mb": device}

@@ -1,0 +1,205 @@
+"""What loading costs: ways to get batches out of the same shards, and how far each is from what decoding alone takes."""
+
+import io
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from guidebook import params as P
+from guidebook.bench import measuring
+from guidebook.bench.apart import apart
+from guidebook.bench.ways import BATCH, BUFFER, SIDE, WAYS, WORKERS, shards, whole
+from guidebook.data.decode import BadImage, decode, decode_in_thread, quiet
+from guidebook.data.decoded import Filling, place
+from guidebook.data.images import load
+from guidebook.data.stream import Stream
+
+ROWS, FILES, GROUP = 1200, 24, 25  # of the bench's own shards: more files than an LRU of 5 keeps
+IMAGES = 240  # of a way, in one turn
+BATCHES = {"guidebook, decoded": 1000, "DataLoader, decoded files": 300}  # of those that are far faster
+OURS = "guidebook, first epoch"
+ALONE = {"decoder alone, same scale": SIDE, "decoder alone, at 1/8": 1, "full decode and resize": None}
+
+
+def loader(say: Callable[[str], None], params: P.Params | None = None, repeats: int = 3) -> dict:
+    """Images per second of all ways with as many workers, in turns, and the laws that this library's own is held to."""
+    params = params or P.load("wikiart", "demo")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write(folder, params)
+        raws = [row.raw for i in range(20) for row in shards(folder).read(i) if _sound(row.raw)][:IMAGES]
+        turns = {name: lambda side=side: {"speed": _alone(raws, side)} for name, side in ALONE.items()}
+        turns |= {name: lambda name=name: apart(_timed, folder, name, watched=False) for name in WAYS}
+        found = measuring.alternate({name: _told(say, name, turn) for name, turn in turns.items()}, repeats)
+        held = {name: apart(_timed, folder, name)["memory_mb"] for name in WAYS}
+        law = {
+            "psnr_db": measuring.spread(_psnr(raws[:40])),
+            "resume_s": measuring.spread([_resume(folder) for _ in range(20)]),
+            "window_mb": _window(folder),
+            "growth": list(_growth(folder, say)),
+            "entropy_random": _entropy_random(folder),
+        }
+    speeds = {name: [turn["speed"] for turn in values] for name, values in found.items()}
+    rows = [_row(name, values) | ({"memory_mb": held[name]} if name in held else {}) for name, values in found.items()]
+    report = measuring.report("loader", params, rows, _ratios(speeds), batch=BATCH, workers=WORKERS, rows=ROWS, **law)
+    measuring.tell(say, report)
+    return report
+
+
+def _told(say: Callable[[str], None], name: str, turn: Callable[[], dict]) -> Callable[[], dict]:
+    """A turn that says what came of it: all of them together take minutes."""
+
+    def told() -> dict:
+        value = turn()
+        say(f"{name:28} {value['speed']:10,.1f} images/s")
+        return value
+
+    return told
+
+
+def _row(name: str, turns: list[dict]) -> dict:
+    """A way's figures over its turns; what was decoded alone has a speed only."""
+    row = {"name": name, "speed": measuring.spread([t["speed"] for t in turns])}
+    for key in ("batch_s", "first_s", "entropy") if "batch_s" in turns[0] else ():
+        row[key] = statistics.median(t[key] for t in turns)
+    return row
+
+
+def _ratios(speeds: dict[str, list[float]]) -> list[dict]:
+    ours, warm = OURS, "guidebook, decoded"
+    pairs = [
+        ("against decoding whole", ours, "full decode and resize", "reading, shuffling and decoding at a smaller scale"),
+        ("against the decoder alone", ours, "decoder alone, same scale", "what reading, shuffling and resizing leave of it"),
+        ("against datasets", ours, "datasets, streaming", "a first epoch"),
+        ("against WebDataset", ours, "WebDataset", "a first epoch"),
+        ("later epochs", warm, ours, "what was decoded is kept"),
+        ("against decoded files", warm, "DataLoader, decoded files", "both decoded before"),
+        ("file after file", "file-sequential", "random access", "the thesis's fastest by its slowest"),
+        ("LRU", "LRU of 5 files", "random access", "the thesis's second by its slowest"),
+    ]  # fmt: skip
+    return [measuring.ratio(name, speeds[a], speeds[b], f"{a} / {b}: {what}") for name, a, b, what in pairs]
+
+
+def _write(folder: Path, params: P.Params) -> None:
+    """The drawn paintings in more files than they come in."""
+    data = load(params.replace(data={"name": "paintings", "limit": None}).data)
+    rows = (row for i in range(len(data.shards.groups)) for row in data.shards.read(i))
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    schema = pa.schema({"image": image, "style": pa.int64()})
+    for k in range(FILES):
+        part = [
+            {"image": {"bytes": r.raw, "path": ""}, "style": r.label}
+            for _, r in zip(range(ROWS // FILES), rows, strict=False)
+        ]
+        file = folder / f"train-{k:05}-of-{FILES:05}.parquet"
+        pq.write_table(pa.Table.from_pylist(part, schema), file, row_group_size=GROUP)
+    found = shards(folder)
+    filling = Filling(place(folder, found, SIDE), found, SIDE)
+    with Stream(found, SIDE, 0, BUFFER, 0, 1, WORKERS, 64, 0.01, filling) as stream:
+        while not filling.done():
+            stream.next(BATCH)
+
+
+def _sound(raw: bytes) -> bool:
+    try:
+        return decode(raw, 3, SIDE) is not None
+    except BadImage:
+        return False
+
+
+def _alone(raws: list[bytes], side: int | None) -> float:
+    """Images per second of the decoder in as many threads, from memory: at the scale for a side, or whole with the resizing."""
+
+    def one(raw: bytes) -> None:
+        image = Image.open(io.BytesIO(raw))
+        if side is None:
+            whole(image)
+        else:
+            image.draft(None, (2 * side, 2 * side))
+            image.load()
+
+    quiet()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(one, raws[:8]))
+        started = time.perf_counter()
+        list(pool.map(one, raws))
+        return len(raws) / (time.perf_counter() - started)
+
+
+def _timed(folder: Path, way: str) -> dict:
+    """Speed after the first batch, and the order: the mean entropy of a batch's labels."""
+    torch.set_num_threads(1)
+    quiet()
+    times, entropies, batches = [], [], WAYS[way](folder)
+    for _ in range(BATCHES.get(way, IMAGES // BATCH) + 1):
+        started = time.perf_counter()
+        _, labels = next(batches)
+        times.append(time.perf_counter() - started)
+        entropies.append(_entropy(labels.tolist()))
+    speed = BATCH * (len(times) - 1) / sum(times[1:])
+    return {"speed": speed, "first_s": times[0], "batch_s": BATCH / speed, "entropy": statistics.mean(entropies)}
+
+
+def _entropy(labels: list[int]) -> float:
+    """In bits."""
+    share = np.unique(labels, return_counts=True)[1] / len(labels)
+    return float(-(share * np.log2(share)).sum())
+
+
+def _entropy_random(folder: Path) -> float:
+    """Of batches drawn from the whole set at random."""
+    found, draw = shards(folder), random.Random(0)
+    labels = [row.label for i in range(len(found.groups)) for row in found.read(i)]
+    return statistics.mean(_entropy(draw.sample(labels, BATCH)) for _ in range(2000))
+
+
+def _psnr(raws: list[bytes]) -> list[float]:
+    """Decibels between what is decoded at a smaller scale and the whole image resized."""
+    pairs = ((decode_in_thread(raw, 3, SIDE).astype(float), whole(Image.open(io.BytesIO(raw)))) for raw in raws)
+    return [float(10 * np.log10(255**2 / ((a - b) ** 2).mean())) for a, b in pairs]
+
+
+def _resume(folder: Path) -> float:
+    """Seconds from nothing to the next image, at a random place of ten epochs with a random number of threads."""
+    found, started = None, time.perf_counter()
+    found = shards(folder)
+    with Stream(found, SIDE, 0, BUFFER, random.randrange(10 * ROWS), 1, random.choice((1, 2, 4)), 64, 0.01) as stream:
+        stream.next(1)
+        return time.perf_counter() - started
+
+
+def _window(folder: Path) -> float:
+    """MB of the encoded images of one window."""
+    found = shards(folder)
+    (first, *_) = found.epoch(0, 0, BUFFER)
+    return sum(len(row.raw or b"") for g in first.groups for row in found.read(g)) / 2**20
+
+
+def _growth(folder: Path, say: Callable[[str], None]) -> Iterator[dict]:
+    """Memory and time an image where there are so many times as many shards."""
+    for times in (1, 2, 4, 8, 16):
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            for k in range(times):
+                for file in folder.glob("*.parquet"):
+                    os.link(file, Path(name) / f"train-{k:02}-{file.stem}.parquet")
+            speeds = [apart(_timed, Path(name), OURS, watched=False)["speed"] for _ in range(3)]
+            held = apart(_timed, Path(name), OURS)["memory_mb"]
+        row = {
+            "times": times,
+            "rows": times * ROWS,
+            "ms_per_image": 1000 / statistics.median(speeds),
+            "memory_mb": held,
+        }
+        say(f"{row['rows']:>6,} rows: {row['ms_per_image']:.2f} ms an image, {row['memory_mb']:.0f} MB")
+        yield row

@@ -1,0 +1,151 @@
+"""What the page on loading shows: where a step's time goes, ways to get batches, sizes of a batch; and what holds of the claims."""
+
+import statistics
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from guidebook.bench.page import missing, where
+from guidebook.figures import COLOURS
+from guidebook.profiler import PARTS
+from guidebook.tables import Html, table
+
+# Milliseconds in the thesis's table 3, at batch 16 on an A100
+PUBLISHED = {
+    "data": 1857.2, "to device": 0.5, "text": 78.8, "caption dropout": 9.0, "noise": 8.3, "forward": 272.6, "loss": 7.2,
+    "backward": 405.9,
+}  # fmt: skip
+
+
+def profile(stats: Sequence[dict]) -> Html:
+    """The parts of a training step beside the thesis's."""
+    mine = _mean(stats)
+    if not mine:
+        return Html("<p><em>This run was recorded before steps were measured by their parts.</em></p>")
+    rows = []
+    for part in PARTS:
+        theirs = PUBLISHED.get(part)
+        published = (f"{theirs:,.1f}", f"{theirs / sum(PUBLISHED.values()):.1%}") if theirs else ("–", "–")
+        rows.append([part, f"{mine[part]:,.2f}", f"{mine[part] / sum(mine.values()):.1%}", *published])
+    rows.append(["together", f"{sum(mine.values()):,.2f}", "", f"{sum(PUBLISHED.values()):,.1f}", ""])
+    return table(["part", "this run (ms)", "share", "thesis (ms)", "share"], rows)
+
+
+def data_share(stats: Sequence[dict]) -> tuple[str, str]:
+    """What was found, and the verdict, on the share of a step that waits for data."""
+    mine = _mean(stats)
+    if not mine:
+        return "not measured in this run", "undecided"
+    share = [100 * line["ms_by_part"]["data"] / sum(line["ms_by_part"].values()) for line in stats[1:]]
+    found = f"{100 * mine['data'] / sum(mine.values()):.2f} % of a step waits for data (by line of statistics {min(share):.2f} to {max(share):.2f} %)"
+    return found, "need not hold" if max(share) < 70.4 else "holds"
+
+
+def sequential(reports: Sequence[dict]) -> tuple[str, str]:
+    """The same on reading file after file against random access."""
+    found = [r for report in reports for r in report["ratios"] if r["name"] == "file after file"]
+    if not found:
+        return "not measured yet", "undecided"
+    low, high = min(r["low"] for r in found), max(r["high"] for r in found)
+    said = "; ".join(f"{r['value']:.1f} times as fast [{r['low']:.1f}, {r['high']:.1f}]" for r in found)
+    return said, "holds" if low >= 20 else "does not hold here: its files are larger" if high < 20 else "undecided"
+
+
+def batch_growth(reports: Sequence[dict]) -> tuple[str, str]:
+    """The same on a batch four times as large."""
+    found = [r for report in reports for r in report["ratios"]]
+    if not found:
+        return "not measured yet", "undecided"
+    said = "; ".join(
+        f"a step with 64 images takes {r['value']:.2f} times as long as one with 16 [{r['low']:.2f}, {r['high']:.2f}]"
+        for r in found
+    )
+    low, high = min(r["low"] for r in found), max(r["high"] for r in found)
+    return said, "holds" if high < 1.2 else "does not hold where loading costs nothing" if low > 1.2 else "undecided"
+
+
+def ways(reports: Sequence[dict]) -> Figure | Html:
+    """Images per second of every way: the median, and the least and most of the repeats."""
+    if not reports:
+        return missing()
+    height = sum(0.28 * len(r["rows"]) + 0.7 for r in reports)
+    figure, panels = plt.subplots(len(reports), 1, figsize=(6.4, height), squeeze=False)
+    for axes, report in zip(panels[:, 0], reports, strict=True):
+        rows = sorted(report["rows"], key=lambda row: row["speed"]["median"])
+        for y, row in enumerate(rows):
+            colour = "0.6" if "entropy" not in row else COLOURS[0 if row["name"].startswith("guidebook") else 1]
+            axes.hlines(y, row["speed"]["low"], row["speed"]["high"], color=colour, linewidth=2)
+            axes.plot(row["speed"]["median"], y, "o", color=colour, markersize=5)
+        axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+        axes.set(xlabel="images per second", xscale="log")
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.set_title(f"{where(report)}, {report['made']['workers']} workers", fontsize=9, loc="left")
+    figure.tight_layout()
+    return figure
+
+
+def cost(reports: Sequence[dict]) -> Html:
+    """Time, memory and order of every way."""
+    if not reports:
+        return missing()
+    rows = []
+    for report in reports:
+        best = report["made"]["entropy_random"]
+        for row in sorted(report["rows"], key=lambda row: -row["speed"]["median"]):
+            told = ["", "", "", ""]
+            if "entropy" in row:
+                told = [
+                    f"{row['batch_s']:.4f}",
+                    f"{row['first_s']:.2f}",
+                    f"{row['memory_mb']:,.0f}",
+                    f"{row['entropy']:.2f}",
+                ]
+            rows.append([row["name"], f"{row['speed']['median']:,.1f}", *told])
+        rows.append(["random order, for comparison", "", "", "", "", f"{best:.2f}"])
+    return table(["way", "images/s", "batch (s)", "first batch (s)", "memory (MB)", "order (bits)"], rows)
+
+
+def growth(reports: Sequence[dict]) -> Html:
+    """What a first epoch takes as the set grows, and the other laws."""
+    if not reports:
+        return missing()
+    made = reports[0]["made"]
+    rows = [[f"{g['rows']:,}", f"{g['ms_per_image']:.2f}", f"{g['memory_mb']:,.0f}"] for g in made["growth"]]
+    psnr, resume = made["psnr_db"], made["resume_s"]
+    said = (
+        f"<p>One window holds {made['window_mb']:.0f} MB of encoded images. A training goes on at a random place after "
+        f"{resume['median']:.2f} s [{resume['low']:.2f}, {resume['high']:.2f}], of 20 tries. Decoded at a smaller scale an image is "
+        f"{psnr['median']:.1f} dB from the whole one made smaller [{psnr['low']:.1f}, {psnr['high']:.1f}], of 40.</p>"
+    )
+    return Html(table(["paintings", "ms per image", "memory (MB)"], rows).text + said)
+
+
+def batches(reports: Sequence[dict]) -> Html:
+    """Time and memory of a step by batch size, and the thesis's."""
+    rows = [
+        ["thesis, A100", "16", "2,640", "8,000", "5,063", "3.7"],
+        ["thesis, A100", "64", "2,800", "–", "1,266", "0.99"],
+    ]
+    for report in reports:
+        for row in report["rows"]:
+            s = row["step_s"]
+            step = f"{1000 * s['median']:,.1f} [{1000 * s['low']:,.1f}, {1000 * s['high']:,.1f}]"
+            epoch = f"{row['epoch_s'] / 3600:.4f}"
+            rows.append(
+                [
+                    where(report),
+                    str(row["batch"]),
+                    step,
+                    f"{row['memory_mb']:,.0f}",
+                    f"{row['steps_per_epoch']:,}",
+                    epoch,
+                ]
+            )
+    return table(["of", "batch", "step (ms)", "memory (MB)", "steps an epoch", "hours an epoch"], rows)
+
+
+def _mean(stats: Sequence[dict]) -> dict[str, float]:
+    """Milliseconds by part over all lines but the first, which warms up."""
+    lines = [line["ms_by_part"] for line in stats[1:] if line.get("ms_by_part")]
+    return {part: statistics.mean(line[part] for line in lines) for part in PARTS} if lines else {}

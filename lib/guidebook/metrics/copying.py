@@ -1,0 +1,63 @@
+"""Whether a model repeats what it was trained on: how near samples lie to training images, against images it never saw.
+
+After Meehan, Chaudhuri and Dasgupta, "A Non-Parametric Test to Detect Data-Copying in Generative Models" (2020), section 3, over
+the whole space instead of its cells. Distances are between pixels: what is found is the same picture, not the same idea.
+"""
+
+import numpy as np
+import torch
+
+from guidebook.data.images import load
+from guidebook.imagesets import ImageSet, image_set
+from guidebook.metrics.intervals import Interval, Z
+from guidebook.processes import world
+from guidebook.run import Run
+
+PART = 2**28  # numbers of a part of the training images, at most
+
+
+def nearest(images: torch.Tensor, among: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Root-mean-square distance (n,) of each image (n, C, H, W) uint8 to the nearest of others (m, C, H, W), 0 … 255, and which it is."""
+    device = world().device
+    mine = images.to(device).flatten(1).float()
+    least, which = (
+        torch.full((len(mine),), torch.inf, device=device),
+        torch.zeros(len(mine), dtype=torch.long, device=device),
+    )
+    size = max(1, PART // mine.shape[1])
+    for first in range(0, len(among), size):
+        found, index = torch.cdist(mine, among[first : first + size].to(device).flatten(1).float()).min(1)
+        which = torch.where(found < least, index + first, which)
+        least = torch.minimum(found, least)
+    return (least / mine.shape[1] ** 0.5).cpu(), which.cpu()
+
+
+def copying(samples: np.ndarray, unseen: np.ndarray) -> Interval:
+    """How probable it is that a sample lies nearer to the training images than an unseen real image, ties counted half.
+
+    Of distances (n,) and (m,) to the nearest training image. One half is what unseen images have, 1 means copies. The interval is
+    DeLong's, for the area under a curve of two samples (1988).
+    """
+    order = np.sort(unseen)
+    nearer = 1 - (np.searchsorted(order, samples, "left") + np.searchsorted(order, samples, "right")) / (2 * len(order))
+    order = np.sort(samples)
+    others = (np.searchsorted(order, unseen, "left") + np.searchsorted(order, unseen, "right")) / (2 * len(order))
+    value, error = (
+        float(nearer.mean()),
+        float(np.sqrt(nearer.var(ddof=1) / len(nearer) + others.var(ddof=1) / len(others))),
+    )
+    return value, max(0.0, value - Z * error), min(1.0, value + Z * error)
+
+
+def neighbours(run: Run, images: ImageSet, n: int = 20) -> ImageSet:
+    """The n samples that lie nearest to a training image, nearest first, each followed by that image."""
+
+    def make() -> tuple[torch.Tensor, dict]:
+        train = load(run.params.data).train
+        distance, which = nearest(images.images, train.images)
+        chosen = distance.argsort()[:n]
+        pairs = torch.stack([images.images[chosen], train.images[which[chosen]]], 1).flatten(0, 1)
+        labels = torch.stack([images.labels[chosen], train.labels[which[chosen]]], 1).flatten()
+        return pairs, {"labels": labels.tolist(), "distances": distance[chosen].tolist()}
+
+    return image_set(run, "neighbours", {"of": images.folder.name, "pairs": n}, make)

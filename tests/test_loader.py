@@ -1,0 +1,142 @@
+"""Ways to load that are compared: every one gives the images of the files, shuffled, with their labels."""
+
+import io
+import math
+import os
+import statistics
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from guidebook.bench import loading, ways
+from guidebook.bench.apart import apart, memory
+from guidebook.bench.loader import _entropy
+from guidebook.data.decoded import Filling, place
+from guidebook.data.stream import Stream
+from guidebook.profiler import PARTS
+
+FILES, ROWS = 6, 10
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Sixty grey pictures, whose shade says their number; one of them broken."""
+    folder = tmp_path_factory.mktemp("ways")
+    for f in range(FILES):
+        rows = []
+        for n in range(f * ROWS, (f + 1) * ROWS):
+            file = io.BytesIO()
+            Image.new("RGB", (300, 280), (4 * n,) * 3).save(file, "JPEG")
+            rows.append({"image": {"bytes": b"<html>" if n == 33 else file.getvalue(), "path": ""}, "style": n % 27})
+        schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "style": pa.int64()})
+        pq.write_table(pa.Table.from_pylist(rows, schema), folder / f"train-{f:05}-of-00006.parquet", row_group_size=5)
+    found = ways.shards(folder)
+    filling = Filling(place(folder, found, ways.SIDE), found, ways.SIDE)
+    with Stream(found, ways.SIDE, 0, 20, 0, 1, 1, 4, 0.1, filling) as stream:
+        while not filling.done():
+            stream.next(4)
+    return folder
+
+
+# Workers are forked while the test's own threads sleep, and a library's remark on its own future is no failure here.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("way", ways.WAYS)
+def test_every_way_gives_the_images_with_their_labels_in_a_shuffled_order(folder, way):
+    batches, seen = ways.WAYS[way](folder), []
+    for _ in range(3):
+        images, labels = next(batches)
+        assert images.shape == (len(labels), 3, ways.SIDE, ways.SIDE)
+        assert images.dtype == torch.uint8
+        seen += list(zip((images[:, 0].float().mean((1, 2)) / 4).round().int().tolist(), labels.tolist(), strict=True))
+    batches.close()
+    assert all(n % 27 == label for n, label in seen)
+    assert len(seen) > 40
+    assert [n for n, _ in seen] != sorted(n for n, _ in seen)
+
+
+def test_whole_images_are_cut_to_their_middle_square():
+    picture = np.zeros((40, 100, 3), np.uint8)
+    picture[:, 30:70] = 200
+    made = ways.whole(Image.fromarray(picture))
+    assert (made[:, :, 20:-20] == 200).all()
+    assert (made > 120).all()
+
+
+def test_the_entropy_of_labels():
+    assert _entropy([1, 1, 1, 1]) == 0
+    assert _entropy([0, 1, 2, 3]) == 2
+    assert _entropy([5, 5, 7, 7]) == 1
+
+
+def _takes(mb: int) -> dict:
+    held = bytearray(os.urandom(1)) * (mb * 2**20)
+    import time
+
+    time.sleep(0.3)
+    return {"length": len(held)}
+
+
+def _fails() -> dict:
+    raise ValueError("the reason")
+
+
+def test_memory_is_what_the_work_took_above_what_it_began_with():
+    found = apart(_takes, 150)
+    assert found["length"] == 150 * 2**20
+    assert 140 < found["memory_mb"] < 175
+
+
+def test_work_that_fails_apart_fails_here():
+    with pytest.raises(RuntimeError, match=r"^_fails\(\) ended without an answer"):
+        apart(_fails)
+
+
+def test_children_count_and_what_is_gone_does_not():
+    assert memory(os.getpid()) > 50
+    assert memory(2**22 + 1) == 0
+
+
+def report(rows, ratios, **made):
+    told = {"device": "some CPU", "kind": "cpu", "cores": 2, "experiment": "wikiart", "profile": "demo", "workers": 2}
+    return {"made": told | made, "rows": rows, "ratios": ratios}
+
+
+def ratio(name, low, value, high):
+    return {"name": name, "low": low, "value": value, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(25, 30, "holds"), (3, 5, "does not hold"), (10, 30, "undecided")]
+)
+def test_a_verdict_on_file_after_file_needs_the_whole_range(low, high, verdict):
+    found, said = loading.sequential([report([], [ratio("file after file", low, (low + high) / 2, high)])])
+    assert said.startswith(verdict)
+    assert f"[{low:.1f}, {high:.1f}]" in found
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(1.0, 1.1, "holds"), (3.5, 4.1, "does not hold"), (1.1, 1.4, "undecided")]
+)
+def test_a_verdict_on_the_batch_needs_the_whole_range(low, high, verdict):
+    assert loading.batch_growth([report([], [ratio("step", low, (low + high) / 2, high)])])[1].startswith(verdict)
+
+
+def test_without_a_measurement_there_is_no_verdict():
+    assert {f([])[1] for f in (loading.sequential, loading.batch_growth, loading.data_share)} == {"undecided"}
+
+
+def test_the_share_of_data_is_that_of_all_lines_but_the_first():
+    line = {"ms_by_part": dict.fromkeys(PARTS, 10.0)}
+    stats = [{"ms_by_part": dict.fromkeys(PARTS, 1.0) | {"data": 1e6}}, line, line]
+    found, verdict = loading.data_share(stats)
+    assert found.startswith(f"{100 / len(PARTS):.2f} % of a step")
+    assert verdict == "need not hold"
+    rows = loading.profile(stats).text
+    assert f"{110:.2f}" in rows
+    assert f"{sum(loading.PUBLISHED.values()):,.1f}" == "2,639.5"
+    assert math.isclose(loading.PUBLISHED["data"] / sum(loading.PUBLISHED.values()), 0.704, abs_tol=5e-4)
+    assert statistics.fsum(loading.PUBLISHED.values()) == pytest.approx(2639.5)
