@@ -72,6 +72,56 @@ def test_the_entropy_of_labels():
     assert _entropy([5, 5, 7, 7]) == 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatch):
+    """Its processes and its set are replaced by small ones: what is tried is what becomes of the numbers."""
+    import guidebook.bench  # its attribute `loader` is the function
+
+    module = __import__("sys").modules["guidebook.bench.loader"]
+    monkeypatch.setattr(
+        module, "_write", lambda place, params: [os.link(f, place / f.name) for f in folder.glob("*.parquet")]
+    )
+    told = {"speed": 50.0, "first_s": 1.0, "batch_s": 0.32, "entropy": 3.0}
+    monkeypatch.setattr(
+        module, "apart", lambda work, at, way, watched=True: told | ({"memory_mb": 7.0} if watched else {})
+    )
+    monkeypatch.setattr(module, "IMAGES", 10)
+    kept = []
+    monkeypatch.setattr(module.measuring, "keep", kept.append)
+    said = []
+    found = guidebook.bench.loader(said.append, repeats=2)
+    assert kept == [found]
+    assert [r["name"] for r in found["rows"]] == [*module.ALONE, *ways.WAYS]
+    assert all(r["memory_mb"] == 7 and r["entropy"] == 3 for r in found["rows"] if r["name"] in ways.WAYS)
+    assert {r["name"] for r in found["ratios"]} >= {
+        "against decoding whole",
+        "against the decoder alone",
+        "later epochs",
+    }
+    made = found["made"]
+    assert [g["times"] for g in made["growth"]] == [1, 2, 4, 8, 16]
+    assert made["psnr_db"]["low"] > 30
+    assert 0 < made["resume_s"]["median"] < 5
+    assert 3 < made["entropy_random"] < 4
+    assert loading.ways([found]).axes[0].get_xscale() == "log"
+    assert all(name in loading.cost([found]).text for name in ways.WAYS)
+    assert "dB from the whole" in loading.growth([found]).text
+
+
+def test_the_batches_report_every_size(monkeypatch, tiny):
+    import guidebook.bench
+
+    module = __import__("sys").modules["guidebook.bench.batch"]
+    monkeypatch.setattr(module, "SECONDS", 0.01)
+    monkeypatch.setattr(module, "apart", lambda work, text, size: work(text, size) | {"memory_mb": 5.0})
+    monkeypatch.setattr(module.measuring, "keep", lambda found: None)
+    found = guidebook.bench.batch(lambda line: None, tiny, repeats=2)
+    assert [r["batch"] for r in found["rows"]] == [16, 32, 64]
+    assert all(r["memory_mb"] == 5 and set(r["ms_by_part"]) == set(PARTS) for r in found["rows"])
+    assert [r["steps_per_epoch"] for r in found["rows"]] == [4, 2, 1]
+    assert "thesis, A100" in loading.batches([found]).text
+
+
 def _takes(mb: int) -> dict:
     held = bytearray(os.urandom(1)) * (mb * 2**20)
     import time

@@ -202,7 +202,7 @@ def fetch(
     profile: Profile = "paper",
     set_: Set = None,
     decode: Annotated[
-        bool, typer.Option("--decode", help="of sets that are streamed, decode every image once, for all runs")
+        bool, typer.Option("--decode", help="of streamed sets, decode every image, for all runs")
     ] = False,
 ) -> None:
     """Download data and weights into the cache, for machines without internet."""
@@ -210,22 +210,10 @@ def fetch(
     from guidebook import words
 
     chosen = [P.load(name, profile, words.overrides(set_)) for name in experiments]
-    from guidebook.data.catalog import CATALOG
-    from guidebook.data.hub import downloaded
-    from guidebook.data.images import load
-    from guidebook.data.streamed import Streamed
-    from guidebook.paths import local_data
-    from guidebook.text import fetch as fetch_text
+    from guidebook.fetching import fetched
 
-    for params in chosen:
-        name = params.data.name
-        if CATALOG[name].hub and not local_data(name):
-            downloaded(name)
-        images = load(params.data)
-        print(f"{name}: {images.source}")
-        if decode and isinstance(images, Streamed):
-            print(f"{name}: decoded in {images.decoded.folder}")
-        print(f"{params.text.encoder}: {fetch_text(params.text.encoder)}")
+    for line in fetched(chosen, decode):
+        print(line)
 
 
 @app.command()
@@ -243,15 +231,8 @@ def build() -> None:
 
 @app.command()
 def bench(
-    what: Annotated[
-        str,
-        typer.Argument(
-            help="loop, checkpoint: own cost; train, sample, quality: against diffusers; loader: ways to load; batch: sizes of a batch"
-        ),
-    ],
-    experiment: Annotated[
-        str | None, typer.Option(help="whose model or data; cifar10 or, of loader and batch, wikiart if not given")
-    ] = None,
+    what: Annotated[str, typer.Argument(help="loop, checkpoint: own cost; train, sample, quality, loader, batch")],
+    experiment: Annotated[str | None, typer.Option(help="whose data; cifar10, or wikiart for loader and batch")] = None,
     profile: Annotated[
         str | None, typer.Option(help="of the experiment; if not given demo, or best where there are one and a GPU")
     ] = None,

@@ -1,6 +1,7 @@
 """What loading costs: ways to get batches out of the same shards, and how far each is from what decoding alone takes."""
 
 import io
+import itertools
 import os
 import random
 import statistics
@@ -38,7 +39,9 @@ def loader(say: Callable[[str], None], params: P.Params | None = None, repeats: 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder, params)
-        raws = [row.raw for i in range(20) for row in shards(folder).read(i) if _sound(row.raw)][:IMAGES]
+        set_ = shards(folder)
+        rows = (row.raw for i in range(len(set_.groups)) for row in set_.read(i))
+        raws = list(itertools.islice(filter(_sound, rows), IMAGES))
         turns = {name: lambda side=side: {"speed": _alone(raws, side)} for name, side in ALONE.items()}
         turns |= {name: lambda name=name: apart(_timed, folder, name, watched=False) for name in WAYS}
         found = measuring.alternate({name: _told(say, name, turn) for name, turn in turns.items()}, repeats)
@@ -52,7 +55,9 @@ def loader(say: Callable[[str], None], params: P.Params | None = None, repeats: 
         }
     speeds = {name: [turn["speed"] for turn in values] for name, values in found.items()}
     rows = [_row(name, values) | ({"memory_mb": held[name]} if name in held else {}) for name, values in found.items()]
-    report = measuring.report("loader", params, rows, _ratios(speeds), batch=BATCH, workers=WORKERS, rows=ROWS, **law)
+    report = measuring.report(
+        "loader", params, rows, _ratios(speeds), batch=BATCH, workers=WORKERS, paintings=ROWS, **law
+    )
     measuring.tell(say, report)
     return report
 
@@ -167,7 +172,7 @@ def _entropy_random(folder: Path) -> float:
 def _psnr(raws: list[bytes]) -> list[float]:
     """Decibels between what is decoded at a smaller scale and the whole image resized."""
     pairs = ((decode_in_thread(raw, 3, SIDE).astype(float), whole(Image.open(io.BytesIO(raw)))) for raw in raws)
-    return [float(10 * np.log10(255**2 / ((a - b) ** 2).mean())) for a, b in pairs]
+    return [float(10 * np.log10(255**2 / max(((a - b) ** 2).mean(), 1e-9))) for a, b in pairs]
 
 
 def _resume(folder: Path) -> float:

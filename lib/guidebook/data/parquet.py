@@ -5,7 +5,6 @@ from pathlib import PurePosixPath
 
 import fsspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from guidebook.data.catalog import DataError
@@ -15,7 +14,9 @@ def opened(file: str) -> pq.ParquetFile:
     """A parquet file on this machine, or behind an address such as hf://datasets/… Raises DataError."""
     try:
         if "://" not in file:
-            return pq.ParquetFile(file)
+            return pq.ParquetFile(
+                file, buffer_size=2**20
+            )  # or a row group is read at once, which takes twice the memory
         system, path = fsspec.core.url_to_fs(file)
         return pq.ParquetFile(path, filesystem=system)
     except (OSError, pa.ArrowException) as error:
@@ -27,21 +28,21 @@ def rows(file: str, image: str, label: str, group: int | None = None) -> Iterato
 
     Of the columns only the two are read, and the `path` beside the bytes is never opened.
     """
+    columns = [f"{image}.bytes", label]
     with opened(file) as parquet:
-        columns, groups = [f"{image}.bytes", label], range(parquet.num_row_groups) if group is None else [group]
+        groups = range(parquet.num_row_groups) if group is None else [group]
         try:
-            table = parquet.read_row_groups(groups, columns, use_threads=False)
-            images, labels = pc.struct_field(table[image], "bytes"), table[label]
-            if not pa.types.is_integer(labels.type):
-                raise TypeError(f"{label} is {labels.type}")
+            if not pa.types.is_integer(kind := parquet.schema_arrow.field(label).type):
+                raise TypeError(f"{label} is {kind}")
+            for part in parquet.iter_batches(4, row_groups=groups, columns=columns, use_threads=False):
+                for raw, index in zip(part[image].field("bytes"), part[label], strict=True):
+                    yield raw.as_py(), index.as_py()
         except (OSError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             which = "" if group is None else f", row group {group},"
             raise DataError(
                 f"{PurePosixPath(file).name}{which} is not a whole parquet file with the columns {image} {{bytes, path}} and {label} "
                 f"(whole numbers): {_said(error)}"
             ) from None
-    for raw, index in zip(images, labels, strict=True):  # one at a time: the bytes of a group are many
-        yield raw.as_py(), index.as_py()
 
 
 def _said(error: Exception) -> str:
