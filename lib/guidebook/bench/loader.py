@@ -111,7 +111,7 @@ def _write(folder: Path, params: P.Params) -> None:
         pq.write_table(pa.Table.from_pylist(part, schema), file, row_group_size=GROUP)
     found = shards(folder)
     filling = Filling(place(folder, found, SIDE), found, SIDE)
-    with Stream(found, SIDE, 0, BUFFER, 0, 1, WORKERS, 64, 0.01, filling) as stream:
+    with Stream(found, SIDE, 0, BUFFER, 0, 1, WORKERS, 64, 0.02, filling) as stream:
         while not filling.done():
             stream.next(BATCH)
 
@@ -179,7 +179,7 @@ def _resume(folder: Path) -> float:
     """Seconds from nothing to the next image, at a random place of ten epochs with a random number of threads."""
     found, started = None, time.perf_counter()
     found = shards(folder)
-    with Stream(found, SIDE, 0, BUFFER, random.randrange(10 * ROWS), 1, random.choice((1, 2, 4)), 64, 0.01) as stream:
+    with Stream(found, SIDE, 0, BUFFER, random.randrange(10 * ROWS), 1, random.choice((1, 2, 4)), 64, 0.02) as stream:
         stream.next(1)
         return time.perf_counter() - started
 
