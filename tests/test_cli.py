@@ -137,8 +137,8 @@ def test_a_folder_that_is_no_run_is_not_recorded(guidebook, tmp_path):
     assert "is not a run folder" in one_line(guidebook("record", str(tmp_path), said=True))
 
 
-def test_the_scripts_are_shown_of_what_would_be_refused_and_it_is_said(guidebook, monkeypatch):
-    monkeypatch.delenv("GUIDEBOOK_DATA", raising=False)
+def test_the_scripts_are_shown_of_what_would_be_refused_and_it_is_said(guidebook, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     done = guidebook("submit", "mnist", "--dry-run")
     assert done.returncode == 0
     assert done.stdout.count("#!/bin/bash") == 2

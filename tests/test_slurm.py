@@ -122,8 +122,8 @@ def test_words_that_mean_something_to_a_shell_stay_words(runs, monkeypatch, tmp_
     assert 'data.caption=it\'s a $(touch /tmp/x) `{label}`; "quoted"' in out
 
 
-def test_a_run_that_lacks_its_data_or_its_encoder_is_refused_and_told_what_to_fetch(runs, monkeypatch):
-    monkeypatch.delenv("GUIDEBOOK_DATA", raising=False)
+def test_a_run_that_lacks_its_data_or_its_encoder_is_refused_and_told_what_to_fetch(runs, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     work = tasks(["mnist"], "paper", {}, None, SITE)
     with pytest.raises(SubmitError) as refused:
         slurm.submit(SITE, work)
@@ -131,7 +131,10 @@ def test_a_run_that_lacks_its_data_or_its_encoder_is_refused_and_told_what_to_fe
     assert slurm.lacking(tasks(["mnist"], "smoke", {}, None, SITE)) is None
     assert "data set mnist" in str(refused.value)
     assert "text encoder openai/clip-vit-base-patch32" in str(refused.value)
-    assert "guidebook fetch mnist --profile paper" in str(refused.value)
+    assert "guidebook fetch mnist --profile paper`" in str(refused.value)
+    other = slurm.lacking(tasks(["mnist"], "paper", {"data.name": "cifar10", "train.lr": 0.1}, None, SITE))
+    assert "data set cifar10" in other
+    assert "guidebook fetch mnist --profile paper --set data.name=cifar10`" in other
 
 
 def test_the_same_run_is_not_submitted_twice(runs):
