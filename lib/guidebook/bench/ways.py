@@ -8,7 +8,6 @@ import functools
 import io
 import itertools
 import random
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,12 +152,10 @@ def webdataset(folder: Path):
     if not tars.is_dir():
         tars.mkdir()
         for file in sorted(folder.glob("*.parquet")):
-            with tarfile.open(tars / f"{file.stem}.tar", "w") as out:
+            with wds.TarWriter(str(tars / f"{file.stem}.tar"), encoder=False) as out:
                 for i, row in enumerate(pq.read_table(file).to_pylist()):
-                    for kind, raw in (("jpg", row["image"]["bytes"]), ("cls", str(row["style"]).encode())):
-                        entry = tarfile.TarInfo(f"{file.stem}-{i:05}.{kind}")
-                        entry.size = len(raw)
-                        out.addfile(entry, io.BytesIO(raw))
+                    label = str(row["style"]).encode()
+                    out.write({"__key__": f"{file.stem}-{i:05}", "jpg": row["image"]["bytes"], "cls": label})
     found = wds.WebDataset([str(t) for t in sorted(tars.glob("*.tar"))], shardshuffle=100, seed=0)
     return _loaded(found.shuffle(BUFFER).to_tuple("jpg", "cls").map(_entry))
 
