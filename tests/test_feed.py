@@ -12,7 +12,7 @@ import torch
 
 from guidebook.checkpoint import Writer
 from guidebook.data import decoded as module
-from guidebook.data import paintings
+from guidebook.data import paintings, stream
 from guidebook.data.catalog import CATALOG, DataError
 from guidebook.data.decode import decode
 from guidebook.data.decoded import Filling, opened
@@ -133,11 +133,11 @@ def test_a_feed_may_go_back(data, params):
 
 def test_two_that_decode_share_the_work_and_a_third_finishes_what_both_left(data, caplog):
     fillings = [Filling(data.folder, data.shards, SIDE) for _ in range(2)]
-    streams = [data.stream(0, rank, 2, filling) for rank, filling in enumerate(fillings)]
-    for stream in streams:
-        stream.next(10)
-    for stream in streams:
-        stream.close()
+    both = [data.stream(0, rank, 2, filling) for rank, filling in enumerate(fillings)]
+    for one in both:
+        one.next(10)
+    for one in both:
+        one.close()
     left = np.flatnonzero(fillings[0].state == module.MISSING).tolist()
     assert 0 < len(left) <= 59 - 20
     assert fillings[0].done() is None
@@ -207,6 +207,16 @@ def test_more_bad_images_than_may_be_skipped_stop_whoever_meets_the_last(params,
     again.bad_share = 0.02
     with pytest.raises(DataError, match="2 of 59 images"):  # though this one meets only one of them
         batches(again, params, 12)
+
+
+@pytest.mark.timeout(30)
+def test_a_bad_image_that_only_the_test_split_has_is_told_too(data, monkeypatch):
+    """Nobody waits for that image: unheard, decoding would never end."""
+    data.bad_share, mended = 0.0, np.zeros((3, SIDE, SIDE), np.uint8)
+    real = stream.decode_in_thread
+    monkeypatch.setattr(stream, "decode_in_thread", lambda raw, *a: mended if raw == b"<html>" else real(raw, *a))
+    with pytest.raises(DataError, match=r"^shards: 1 of 59 images .* row 29: empty"):
+        data.decoded  # noqa: B018
 
 
 def weights(trainer):

@@ -1,12 +1,17 @@
 """A disk that is really full: what was there stays whole, the error says what was not written, and with space it goes on."""
 
+import io
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from faults.lives import EVERY, PROCESSES, checkpoints, refused, same_lines, same_weights, the_run, trained
 from faults.study import study
@@ -95,6 +100,43 @@ def test_a_disk_with_space_for_one_checkpoint_ends_the_training_and_with_more_it
     tally(
         4, "a full disk at a checkpoint", 2, 2, "the checkpoint before it whole; with space, weights equal bit for bit"
     )
+
+
+DECODES = """
+import sys
+from pathlib import Path
+from guidebook.data.decoded import Filling, place
+from guidebook.data.shards import Shards
+from guidebook.data.stream import Stream
+
+shards = Shards([sys.argv[1]], "image", "style", 27)
+try:
+    filling = Filling(place(Path(sys.argv[2]), shards, 64), shards, 64)
+except OSError as error:
+    sys.exit(f"refused: {error}")
+with Stream(shards, 64, 0, 50, 0, 1, 2, 8, 0.0, filling) as stream:
+    while not filling.done():
+        stream.next(10)
+print("decoded")
+"""
+
+
+def test_a_disk_without_room_for_decoded_images_is_noticed_before_one_is_written(tmp_path, disk, tally):
+    """Found out later, in a mapped file, it would be a SIGBUS."""
+    file = io.BytesIO()
+    Image.new("RGB", (80, 70), (200, 30, 90)).save(file, "JPEG")
+    rows = [{"image": {"bytes": file.getvalue(), "path": ""}, "style": n % 27} for n in range(200)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-0.parquet", row_group_size=20)
+    small = disk(tmp_path / "small", 200 * 3 * 64 * 64 // 2)
+    command = [sys.executable, "-c", DECODES, tmp_path / "train-0.parquet", small.place]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "refused: train.npy of the decoded images was not written" in done.stderr
+    assert not list(small.place.rglob("*.npy"))
+    small.resize(200 * 3 * 64 * 64 * 2)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "decoded\n", done.stderr
+    tally(4, "a full disk at the decoded images", 1, 1, "none written, training streams on; with space, all of them")
 
 
 def test_a_disk_without_space_for_the_model_keeps_the_checkpoint_and_publishes_nothing(
