@@ -98,6 +98,7 @@ BAD = {
     "an unknown profile": (["run", "mnist", "--profile", "dmeo"], "profile 'dmeo' is not known (nearest: demo)"),
     "a path for an experiment": (["run", "../params/mnist"], "is not known"),
     "no experiment": (["run"], "name an experiment, or --all"),
+    "all and one": (["run", "mnist", "--all"], "--all runs every experiment: leave it out, or 'mnist'"),
     "a number for a list": (
         ["run", "mnist", "--set", "sample.guidance=5"],
         "demo.yml with sample.guidance: sample.guidance = 5: it is a list, written with brackets: [1, 2]",

@@ -71,6 +71,19 @@ def test_a_record_gives_back_the_first_images_pixel_for_pixel(run, channels, n, 
     assert found.facts["n"] == n
 
 
+def test_a_record_that_takes_the_place_of_another_setting_says_so(run, tiny, caplog):
+    other = open_run(tiny.replace(train={"lr": 0.5}))
+    for one in (run, other):
+        (one.path / "notebook.ipynb").write_text("{}")
+    record(run)
+    record(run)
+    assert not caplog.messages
+    record(other)
+    assert caplog.messages == [
+        f"{other.path.name} replaces a record of other parameters: train.lr 0.5 for {tiny.train.lr:g}"
+    ]
+
+
 def test_a_record_makes_no_set(run):
     (run.path / "notebook.ipynb").write_text("{}")
     kept = opened(record(run))

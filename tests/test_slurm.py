@@ -137,6 +137,12 @@ def test_a_run_that_lacks_its_data_or_its_encoder_is_refused_and_told_what_to_fe
     assert "guidebook fetch mnist --profile paper --set data.name=cifar10`" in other
 
 
+def test_seeds_are_named_once(runs):
+    with pytest.raises(SubmitError, match="name seeds twice"):
+        tasks(["mnist"], "smoke", {"train.seed": 3}, [0], SITE)
+    assert len(tasks(["mnist"], "smoke", {"train.seed": 3}, None, SITE)) == 1
+
+
 def test_the_same_run_is_not_submitted_twice(runs):
     with pytest.raises(SubmitError, match="name every experiment and every seed once"):
         tasks(["mnist"], "smoke", {}, [1, 1], SITE)

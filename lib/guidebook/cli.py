@@ -76,6 +76,8 @@ def run(
     from guidebook.progress import watching
 
     if all_:
+        if experiments:
+            raise P.ParamsError(f"--all runs every experiment: leave it out, or {' '.join(experiments)[:60]!r}")
         experiments = sorted(p.parent.name for p in PARAMS.glob(f"*/{profile}.yml"))
     if not experiments:
         raise P.ParamsError("name an experiment, or --all")

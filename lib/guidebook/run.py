@@ -150,6 +150,9 @@ def record(run: Run) -> Path:
             f"{run.path}: not finished: it holds no complete notebook.ipynb; run `guidebook run` first"
         )
     target = RESULTS / run.params.experiment / run.params.profile
+    if target.is_dir() and (changed := P.differences(opened(target).params, run.params)):
+        told = ", ".join(f"{key} {b} for {a}" for key, a, b in changed)
+        log.warning("%s replaces a record of other parameters: %s", run.path.name, told[:300])
     aside = target.with_name(f".{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
     _copy_record(run.path, aside)

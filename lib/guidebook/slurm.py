@@ -23,6 +23,8 @@ def tasks(
     experiments: list[str], profile: str, settings: dict, seeds: list[int] | None, cluster: Cluster
 ) -> list[Task]:
     """A task per experiment and seed. Raises ParamsError and SubmitError."""
+    if seeds and "train.seed" in settings:
+        raise SubmitError("--seeds and --set train.seed name seeds twice: leave one of them out")
     settings = {"train.processes": cluster.processes} | settings
     found = []
     for experiment in experiments:
