@@ -152,6 +152,16 @@ def test_two_that_decode_share_the_work_and_a_third_finishes_what_both_left(data
     assert not list(data.folder.parent.glob(".decoded-*-v1-*"))
 
 
+def test_what_began_too_late_is_cleared_away(data):
+    late = Filling(data.folder, data.shards, SIDE)
+    assert data.decoded
+    late.aside.mkdir(exist_ok=True)  # another, begun when the first had just got its name
+    late = Filling(data.folder, data.shards, SIDE)
+    late.state[:] = module.WHOLE
+    assert late.done().labels.tolist() == data.decoded.labels.tolist()
+    assert not late.aside.exists()
+
+
 def test_what_was_decoded_before_the_machine_restarted_does_not_count(data, monkeypatch):
     Filling(data.folder, data.shards, SIDE).put(0, np.zeros((3, SIDE, SIDE), np.uint8), 0, False)
     assert not Filling(data.folder, data.shards, SIDE).lacks(0)

@@ -105,7 +105,10 @@ def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatc
     assert 3 < made["entropy_random"] < 4
     assert loading.ways([found]).axes[0].get_xscale() == "log"
     assert all(name in loading.cost([found]).text for name in ways.WAYS)
-    assert "dB from the whole" in loading.growth([found]).text
+    told = loading.growth([found]).text
+    assert f"of {module.RESUMES} tries" in told
+    assert f"], of {made['compared']}." in told
+    assert made["compared"] == 10  # no more are there
 
 
 def test_the_batches_report_every_size(monkeypatch, tiny):
@@ -181,7 +184,7 @@ def test_without_a_measurement_there_is_no_verdict():
 
 def test_the_share_of_data_is_that_of_all_lines_but_the_first():
     line = {"ms_by_part": dict.fromkeys(PARTS, 10.0)}
-    stats = [{"ms_by_part": dict.fromkeys(PARTS, 1.0) | {"data": 1e6}}, line, line]
+    stats = [{"ms_by_part": dict.fromkeys(PARTS, 1.0) | {"data": 1e6}}, line, {"ms_by_part": {}}, {}, line]
     found, verdict = loading.data_share(stats)
     assert found.startswith(f"{100 / len(PARTS):.2f} % of a step")
     assert verdict == "need not hold"

@@ -13,6 +13,7 @@ from PIL import JpegImagePlugin
 
 from guidebook import seal
 from guidebook.data import paintings as module
+from guidebook.data.catalog import CATALOG
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.paintings import ARTISTS, GENRES, GRAIN, LONG, SHORT, STYLES, encode, paint, write
 
@@ -108,6 +109,8 @@ def test_files_are_jpeg_of_quality_80_with_halved_colour(progressive):
 def test_the_styles_are_the_hubs_in_the_order_of_their_labels():
     assert len(STYLES) == 27
     assert list(STYLES) == sorted(STYLES)
+    spelled = [name.replace(" ", "_").replace("-", "_").lower() for name in CATALOG["paintings"].classes]
+    assert spelled == [name.lower() for name in STYLES]  # the hub writes "Action_painting", captions "Action Painting"
     assert (STYLES[0], STYLES[12], STYLES[26]) == ("Abstract_Expressionism", "Impressionism", "Ukiyo_e")
 
 

@@ -29,6 +29,7 @@ from guidebook.data.stream import Stream
 ROWS, FILES, GROUP = 1200, 24, 25  # of the bench's own shards: more files than an LRU of 5 keeps
 IMAGES = 240  # of a way, in one turn
 BATCHES = {"guidebook, decoded": 1000, "DataLoader, decoded files": 300}  # of those that are far faster
+COMPARED, RESUMES = 40, 20  # images whose pixels are compared; places where reading begins
 OURS = "guidebook, first epoch"
 ALONE = {"decoder alone, same scale": SIDE, "decoder alone, at 1/8": 1, "full decode and resize": None}
 
@@ -47,8 +48,10 @@ def loader(say: Callable[[str], None], params: P.Params | None = None, repeats: 
         found = measuring.alternate({name: _told(say, name, turn) for name, turn in turns.items()}, repeats)
         held = {name: apart(_timed, folder, name)["memory_mb"] for name in WAYS}
         law = {
-            "psnr_db": measuring.spread(_psnr(raws[:40])),
-            "resume_s": measuring.spread([_resume(folder) for _ in range(20)]),
+            "psnr_db": measuring.spread(_psnr(raws[:COMPARED])),
+            "compared": len(raws[:COMPARED]),
+            "resume_s": measuring.spread([_resume(folder) for _ in range(RESUMES)]),
+            "resumes": RESUMES,
             "window_mb": _window(folder),
             "growth": list(_growth(folder, say)),
             "entropy_random": _entropy_random(folder),

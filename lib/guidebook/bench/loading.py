@@ -37,7 +37,8 @@ def data_share(stats: Sequence[dict]) -> tuple[str, str]:
     mine = _mean(stats)
     if not mine:
         return "not measured in this run", "undecided"
-    share = [100 * line["ms_by_part"]["data"] / sum(line["ms_by_part"].values()) for line in stats[1:]]
+    parts = [line["ms_by_part"] for line in stats[1:] if line.get("ms_by_part")]
+    share = [100 * line["data"] / sum(line.values()) for line in parts]
     found = f"{100 * mine['data'] / sum(mine.values()):.2f} % of a step waits for data (by line of statistics {min(share):.2f} to {max(share):.2f} %)"
     return found, "need not hold" if max(share) < 70.4 else "holds"
 
@@ -115,8 +116,8 @@ def growth(reports: Sequence[dict]) -> Html:
     psnr, resume = made["psnr_db"], made["resume_s"]
     said = (
         f"<p>One window holds {made['window_mb']:.0f} MB of encoded images. A training goes on at a random place after "
-        f"{resume['median']:.2f} s [{resume['low']:.2f}, {resume['high']:.2f}], of 20 tries. Decoded at a smaller scale an image is "
-        f"{psnr['median']:.1f} dB from the whole one made smaller [{psnr['low']:.1f}, {psnr['high']:.1f}], of 40.</p>"
+        f"{resume['median']:.2f} s [{resume['low']:.2f}, {resume['high']:.2f}], of {made['resumes']} tries. Decoded at a smaller scale an image is "
+        f"{psnr['median']:.1f} dB from the whole one made smaller [{psnr['low']:.1f}, {psnr['high']:.1f}], of {made['compared']}.</p>"
     )
     return Html(table(["paintings", "ms per image", "memory (MB)"], rows).text + said)
 

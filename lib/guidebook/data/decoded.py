@@ -114,8 +114,9 @@ class Filling:
                     seal.seal(self.aside)
                     os.replace(self.aside, self.folder)
                     fsync(self.folder.parent)
-                for leftover in self.folder.parent.glob(f".{self.folder.name}-*"):  # of machines that were restarted
-                    shutil.rmtree(leftover, ignore_errors=True)
+            # Of machines that were restarted, and of processes that began when the others had nearly ended.
+            for leftover in self.folder.parent.glob(f".{self.folder.name}-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         return opened(self.folder)
 
     def _reasons(self) -> list[str]:
