@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from guidebook.data import decode as module
-from guidebook.data.decode import PIXELS, BadImage, decode
+from guidebook.data.decode import PIXELS, BadImage, decode, progressive
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
@@ -229,6 +229,26 @@ def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
         assert refusal(png([b"\0"], width, 1, 0, height=side)).startswith("too large")
 
 
+def test_of_a_scaled_jpeg_only_what_is_held_counts(monkeypatch):
+    """Scans of paintings have hundreds of millions of pixels; a progressive one is held whole while it is decoded."""
+    raws = {kind: encoded(photograph(400, 301), "JPEG", progressive=kind) for kind in (False, True)}
+    small = decode(raws[False], 3, 32)
+    monkeypatch.setattr(module, "PIXELS", 400 * 301 // 10)
+    assert np.array_equal(decode(raws[False], 3, 32), small)
+    for raw, side in ((raws[False], None), (raws[False], 128), (raws[True], 32)):
+        with pytest.raises(BadImage, match="too large: 400 × 301 pixels, of which 12,040 are allowed"):
+            decode(raw, 3, side)
+
+
+def test_progressive_files_are_told_from_their_header():
+    pixels = photograph(40, 30)
+    assert progressive(raw := encoded(pixels, "JPEG", progressive=True))
+    assert progressive(raw[:2] + b"\xff\xff" + raw[2:])  # filled up before a marker
+    with_thumbnail = encoded(pixels, "JPEG", exif=Image.Exif(), comment=b"\xff\xc2")
+    assert not progressive(with_thumbnail)
+    assert not any(map(progressive, (b"", b"\xff\xd8", encoded(pixels, "PNG"), encoded(pixels, "JPEG"), raw[:20])))
+
+
 CUT = {
     "PNG": encoded(RGB),
     "16-bit PNG": CONVERTED["16-bit grey"][0],
@@ -314,6 +334,18 @@ def test_a_picture_decoded_small_is_upright_and_not_torn_out_of_its_middle():
     png = encoded(pixels, "PNG")
     assert np.abs(decode(png, 3, 32).astype(int) - full(pixels, 32)).max() <= 1
     assert decode(encoded(pixels[..., 0], "PNG"), 1, 32).shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize("colours", ["RGB", "L"])
+def test_pixels_are_the_same_from_one_block_of_memory_and_from_several(colours):
+    raw = encoded(np.asarray(Image.fromarray(photograph(400, 301)).convert(colours)), "JPEG", quality=90)
+    channels = {"RGB": 3, "L": 1}[colours]
+    one, before = decode(raw, channels, 128), Image.core.get_block_size()
+    Image.core.set_block_size(2**14)
+    try:
+        assert np.array_equal(decode(raw, channels, 128), one)
+    finally:
+        Image.core.set_block_size(before)
 
 
 def test_a_broken_jpeg_is_refused_at_a_small_size_too():

@@ -1,8 +1,10 @@
 """Streamed sets in training: the same batches from shards and from what was decoded, whoever decodes and whatever is lost."""
 
 import logging
+import platform
 import resource
 import signal
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,7 @@ from guidebook.checkpoint import Writer
 from guidebook.data import decoded as module
 from guidebook.data import paintings, stream
 from guidebook.data.catalog import CATALOG, DataError
-from guidebook.data.decode import decode
+from guidebook.data.decode import decode, progressive
 from guidebook.data.decoded import Filling, opened
 from guidebook.data.feed import Ahead, feed
 from guidebook.data.images import load
@@ -100,7 +102,9 @@ def test_the_set_is_streamed_and_its_splits_are_what_the_files_hold(data):
                 image, label = of_row(data, row)
                 assert torch.equal(split.images[at], image)
                 assert split.labels[at] == label
-    assert [name.split(":")[0] for name in data.skipped] == ["row 5", "row 29"]
+    assert [name.split(":")[0] for name in data.skipped] == [data.shards.name(row) for row in BROKEN]
+    raws = (row.raw for i in range(len(data.shards.groups)) for row in data.shards.read(i))
+    assert data.progressive == sum(map(progressive, raws)) > 0
     assert torch.equal(data.train.images[5], of_row(data, 6)[0])  # in the place of a bad one the next of its split
     assert torch.equal(data.test.images[2], of_row(data, 39)[0])
 
@@ -149,7 +153,7 @@ def test_two_that_decode_share_the_work_and_a_third_finishes_what_both_left(data
         third = data.decoded
     assert sorted(set(decodes)) == left  # what was there was not decoded again
     assert third.folder == data.folder
-    assert not list(data.folder.parent.glob(".decoded-*-v1-*"))
+    assert not list(data.folder.parent.glob(".*decoded-*/*.npy"))
 
 
 def test_what_began_too_late_is_cleared_away(data):
@@ -163,15 +167,96 @@ def test_what_began_too_late_is_cleared_away(data):
 
 
 def test_what_was_decoded_before_the_machine_restarted_does_not_count(data, monkeypatch):
-    Filling(data.folder, data.shards, SIDE).put(0, np.zeros((3, SIDE, SIDE), np.uint8), 0, False)
+    Filling(data.folder, data.shards, SIDE).put(0, np.zeros((3, SIDE, SIDE), np.uint8), 0, module.WHOLE)
     assert not Filling(data.folder, data.shards, SIDE).lacks(0)
-    monkeypatch.setattr(module, "_boot", lambda: "another")
+    monkeypatch.setattr(module, "_here", lambda: f"{platform.node()}-another")
     assert Filling(data.folder, data.shards, SIDE).lacks(0)
     assert data.decoded.labels.shape == (59,)
-    assert not list(data.folder.parent.glob(".decoded-*-v1-*"))  # of the first start either
+    assert not list(data.folder.parent.glob(".*decoded-*/*.npy"))  # of the first start either
 
 
-@pytest.mark.parametrize("file", ["train.npy", "test.npy", "labels.npy", "skipped.json", "manifest.json"])
+def test_what_another_machine_has_begun_is_left_alone(data, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_here", lambda: "elsewhere-1234")
+        theirs = Filling(data.folder, data.shards, SIDE)
+    theirs.put(7, np.ones((3, SIDE, SIDE), np.uint8), 3, module.WHOLE)
+    assert data.decoded
+    assert (theirs.aside / "train.npy").exists()
+    assert not theirs.lacks(7)
+    assert theirs.done().labels.tolist() == data.decoded.labels.tolist()  # whoever was first counts
+
+
+def test_bytes_are_hashed_once_after_a_start_of_the_machine_and_again_where_a_file_changed(data, monkeypatch):
+    assert data.decoded
+    hashed, real = [], module.verify
+    monkeypatch.setattr(module, "verify", lambda *told: hashed.append(1) or real(*told))
+    assert opened(data.folder)
+    assert opened(data.folder)
+    assert not hashed
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_here", lambda: "another-start")
+        assert opened(data.folder)
+        assert opened(data.folder)
+    assert len(hashed) == 1
+    (data.folder / "labels.npy").touch()
+    assert opened(data.folder)
+    assert len(hashed) == 2
+
+
+@pytest.mark.timeout(60)
+def test_one_of_several_processes_decodes_all_where_the_others_wait(data, monkeypatch):
+    alone = type("World", (), {"process_index": 1, "num_processes": 2, "is_main_process": False})
+    monkeypatch.setattr("guidebook.data.streamed.world", lambda: alone)
+    assert data.decoded.labels.shape == (59,)
+
+
+def test_another_resolution_is_other_data(data, params):
+    other = Streamed(params.replace(data={"resolution": 2 * SIDE}).data)
+    assert other.fingerprint != data.fingerprint
+    assert other.shards.fingerprint == data.shards.fingerprint
+
+
+def test_bad_images_are_known_before_all_are_decoded(data):
+    filling = Filling(data.folder, data.shards, SIDE)
+    with data.stream(0, 0, 1, filling) as found:
+        found.next(TRAIN)
+        assert data.skipped[0].startswith(f"{data.shards.name(5)}: neither PNG nor JPEG")
+    assert data.progressive is None
+
+
+def test_what_was_decoded_takes_the_place_of_the_stream(data, params):
+    fed = feed(data, params.train)
+    for i in range(2 * TRAIN // params.train.batch + 2):
+        fed.batch(i * params.train.batch)
+    assert fed._decoded
+    assert fed._stream is None
+    fed.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith(("read shards", "decode"))]
+
+
+def test_on_several_machines_nothing_is_kept_that_none_of_them_sees_whole(data, params, monkeypatch, caplog):
+    two = type("World", (), {"process_index": 0, "num_processes": 2, "device": torch.device("cpu")})
+    monkeypatch.setattr("guidebook.data.feed.world", lambda: two)
+    for here, kept in (("1", False), ("2", True)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+        fed = feed(data, params.train)
+        assert (fed._filling is not None) == kept
+        fed.close()
+    assert caplog.text.count("guidebook fetch EXPERIMENT --decode") == 1
+
+
+def test_a_disk_that_is_full_at_the_end_of_decoding_stops_no_training(data, params, monkeypatch, caplog):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.seal, "seal", full)
+    images, _ = batches(data, params, 24)
+    assert "every epoch decodes its images anew: [Errno 28]" in caplog.text
+    monkeypatch.undo()
+    assert len(images) == 24 * params.train.batch
+
+
+@pytest.mark.parametrize("file", ["train.npy", "test.npy", "labels.npy", "facts.json", "manifest.json"])
 def test_a_changed_byte_of_what_was_decoded_is_noticed_and_all_is_decoded_anew(data, file, caplog):
     want, path = data.train.images.clone(), data.folder / file
     raw = bytearray(path.read_bytes())
@@ -225,7 +310,7 @@ def test_a_bad_image_that_only_the_test_split_has_is_told_too(data, monkeypatch)
     data.bad_share, mended = 0.0, np.zeros((3, SIDE, SIDE), np.uint8)
     real = stream.decode_in_thread
     monkeypatch.setattr(stream, "decode_in_thread", lambda raw, *a: mended if raw == b"<html>" else real(raw, *a))
-    with pytest.raises(DataError, match=r"^shards: 1 of 59 images .* row 29: empty"):
+    with pytest.raises(DataError, match=r"^shards: 1 of 59 images .* row 9: empty"):
         data.decoded  # noqa: B018
 
 

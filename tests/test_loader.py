@@ -15,8 +15,6 @@ from PIL import Image
 from guidebook.bench import loading, ways
 from guidebook.bench.apart import apart, memory
 from guidebook.bench.loader import _entropy
-from guidebook.data.decoded import Filling, place
-from guidebook.data.stream import Stream
 from guidebook.profiler import PARTS
 
 FILES, ROWS = 6, 10
@@ -34,11 +32,7 @@ def folder(tmp_path_factory):
             rows.append({"image": {"bytes": b"<html>" if n == 33 else file.getvalue(), "path": ""}, "style": n % 27})
         schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "style": pa.int64()})
         pq.write_table(pa.Table.from_pylist(rows, schema), folder / f"train-{f:05}-of-00006.parquet", row_group_size=5)
-    found = ways.shards(folder)
-    filling = Filling(place(folder, found, ways.SIDE), found, ways.SIDE)
-    with Stream(found, ways.SIDE, 0, 20, 0, 1, 1, 4, 0.1, filling) as stream:
-        while not filling.done():
-            stream.next(4)
+    ways.prepare(folder)
     return folder
 
 
@@ -83,7 +77,7 @@ def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatc
     )
     told = {"speed": 50.0, "first_s": 1.0, "batch_s": 0.32, "entropy": 3.0}
     monkeypatch.setattr(
-        module, "apart", lambda work, at, way, watched=True: told | ({"memory_mb": 7.0} if watched else {})
+        module, "apart", lambda work, at, way, n, watched, libraries: told | ({"memory_mb": 7.0} if watched else {})
     )
     monkeypatch.setattr(module, "IMAGES", 10)
     kept = []
@@ -105,7 +99,10 @@ def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatc
     assert 3 < made["entropy_random"] < 4
     assert loading.ways([found]).axes[0].get_xscale() == "log"
     assert all(name in loading.cost([found]).text for name in ways.WAYS)
+    floor = next(r["speed"]["median"] for r in found["rows"] if r["name"] == "decoder alone, at 1/8")
+    assert f"<td>{50 / floor:.2f}</td>" in loading.cost([found]).text
     told = loading.growth([found]).text
+    assert "7 MB over 1 and 7 MB over 4 epochs" in told
     assert f"of {module.RESUMES} tries" in told
     assert f"], of {made['compared']}." in told
     assert made["compared"] == 10  # no more are there
@@ -116,12 +113,13 @@ def test_the_batches_report_every_size(monkeypatch, tiny):
 
     module = __import__("sys").modules["guidebook.bench.batch"]
     monkeypatch.setattr(module, "SECONDS", 0.01)
-    monkeypatch.setattr(module, "apart", lambda work, text, size: work(text, size) | {"memory_mb": 5.0})
+    monkeypatch.setattr(module, "apart", lambda work, *told, watched=True: work(*told) | {"memory_mb": 5.0})
     monkeypatch.setattr(module.measuring, "keep", lambda found: None)
     found = guidebook.bench.batch(lambda line: None, tiny, repeats=2)
-    assert [r["batch"] for r in found["rows"]] == [16, 32, 64]
+    b = tiny.train.batch
+    assert [r["batch"] for r in found["rows"]] == [b // 2, b, 2 * b]
     assert all(r["memory_mb"] == 5 and set(r["ms_by_part"]) == set(PARTS) for r in found["rows"])
-    assert [r["steps_per_epoch"] for r in found["rows"]] == [4, 2, 1]
+    assert [r["steps_per_epoch"] for r in found["rows"]] == [8, 4, 2]
     assert "thesis, A100" in loading.batches([found]).text
 
 

@@ -40,6 +40,33 @@ def test_afterwards_a_signal_means_what_it_meant_before(run, number):
     assert signal.getsignal(number) is before
 
 
+@pytest.fixture
+def terminal():
+    """SIGINT as it is for what a terminal runs: whoever starts tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_remembered_once_and_interrupts_the_second_time(run, terminal):
+    with stopping(run) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert stop.asked()
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_in_the_background_ctrl_c_stays_ignored(run, terminal):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stopping(run) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert not stop.asked()
+
+
 def test_a_file_is_seen_within_a_tenth_of_a_second_and_gone_when_it_is_obeyed(run):
     with stopping(run) as stop:
         stop.asked()

@@ -60,7 +60,7 @@ def shards(tmp_path_factory):
 
 
 def stream(shards, start=0, stride=1, threads=2, seed=0, bad_share=0.0, ahead=5):
-    return Stream(shards, SIDE, seed, WINDOW, start, stride, threads, ahead, bad_share)
+    return Stream(shards, SIDE, seed, WINDOW, start, stride, threads, ahead, bad_share, {})
 
 
 def labels(shards, n, **options) -> list[int]:
@@ -129,19 +129,44 @@ def test_processes_share_the_order(shards, processes, start):
         assert labels(shards, 30, start=start + rank, stride=processes) == together[rank::processes]
 
 
-def test_of_a_row_only_what_is_needed_is_held(shards, monkeypatch):
-    held, most = [], 0
-    real = Stream._load
+def test_one_window_is_held_and_reading_the_next_one_keeps_pace(shards, monkeypatch):
+    held, counts = [], []
+    real = Stream._read
 
-    def load(self, group, rows):
-        real(self, group, rows)
-        nonlocal most
-        held.append(rows) if not any(rows is h for h in held) else None
-        most = max(most, sum(row is not None for h in held for row in h.values()))
+    def read(self, window, rows):
+        held.append(rows)
+        for _ in real(self, window, rows):
+            counts.append(sum(row is not None for h in held for row in h.values()))
+            yield
 
-    monkeypatch.setattr(Stream, "_load", load)
+    monkeypatch.setattr(Stream, "_read", read)
     labels(shards, 300)
-    assert WINDOW - 3 <= most <= WINDOW + 2 * ROWS
+    assert WINDOW - 3 <= max(counts) <= WINDOW
+    assert min(counts[WINDOW:]) >= WINDOW - 5  # held-out rows among those that are read
+
+
+def test_windows_hold_as_many_rows_where_row_groups_differ(tmp_path):
+    """The hub's files end with a small row group."""
+    sizes, number = (10, 3, 10, 1, 10, 10, 2, 10), 0
+    with pq.ParquetWriter(tmp_path / "train-0.parquet", SCHEMA) as out:
+        for size in sizes * 3:
+            rows = [{"image": {"bytes": b"", "path": ""}, "artist": 0, "style": 0}] * size
+            out.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+            number += size
+    found = Shards([tmp_path / "train-0.parquet"], "image", "style", 27)
+    for epoch in range(20):
+        windows = found.epoch(0, epoch, 42)
+        held = [sum(found.groups[g].rows for g in w.groups) for w in windows]
+        assert len(windows) == 4
+        assert sum(held) == number == 168
+        assert all(42 - 10 <= rows <= 42 + 10 for rows in held)
+
+
+def test_a_row_is_named_by_its_file_and_its_place_in_it(shards):
+    assert shards.name(0) == "train-00000-of-00003.parquet row 0"
+    assert shards.name(GROUPS * ROWS - 1) == "train-00000-of-00003.parquet row 23"
+    assert shards.name(GROUPS * ROWS + ROWS + 2) == "train-00001-of-00003.parquet row 10"
+    assert [shards.group_of(n) for n in (0, ROWS - 1, ROWS, 71)] == [0, 0, 1, 8]
 
 
 def test_the_threads_do_not_run_ahead(shards, monkeypatch):
@@ -162,14 +187,15 @@ def test_in_the_place_of_a_bad_image_stands_the_next_whole_one_of_its_split(tmp_
     with stream(shards, bad_share=0.1) as opened:
         assert opened.next(shards.train_rows)[1].tolist() == expected
         assert sorted(opened.bad) == sorted(bad)
-        assert opened.bad[8].startswith("row 8: neither PNG nor JPEG")
+        assert opened.bad[8].startswith("train-00000-of-00003.parquet row 8: neither PNG nor JPEG")
     assert labels(shards, 20, start=40, threads=3, bad_share=0.1) == expected[40:60]
 
 
 def test_more_bad_images_than_may_be_skipped_stop_the_run(tmp_path):
     shards = written(tmp_path / "some", broken=(3, 4, 5))
     with pytest.raises(
-        DataError, match=r"^shards: 3 of 72 images \(4\.17%\) cannot be read, 4\.00% may be skipped: row "
+        DataError,
+        match=r"^shards: 3 of 72 images \(4\.17%\) cannot be read, 4\.00% may be skipped: train-00000\S+ row ",
     ):
         labels(shards, 65, bad_share=0.04)
 

@@ -26,7 +26,7 @@ class Preempted(SystemExit):
 
 
 class Stop:
-    """A file STOP in the run's folder, or a signal: SIGTERM, or the SIGUSR1 that SLURM sends before a time limit."""
+    """A file STOP in the run's folder, or a signal: SIGTERM, the SIGUSR1 that SLURM sends before a time limit, or Ctrl-C."""
 
     def __init__(self, run: Run):
         self.signalled, self._looked = False, 0.0
@@ -52,15 +52,19 @@ class Stop:
 
 @contextmanager
 def stopping(run: Run) -> Iterator[Stop]:
-    """While it is open, a signal to stop is remembered instead of ending the process at once."""
-    stop = Stop(run)
+    """While it is open, a signal to stop is remembered instead of ending the process at once. A second Ctrl-C interrupts it."""
+    stop, before = Stop(run), {}
 
     def remember(number, frame):
         stop.signalled = True
+        if number == signal.SIGINT:
+            signal.signal(number, before[number])
 
     # Handlers can be set in the main thread only; elsewhere the file is the way.
-    main = threading.current_thread() is threading.main_thread()
-    before = {s: signal.signal(s, remember) for s in SIGNALS} if main else {}
+    if threading.current_thread() is threading.main_thread():
+        # What runs in a shell's background ignores Ctrl-C, which is meant for what runs before it.
+        ctrl_c = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
+        before |= {s: signal.signal(s, remember) for s in (*SIGNALS, *ctrl_c)}
     try:
         yield stop
     finally:

@@ -19,6 +19,7 @@ from guidebook.checkpoint import Writer, complete, images, prune
 from guidebook.checkpoint import load as load_checkpoint
 from guidebook.data.catalog import DataError
 from guidebook.data.images import load
+from guidebook.data.streamed import Streamed
 from guidebook.lock import job_id, owned
 from guidebook.models.unet import build
 from guidebook.processes import barrier, world
@@ -187,7 +188,8 @@ def _describe(run: Run, trainer: Trainer) -> None:
 def _data(run: Run, trainer: Trainer) -> dict:
     """Which images it learnt from, and which of them could not be read: of a stream, known at the end."""
     facts = {"name": run.params.data.name, "source": trainer.data.source, "fingerprint": trainer.data.fingerprint}
-    return facts | {"skipped": list(trainer.data.skipped)}
+    facts |= {"skipped": list(trainer.data.skipped)}
+    return facts | ({"progressive": trainer.data.progressive} if isinstance(trainer.data, Streamed) else {})
 
 
 def _threads() -> str:

@@ -114,7 +114,7 @@ try:
     filling = Filling(place(Path(sys.argv[2]), shards, 64), shards, 64)
 except OSError as error:
     sys.exit(f"refused: {error}")
-with Stream(shards, 64, 0, 50, 0, 1, 2, 8, 0.0, filling) as stream:
+with Stream(shards, 64, 0, 50, 0, 1, 2, 8, 0.0, {}, filling) as stream:
     while not filling.done():
         stream.next(10)
 print("decoded")

@@ -168,8 +168,13 @@ def command(params, runs: Path) -> subprocess.Popen:
     (runs / "params.yml").write_text(params.yaml())
     program = Path(sys.executable).with_name("guidebook")
     env = os.environ | {"GUIDEBOOK_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
+    # Whoever starts the tests in the background has SIGINT ignored, and so would have what they start.
     return subprocess.Popen(
-        [program, "train", runs / "params.yml"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ["env", "--default-signal=INT", program, "train", runs / "params.yml"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -177,6 +182,20 @@ def listens(pid: int) -> bool:
     """Whether a process has a handler for both signals: it trains."""
     caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.M)
     return bool(caught) and all(int(caught[1], 16) >> (number - 1) & 1 for number in SIGNALS.values())
+
+
+def test_ctrl_c_saves_and_the_next_life_begins_there(short, unbroken, tmp_path):
+    process = command(short, tmp_path)
+    while process.poll() is None and not list(tmp_path.glob("*/*/stats.jsonl")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 75, error
+    assert newest(short, tmp_path) > 0
+    assert f"stopped training after {newest(short, tmp_path):,} images" in error.splitlines()[-1]
+    assert command(short, tmp_path).communicate(timeout=120)
+    assert same_lines(the_run(short, tmp_path), unbroken)
+    assert same_weights(the_run(short, tmp_path), unbroken)
 
 
 @pytest.mark.slow

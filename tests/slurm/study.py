@@ -24,6 +24,9 @@ CELLS = (
     "import os\nimport time\n\nfrom guidebook import training\nfrom guidebook.metrics import intervals\nfrom guidebook.metrics.distances import grain\n"
     "from guidebook.params import from_notebook\nfrom guidebook.run import open_run\nfrom guidebook.sampling import draw\n\n"
     "params = from_notebook(globals())\nrun = open_run(params)",
+    # A training that lasts on a fast machine too: seconds that each step waits
+    'wait, step = float(os.environ.get("PACE", 0)), training.Trainer.step\n'
+    "training.Trainer.step = lambda trainer: (time.sleep(wait), step(trainer))[1]",
     "training.train(run)",
     # Asked to stop here, where nothing listens
     'if params.data.caption.startswith("busy") and "SLURM_RESTART_COUNT" not in os.environ:\n    time.sleep(200)',

@@ -99,8 +99,10 @@ def test_a_task_that_is_told_to_stop_saves_and_alone_is_requeued(tiny, slurm, un
 
 
 def test_a_task_outlives_its_time_limit(tiny, slurm, unbroken, tally):
-    # SLURM looks every 30 s, so it asks 10 to 40 s after a life began: time to start, and not to the end of the training.
-    study.configure(tiny.root, time="2:00", notice=80)
+    # SLURM looks every 30 s, so it asks 90 to 120 s after a life began: time to start and to get on. Paced, the training takes
+    # longer than that.
+    pace = study.CLUSTER["environment"] | {"PACE": "0.2"}
+    study.configure(tiny.root, time="3:00", notice=60, environment=pace)
     array, _ = tiny.submit()
     slurm.wait(array, "COMPLETED", 600)
     assert slurm.restarts(f"{array}_0") >= 1

@@ -1,21 +1,22 @@
 """Work in a process of its own, and the memory that it takes."""
 
+import importlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def apart(work: Callable[..., dict], *args, watched: bool = True) -> dict:
+def apart(work: Callable[..., dict], *args, watched: bool = True, libraries: Sequence[str] = ()) -> dict:
     """What `work(*args)` returns, and `memory_mb`: the most that it and its workers took above the interpreter and its libraries.
 
-    To watch the memory costs time: where that is measured, `watched` is False.
+    These are what the module of `work` imports, and `libraries`. To watch the memory costs time: where that is measured, `watched` is False.
     """
     here, there = SPAWN.Pipe()
-    process = SPAWN.Process(target=_life, args=(work, args, there))
+    process = SPAWN.Process(target=_life, args=(work, args, there, libraries))
     process.start()
     there.close()
     peak, ended = 0.0, threading.Event()
@@ -56,7 +57,9 @@ def memory(pid: int) -> float:
     return total
 
 
-def _life(work: Callable[..., dict], args: tuple, told) -> None:
+def _life(work: Callable[..., dict], args: tuple, told, libraries: Sequence[str]) -> None:
+    for name in libraries:
+        importlib.import_module(name)
     told.send("ready")
     told.recv()
     told.send(work(*args))

@@ -12,7 +12,8 @@ from guidebook.bench.apart import apart
 from guidebook.data.images import load
 from guidebook.trainer import Trainer
 
-SIZES, SECONDS = (16, 32, 64), 4.0  # images of a batch, the thesis's and one between; of one turn, at least
+SIZES = (0.5, 1, 2)  # of the parameters' batch; the thesis compares one with another four times as large
+SECONDS = 4.0  # of one turn, at least
 
 
 def batch(say: Callable[[str], None], params: P.Params | None = None, repeats: int = 3) -> dict:
@@ -20,20 +21,22 @@ def batch(say: Callable[[str], None], params: P.Params | None = None, repeats: i
     params = measuring.chosen(params or P.load("wikiart", "demo"))
     data = load(params.data)
     getattr(data, "decoded", None)  # of a streamed set: what is compared are later epochs
-    turns = {size: lambda size=size: apart(_timed, params.yaml(), size) for size in SIZES}
+    sizes = [max(1, int(share * params.train.batch)) for share in SIZES]
+    turns = {size: lambda size=size: apart(_timed, params.yaml(), size, watched=False) for size in sizes}
     found = measuring.alternate(turns, repeats)
+    held = {size: apart(_timed, params.yaml(), size) for size in sizes}
     rows = [
         {
             "name": f"batch {size}", "speed": measuring.spread([size / t["step_s"] for t in values]), "batch": size,
             "step_s": measuring.spread([t["step_s"] for t in values]),
-            "memory_mb": statistics.median(t["device_mb"] or t["memory_mb"] for t in values),
+            "memory_mb": held[size]["device_mb"] or held[size]["memory_mb"],
             "epoch_s": len(data.train) / size * statistics.median(t["step_s"] for t in values),
             "steps_per_epoch": len(data.train) // size, "ms_by_part": values[0]["ms_by_part"],
         }
         for size, values in found.items()
     ]  # fmt: skip
     steps = {size: [t["step_s"] for t in values] for size, values in found.items()}
-    ratios = [measuring.ratio("step", steps[SIZES[-1]], steps[SIZES[0]], f"batch {SIZES[-1]} / batch {SIZES[0]}")]
+    ratios = [measuring.ratio("step", steps[sizes[-1]], steps[sizes[0]], f"batch {sizes[-1]} / batch {sizes[0]}")]
     report = measuring.report("batch", params, rows, ratios)
     measuring.tell(say, report)
     return report

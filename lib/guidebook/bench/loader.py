@@ -20,11 +20,9 @@ from PIL import Image
 from guidebook import params as P
 from guidebook.bench import measuring
 from guidebook.bench.apart import apart
-from guidebook.bench.ways import BATCH, BUFFER, SIDE, WAYS, WORKERS, shards, whole
+from guidebook.bench.ways import BATCH, BUFFER, LIBRARIES, SIDE, WAYS, WORKERS, prepare, shards, stream, whole
 from guidebook.data.decode import BadImage, decode, decode_in_thread, quiet
-from guidebook.data.decoded import Filling, place
 from guidebook.data.images import load
-from guidebook.data.stream import Stream
 
 ROWS, FILES, GROUP = 1200, 24, 25  # of the bench's own shards: more files than an LRU of 5 keeps
 IMAGES = 240  # of a way, in one turn
@@ -34,25 +32,31 @@ OURS = "guidebook, first epoch"
 ALONE = {"decoder alone, same scale": SIDE, "decoder alone, at 1/8": 1, "full decode and resize": None}
 
 
-def loader(say: Callable[[str], None], params: P.Params | None = None, repeats: int = 3) -> dict:
+def loader(say: Callable[[str], None], repeats: int = 3) -> dict:
     """Images per second of all ways with as many workers, in turns, and the laws that this library's own is held to."""
-    params = params or P.load("wikiart", "demo")
+    params = P.load("wikiart", "demo")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder, params)
         set_ = shards(folder)
         rows = (row.raw for i in range(len(set_.groups)) for row in set_.read(i))
-        raws = list(itertools.islice(filter(_sound, rows), IMAGES))
+        raws = list(
+            filter(_sound, itertools.islice(rows, 0, None, max(1, set_.rows // IMAGES)))
+        )  # of all styles, as in a window
         turns = {name: lambda side=side: {"speed": _alone(raws, side)} for name, side in ALONE.items()}
-        turns |= {name: lambda name=name: apart(_timed, folder, name, watched=False) for name in WAYS}
+        turns |= {name: lambda name=name: _apart(folder, name, watched=False) for name in WAYS}
         found = measuring.alternate({name: _told(say, name, turn) for name, turn in turns.items()}, repeats)
-        held = {name: apart(_timed, folder, name)["memory_mb"] for name in WAYS}
+        held = {name: _apart(folder, name)["memory_mb"] for name in WAYS}
+        compared = raws[:: max(1, len(raws) // COMPARED)]
         law = {
-            "psnr_db": measuring.spread(_psnr(raws[:COMPARED])),
-            "compared": len(raws[:COMPARED]),
+            "psnr_db": measuring.spread(_psnr(compared)),
+            "compared": len(compared),
             "resume_s": measuring.spread([_resume(folder) for _ in range(RESUMES)]),
             "resumes": RESUMES,
             "window_mb": _window(folder),
+            "epochs": [
+                {"epochs": n, "memory_mb": _apart(folder, OURS, n * set_.train_rows)["memory_mb"]} for n in (1, 4)
+            ],
             "growth": list(_growth(folder, say)),
             "entropy_random": _entropy_random(folder),
         }
@@ -90,6 +94,7 @@ def _ratios(speeds: dict[str, list[float]]) -> list[dict]:
         ("against decoding whole", ours, "full decode and resize", "reading, shuffling and decoding at a smaller scale"),
         ("against the decoder alone", ours, "decoder alone, same scale", "what reading, shuffling and resizing leave of it"),
         ("against datasets", ours, "datasets, streaming", "a first epoch"),
+        ("against datasets with this decoder", ours, "datasets, our decoder", "reading and shuffling alone"),
         ("against WebDataset", ours, "WebDataset", "a first epoch"),
         ("later epochs", warm, ours, "what was decoded is kept"),
         ("against decoded files", warm, "DataLoader, decoded files", "both decoded before"),
@@ -112,11 +117,7 @@ def _write(folder: Path, params: P.Params) -> None:
         ]
         file = folder / f"train-{k:05}-of-{FILES:05}.parquet"
         pq.write_table(pa.Table.from_pylist(part, schema), file, row_group_size=GROUP)
-    found = shards(folder)
-    filling = Filling(place(folder, found, SIDE), found, SIDE)
-    with Stream(found, SIDE, 0, BUFFER, 0, 1, WORKERS, 64, 0.02, filling) as stream:
-        while not filling.done():
-            stream.next(BATCH)
+    prepare(folder)
 
 
 def _sound(raw: bytes) -> bool:
@@ -145,16 +146,21 @@ def _alone(raws: list[bytes], side: int | None) -> float:
         return len(raws) / (time.perf_counter() - started)
 
 
-def _timed(folder: Path, way: str) -> dict:
+def _apart(folder: Path, way: str, images: int | None = None, watched: bool = True) -> dict:
+    return apart(_timed, folder, way, images, watched=watched, libraries=LIBRARIES)
+
+
+def _timed(folder: Path, way: str, images: int | None) -> dict:
     """Speed after the first batch, and the order: the mean entropy of a batch's labels."""
     torch.set_num_threads(1)
     quiet()
     times, entropies, batches = [], [], WAYS[way](folder)
-    for _ in range(BATCHES.get(way, IMAGES // BATCH) + 1):
+    for _ in range((images // BATCH if images else BATCHES.get(way, IMAGES // BATCH)) + 1):
         started = time.perf_counter()
         _, labels = next(batches)
         times.append(time.perf_counter() - started)
         entropies.append(_entropy(labels.tolist()))
+    batches.close()  # with the workers, or they would go on in the next turn
     speed = BATCH * (len(times) - 1) / sum(times[1:])
     return {"speed": speed, "first_s": times[0], "batch_s": BATCH / speed, "entropy": statistics.mean(entropies)}
 
@@ -180,10 +186,9 @@ def _psnr(raws: list[bytes]) -> list[float]:
 
 def _resume(folder: Path) -> float:
     """Seconds from nothing to the next image, at a random place of ten epochs with a random number of threads."""
-    found, started = None, time.perf_counter()
-    found = shards(folder)
-    with Stream(found, SIDE, 0, BUFFER, random.randrange(10 * ROWS), 1, random.choice((1, 2, 4)), 64, 0.02) as stream:
-        stream.next(1)
+    started = time.perf_counter()
+    with stream(folder, random.randrange(10 * ROWS), random.choice((1, 2, 4))) as found:
+        found.next(1)
         return time.perf_counter() - started
 
 
@@ -201,8 +206,8 @@ def _growth(folder: Path, say: Callable[[str], None]) -> Iterator[dict]:
             for k in range(times):
                 for file in folder.glob("*.parquet"):
                     os.link(file, Path(name) / f"train-{k:02}-{file.stem}.parquet")
-            speeds = [apart(_timed, Path(name), OURS, watched=False)["speed"] for _ in range(3)]
-            held = apart(_timed, Path(name), OURS)["memory_mb"]
+            speeds = [_apart(Path(name), OURS, watched=False)["speed"] for _ in range(3)]
+            held = _apart(Path(name), OURS)["memory_mb"]
         row = {
             "times": times,
             "rows": times * ROWS,

@@ -59,7 +59,7 @@ def batch_growth(reports: Sequence[dict]) -> tuple[str, str]:
     if not found:
         return "not measured yet", "undecided"
     said = "; ".join(
-        f"a step with 64 images takes {r['value']:.2f} times as long as one with 16 [{r['low']:.2f}, {r['high']:.2f}]"
+        f"a step with four times the images takes {r['value']:.2f} times as long [{r['low']:.2f}, {r['high']:.2f}]"
         for r in found
     )
     low, high = min(r["low"] for r in found), max(r["high"] for r in found)
@@ -93,6 +93,7 @@ def cost(reports: Sequence[dict]) -> Html:
     rows = []
     for report in reports:
         best = report["made"]["entropy_random"]
+        floor = next(row["speed"]["median"] for row in report["rows"] if row["name"] == "decoder alone, at 1/8")
         for row in sorted(report["rows"], key=lambda row: -row["speed"]["median"]):
             told = ["", "", "", ""]
             if "entropy" in row:
@@ -102,9 +103,12 @@ def cost(reports: Sequence[dict]) -> Html:
                     f"{row['memory_mb']:,.0f}",
                     f"{row['entropy']:.2f}",
                 ]
-            rows.append([row["name"], f"{row['speed']['median']:,.1f}", *told])
-        rows.append(["random order, for comparison", "", "", "", "", f"{best:.2f}"])
-    return table(["way", "images/s", "batch (s)", "first batch (s)", "memory (MB)", "order (bits)"], rows)
+            speed = row["speed"]["median"]
+            rows.append([row["name"], f"{speed:,.1f}", f"{speed / floor:,.2f}", *told])
+        rows.append(["random order, for comparison", "", "", "", "", "", f"{best:.2f}"])
+    return table(
+        ["way", "images/s", "of the floor", "batch (s)", "first batch (s)", "memory (MB)", "order (bits)"], rows
+    )
 
 
 def growth(reports: Sequence[dict]) -> Html:
@@ -114,9 +118,11 @@ def growth(reports: Sequence[dict]) -> Html:
     made = reports[0]["made"]
     rows = [[f"{g['rows']:,}", f"{g['ms_per_image']:.2f}", f"{g['memory_mb']:,.0f}"] for g in made["growth"]]
     psnr, resume = made["psnr_db"], made["resume_s"]
+    held = " and ".join(f"{e['memory_mb']:.0f} MB over {e['epochs']}" for e in made["epochs"])
     said = (
-        f"<p>One window holds {made['window_mb']:.0f} MB of encoded images. A training goes on at a random place after "
-        f"{resume['median']:.2f} s [{resume['low']:.2f}, {resume['high']:.2f}], of {made['resumes']} tries. Decoded at a smaller scale an image is "
+        f"<p>One window holds {made['window_mb']:.0f} MB of encoded images; the most that was held was {held} epochs. Reading begins "
+        f"at a random place, with 1 to 4 threads, within {resume['median']:.2f} s [{resume['low']:.2f}, {resume['high']:.2f}], of "
+        f"{made['resumes']} tries. Decoded at a smaller scale an image is "
         f"{psnr['median']:.1f} dB from the whole one made smaller [{psnr['low']:.1f}, {psnr['high']:.1f}], of {made['compared']}.</p>"
     )
     return Html(table(["paintings", "ms per image", "memory (MB)"], rows).text + said)

@@ -1,7 +1,7 @@
 """Ways to get batches out of parquet shards: a thesis's three, those of libraries that people take, and this library's own.
 
 Each is a generator of (images (B, 3, R, R) uint8, labels (B,)) without end, on the same bytes, with the same number of workers. All
-but the library's own decode an image whole and then resize it, as they do.
+but the library's own decode an image whole and then resize it, as they do; one says so where it decodes as this library does.
 """
 
 import functools
@@ -17,21 +17,22 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from guidebook.data.decoded import opened, place
+from guidebook.data.decode import BadImage, decode_in_thread
+from guidebook.data.decoded import Filling, opened, place
 from guidebook.data.shards import Shards
 from guidebook.data.stream import Stream
 
-SIDE, BATCH, WORKERS, BUFFER, KEPT = (
-    128,
-    16,
-    2,
-    400,
-    5,
-)  # pixels; images; …; rows that are shuffled; files that an LRU keeps
+SIDE, BATCH, WORKERS = 128, 16, 2  # pixels, images, threads or processes
+BUFFER, KEPT = 400, 5  # rows that are shuffled; files that an LRU keeps
 
 
 def shards(folder: Path) -> Shards:
     return Shards(sorted(folder.glob("train-*.parquet")), "image", "style", 27)
+
+
+def stream(folder: Path, start: int = 0, threads: int = WORKERS, keep: Filling | None = None) -> Stream:
+    """This library's own, from an image on."""
+    return Stream(shards(folder), SIDE, 0, BUFFER, start, 1, threads, 64, 0.02, {}, keep)
 
 
 def whole(image: Image.Image) -> np.ndarray:
@@ -79,15 +80,10 @@ class _Rows(Dataset):
 
 def _loaded(data, **options) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Without end, as a loader with workers gives it."""
+    # Forked, as Linux does by itself: what they import, they share.
+    workers = {"num_workers": WORKERS, "persistent_workers": True, "multiprocessing_context": "fork"}
+    loader = DataLoader(data, batch_size=BATCH, collate_fn=_collated, **workers, **options)
     while True:
-        # Forked, as Linux does by itself: what they import, they share.
-        options |= {
-            "batch_size": BATCH,
-            "num_workers": WORKERS,
-            "collate_fn": _collated,
-            "multiprocessing_context": "fork",
-        }
-        loader = DataLoader(data, **options)
         yield from (batch for batch in loader if batch)
 
 
@@ -123,40 +119,43 @@ def file_sequential(folder: Path):
     return _loaded(_Files(folder))
 
 
-def datasets_streaming(folder: Path):
+def datasets_streaming(folder: Path, decode=_image):
     """`datasets` with its shuffle buffer."""
     import datasets
 
     files = {"train": [str(f) for f in sorted(folder.glob("*.parquet"))]}
     stream = datasets.load_dataset("parquet", data_files=files, streaming=True)["train"]
     stream = stream.cast_column("image", datasets.Image(decode=False)).shuffle(seed=0, buffer_size=BUFFER)
-    return _loaded(_Decoded(stream))
+    return _loaded(_Decoded(stream, decode))
+
+
+def datasets_our_decoder(folder: Path):
+    return datasets_streaming(folder, _scaled)
+
+
+def _scaled(raw: bytes) -> np.ndarray | None:
+    try:
+        return decode_in_thread(raw, 3, SIDE)
+    except BadImage:
+        return None
 
 
 class _Decoded(IterableDataset):
     """Decodes the rows of a stream, which workers share by its own rules."""
 
-    def __init__(self, stream):
-        self.stream = stream
+    def __init__(self, stream, decode):
+        self.stream, self.decode = stream, decode
 
     def __iter__(self):
         for row in self.stream:
-            yield _image(row["image"]["bytes"]), row["style"]
+            yield self.decode(row["image"]["bytes"]), row["style"]
 
 
 def webdataset(folder: Path):
     """WebDataset's tar files of the same bytes, with its shuffle buffer."""
     import webdataset as wds
 
-    tars = folder / "tars"
-    if not tars.is_dir():
-        tars.mkdir()
-        for file in sorted(folder.glob("*.parquet")):
-            with wds.TarWriter(str(tars / f"{file.stem}.tar"), encoder=False) as out:
-                for i, row in enumerate(pq.read_table(file).to_pylist()):
-                    label = str(row["style"]).encode()
-                    out.write({"__key__": f"{file.stem}-{i:05}", "jpg": row["image"]["bytes"], "cls": label})
-    found = wds.WebDataset([str(t) for t in sorted(tars.glob("*.tar"))], shardshuffle=100, seed=0)
+    found = wds.WebDataset([str(t) for t in sorted((folder / "tars").glob("*.tar"))], shardshuffle=100, seed=0)
     return _loaded(found.shuffle(BUFFER).to_tuple("jpg", "cls").map(_entry))
 
 
@@ -168,29 +167,24 @@ class _Small(Dataset):
     """Decoded images, a file each."""
 
     def __init__(self, folder: Path):
-        self.files = sorted(folder.glob("*.npy"))
+        self.files = sorted(folder.glob("*.bin"))
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, at: int) -> tuple[np.ndarray, int]:
-        return np.array(np.lib.format.open_memmap(self.files[at], mode="r")), int(self.files[at].stem.split("-")[1])
+        file = self.files[at]
+        return np.fromfile(file, np.uint8).reshape(3, SIDE, SIDE), int(file.stem.split("-")[1])
 
 
 def decoded_files(folder: Path):
-    small, rows = folder / "small", shards(folder)
-    if not small.is_dir():
-        decoded = opened(place(folder, rows, SIDE))
-        small.mkdir()
-        for i, (image, label) in enumerate(zip(*decoded.split("train"), strict=True)):
-            np.save(small / f"{i:06}-{label}.npy", image.numpy())
-    return _loaded(_Small(small), shuffle=True)
+    return _loaded(_Small(folder / "small"), shuffle=True)
 
 
 def ours(folder: Path):
-    with Stream(shards(folder), SIDE, 0, BUFFER, 0, 1, WORKERS, 64, 0.02) as stream:
+    with stream(folder) as found:
         while True:
-            yield stream.next(BATCH)
+            yield found.next(BATCH)
 
 
 def ours_decoded(folder: Path):
@@ -202,8 +196,29 @@ def ours_decoded(folder: Path):
         start += BATCH
 
 
+def prepare(folder: Path) -> None:
+    """Writes the shards' rows in the other forms that some ways read, each image decoded among them."""
+    import webdataset as wds
+
+    (folder / "tars").mkdir()
+    for file in sorted(folder.glob("*.parquet")):
+        with wds.TarWriter(str(folder / "tars" / f"{file.stem}.tar"), encoder=False) as out:
+            for i, row in enumerate(pq.read_table(file).to_pylist()):
+                label = str(row["style"]).encode()
+                out.write({"__key__": f"{file.stem}-{i:05}", "jpg": row["image"]["bytes"], "cls": label})
+    found = shards(folder)
+    filling = Filling(place(folder, found, SIDE), found, SIDE)
+    with stream(folder, keep=filling) as filled:
+        while not (decoded := filling.done()):
+            filled.next(BATCH)
+    (folder / "small").mkdir()
+    for i, (image, label) in enumerate(zip(*decoded.split("train"), strict=True)):
+        image.numpy().tofile(folder / "small" / f"{i:06}-{label}.bin")
+
+
+LIBRARIES = ("datasets", "webdataset")  # that some ways import
 WAYS = {
     "random access": random_access, "LRU of 5 files": lru, "file-sequential": file_sequential,
-    "datasets, streaming": datasets_streaming, "WebDataset": webdataset, "DataLoader, decoded files": decoded_files,
-    "guidebook, first epoch": ours, "guidebook, decoded": ours_decoded,
+    "datasets, streaming": datasets_streaming, "datasets, our decoder": datasets_our_decoder, "WebDataset": webdataset, 
+    "DataLoader, decoded files": decoded_files, "guidebook, first epoch": ours, "guidebook, decoded": ours_decoded,
 }  # fmt: skip

@@ -1,16 +1,18 @@
 """One encoded image to pixels: converted rightly, or refused by name."""
 
 import io
+import math
 import struct
 import warnings
 import zlib
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG")  # by the file's first bytes, whatever its name says
-PIXELS = 2**25  # more (33 million, 5,793 × 5,793) are refused unread: 100 MB in RGB
+PIXELS = 2**25  # more (33 million, 5,793 × 5,793) are not held while one image is decoded: 100 MB in RGB
 # The seven passes of an interlaced PNG: first column, first row, columns apart, rows apart
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
@@ -28,7 +30,8 @@ def decode(raw: bytes | None, channels: int, side: int | None = None) -> np.ndar
     """The pixels (C, H, W) uint8 of one PNG or JPEG file, C = 1 (grey) or 3 (RGB).
 
     With `side`, resized so that its shorter side has so many pixels, bilinear and antialiased, and cut to its middle square. A JPEG is
-    then decoded at the smallest of the scales 1/8, 1/4, 1/2 and 1 of its cosine transform that leaves at least twice `side` pixels.
+    then decoded at the smallest of the scales 1/8, 1/4, 1/2 and 1 of its cosine transform that leaves at least twice `side` pixels,
+    so that it may be as much larger; a progressive one is held whole all the same.
 
     Upright, as its EXIF orientation says. Transparency becomes white: the image is composited on it. 16-bit values are
     scaled to 8 bits (grey is rounded; colour keeps the high byte, as Pillow reads it). Colour becomes grey by ITU-R 601
@@ -47,11 +50,11 @@ def decode_in_thread(raw: bytes | None, channels: int, side: int | None = None) 
         raise BadImage("no bytes" if raw is None else "empty" if raw == b"" else f"{type(raw).__name__}, not bytes")
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-            width, height = image.size  # from the header
-            if width * height > PIXELS:
-                raise BadImage(f"too large: {width:,} × {height:,} pixels, of which {PIXELS:,} are allowed")
+            width, height = size = image.size  # from the header
             if side and image.format != "PNG":
                 _, (_, _, width, height) = image.draft(None, (2 * side, 2 * side))
+            if math.prod(size if image.info.get("progressive") else image.size) > PIXELS:
+                raise BadImage(f"too large: {size[0]:,} × {size[1]:,} pixels, of which {PIXELS:,} are allowed")
             image.load()  # all of it: `open` and `verify` take half a file for whole
             if image.format == "PNG":
                 _every_row(raw)
@@ -74,6 +77,17 @@ def decode_in_thread(raw: bytes | None, channels: int, side: int | None = None) 
         text = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode()[:100]
         raise BadImage(f"truncated or broken: {text or type(error).__name__}") from None
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def progressive(raw: bytes) -> bool:
+    """Whether a file is a JPEG that is stored in several passes over the whole picture."""
+    at = 2 if raw.startswith(b"\xff\xd8") else len(raw)
+    while at + 4 <= len(raw) and raw[at] == 0xFF:
+        kind, size = raw[at + 1], int.from_bytes(raw[at + 2 : at + 4])
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # the header of the picture
+            return kind in (0xC2, 0xC6, 0xCA, 0xCE)
+        at += 1 if kind == 0xFF else 2 + size  # 0xFF may stand before a marker as often as it likes
+    return False
 
 
 def _every_row(raw: bytes) -> None:
@@ -122,7 +136,15 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
 
 def _small(image: Image.Image, side: int, width: float, height: float) -> Image.Image:
     """Resized and cut as torchvision's Resize and CenterCrop do it. A scaled JPEG's last pixels may be covered in part only."""
-    pixels = torch.from_numpy(np.array(image).reshape(1, image.height, image.width, -1)).permute(0, 3, 1, 2)
+    try:
+        pixels = torch.from_dlpack(
+            pa.array(image).flatten() if image.mode == "RGB" else pa.array(image)
+        )  # where they lie
+    except ValueError:  # in several blocks
+        pixels = torch.from_numpy(np.array(image))
+    pixels = pixels.reshape(1, image.height, image.width, -1).permute(
+        0, 3, 1, 2
+    )  # of RGB, a fourth channel may be empty
     short = min(width, height)
     sizes = [int(side * length / short) for length in (height, width)]
     # PyTorch rounds pixels × scale down to the size: a scale by a millionth too large, and it is the size that is meant.
@@ -130,5 +152,5 @@ def _small(image: Image.Image, side: int, width: float, height: float) -> Image.
     # Pillow's pixels within one of 255, in half the time: of uint8 in this order PyTorch has a kernel of its own.
     small = torch.nn.functional.interpolate(pixels, scale_factor=scales, mode="bilinear", antialias=True)
     y, x = (round((size - side) / 2) for size in sizes)
-    cut = small[0, :, y : y + side, x : x + side].permute(1, 2, 0)
+    cut = small[0, : len(image.getbands()), y : y + side, x : x + side].permute(1, 2, 0)
     return Image.fromarray(cut.squeeze(-1).numpy())

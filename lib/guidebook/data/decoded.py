@@ -3,11 +3,13 @@
 It is filled row by row by whoever decodes them, training processes among others, and gets its name when every row is there.
 """
 
+import contextlib
 import fcntl
 import functools
 import json
 import logging
 import os
+import platform
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,17 +23,18 @@ from guidebook.data.shards import HELD, Shards, held_out
 from guidebook.seal import Corrupt, fsync, verify
 
 log = logging.getLogger(__name__)
-VERSION = 1  # of the way from bytes to pixels: other pixels, another number
-MISSING, WHOLE, REPLACED = 0, 1, 2  # what `.state.npy` says of a row
+VERSION = 2  # of the way from bytes to pixels: other pixels, another number
+MISSING, WHOLE, REPLACED, PROGRESSIVE = range(4)  # what `.state.npy` says of a row; progressive ones are whole
 
 
 class Decoded:
     """The rows of shards at a resolution. Files of `folder`: `train.npy` and `test.npy` (N, 3, R, R) uint8, `labels.npy` by
-    row, `skipped.json` with the bad rows, in whose place stands another, and a manifest of hashes.
+    row, `facts.json` with the bad rows, in whose place stands another, and how many are progressive, and a manifest of hashes.
     """
 
-    def __init__(self, folder: Path, train, test, labels, skipped: tuple[str, ...] = ()):
-        self.folder, self.train, self.test, self.labels, self.skipped = folder, train, test, labels, skipped
+    def __init__(self, folder: Path, train, test, labels, skipped: list[str], progressive: int):
+        self.folder, self.train, self.test, self.labels = folder, train, test, labels
+        self.skipped, self.progressive = tuple(skipped), progressive
 
     def images(self, rows: np.ndarray) -> torch.Tensor:
         """Images (n, 3, R, R) uint8 of rows (n,) that are not held out."""
@@ -49,18 +52,25 @@ def place(root: Path, shards: Shards, resolution: int) -> Path:
 
 
 def opened(folder: Path) -> Decoded | None:
-    """What was decoded before, None where nothing was; a folder whose bytes are not those that were written is deleted."""
+    """What was decoded before, None where nothing was; a folder whose bytes are not those that were written is deleted.
+
+    4 GB take seconds to hash: each machine does it once after its start, and again where a file is younger than that.
+    """
     if not folder.is_dir():
         return None
-    try:
-        verify(folder, "it is decoded anew")
-    except Corrupt as error:
-        log.warning("%s", error)
-        shutil.rmtree(folder)
-        return None
+    stamp = folder / f".verified-{_here()}"
+    if not stamp.exists() or stamp.read_text() != _stamp(folder):
+        try:
+            verify(folder, "it is decoded anew")
+        except Corrupt as error:
+            log.warning("%s", error)
+            _delete(folder)
+            return None
+        with contextlib.suppress(OSError):  # on a disk that is full or only for reading it is hashed each time
+            stamp.write_text(_stamp(folder))
     # Copy on write: PyTorch takes no arrays that are read-only, and nobody writes.
     arrays = (np.lib.format.open_memmap(folder / f"{name}.npy", mode="c") for name in ("train", "test", "labels"))
-    return Decoded(folder, *arrays, tuple(json.loads((folder / "skipped.json").read_text())))
+    return Decoded(folder, *arrays, **json.loads((folder / "facts.json").read_text()))
 
 
 class Filling:
@@ -72,9 +82,10 @@ class Filling:
 
     def __init__(self, folder: Path, shards: Shards, resolution: int):
         self.folder, self.shards, self.resolution = folder, shards, resolution
-        self.aside = folder.with_name(f".{folder.name}-{_boot()}")
-        self.aside.mkdir(parents=True, exist_ok=True)
+        self.aside = folder.with_name(f".{folder.name}-{_here()}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with self._alone():
+            self.aside.mkdir(exist_ok=True)
             held, image = shards.rows - shards.train_rows, (3, resolution, resolution)
             self.train = self._array("train", (shards.train_rows, *image), np.uint8)
             self.test = self._array("test", (held, *image), np.uint8)
@@ -93,30 +104,31 @@ class Filling:
         images, at = self._at(row)
         return images[at], int(self.labels[row])
 
-    def put(self, row: int, pixels: np.ndarray, label: int, replaced: bool) -> None:
-        """Keeps pixels (3, R, R) uint8 for a row; `replaced` where they are another's because its own are bad."""
+    def put(self, row: int, pixels: np.ndarray, label: int, state: int) -> None:
+        """Keeps pixels (3, R, R) uint8 for a row; `state` is REPLACED where they are another's because its own are bad."""
         images, at = self._at(row)
         images[at], self.labels[row] = pixels, label
-        self.state[row] = REPLACED if replaced else WHOLE  # last
+        self.state[row] = state  # last
 
     def _at(self, row: int) -> tuple[np.ndarray, int]:
         return (self.test, row // HELD) if held_out(row) else (self.train, row - row // HELD)
 
     def done(self) -> Decoded | None:
-        """What was decoded, when every row is there: sealed, and under its own name."""
-        if not self.state.all():
+        """What was decoded, when every row is there: sealed, and under its own name. Raises OSError where the disk is full."""
+        if not self.state.all() and not self.folder.is_dir():
             return None
         with self._alone():
             if not self.folder.is_dir():
-                (self.aside / "skipped.json").write_text(json.dumps(self._reasons()))
-                (self.aside / ".state.npy").unlink(missing_ok=True)
-                with seal.writing(self.aside, self.folder.name):
-                    seal.seal(self.aside)
-                    os.replace(self.aside, self.folder)
-                    fsync(self.folder.parent)
-            # Of machines that were restarted, and of processes that began when the others had nearly ended.
-            for leftover in self.folder.parent.glob(f".{self.folder.name}-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+                facts = {"skipped": self._reasons(), "progressive": int((self.state == PROGRESSIVE).sum())}
+                (self.aside / "facts.json").write_text(json.dumps(facts))
+                seal.seal(self.aside)
+                (self.aside / f".verified-{_here()}").write_text(_stamp(self.aside))
+                os.replace(self.aside, self.folder)
+                fsync(self.folder.parent)
+                (self.folder / ".state.npy").unlink()
+            # Of this machine before it was restarted, and of processes that began when the others had nearly ended.
+            for leftover in self.folder.parent.glob(f".{self.folder.name}-{platform.node()}-*"):
+                _delete(leftover)
         return opened(self.folder)
 
     def _reasons(self) -> list[str]:
@@ -130,7 +142,7 @@ class Filling:
                     try:
                         decode(row.raw, 3, self.resolution)
                     except BadImage as error:
-                        reasons.append(f"row {row.number}: {error}")
+                        reasons.append(f"{self.shards.name(row.number)}: {error}")
         return reasons
 
     def _array(self, name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -154,7 +166,20 @@ class Filling:
             yield
 
 
+def _delete(folder: Path) -> None:
+    """Takes a folder's name away at once, for others may be about to open it, and then its files."""
+    with contextlib.suppress(FileNotFoundError):
+        gone = folder.rename(folder.with_name(f".gone-{folder.name}-{os.getpid()}"))
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _stamp(folder: Path) -> str:
+    """Names, sizes and times of the files that the manifest is about."""
+    files = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if not f.name.startswith("."))
+    return json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in files])
+
+
 @functools.cache
-def _boot() -> str:
-    """This start of this machine: what it had not put on its disk is gone after the next."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+def _here() -> str:
+    """This machine and its start: what it had not put on its disk is gone after the next."""
+    return f"{platform.node()}-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"

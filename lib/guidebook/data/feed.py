@@ -1,6 +1,7 @@
 """Where a training's batches come from: the device's memory, or a stream that prepares the next one during the step."""
 
 import logging
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -47,6 +48,12 @@ class Ahead:
         self._coming: tuple[int, Future] | None = None
         self._side = torch.cuda.Stream() if self._device.type == "cuda" else None
         if self._decoded is None:
+            if world().num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", world().num_processes)):
+                log.warning(
+                    "every epoch decodes its images anew, for each of several machines sees only some of them: "
+                    "`guidebook fetch EXPERIMENT --decode` before the training decodes them once"
+                )
+                return
             try:
                 self._filling = Filling(data.folder, data.shards, data.resolution)
             except OSError as error:
@@ -88,9 +95,16 @@ class Ahead:
 
     def _next(self, nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
         data, seed, n = self._data, self._train.seed, self._train.batch
-        if self._filling and (done := self._filling.done()):
-            self._decoded, self._filling = done, None
+        if self._filling:
+            try:
+                self._decoded = self._filling.done()
+            except OSError as error:
+                log.warning("every epoch decodes its images anew: %s", error)
+                self._filling = None
         if self._decoded:
+            if self._stream:  # with its threads and the window that it holds
+                self._stream.close()
+            self._filling = self._stream = None
             rows = data.shards.order(seed, nimg, n, data.window)[_mine()]
             return self._decoded.images(rows), torch.from_numpy(np.take(self._decoded.labels, rows))
         first, every = nimg + world().process_index, world().num_processes

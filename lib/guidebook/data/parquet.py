@@ -14,13 +14,12 @@ def opened(file: str) -> pq.ParquetFile:
     """A parquet file on this machine, or behind an address such as hf://datasets/… Raises DataError."""
     try:
         if "://" not in file:
-            return pq.ParquetFile(
-                file, buffer_size=2**20
-            )  # or a row group is read at once, which takes twice the memory
+            # Without a buffer a row group is read at once, which takes twice the memory.
+            return pq.ParquetFile(file, buffer_size=2**20)
         system, path = fsspec.core.url_to_fs(file)
-        return pq.ParquetFile(path, filesystem=system)
+        return pq.ParquetFile(path, filesystem=system, buffer_size=2**23)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{PurePosixPath(file).name} is not a whole parquet file: {_said(error)}") from None
+        raise DataError(f"{PurePosixPath(file).name} {_wrong(file)}: {_said(error)}") from None
 
 
 def rows(file: str, image: str, label: str, group: int | None = None) -> Iterator[tuple[bytes | None, int | None]]:
@@ -40,9 +39,13 @@ def rows(file: str, image: str, label: str, group: int | None = None) -> Iterato
         except (OSError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             which = "" if group is None else f", row group {group},"
             raise DataError(
-                f"{PurePosixPath(file).name}{which} is not a whole parquet file with the columns {image} {{bytes, path}} and {label} "
-                f"(whole numbers): {_said(error)}"
+                f"{PurePosixPath(file).name}{which} {_wrong(file)} with the columns {image} {{bytes, path}} and {label} (whole numbers): "
+                f"{_said(error)}"
             ) from None
+
+
+def _wrong(file: str) -> str:
+    return "was not to be had, or is not a whole parquet file" if "://" in file else "is not a whole parquet file"
 
 
 def _said(error: Exception) -> str:

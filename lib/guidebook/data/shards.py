@@ -5,6 +5,7 @@ few hundred rows is all that has to be held, it mixes groups from all over the s
 alone. Nothing here decodes.
 """
 
+import bisect
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -87,15 +88,24 @@ class Shards:
             if label is None or not 0 <= label < self.classes:
                 said = "no label" if label is None else f"label {label}"
                 raise DataError(
-                    f"{PurePosixPath(g.file).name}: row {number} has {said}; allowed are 0 to {self.classes - 1}, for {self.classes} "
-                    "classes"
+                    f"{self.name(number)} has {said}; allowed are 0 to {self.classes - 1}, for {self.classes} classes"
                 )
             yield Row(number, label, raw)
+
+    def group_of(self, number: int) -> int:
+        """The group that holds a row."""
+        return bisect.bisect_right(self.groups, number, key=lambda g: g.first) - 1
+
+    def name(self, number: int) -> str:
+        """Where a row lies, for somebody who looks for it."""
+        group = self.groups[self.group_of(number)]
+        before = sum(g.rows for g in self.groups if g.file == group.file and g.number < group.number)
+        return f"{PurePosixPath(group.file).name} row {before + number - group.first}"
 
     def epoch(self, seed: int, epoch: int, window: int) -> tuple[Window, ...]:
         """What an epoch sees, window by window: every row that is not held out, once.
 
-        A window holds about `window` rows, in whole groups; all windows of an epoch have as many groups, but for one.
+        All windows hold about `window` rows, within one row group more or less, for they hold groups whole.
         """
         return _epoch(tuple((g.first, g.rows) for g in self.groups), seed, epoch, window)
 
@@ -130,9 +140,11 @@ def held_out(row):
 def _epoch(groups: tuple[tuple[int, int], ...], seed: int, epoch: int, window: int) -> tuple[Window, ...]:
     rng = generator(seed, "shards", epoch)
     shuffled = torch.randperm(len(groups), generator=rng).numpy()
-    wanted = round(sum(n for _, n in groups) / window)
-    windows = []
-    for part in np.array_split(shuffled, min(max(1, wanted), len(groups))):
+    sizes = np.array([groups[i][1] for i in shuffled])
+    middles = sizes.cumsum() - sizes / 2  # a group belongs to the window that its middle row lies in
+    n = max(1, round(sizes.sum() / window))
+    cuts, windows = np.searchsorted(middles, np.arange(1, n) * sizes.sum() / n), []
+    for part in filter(len, np.split(shuffled, cuts)):
         members = np.concatenate([np.arange(first, first + n) for first, n in (groups[i] for i in part)])
         members = members[~held_out(members)]
         order = torch.randperm(len(members), generator=rng).numpy()

@@ -1,7 +1,7 @@
 """Images decoded while training goes on: in the order of the shards, in bounded memory, from any image on.
 
 One thread reads row groups, several decode, a bounded queue keeps them from running ahead. Reading the next window keeps pace
-with using up this one, so that little more than one window is ever held.
+with using up this one, row by row, so that one window is held and no group is waited for.
 """
 
 import itertools
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from guidebook.data.catalog import DataError, allow
-from guidebook.data.decode import BadImage, decode_in_thread, quiet
-from guidebook.data.decoded import Filling
-from guidebook.data.shards import HELD, Row, Shards, held_out
+from guidebook.data.decode import BadImage, decode_in_thread, progressive, quiet
+from guidebook.data.decoded import PROGRESSIVE, REPLACED, WHOLE, Filling
+from guidebook.data.shards import HELD, Row, Shards, Window, held_out
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +39,11 @@ class Stream:
         threads: int,  # that decode
         ahead: int,  # images decoded before they are asked for, at most one more
         bad_share: float,  # of the rows, that may be skipped
+        bad: dict[int, str],  # row: what is wrong with it; filled here
         keep: Filling | None = None,  # gets what is decoded, and the held-out rows besides
     ):
         quiet()
-        self.shards, self.resolution, self.bad_share = shards, resolution, bad_share
-        self.bad: dict[int, str] = {}  # row: what is wrong with it
+        self.shards, self.resolution, self.bad_share, self.bad = shards, resolution, bad_share, bad
         self.seen = start  # of the whole order: the position of the next image
         self._failed: BaseException | None = None
         self._order, self._keep = (seed, window, start, stride), keep
@@ -99,38 +99,37 @@ class Stream:
         seed, window, start, stride = self._order
         windows = self.shards.at(seed, start, window)
         (now, begin), offset = next(windows), 0
-        held = self._wanted(now.rows[begin::stride])
-        for group in now.groups:
-            self._load(group, held)
+        held = dict.fromkeys(now.rows[begin::stride].tolist())
+        for _ in self._read(now, held):
+            pass
         while True:
             mine = now.rows[begin + offset :: stride]
             offset = (begin + offset - len(now.rows)) % stride  # of the next window's rows, the first of this process
             now, begin = next(windows)
-            coming, waiting = self._wanted(now.rows[offset::stride]), list(now.groups)
-            share = len(mine) / len(waiting)
+            coming = dict.fromkeys(now.rows[offset::stride].tolist())
+            reading, rows = self._read(now, coming), sum(self.shards.groups[g].rows for g in now.groups)
             for i, number in enumerate(mine):
-                if i >= share * (len(now.groups) - len(waiting)):
-                    self._load(waiting.pop(0), coming)
                 yield held.pop(int(number))
-            for group in waiting:
-                self._load(group, coming)
+                due = rows * (i + 1) // len(mine) - rows * i // len(mine)
+                for _ in itertools.islice(reading, due):
+                    pass
+            for _ in reading:
+                pass
             held = coming
 
-    @staticmethod
-    def _wanted(rows: np.ndarray) -> dict[int, Row | None]:
-        return dict.fromkeys(rows.tolist())
-
-    def _load(self, group: int, held: dict[int, Row | None]) -> None:
-        """Keeps the rows of a group that are waited for."""
-        g = self.shards.groups[group]
-        numbers = range(g.first, g.first + g.rows)
-        tests = {n for n in numbers if self._keep and held_out(n) and self._my_test(n)}
-        if tests or any(number in held for number in numbers):
-            for row in self.shards.read(group):
-                if row.number in held:
-                    held[row.number] = row
-                elif row.number in tests:
-                    self._decoders.submit(self._decoded, row).add_done_callback(self._heed)
+    def _read(self, window: Window, held: dict[int, Row | None]) -> Iterator[None]:
+        """Puts the rows of a window that are waited for into `held`, row by row."""
+        for number in window.groups:
+            g = self.shards.groups[number]
+            numbers = range(g.first, g.first + g.rows)
+            tests = {n for n in numbers if self._keep and held_out(n) and self._my_test(n)}
+            if tests or not held.keys().isdisjoint(numbers):
+                for row in self.shards.read(number):
+                    if row.number in held:
+                        held[row.number] = row
+                    elif row.number in tests:
+                        self._decoders.submit(self._decoded, row).add_done_callback(self._heed)
+                    yield
 
     def _heed(self, decoded: Future) -> None:
         """Nobody asks for a held-out row: what went wrong with it is told to whoever asks for the next images."""
@@ -150,12 +149,13 @@ class Stream:
             pixels = self._try(candidate)
             if pixels is not None:
                 if self._keep:
-                    self._keep.put(row.number, pixels, candidate.label, replaced=candidate is not row)
+                    state = REPLACED if candidate is not row else PROGRESSIVE if progressive(row.raw) else WHOLE
+                    self._keep.put(row.number, pixels, candidate.label, state)
                 return pixels, candidate.label
         raise DataError("no row of the shards can be read")
 
     def _following(self, number: int) -> Iterator[Row]:
-        group = next(i for i, g in enumerate(self.shards.groups) if g.first <= number < g.first + g.rows)
+        group = self.shards.group_of(number)
         for i in range(len(self.shards.groups) + 1):
             for row in self.shards.read((group + i) % len(self.shards.groups)):
                 if (i or row.number > number) and held_out(row.number) == held_out(number):
@@ -166,7 +166,7 @@ class Stream:
             return decode_in_thread(row.raw, 3, self.resolution)
         except BadImage as error:
             if row.number not in self.bad:
-                self.bad[row.number] = f"row {row.number}: {error}"
+                self.bad[row.number] = f"{self.shards.name(row.number)}: {error}"
                 log.warning("%s is skipped", self.bad[row.number])
             # What others decoded counts too: how many may be bad is a matter of the whole set.
             n = self._keep.replaced() + sum(map(self._keep.lacks, tuple(self.bad))) if self._keep else len(self.bad)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from pathlib import Path
 
 from tqdm import tqdm
@@ -31,8 +32,12 @@ class Streamed:
         self.source, files, where = _files(data, entry)
         self.note = entry.note + where
         self.shards = Shards(files, entry.image, entry.label, len(entry.classes), data.limit)
-        self.window, self.resolution, self.fingerprint = entry.window, data.resolution, self.shards.fingerprint
+        self.window, self.resolution = entry.window, data.resolution
         self.folder, self._found = place(runs() / "data", self.shards, data.resolution), None
+        self.fingerprint = self.folder.name.removeprefix(
+            "decoded-"
+        )  # the shards', the resolution and how it was decoded
+        self._bad: dict[int, str] = {}  # rows met so far that cannot be read
 
     def found(self) -> Decoded | None:
         """What was decoded before, None where something is missing."""
@@ -49,19 +54,32 @@ class Streamed:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """The bad images by name, once all are decoded."""
+        """The bad images by name: all, once all are decoded, else those that were met."""
         found = self.found()
-        return found.skipped if found else ()
+        return found.skipped if found else tuple(self._bad[row] for row in sorted(self._bad))
+
+    @property
+    def progressive(self) -> int | None:
+        """How many of the images are progressive, once all are decoded."""
+        found = self.found()
+        return found.progressive if found else None
 
     @functools.cached_property
     def decoded(self) -> Decoded:
-        """Every image at its resolution: found, else decoded now, by all processes together."""
+        """Every image at its resolution: found, else decoded now. Any number of processes share the work, one does it alone.
+
+        Raises OSError where the disk has no room for them.
+        """
         if found := self.found():
             return found
         filling = Filling(self.folder, self.shards, self.resolution)
         rank, size = world().process_index, world().num_processes
         shown = {"desc": "decoding", "unit": "img", "mininterval": 1, "disable": not world().is_main_process}
-        with self.stream(0, rank, size, filling) as stream, tqdm(total=self.shards.train_rows, **shown) as bar:
+        start, stride = (
+            rank * self.shards.train_rows // size,
+            1,
+        )  # each begins elsewhere, and passes over what others did
+        with self.stream(0, start, stride, filling) as stream, tqdm(total=self.shards.train_rows, **shown) as bar:
             while (found := filling.done()) is None:
                 stream.next(8)
                 bar.update(min(8 * size, bar.total - bar.n))
@@ -70,9 +88,8 @@ class Streamed:
     def stream(self, seed: int, start: int, stride: int, keep: Filling | None) -> Stream:
         """Images number `start`, `start + stride`, … of the order that `seed` gives."""
         threads = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-        return Stream(
-            self.shards, self.resolution, seed, self.window, start, stride, threads, AHEAD, self.bad_share, keep
-        )
+        order = (seed, self.window, start, stride)
+        return Stream(self.shards, self.resolution, *order, threads, AHEAD, self.bad_share, self._bad, keep)
 
 
 def _files(data: Data, entry: Entry) -> tuple[str, list, str]:
@@ -97,7 +114,7 @@ def _remote(name: str, entry: Entry) -> tuple[list[str], str]:
 
     try:
         found = HfApi().dataset_info(entry.hub, revision=entry.revision)
-        files = [f.rfilename for f in found.siblings if f.rfilename.endswith(".parquet")]
+        files = [f.rfilename for f in found.siblings if re.search(r"(^|/)train-[^/]*\.parquet$", f.rfilename)]
     except Exception as error:  # of the network or the hub: what matters here is what to do
         raise DataError(
             f"data set {name}: no $GUIDEBOOK_DATA/{name}/train-*.parquet, not in the hub's cache, and the hub did not give "
