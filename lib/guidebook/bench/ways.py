@@ -23,7 +23,7 @@ from guidebook.data.shards import Shards
 from guidebook.data.stream import Stream
 
 SIDE, BATCH, WORKERS = 128, 16, 2  # pixels, images, threads or processes
-BUFFER, KEPT = 400, 5  # rows that are shuffled; files that an LRU keeps
+BUFFER, KEPT = 1000, 5  # rows that are shuffled; files that an LRU keeps
 
 
 def shards(folder: Path) -> Shards:

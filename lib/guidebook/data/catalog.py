@@ -64,7 +64,7 @@ CATALOG = {
     "paintings": Entry(
         None, None, "image", "style", STYLES, 3, 1944, 216, "JPEG",
         "paintings: 1,944 training and 216 test paintings of about 1640×1627 pixels in 27 styles, drawn by code from a seed, a "
-        "small stand-in for WikiArt", 0.005, 400,
+        "small stand-in for WikiArt", 0.005, 1000,
     ),
     "wikiart": Entry(
         "huggan/wikiart", None, "image", "style", STYLES, 3, 72_900, 8_100, "JPEG",

@@ -60,12 +60,12 @@ def decode_in_thread(raw: bytes | None, channels: int, side: int | None = None) 
                 _every_row(raw)
             _clear_colour(image, depth=raw[24])  # of a PNG, from its header
             picture = _converted(image, "L" if channels == 1 else "RGB")
-            if side:  # before it is turned: that is less work
-                picture = _small(picture, side, width, height)
-            if known := image.getexif():
+            pixels = _small(picture, side, width, height) if side else np.asarray(picture)
+            if known := image.getexif():  # turned when it is small: that is less work
+                picture = Image.fromarray(pixels)
                 picture.getexif().update(known)
                 ImageOps.exif_transpose(picture, in_place=True)
-            pixels = np.asarray(picture)
+                pixels = np.asarray(picture)
     except BadImage:
         raise
     except Image.UnidentifiedImageError:
@@ -134,17 +134,17 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _small(image: Image.Image, side: int, width: float, height: float) -> Image.Image:
-    """Resized and cut as torchvision's Resize and CenterCrop do it. A scaled JPEG's last pixels may be covered in part only."""
+def _small(image: Image.Image, side: int, width: float, height: float) -> np.ndarray:
+    """(side, side) or (side, side, 3), resized and cut as torchvision's Resize and CenterCrop do it.
+
+    A scaled JPEG's last pixels may be covered in part only.
+    """
     try:
-        pixels = torch.from_dlpack(
-            pa.array(image).flatten() if image.mode == "RGB" else pa.array(image)
-        )  # where they lie
-    except ValueError:  # in several blocks
+        flat = pa.array(image)  # the pixels where they lie, of RGB with an empty fourth channel
+        pixels = torch.from_dlpack(flat.values if image.mode == "RGB" else flat)
+    except ValueError:  # they lie in several blocks
         pixels = torch.from_numpy(np.array(image))
-    pixels = pixels.reshape(1, image.height, image.width, -1).permute(
-        0, 3, 1, 2
-    )  # of RGB, a fourth channel may be empty
+    pixels = pixels.reshape(1, image.height, image.width, -1).permute(0, 3, 1, 2)
     short = min(width, height)
     sizes = [int(side * length / short) for length in (height, width)]
     # PyTorch rounds pixels × scale down to the size: a scale by a millionth too large, and it is the size that is meant.
@@ -153,4 +153,4 @@ def _small(image: Image.Image, side: int, width: float, height: float) -> Image.
     small = torch.nn.functional.interpolate(pixels, scale_factor=scales, mode="bilinear", antialias=True)
     y, x = (round((size - side) / 2) for size in sizes)
     cut = small[0, : len(image.getbands()), y : y + side, x : x + side].permute(1, 2, 0)
-    return Image.fromarray(cut.squeeze(-1).numpy())
+    return cut.squeeze(-1).numpy()

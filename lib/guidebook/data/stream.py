@@ -4,11 +4,12 @@ One thread reads row groups, several decode, a bounded queue keeps them from run
 with using up this one, row by row, so that one window is held and no group is waited for.
 """
 
+import collections
 import itertools
 import logging
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from guidebook.data.catalog import DataError, allow
 from guidebook.data.decode import BadImage, decode_in_thread, progressive, quiet
 from guidebook.data.decoded import PROGRESSIVE, REPLACED, WHOLE, Filling
-from guidebook.data.shards import HELD, Row, Shards, Window, held_out
+from guidebook.data.shards import HELD, Row, Shards, held_out
 
 log = logging.getLogger(__name__)
 
@@ -100,26 +101,28 @@ class Stream:
         windows = self.shards.at(seed, start, window)
         (now, begin), offset = next(windows), 0
         held = dict.fromkeys(now.rows[begin::stride].tolist())
-        for _ in self._read(now, held):
-            pass
+        first = dict.fromkeys(
+            map(self.shards.group_of, held)
+        )  # as they are needed, so that nobody waits for the whole window
+        filling = self._read([*first, *(g for g in now.groups if g not in first)], held)
         while True:
-            mine = now.rows[begin + offset :: stride]
+            mine = now.rows[begin + offset :: stride].tolist()
             offset = (begin + offset - len(now.rows)) % stride  # of the next window's rows, the first of this process
             now, begin = next(windows)
             coming = dict.fromkeys(now.rows[offset::stride].tolist())
-            reading, rows = self._read(now, coming), sum(self.shards.groups[g].rows for g in now.groups)
+            reading, rows = self._read(now.groups, coming), sum(self.shards.groups[g].rows for g in now.groups)
             for i, number in enumerate(mine):
-                yield held.pop(int(number))
+                while held[number] is None:
+                    next(filling)
+                yield held.pop(number)
                 due = rows * (i + 1) // len(mine) - rows * i // len(mine)
-                for _ in itertools.islice(reading, due):
-                    pass
-            for _ in reading:
-                pass
+                collections.deque(itertools.islice(reading, due), 0)
+            collections.deque(itertools.chain(filling, reading), 0)
             held = coming
 
-    def _read(self, window: Window, held: dict[int, Row | None]) -> Iterator[None]:
-        """Puts the rows of a window that are waited for into `held`, row by row."""
-        for number in window.groups:
+    def _read(self, groups: Iterable[int], held: dict[int, Row | None]) -> Iterator[None]:
+        """Puts the rows of groups that are waited for into `held`, row by row."""
+        for number in groups:
             g = self.shards.groups[number]
             numbers = range(g.first, g.first + g.rows)
             tests = {n for n in numbers if self._keep and held_out(n) and self._my_test(n)}
