@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from guidebook.imagesets import ImageSet
 from guidebook.metrics import copying as module
-from guidebook.metrics.copying import copying, nearest, neighbours
+from guidebook.metrics.copying import copies, copying, nearest, neighbours
 from guidebook.run import open_run
 
 
@@ -47,6 +47,16 @@ def test_copies_ties_and_what_lies_far_away():
     assert copying(np.full(20, 99.0), unseen)[0] == 0
     assert copying(unseen, unseen)[0] == pytest.approx(0.5, abs=1e-12)
     assert copying(np.full(9, 3.0), np.full(7, 3.0)) == (0.5, 0.5, 0.5)
+
+
+def test_a_few_copies_are_seen_among_samples_that_lie_far_away():
+    unseen, samples = np.arange(1.0, 51.0), np.full(200, 99.0)
+    assert copies(samples, unseen)[0] == 0
+    samples[:3] = (0, 0.9, 1)  # the last one is as near as the nearest unseen image
+    value, low, high = copies(samples, unseen)
+    assert value == 2 / 200
+    assert 0 < low < value < high < 0.05
+    assert copying(samples, unseen)[0] < 0.02  # where the mean says nothing
 
 
 def test_the_interval_covers_the_probability_as_often_as_it_says():

@@ -4,6 +4,7 @@ import io
 import math
 import os
 import statistics
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -79,7 +80,6 @@ def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatc
     monkeypatch.setattr(
         module, "apart", lambda work, at, way, n, watched, libraries: told | ({"memory_mb": 7.0} if watched else {})
     )
-    monkeypatch.setattr(module, "IMAGES", 10)
     kept = []
     monkeypatch.setattr(module.measuring, "keep", kept.append)
     said = []
@@ -105,7 +105,7 @@ def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatc
     assert "7 MB over 1 and 7 MB over 4 epochs" in told
     assert f"of {module.RESUMES} tries" in told
     assert f"], of {made['compared']}." in told
-    assert made["compared"] == 10  # no more are there
+    assert made["compared"] == 53  # of 54 for training one is broken
 
 
 def test_the_batches_report_every_size(monkeypatch, tiny):
@@ -177,17 +177,29 @@ def test_a_verdict_on_the_batch_needs_the_whole_range(low, high, verdict):
 
 
 def test_without_a_measurement_there_is_no_verdict():
-    assert {f([])[1] for f in (loading.sequential, loading.batch_growth, loading.data_share)} == {"undecided"}
+    assert {f([])[1] for f in (loading.sequential, loading.batch_growth)} == {"undecided"}
+    assert loading.data_share(trained([]))[1] == "undecided"
+
+
+def trained(parts: list[dict | None]) -> SimpleNamespace:
+    """A run of two epochs with these parts in its lines of statistics."""
+    stats = [{"nimg": 10 * i} | ({"ms_by_part": p} if p is not None else {}) for i, p in enumerate(parts, 1)]
+    return SimpleNamespace(stats=lambda: stats, params=SimpleNamespace(train=SimpleNamespace(epochs=2)))
 
 
 def test_the_share_of_data_is_that_of_all_lines_but_the_first():
-    line = {"ms_by_part": dict.fromkeys(PARTS, 10.0)}
-    stats = [{"ms_by_part": dict.fromkeys(PARTS, 1.0) | {"data": 1e6}}, line, {"ms_by_part": {}}, {}, line]
-    found, verdict = loading.data_share(stats)
-    assert found.startswith(f"{100 / len(PARTS):.2f} % of a step")
+    quick = dict.fromkeys(PARTS, 10.0)
+    slow = quick | {"data": 300.0}
+    run = trained([quick | {"data": 1e6}, slow, {}, quick, None, quick])
+    found, verdict = loading.data_share(run)
+    n = len(PARTS) - 1
+    assert f"takes {100 * 300 / (300 + 10 * n):.2f} % of a step in the first epoch" in found
+    assert f"and {100 / (n + 1):.2f} % of a step in the later epochs" in found
     assert verdict == "need not hold"
-    rows = loading.profile(stats).text
-    assert f"{110:.2f}" in rows
+    assert loading.data_share(trained([quick, slow]))[1] == "holds"  # decided by what there is
+    rows = loading.profile(run).text
+    assert f"<td>{300 + 10 * n:.2f}</td>" in rows
+    assert f"<td>{10 * (n + 1):.2f}</td>" in rows
     assert f"{sum(loading.PUBLISHED.values()):,.1f}" == "2,639.5"
     assert math.isclose(loading.PUBLISHED["data"] / sum(loading.PUBLISHED.values()), 0.704, abs_tol=5e-4)
     assert statistics.fsum(loading.PUBLISHED.values()) == pytest.approx(2639.5)

@@ -47,9 +47,9 @@ def banner(run: Run) -> str:
 SHOWN = (
     "adherence", "fid", "fd_judge", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
     "lpips_diversity", "diversity", "grain",
-    "copying",
+    "copying", "copies",
 )  # fmt: skip
-SHARES = ("adherence", "accuracy_untrained")
+SHARES = ("adherence", "accuracy_untrained", "copies")
 
 
 def metric_table(records: list[dict], metrics: Sequence[str] = SHOWN) -> Html:

@@ -1,7 +1,6 @@
 """What loading costs: ways to get batches out of the same shards, and how far each is from what decoding alone takes."""
 
 import io
-import itertools
 import os
 import random
 import statistics
@@ -25,7 +24,7 @@ from guidebook.data.decode import BadImage, decode, decode_in_thread, quiet
 from guidebook.data.images import load
 
 ROWS, FILES, GROUP = 2000, 40, 25  # of the bench's own shards: more files than an LRU of 5 keeps
-IMAGES, GROWN = 240, 1200  # of a way, in one turn; where the set grows
+IMAGES, DECODED, GROWN = 240, 600, 1200  # of a way, in one turn; decoded alone; where the set grows
 OURS = "guidebook, first epoch"
 BATCHES = {
     "guidebook, decoded": 1000,
@@ -43,10 +42,11 @@ def loader(say: Callable[[str], None], repeats: int = 3) -> dict:
         folder = Path(name)
         _write(folder, params)
         set_ = shards(folder)
-        rows = (row.raw for i in range(len(set_.groups)) for row in set_.read(i))
+        order = dict.fromkeys(set_.order(0, 0, min(DECODED, set_.train_rows), BUFFER).tolist())
+        rows = (row for i in range(len(set_.groups)) for row in set_.read(i) if row.number in order)
         raws = list(
-            filter(_sound, itertools.islice(rows, 0, None, max(1, set_.rows // IMAGES)))
-        )  # of all styles, as in a window
+            filter(_sound, (order | {row.number: row.raw for row in rows}).values())
+        )  # as a first epoch sees them
         turns = {name: lambda side=side: {"speed": _alone(raws, side)} for name, side in ALONE.items()}
         turns |= {name: lambda name=name: _apart(folder, name, watched=False) for name in WAYS}
         found = measuring.alternate({name: _told(say, name, turn) for name, turn in turns.items()}, repeats)

@@ -1,5 +1,6 @@
 """What the page on loading shows: where a step's time goes, ways to get batches, sizes of a batch; and what holds of the claims."""
 
+import itertools
 import statistics
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from guidebook.bench.page import missing, where
 from guidebook.figures import COLOURS
 from guidebook.profiler import PARTS
+from guidebook.run import Run
 from guidebook.tables import Html, table
 
 # Milliseconds in the thesis's table 3, at batch 16 on an A100
@@ -18,29 +20,34 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def profile(stats: Sequence[dict]) -> Html:
-    """The parts of a training step beside the thesis's."""
-    mine = _mean(stats)
-    if not mine:
+def profile(run: Run) -> Html:
+    """The parts of a training step, in the first epoch and in later ones, beside the thesis's."""
+    found = _by_epoch(run)
+    if not found:
         return Html("<p><em>This run was recorded before steps were measured by their parts.</em></p>")
+    means = [{part: statistics.mean(line[part] for line in lines) for part in PARTS} for lines in found.values()]
+    columns = [*means, PUBLISHED]
     rows = []
     for part in PARTS:
-        theirs = PUBLISHED.get(part)
-        published = (f"{theirs:,.1f}", f"{theirs / sum(PUBLISHED.values()):.1%}") if theirs else ("–", "–")
-        rows.append([part, f"{mine[part]:,.2f}", f"{mine[part] / sum(mine.values()):.1%}", *published])
-    rows.append(["together", f"{sum(mine.values()):,.2f}", "", f"{sum(PUBLISHED.values()):,.1f}", ""])
-    return table(["part", "this run (ms)", "share", "thesis (ms)", "share"], rows)
+        pairs = [(f"{c[part]:,.2f}", f"{c[part] / sum(c.values()):.1%}") if part in c else ("–", "–") for c in columns]
+        rows.append([part, *itertools.chain(*pairs)])
+    rows.append(["together", *itertools.chain(*((f"{sum(c.values()):,.2f}", "") for c in columns))])
+    return table(["part", *itertools.chain(*((f"{name} (ms)", "share") for name in (*found, "thesis")))], rows)
 
 
-def data_share(stats: Sequence[dict]) -> tuple[str, str]:
+def data_share(run: Run) -> tuple[str, str]:
     """What was found, and the verdict, on the share of a step that waits for data."""
-    mine = _mean(stats)
-    if not mine:
+    told, worst = [], 0.0
+    for name, lines in _by_epoch(run).items():
+        share = [100 * line["data"] / sum(line.values()) for line in lines]
+        whole = 100 * sum(line["data"] for line in lines) / sum(sum(line.values()) for line in lines)
+        told.append(
+            f"{whole:.2f} % of a step in the {name} (by line of statistics {min(share):.2f} to {max(share):.2f} %)"
+        )
+        worst = max(share)  # of later epochs, where there are some
+    if not told:
         return "not measured in this run", "undecided"
-    parts = [line["ms_by_part"] for line in stats[1:] if line.get("ms_by_part")]
-    share = [100 * line["data"] / sum(line.values()) for line in parts]
-    found = f"{100 * mine['data'] / sum(mine.values()):.2f} % of a step waits for data (by line of statistics {min(share):.2f} to {max(share):.2f} %)"
-    return found, "need not hold" if max(share) < 70.4 else "holds"
+    return "waiting for data takes " + " and ".join(told), "need not hold" if worst < 70.4 else "holds"
 
 
 def sequential(reports: Sequence[dict]) -> tuple[str, str]:
@@ -152,7 +159,12 @@ def batches(reports: Sequence[dict]) -> Html:
     return table(["of", "batch", "step (ms)", "memory (MB)", "steps an epoch", "hours an epoch"], rows)
 
 
-def _mean(stats: Sequence[dict]) -> dict[str, float]:
-    """Milliseconds by part over all lines but the first, which warms up."""
-    lines = [line["ms_by_part"] for line in stats[1:] if line.get("ms_by_part")]
-    return {part: statistics.mean(line[part] for line in lines) for part in PARTS} if lines else {}
+def _by_epoch(run: Run) -> dict[str, list[dict]]:
+    """Milliseconds by part of all lines but the first, which warms up: of the first epoch, and of later ones."""
+    stats = run.stats()
+    epoch = stats[-1]["nimg"] / run.params.train.epochs if stats else 0
+    found: dict[str, list[dict]] = {"first epoch": [], "later epochs": []}
+    for line in stats[1:]:
+        if parts := line.get("ms_by_part"):
+            found["first epoch" if line["nimg"] <= epoch else "later epochs"].append(parts)
+    return {name: lines for name, lines in found.items() if lines}

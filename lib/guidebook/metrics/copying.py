@@ -9,7 +9,7 @@ import torch
 
 from guidebook.data.images import load
 from guidebook.imagesets import ImageSet, image_set
-from guidebook.metrics.intervals import Interval, Z
+from guidebook.metrics.intervals import Interval, Z, wilson
 from guidebook.processes import world
 from guidebook.run import Run
 
@@ -47,6 +47,14 @@ def copying(samples: np.ndarray, unseen: np.ndarray) -> Interval:
         float(np.sqrt(nearer.var(ddof=1) / len(nearer) + others.var(ddof=1) / len(others))),
     )
     return value, max(0.0, value - Z * error), min(1.0, value + Z * error)
+
+
+def copies(samples: np.ndarray, unseen: np.ndarray) -> Interval:
+    """The share of samples that lie nearer to a training image than any of the unseen images does.
+
+    Of distances (n,) and (m,). Of unseen images one in m + 1 would; a few copies are seen here that move no mean.
+    """
+    return wilson(int((samples < unseen.min()).sum()), len(samples))
 
 
 def neighbours(run: Run, images: ImageSet, n: int = 20) -> ImageSet:

@@ -1,12 +1,14 @@
 """Groups of metrics, one for each network that reads the images: a group is measured whole or, without its weights, not at all."""
 
+import functools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from guidebook.data.images import load
 from guidebook.metrics import intervals
-from guidebook.metrics.copying import copying, nearest
+from guidebook.metrics.copying import copies, copying, nearest
 from guidebook.metrics.curve import fd_infinite, fewest
 from guidebook.metrics.distances import diversity, diversity_of_squares, frechet_to, grain
 from guidebook.metrics.features import features
@@ -17,6 +19,7 @@ from guidebook.metrics.perceptual import Lpips
 from guidebook.metrics.published import Body, of_published
 from guidebook.metrics.scores import clip_score, inception_score
 from guidebook.metrics.subject import SPACES, Subject, captions, real_rows, record, reference, rows, shuffle
+from guidebook.params import Data
 from guidebook.processes import gathered, world
 from guidebook.run import Run
 
@@ -93,16 +96,26 @@ def of_lpips(run: Run, subject: Subject) -> list[dict]:
 
 
 def of_copying(run: Run, subject: Subject) -> list[dict]:
-    """copying: of samples against the test split; of that, one half against the other."""
+    """copying, copies: of samples against the test split; of that, one half against the other."""
     images = load(run.params.data)
-    unseen = nearest(images.test.images, images.train.images)[0].numpy()[shuffle(len(images.test))]
+    unseen = _unseen(run.params.data)[shuffle(len(images.test))]
     if subject.known["guidance"] is None:
         half = len(unseen) // 2
         mine, unseen, what = unseen[:half], unseen[half:], "the other half"
     else:
         mine, what = nearest(subject.images, images.train.images)[0].numpy(), "test split"
-    known = subject.known | {"n": len(mine)}
-    return [record("copying", copying(mine, unseen), "DeLong", "pixels", f"{what}, {len(unseen):,} images", known)]
+    told = ("pixels", f"{what}, {len(unseen):,} images", subject.known | {"n": len(mine)})
+    return [
+        record("copying", copying(mine, unseen), "DeLong", *told),
+        record("copies", copies(mine, unseen), "Wilson", *told),
+    ]
+
+
+@functools.lru_cache(maxsize=2)
+def _unseen(data: Data) -> np.ndarray:
+    """Distance of each test image to the training images."""
+    images = load(data)
+    return nearest(images.test.images, images.train.images)[0].numpy()
 
 
 def _between_sets(run: Run, subject: Subject, mine: torch.Tensor, space: str, kernel: str, ending: str) -> list[dict]:
@@ -133,7 +146,7 @@ GROUPS = {
     "judge": Group(("adherence", "fd_judge", "diversity", "grain"), of_judge),
     "manifold": Group(("kd_judge", *(f"{m}_judge" for m in MANIFOLD)), of_manifold),
     "published": Group(("accuracy_untrained",), of_published, Body()),
-    "copying": Group(("copying",), of_copying),
+    "copying": Group(("copying", "copies"), of_copying),
     "inception": Group(("fid", "kid", *MANIFOLD, "inception_score", "fid_inf"), of_inception, Inception()),
     "clip": Group(("clip_score",), of_clip, Clip()),
     "lpips": Group(("lpips_diversity",), of_lpips, Lpips()),
