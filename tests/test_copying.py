@@ -50,13 +50,16 @@ def test_copies_ties_and_what_lies_far_away():
 
 
 def test_a_few_copies_are_seen_among_samples_that_lie_far_away():
-    unseen, samples = np.arange(1.0, 51.0), np.full(200, 99.0)
+    unseen, samples = np.arange(1.0, 502.0), np.full(200, 999.0)
     assert copies(samples, unseen)[0] == 0
-    samples[:3] = (0, 0.9, 1)  # the last one is as near as the nearest unseen image
-    value, low, high = copies(samples, unseen)
-    assert value == 2 / 200
-    assert 0 < low < value < high < 0.05
+    samples[:3] = (0, 5.9, 6)  # 1 % of the unseen ones lie nearer than 6
+    for doubles in (0, 4):
+        unseen[:doubles] = 0  # some of them have a double among the training images
+        value, low, high = copies(samples, unseen)
+        assert value == 2 / 200
+        assert 0 < low < value < high < 0.05
     assert copying(samples, unseen)[0] < 0.02  # where the mean says nothing
+    assert abs(copies(unseen, unseen)[0] - 0.01) < 0.003
 
 
 def test_the_interval_covers_the_probability_as_often_as_it_says():

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image, PngImagePlugin
 
@@ -343,6 +344,8 @@ def test_pixels_are_the_same_from_one_block_of_memory_and_from_several(colours):
     one, before = decode(raw, channels, 128), Image.core.get_block_size()
     Image.core.set_block_size(2**14)
     try:
+        with pytest.raises(ValueError, match="contiguous"):
+            pa.array(Image.new(colours, (400, 300)))
         assert np.array_equal(decode(raw, channels, 128), one)
     finally:
         Image.core.set_block_size(before)

@@ -1,6 +1,7 @@
 """Streamed sets in training: the same batches from shards and from what was decoded, whoever decodes and whatever is lost."""
 
 import logging
+import os
 import platform
 import resource
 import signal
@@ -157,9 +158,7 @@ def test_two_that_decode_share_the_work_and_a_third_finishes_what_both_left(data
 
 
 def test_what_began_too_late_is_cleared_away(data):
-    late = Filling(data.folder, data.shards, SIDE)
     assert data.decoded
-    late.aside.mkdir(exist_ok=True)  # another, begun when the first had just got its name
     late = Filling(data.folder, data.shards, SIDE)
     late.state[:] = module.WHOLE
     assert late.done().labels.tolist() == data.decoded.labels.tolist()
@@ -169,7 +168,7 @@ def test_what_began_too_late_is_cleared_away(data):
 def test_what_was_decoded_before_the_machine_restarted_does_not_count(data, monkeypatch):
     Filling(data.folder, data.shards, SIDE).put(0, np.zeros((3, SIDE, SIDE), np.uint8), 0, module.WHOLE)
     assert not Filling(data.folder, data.shards, SIDE).lacks(0)
-    monkeypatch.setattr(module, "_here", lambda: f"{platform.node()}-another")
+    monkeypatch.setattr(module, "_here", lambda: f"{platform.node()}-another1")
     assert Filling(data.folder, data.shards, SIDE).lacks(0)
     assert data.decoded.labels.shape == (59,)
     assert not list(data.folder.parent.glob(".*decoded-*/*.npy"))  # of the first start either
@@ -246,14 +245,21 @@ def test_on_several_machines_nothing_is_kept_that_none_of_them_sees_whole(data, 
 
 
 def test_a_disk_that_is_full_at_the_end_of_decoding_stops_no_training(data, params, monkeypatch, caplog):
-    def full(folder):
-        raise OSError(28, "No space left on device")
+    real = os.replace
 
-    monkeypatch.setattr(module.seal, "seal", full)
-    images, _ = batches(data, params, 24)
-    assert "every epoch decodes its images anew: [Errno 28]" in caplog.text
-    monkeypatch.undo()
-    assert len(images) == 24 * params.train.batch
+    def full(source, target):
+        if target == data.folder:
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "replace", full)  # after the manifest was written
+        images, _ = batches(data, params, 24)
+    assert "what was decoded could not be kept for other runs: [Errno 28]" in caplog.text
+    assert torch.equal(images, batches(data, params, 24)[0])  # now there is room
+    for stamp in data.folder.glob(".verified-*"):
+        stamp.unlink()
+    assert opened(data.folder)  # its manifest is whole
 
 
 @pytest.mark.parametrize("file", ["train.npy", "test.npy", "labels.npy", "facts.json", "manifest.json"])

@@ -133,9 +133,9 @@ def test_one_window_is_held_and_reading_the_next_one_keeps_pace(shards, monkeypa
     held, counts = [], []
     real = Stream._read
 
-    def read(self, groups, rows):
+    def read(self, window, rows):
         held.append(rows)
-        for _ in real(self, groups, rows):
+        for _ in real(self, window, rows):
             counts.append(sum(row is not None for h in held for row in h.values()))
             yield
 
@@ -148,15 +148,26 @@ def test_one_window_is_held_and_reading_the_next_one_keeps_pace(shards, monkeypa
 def test_the_first_image_waits_for_one_row_group_only(shards, monkeypatch):
     read, real = [], Shards.read
     monkeypatch.setattr(Shards, "read", lambda self, group: read.append(group) or real(self, group))
-    for start in (0, 5, 30):
+    monkeypatch.setattr(Stream, "_run", lambda self: None)
+    for start in (0, 5, 30, 63):
         read.clear()
-        with stream(shards, start=start, ahead=1) as opened:
-            reader = opened._rows()
-            next(reader)
-            window, begin = next(shards.at(0, start, WINDOW))
-            assert read.count(shards.group_of(int(window.rows[begin]))) >= 1
-        fresh = list(dict.fromkeys(read))
-        assert fresh[0] == shards.group_of(int(window.rows[begin]))
+        with stream(shards, start=start) as opened:
+            rows = opened._rows()
+            first = next(rows)
+            assert read == [shards.group_of(first.number)]
+
+
+def test_who_begins_at_the_end_of_a_window_does_not_wait_for_the_whole_next_one(shards, monkeypatch):
+    read, real = [], Shards.read
+    monkeypatch.setattr(Shards, "read", lambda self, group: read.append(group) or real(self, group))
+    monkeypatch.setattr(Stream, "_run", lambda self: None)
+    last = len(shards.epoch(0, 0, WINDOW)[0].rows) - 1
+    with stream(shards, start=last) as opened:
+        rows = opened._rows()
+        next(rows)
+        second = next(rows)
+        assert read[-1] == shards.group_of(second.number)
+        assert len(read) <= 3  # a window has three groups
 
 
 def test_windows_hold_as_many_rows_where_row_groups_differ(tmp_path):

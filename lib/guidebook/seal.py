@@ -51,7 +51,7 @@ def whole(folder: Path, what: str) -> Iterator[Path]:
 
 def seal(folder: Path) -> None:
     """Writes a sha256 of each file to the folder's manifest, and everything to the disk. Hidden files are left out."""
-    hashes = {f.name: _sha256(f) for f in sorted(folder.iterdir()) if not f.name.startswith(".")}
+    hashes = {f.name: _sha256(f) for f in sorted(folder.iterdir()) if f.name != MANIFEST and f.name[0] != "."}
     (folder / MANIFEST).write_text(_text(hashes))
     for path in [*folder.iterdir(), folder]:
         fsync(path)

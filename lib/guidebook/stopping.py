@@ -58,7 +58,7 @@ def stopping(run: Run) -> Iterator[Stop]:
     def remember(number, frame):
         stop.signalled = True
         if number == signal.SIGINT:
-            signal.signal(number, before[number])
+            signal.signal(number, signal.default_int_handler)
 
     # Handlers can be set in the main thread only; elsewhere the file is the way.
     if threading.current_thread() is threading.main_thread():

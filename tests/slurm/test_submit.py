@@ -98,13 +98,14 @@ def test_a_task_that_is_told_to_stop_saves_and_alone_is_requeued(tiny, slurm, un
     tally(1, "SLURM: one task of an array told to stop", 1, 1, "requeued alone; nothing repeated; weights equal")
 
 
+@pytest.mark.timeout(1200)
 def test_a_task_outlives_its_time_limit(tiny, slurm, unbroken, tally):
     # SLURM looks every 30 s, so it asks 90 to 120 s after a life began: time to start and to get on. Paced, the training takes
     # longer than that.
     pace = study.CLUSTER["environment"] | {"PACE": "0.2"}
     study.configure(tiny.root, time="3:00", notice=60, environment=pace)
     array, _ = tiny.submit()
-    slurm.wait(array, "COMPLETED", 600)
+    slurm.wait(array, "COMPLETED", 900)
     assert slurm.restarts(f"{array}_0") >= 1
     assert "asked to stop" in tiny.log(f"{array}_0")
     assert "DUE TO TIME LIMIT" not in tiny.log(f"{array}_0")

@@ -127,8 +127,8 @@ def growth(reports: Sequence[dict]) -> Html:
     psnr, resume = made["psnr_db"], made["resume_s"]
     held = " and ".join(f"{e['memory_mb']:.0f} MB over {e['epochs']}" for e in made["epochs"])
     said = (
-        f"<p>One window holds {made['window_mb']:.0f} MB of encoded images; the most that was held was {held} epochs. Reading begins "
-        f"at a random place, with 1 to 4 threads, within {resume['median']:.2f} s [{resume['low']:.2f}, {resume['high']:.2f}], of "
+        f"<p>One window holds {made['window_mb']:.0f} MB of encoded images; the most that was held was {held} epochs. The first "
+        f"batch from a random place, with 1 to 4 threads, is there after {resume['median']:.2f} s [{resume['low']:.2f}, {resume['high']:.2f}], of "
         f"{made['resumes']} tries. Decoded at a smaller scale an image is "
         f"{psnr['median']:.1f} dB from the whole one made smaller [{psnr['low']:.1f}, {psnr['high']:.1f}], of {made['compared']}.</p>"
     )

@@ -23,7 +23,7 @@ from guidebook.data.shards import Shards
 from guidebook.data.stream import Stream
 
 SIDE, BATCH, WORKERS = 128, 16, 2  # pixels, images, threads or processes
-BUFFER, KEPT = 1000, 5  # rows that are shuffled; files that an LRU keeps
+BUFFER, KEPT = 1000, 5  # rows that are shuffled, of all workers together; files that an LRU keeps
 
 
 def shards(folder: Path) -> Shards:
@@ -125,7 +125,7 @@ def datasets_streaming(folder: Path, decode=_image):
 
     files = {"train": [str(f) for f in sorted(folder.glob("*.parquet"))]}
     stream = datasets.load_dataset("parquet", data_files=files, streaming=True)["train"]
-    stream = stream.cast_column("image", datasets.Image(decode=False)).shuffle(seed=0, buffer_size=BUFFER)
+    stream = stream.cast_column("image", datasets.Image(decode=False)).shuffle(seed=0, buffer_size=BUFFER // WORKERS)
     return _loaded(_Decoded(stream, decode))
 
 
@@ -156,7 +156,7 @@ def webdataset(folder: Path):
     import webdataset as wds
 
     found = wds.WebDataset([str(t) for t in sorted((folder / "tars").glob("*.tar"))], shardshuffle=100, seed=0)
-    return _loaded(found.shuffle(BUFFER).to_tuple("jpg", "cls").map(_entry))
+    return _loaded(found.shuffle(BUFFER // WORKERS).to_tuple("jpg", "cls").map(_entry))
 
 
 def _entry(pair: tuple[bytes, bytes]) -> tuple[np.ndarray | None, int]:

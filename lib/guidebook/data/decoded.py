@@ -119,6 +119,8 @@ class Filling:
             return None
         with self._alone():
             if not self.folder.is_dir():
+                if not self.state.all():  # what another had finished is gone again
+                    return None
                 facts = {"skipped": self._reasons(), "progressive": int((self.state == PROGRESSIVE).sum())}
                 (self.aside / "facts.json").write_text(json.dumps(facts))
                 seal.seal(self.aside)
@@ -127,7 +129,7 @@ class Filling:
                 fsync(self.folder.parent)
                 (self.folder / ".state.npy").unlink()
             # Of this machine before it was restarted, and of processes that began when the others had nearly ended.
-            for leftover in self.folder.parent.glob(f".{self.folder.name}-{platform.node()}-*"):
+            for leftover in self.folder.parent.glob(f".{self.folder.name}-{platform.node()}-????????"):
                 _delete(leftover)
         return opened(self.folder)
 

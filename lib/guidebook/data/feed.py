@@ -99,7 +99,7 @@ class Ahead:
             try:
                 self._decoded = self._filling.done()
             except OSError as error:
-                log.warning("every epoch decodes its images anew: %s", error)
+                log.warning("what was decoded could not be kept for other runs: %s", error)
                 self._filling = None
         if self._decoded:
             if self._stream:  # with its threads and the window that it holds

@@ -1,7 +1,7 @@
 """Parquet shards too large for memory: which rows they hold, in which order an epoch sees them, and their bytes.
 
 An epoch shuffles the row groups of all files and cuts them into windows; within a window the rows are shuffled. So a window of a
-few hundred rows is all that has to be held, it mixes groups from all over the set, and the order is a function of (seed, epoch)
+thousand rows or two is all that has to be held, it mixes groups from all over the set, and the order is a function of (seed, epoch)
 alone. Nothing here decodes.
 """
 

@@ -9,7 +9,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from guidebook.data.catalog import DataError, allow
 from guidebook.data.decode import BadImage, decode_in_thread, progressive, quiet
 from guidebook.data.decoded import PROGRESSIVE, REPLACED, WHOLE, Filling
-from guidebook.data.shards import HELD, Row, Shards, held_out
+from guidebook.data.shards import HELD, Row, Shards, Window, held_out
 
 log = logging.getLogger(__name__)
 
@@ -101,33 +101,36 @@ class Stream:
         windows = self.shards.at(seed, start, window)
         (now, begin), offset = next(windows), 0
         held = dict.fromkeys(now.rows[begin::stride].tolist())
-        first = dict.fromkeys(
-            map(self.shards.group_of, held)
-        )  # as they are needed, so that nobody waits for the whole window
-        filling = self._read([*first, *(g for g in now.groups if g not in first)], held)
+        filling = self._read(now, held)
         while True:
             mine = now.rows[begin + offset :: stride].tolist()
             offset = (begin + offset - len(now.rows)) % stride  # of the next window's rows, the first of this process
             now, begin = next(windows)
             coming = dict.fromkeys(now.rows[offset::stride].tolist())
-            reading, rows = self._read(now.groups, coming), sum(self.shards.groups[g].rows for g in now.groups)
+            reading, rows = self._read(now, coming), sum(self.shards.groups[g].rows for g in now.groups)
+            pace = max(
+                len(mine), len(coming)
+            )  # who begins near the end of a window does not wait for the whole next one
             for i, number in enumerate(mine):
                 while held[number] is None:
                     next(filling)
                 yield held.pop(number)
-                due = rows * (i + 1) // len(mine) - rows * i // len(mine)
+                due = rows * (i + 1) // pace - rows * i // pace
                 collections.deque(itertools.islice(reading, due), 0)
-            collections.deque(itertools.chain(filling, reading), 0)
-            held = coming
+            collections.deque(filling, 0)
+            held, filling = coming, reading
 
-    def _read(self, groups: Iterable[int], held: dict[int, Row | None]) -> Iterator[None]:
-        """Puts the rows of groups that are waited for into `held`, row by row."""
-        for number in groups:
+    def _read(self, window: Window, held: dict[int, Row | None]) -> Iterator[None]:
+        """Puts the rows of a window that are waited for into `held`, row by row; the groups in the order they are needed."""
+        needed = dict.fromkeys(map(self.shards.group_of, held))
+        for number in [*needed, *(g for g in window.groups if g not in needed)]:
             g = self.shards.groups[number]
             numbers = range(g.first, g.first + g.rows)
             tests = {n for n in numbers if self._keep and held_out(n) and self._my_test(n)}
             if tests or not held.keys().isdisjoint(numbers):
                 for row in self.shards.read(number):
+                    if self._ended.is_set():
+                        return
                     if row.number in held:
                         held[row.number] = row
                     elif row.number in tests:

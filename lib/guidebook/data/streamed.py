@@ -75,11 +75,8 @@ class Streamed:
         filling = Filling(self.folder, self.shards, self.resolution)
         rank, size = world().process_index, world().num_processes
         shown = {"desc": "decoding", "unit": "img", "mininterval": 1, "disable": not world().is_main_process}
-        start, stride = (
-            rank * self.shards.train_rows // size,
-            1,
-        )  # each begins elsewhere, and passes over what others did
-        with self.stream(0, start, stride, filling) as stream, tqdm(total=self.shards.train_rows, **shown) as bar:
+        start = rank * self.shards.train_rows // size  # each begins elsewhere, and passes over what others did
+        with self.stream(0, start, 1, filling) as stream, tqdm(total=self.shards.train_rows, **shown) as bar:
             while (found := filling.done()) is None:
                 stream.next(8)
                 bar.update(min(8 * size, bar.total - bar.n))
