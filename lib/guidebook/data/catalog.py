@@ -20,17 +20,23 @@ class Entry:
     hub: str | None
     revision: str | None  # the commit of the hub's repository; where None, its newest at the time, which is noted
     image: str  # column of the images
-    label: str  # column of the class index
-    classes: tuple[str, ...]
+    label: str | tuple[str, ...]  # column of the class index; of faces, the columns of the attributes
+    classes: tuple[str, ...]  # or attributes
     channels: int
     train: int  # rows; of a streamed set those that an epoch counts, of which the files may hold a few more or fewer
     test: int
     codec: str | None  # of the image files that the hub publishes
     note: str  # one sentence for the provenance and under figures
     bad_share: float = 0.001  # of the rows, that may be skipped: too few to move a result
-    window: int | None = (
-        None  # rows that are mixed where a set is too large for memory and streamed; it has no test split
-    )
+    # Rows that are mixed where a set is too large for memory and streamed; it has no test split.
+    window: int | None = None
+    tests: str = "test"  # what the hub calls the test split
+    mapped: bool = False  # too large for memory: decoded once, into a memory-mapped file
+
+    @property
+    def attributes(self) -> bool:
+        """Whether a label is a set of attributes, as the bits of a whole number, and not one class."""
+        return isinstance(self.label, tuple)
 
 
 DIGITS = tuple("0123456789")
@@ -41,6 +47,30 @@ STYLES = (
     "Contemporary Realism", "Cubism", "Early Renaissance", "Expressionism", "Fauvism", "High Renaissance", "Impressionism",
     "Mannerism Late Renaissance", "Minimalism", "Naive Art Primitivism", "New Realism", "Northern Renaissance", "Pointillism",
     "Pop Art", "Post Impressionism", "Realism", "Rococo", "Romanticism", "Symbolism", "Synthetic Cubism", "Ukiyo-e",
+)  # fmt: skip
+# The first name of each class, in the hub's label order
+IMAGENET100 = (
+    "bonnet", "green mamba", "langur", "Doberman", "gyromitra", "Saluki", "vacuum", "window screen", "cocktail shaker",
+    "garden spider", "garter snake", "carbonara", "pineapple", "computer keyboard", "tripod", "komondor", "American lobster",
+    "bannister", "honeycomb", "tile roof", "papillon", "boathouse", "stinkhorn", "jean", "Chihuahua",
+    "Chesapeake Bay retriever", "robin", "tub", "Great Dane", "rotisserie", "bottlecap", "throne", "little blue heron",
+    "rock crab", "Rottweiler", "lorikeet", "Gila monster", "head cabbage", "car wheel", "coyote", "moped", "milk can",
+    "mixing bowl", "toy terrier", "chocolate sauce", "rocking chair", "wing", "park bench", "ambulance", "football helmet",
+    "leafhopper", "cauliflower", "pirate", "purse", "hare", "lampshade", "fiddler crab", "standard poodle", "Shih-Tzu",
+    "pedestal", "gibbon", "safety pin", "English foxhound", "chime", "American Staffordshire terrier", "bassinet",
+    "wild boar", "theater curtain", "dung beetle", "hognose snake", "Mexican hairless", "mortarboard", "Walker hound",
+    "red fox", "modem", "slide rule", "walking stick", "cinema", "meerkat", "kuvasz", "obelisk", "harmonica", "sarong",
+    "mousetrap", "hard disc", "American coot", "reel", "pickup", "iron", "tabby", "ski mask", "vizsla", "laptop", "stretcher",
+    "Dutch oven", "African hunting dog", "boxer", "gasmask", "goose", "borzoi",
+)  # fmt: skip
+# What is true of a face or not, as CelebA's files say it, in their order
+ATTRIBUTES = (
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips",
+    "Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin",
+    "Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open",
+    "Mustache", "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline",
+    "Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat",
+    "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
 )  # fmt: skip
 
 CATALOG = {
@@ -69,6 +99,20 @@ CATALOG = {
     "wikiart": Entry(
         "huggan/wikiart", None, "image", "style", STYLES, 3, 72_900, 8_100, "JPEG",
         "WikiArt: about 81,000 paintings in 27 styles, every tenth of them held out as the test split", 0.001, 2000,
+    ),
+    "faces": Entry(
+        None, None, "image", ATTRIBUTES, ATTRIBUTES, 3, 6000, 1000, None,
+        "faces: 6,000 training and 1,000 test faces drawn by code from CelebA's 40 attributes, a small stand-in for CelebA",
+    ),
+    "celeba": Entry(
+        "flwrlabs/celeba", "2d738f56e0e7f925ea36ae7c808ea925264aacec", "image", ATTRIBUTES, ATTRIBUTES, 3, 162_770, 19_962, None,
+        "CelebA: 162,770 training and 19,962 test photographs of 178×218 pixels, of other people; the hub's 19,867 of the split "
+        "valid are not used", mapped=True,
+    ),
+    "imagenet100": Entry(
+        "clane9/imagenet-100", "0519dc2f402a3a18c6e57f7913db059215eee25b", "image", "label", IMAGENET100, 3, 126_689, 5_000, None,
+        "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes, whose shorter side has 160 pixels",
+        tests="validation", mapped=True,
     ),
 }  # fmt: skip
 
@@ -99,8 +143,8 @@ def snapshot(name: str) -> Path | None:
 
 def whole(folder: Path, name: str) -> bool:
     """Whether a folder holds every parquet file of the set's splits."""
-    splits = SPLITS[:1] if CATALOG[name].window else SPLITS
-    return all(parquet_files(folder, split)[1] for split in splits)
+    entry = CATALOG[name]
+    return all(parquet_files(folder, split)[1] for split in (("train",) if entry.window else ("train", entry.tests)))
 
 
 def parquet_files(folder: Path, split: str) -> tuple[list[Path], bool]:
