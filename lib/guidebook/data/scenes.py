@@ -6,12 +6,13 @@ pixels are the same everywhere, whatever the batch.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from guidebook.data.catalog import CATALOG
+from guidebook.data.shapes import box, circle, direction, pixels, polygon, table
 from guidebook.rng import generator
 
 KINDS = CATALOG["scenes"].classes
@@ -76,9 +77,9 @@ def render(scenes: Sequence[Scene], resolution: int) -> torch.Tensor:
 
 def _render(scenes: Sequence[Scene], side: int) -> torch.Tensor:
     """`render` of a few scenes: layer by layer, in each all objects of a kind at once."""
-    light = _table(_direction(s.light) for s in scenes)  # (N, 2, 1, 1)
-    x, y = _pixels(side)
-    image = _table(COLOURS[s.background] for s in scenes) * (0.86 + 0.2 * _along(light, x - 0.5, 0.5 - y))[:, None]
+    light = table(direction(s.light) for s in scenes)  # (N, 2, 1, 1)
+    x, y = pixels(side)
+    image = table(COLOURS[s.background] for s in scenes) * (0.86 + 0.2 * _along(light, x - 0.5, 0.5 - y))[:, None]
     for layer in range(max(len(s.things) for s in scenes)):
         things = {i: s.things[layer] for i, s in enumerate(scenes) if len(s.things) > layer}
         for kind in {t.kind for t in things.values()}:
@@ -90,8 +91,8 @@ def _render(scenes: Sequence[Scene], side: int) -> torch.Tensor:
 def _add(image: torch.Tensor, things: Sequence[Thing], light: torch.Tensor) -> torch.Tensor:
     """Pictures (N, 3, H, W) with one more thing each, all of one kind, and its shadow. `light` (N, 2, 1, 1) points to it."""
     side, shape = image.shape[-1], SHAPES[things[0].kind]
-    x, y, half, cos, sin = _table((t.x, t.y, t.size / 2, *_direction(t.angle)) for t in things).unbind(1)
-    right, up = (_pixels(side)[0] - x) / half, (y - _pixels(side)[1]) / half  # from the thing's middle, in halves of it
+    x, y, half, cos, sin = table((t.x, t.y, t.size / 2, *direction(t.angle)) for t in things).unbind(1)
+    right, up = (pixels(side)[0] - x) / half, (y - pixels(side)[1]) / half  # from the thing's middle, in halves of it
     u, v = right * cos + up * sin, up * cos - right * sin
     inside = shape(u, v)  # (N, H, W)
     lx, ly = light.unbind(1)
@@ -99,7 +100,7 @@ def _add(image: torch.Tensor, things: Sequence[Thing], light: torch.Tensor) -> t
     image = image * (1 - 0.3 * (0.5 - shadow * half * 10).clamp(0, 1))[:, None]  # soft over a tenth of the picture
     shade = 0.8 + 0.1 * _along(light, right, up) + 0.12 * (-2.5 * inside).clamp(0, 1)  # the rim is darker
     cover = (0.5 - inside * half * side).clamp(0, 1)[:, None]  # the outline is soft over one pixel
-    return image * (1 - cover) + _table(COLOURS[t.colour] for t in things) * shade[:, None] * cover
+    return image * (1 - cover) + table(COLOURS[t.colour] for t in things) * shade[:, None] * cover
 
 
 def _along(light: torch.Tensor, right: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
@@ -107,64 +108,23 @@ def _along(light: torch.Tensor, right: torch.Tensor, up: torch.Tensor) -> torch.
     return right * light[:, 0] + up * light[:, 1]
 
 
-def _pixels(side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """x (1, 1, W) and y (1, H, 1) of the pixels' middles."""
-    at = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    return at[None, None, :], at[None, :, None]
-
-
-def _table(rows: Iterable[Sequence[float]]) -> torch.Tensor:
-    """K numbers of each scene or thing (N, K, 1, 1)."""
-    return torch.tensor(list(rows), dtype=torch.float64)[:, :, None, None]
-
-
-def _direction(degrees: float) -> tuple[float, float]:
-    return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-
-
-# Shapes: signed distance of a point (u right, v up) to an outline within about −1 … 1, negative inside
-
-
-def _circle(u, v, x: float, y: float, r: float) -> torch.Tensor:
-    return ((u - x) * (u - x) + (v - y) * (v - y)).sqrt() - r
-
-
-def _box(u, v, y: float, width: float, height: float) -> torch.Tensor:
-    """A box whose middle lies at (0, y), of these half lengths."""
-    du, dv = u.abs() - width, (v - y).abs() - height
-    right, up = du.clamp(min=0), dv.clamp(min=0)
-    return (right * right + up * up).sqrt() + torch.maximum(du, dv).clamp(max=0)
-
-
-def _polygon(u, v, corners: Sequence[tuple[float, float]]) -> torch.Tensor:
-    """To the nearest edge; the sign by how often a ray to the right crosses the outline."""
-    nearest, inside = torch.full_like(u, torch.inf), torch.zeros_like(u, dtype=torch.bool)
-    for (ax, ay), (bx, by) in zip(corners, [*corners[1:], corners[0]], strict=True):
-        ex, ey, pu, pv = bx - ax, by - ay, u - ax, v - ay
-        t = ((pu * ex + pv * ey) / (ex * ex + ey * ey)).clamp(0, 1)
-        du, dv = pu - ex * t, pv - ey * t
-        nearest = torch.minimum(nearest, du * du + dv * dv)
-        if ey:
-            inside ^= ((v < ay) != (v < by)) & (pu < pv * (ex / ey))
-    return torch.where(inside, -nearest.sqrt(), nearest.sqrt())
-
-
-STAR = [(r * x, r * y) for i in range(10) for r, (x, y) in [((1.08, 0.46)[i % 2], _direction(90 + 36 * i))]]
+# Each shape: a signed distance of (u right, v up) to an outline within about −1 … 1
+STAR = [(r * x, r * y) for i in range(10) for r, (x, y) in [((1.08, 0.46)[i % 2], direction(90 + 36 * i))]]
 SHAPES = {
-    "ball": lambda u, v: _circle(u, v, 0, 0, 0.92),
-    "box": lambda u, v: _box(u, v, 0, 0.78, 0.78),
-    "triangle": lambda u, v: _polygon(u, v, [(-0.92, -0.8), (0.92, -0.8), (0, 0.8)]),
-    "star": lambda u, v: _polygon(u, v, STAR),
+    "ball": lambda u, v: circle(u, v, 0, 0, 0.92),
+    "box": lambda u, v: box(u, v, 0, 0.78, 0.78),
+    "triangle": lambda u, v: polygon(u, v, [(-0.92, -0.8), (0.92, -0.8), (0, 0.8)]),
+    "star": lambda u, v: polygon(u, v, STAR),
     "heart": lambda u, v: torch.minimum(
-        torch.minimum(_circle(u, v, -0.46, 0.34, 0.5), _circle(u, v, 0.46, 0.34, 0.5)),
-        _polygon(u, v, [(0, 0.55), (-0.46, 0.34), (-0.84, 0.0), (0, -0.92), (0.84, 0.0), (0.46, 0.34)]),
+        torch.minimum(circle(u, v, -0.46, 0.34, 0.5), circle(u, v, 0.46, 0.34, 0.5)),
+        polygon(u, v, [(0, 0.55), (-0.46, 0.34), (-0.84, 0.0), (0, -0.92), (0.84, 0.0), (0.46, 0.34)]),
     ),
-    "ring": lambda u, v: _circle(u, v, 0, 0, 0.70).abs() - 0.25,
-    "cross": lambda u, v: torch.minimum(_box(u, v, 0, 0.34, 0.95), _box(u, v, 0, 0.95, 0.34)),
-    "moon": lambda u, v: torch.maximum(_circle(u, v, 0, 0, 0.96), -_circle(u, v, 0.45, 0, 0.76)),
+    "ring": lambda u, v: circle(u, v, 0, 0, 0.70).abs() - 0.25,
+    "cross": lambda u, v: torch.minimum(box(u, v, 0, 0.34, 0.95), box(u, v, 0, 0.95, 0.34)),
+    "moon": lambda u, v: torch.maximum(circle(u, v, 0, 0, 0.96), -circle(u, v, 0.45, 0, 0.76)),
     "fish": lambda u, v: torch.minimum(
-        torch.maximum(_circle(u, v, -0.23, -0.28, 0.82), _circle(u, v, -0.23, 0.28, 0.82)),
-        _polygon(u, v, [(0.2, 0), (1.0, 0.66), (0.82, 0), (1.0, -0.66)]),
+        torch.maximum(circle(u, v, -0.23, -0.28, 0.82), circle(u, v, -0.23, 0.28, 0.82)),
+        polygon(u, v, [(0.2, 0), (1.0, 0.66), (0.82, 0), (1.0, -0.66)]),
     ),
-    "mushroom": lambda u, v: torch.minimum(torch.maximum(_circle(u, v, 0, 0, 0.95), -v), _box(u, v, -0.4, 0.3, 0.54)),
+    "mushroom": lambda u, v: torch.minimum(torch.maximum(circle(u, v, 0, 0, 0.95), -v), box(u, v, -0.4, 0.3, 0.54)),
 }  # fmt: skip
