@@ -168,7 +168,7 @@ def test_what_began_too_late_is_cleared_away(data):
 def test_what_was_decoded_before_the_machine_restarted_does_not_count(data, monkeypatch):
     Filling(data.folder, data.shards, SIDE).put(0, np.zeros((3, SIDE, SIDE), np.uint8), 0, module.WHOLE)
     assert not Filling(data.folder, data.shards, SIDE).lacks(0)
-    monkeypatch.setattr(module, "_here", lambda: f"{platform.node()}-another1")
+    monkeypatch.setattr(module.seal, "here", lambda: f"{platform.node()}-another1")
     assert Filling(data.folder, data.shards, SIDE).lacks(0)
     assert data.decoded.labels.shape == (59,)
     assert not list(data.folder.parent.glob(".*decoded-*/*.npy"))  # of the first start either
@@ -176,7 +176,7 @@ def test_what_was_decoded_before_the_machine_restarted_does_not_count(data, monk
 
 def test_what_another_machine_has_begun_is_left_alone(data, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_here", lambda: "elsewhere-1234")
+        patch.setattr(module.seal, "here", lambda: "elsewhere-1234")
         theirs = Filling(data.folder, data.shards, SIDE)
     theirs.put(7, np.ones((3, SIDE, SIDE), np.uint8), 3, module.WHOLE)
     assert data.decoded
@@ -187,13 +187,13 @@ def test_what_another_machine_has_begun_is_left_alone(data, monkeypatch):
 
 def test_bytes_are_hashed_once_after_a_start_of_the_machine_and_again_where_a_file_changed(data, monkeypatch):
     assert data.decoded
-    hashed, real = [], module.verify
-    monkeypatch.setattr(module, "verify", lambda *told: hashed.append(1) or real(*told))
+    hashed, real = [], module.seal.verify
+    monkeypatch.setattr(module.seal, "verify", lambda *told: hashed.append(1) or real(*told))
     assert opened(data.folder)
     assert opened(data.folder)
     assert not hashed
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_here", lambda: "another-start")
+        patch.setattr(module.seal, "here", lambda: "another-start")
         assert opened(data.folder)
         assert opened(data.folder)
     assert len(hashed) == 1

@@ -373,7 +373,11 @@ def test_what_is_not_in_the_cache_is_asked_of_the_hub_at_the_pinned_commit(cache
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     images = load(data("mnist", resolution=4))
     assert (images.source, len(images.train)) == ("hub", 20)
-    pinned = {"repo_type": "dataset", "revision": CATALOG["mnist"].revision, "allow_patterns": ["*.parquet"]}
+    pinned = {
+        "repo_type": "dataset",
+        "revision": CATALOG["mnist"].revision,
+        "allow_patterns": ["*train-*.parquet", "*test-*.parquet"],
+    }
     assert asked == [("ylecun/mnist", pinned)]
     load.cache_clear()
     load(data("mnist", resolution=4))
@@ -490,7 +494,8 @@ def test_without_cifar10_the_drawn_scenes_are_proposed(cache, monkeypatch):
 
 def test_what_the_catalog_says_of_a_set_fits_together():
     for entry in CATALOG.values():
-        assert len(entry.classes) == len(set(entry.classes)) == (27 if entry.window else 10)
+        assert len(entry.classes) == len(set(entry.classes)) in (10, 27, 40, 100)
+        assert entry.attributes == (len(entry.classes) == 40) == (entry.label == entry.classes)
         assert entry.channels in (1, 3)
-        assert (entry.hub is None) == (entry.revision is None) == (entry.codec is None) or entry.window
+        assert (entry.hub is None) == (entry.revision is None) == (entry.codec is None) or entry.window or entry.mapped
         assert entry.revision is None or (len(entry.revision) == 40 and int(entry.revision, 16))

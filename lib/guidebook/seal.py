@@ -1,9 +1,12 @@
 """Folders that prove their own bytes: a manifest with the sha256 of each file, checked before anything is read back."""
 
 import contextlib
+import functools
 import hashlib
 import json
+import logging
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 MANIFEST = "manifest.json"
+log = logging.getLogger(__name__)
 
 
 class Corrupt(RuntimeError):
@@ -76,6 +80,44 @@ def verify(folder: Path, remedy: str) -> list[str]:
     return list(hashes)
 
 
+def checked(folder: Path, remedy: str) -> bool:
+    """Whether a folder is there, each of its files as it was written; else it is deleted, with a warning.
+
+    Gigabytes take seconds to hash: each machine does it once after its start, and again where a file is younger than that.
+    """
+    if not folder.is_dir():
+        return False
+    stamp = folder / f".verified-{here()}"
+    if not stamp.exists() or stamp.read_text() != _stamp(folder):
+        try:
+            verify(folder, remedy)
+        except Corrupt as error:
+            log.warning("%s", error)
+            delete(folder)
+            return False
+        trust(folder)
+    return True
+
+
+def trust(folder: Path) -> None:
+    """Notes that this machine need not check a folder again before its next start."""
+    with contextlib.suppress(OSError):  # on a disk that is full or only for reading it is hashed each time
+        (folder / f".verified-{here()}").write_text(_stamp(folder))
+
+
+def delete(folder: Path) -> None:
+    """Takes a folder's name away at once, for others may be about to open it, and then its files."""
+    with contextlib.suppress(FileNotFoundError):
+        gone = folder.rename(folder.with_name(f".gone-{folder.name}-{os.getpid()}"))
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+@functools.cache
+def here() -> str:
+    """This machine and its start: what it had not put on its disk is gone after the next."""
+    return f"{platform.node()}-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"
+
+
 def fsync(path: Path) -> None:
     """Puts a file or a folder on the disk."""
     fd = os.open(path, os.O_RDONLY)
@@ -83,6 +125,12 @@ def fsync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _stamp(folder: Path) -> str:
+    """Names, sizes and times of the files that the manifest is about."""
+    files = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if not f.name.startswith("."))
+    return json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in files])
 
 
 def _text(hashes: dict[str, str]) -> str:

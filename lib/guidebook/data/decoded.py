@@ -3,14 +3,10 @@
 It is filled row by row by whoever decodes them, training processes among others, and gets its name when every row is there.
 """
 
-import contextlib
 import fcntl
-import functools
 import json
-import logging
 import os
 import platform
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,9 +16,8 @@ import torch
 from guidebook import seal
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.shards import HELD, Shards, held_out
-from guidebook.seal import Corrupt, fsync, verify
+from guidebook.seal import fsync
 
-log = logging.getLogger(__name__)
 VERSION = 2  # of the way from bytes to pixels: other pixels, another number
 MISSING, WHOLE, REPLACED, PROGRESSIVE = range(4)  # what `.state.npy` says of a row; progressive ones are whole
 
@@ -52,22 +47,9 @@ def place(root: Path, shards: Shards, resolution: int) -> Path:
 
 
 def opened(folder: Path) -> Decoded | None:
-    """What was decoded before, None where nothing was; a folder whose bytes are not those that were written is deleted.
-
-    4 GB take seconds to hash: each machine does it once after its start, and again where a file is younger than that.
-    """
-    if not folder.is_dir():
+    """What was decoded before, None where nothing was; a folder whose bytes are not those that were written is deleted."""
+    if not seal.checked(folder, "it is decoded anew"):
         return None
-    stamp = folder / f".verified-{_here()}"
-    if not stamp.exists() or stamp.read_text() != _stamp(folder):
-        try:
-            verify(folder, "it is decoded anew")
-        except Corrupt as error:
-            log.warning("%s", error)
-            _delete(folder)
-            return None
-        with contextlib.suppress(OSError):  # on a disk that is full or only for reading it is hashed each time
-            stamp.write_text(_stamp(folder))
     # Copy on write: PyTorch takes no arrays that are read-only, and nobody writes.
     arrays = (np.lib.format.open_memmap(folder / f"{name}.npy", mode="c") for name in ("train", "test", "labels"))
     return Decoded(folder, *arrays, **json.loads((folder / "facts.json").read_text()))
@@ -82,7 +64,7 @@ class Filling:
 
     def __init__(self, folder: Path, shards: Shards, resolution: int):
         self.folder, self.shards, self.resolution = folder, shards, resolution
-        self.aside = folder.with_name(f".{folder.name}-{_here()}")
+        self.aside = folder.with_name(f".{folder.name}-{seal.here()}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with self._alone():
             self.aside.mkdir(exist_ok=True)
@@ -124,13 +106,13 @@ class Filling:
                 facts = {"skipped": self._reasons(), "progressive": int((self.state == PROGRESSIVE).sum())}
                 (self.aside / "facts.json").write_text(json.dumps(facts))
                 seal.seal(self.aside)
-                (self.aside / f".verified-{_here()}").write_text(_stamp(self.aside))
+                seal.trust(self.aside)
                 os.replace(self.aside, self.folder)
                 fsync(self.folder.parent)
                 (self.folder / ".state.npy").unlink()
             # Of this machine before it was restarted, and of processes that began when the others had nearly ended.
             for leftover in self.folder.parent.glob(f".{self.folder.name}-{platform.node()}-????????"):
-                _delete(leftover)
+                seal.delete(leftover)
         return opened(self.folder)
 
     def _reasons(self) -> list[str]:
@@ -166,22 +148,3 @@ class Filling:
         with open(self.folder.with_name(f".{self.folder.name}.lock"), "w") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             yield
-
-
-def _delete(folder: Path) -> None:
-    """Takes a folder's name away at once, for others may be about to open it, and then its files."""
-    with contextlib.suppress(FileNotFoundError):
-        gone = folder.rename(folder.with_name(f".gone-{folder.name}-{os.getpid()}"))
-        shutil.rmtree(gone, ignore_errors=True)
-
-
-def _stamp(folder: Path) -> str:
-    """Names, sizes and times of the files that the manifest is about."""
-    files = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if not f.name.startswith("."))
-    return json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in files])
-
-
-@functools.cache
-def _here() -> str:
-    """This machine and its start: what it had not put on its disk is gone after the next."""
-    return f"{platform.node()}-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"

@@ -8,6 +8,8 @@ STAND_IN = {
     "mnist": "digits",
     "cifar10": "scenes",
     "wikiart": "paintings",
+    "celeba": "faces",
+    "imagenet100": "scenes",
 }  # the embedded set for those without internet
 
 
@@ -18,7 +20,11 @@ def downloaded(name: str) -> Path:
         return folder
     from huggingface_hub import snapshot_download
 
-    pinned = {"repo_type": "dataset", "revision": entry.revision, "allow_patterns": ["*.parquet"]}
+    pinned = {
+        "repo_type": "dataset",
+        "revision": entry.revision,
+        "allow_patterns": ["*train-*.parquet", f"*{entry.tests}-*.parquet"],
+    }
     try:
         folder = Path(snapshot_download(entry.hub, **pinned))
         failed = None if whole(folder, name) else "files are missing"  # offline, it gives what the cache has of them

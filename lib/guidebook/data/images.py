@@ -14,9 +14,10 @@ from guidebook.data import parquet
 from guidebook.data.catalog import CATALOG, SPLITS, DataError, Entry, allow, parquet_files
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.hub import downloaded
-from guidebook.data.split import Images, Split
+from guidebook.data.mapped import mapped
+from guidebook.data.split import Images, Split, packed
 from guidebook.data.streamed import Streamed
-from guidebook.params import Data
+from guidebook.params import Data, digest
 from guidebook.paths import local_data
 from guidebook.rng import seed_of
 
@@ -36,19 +37,23 @@ def load(data: Data) -> Images | Streamed:
         return Streamed(data)
     skipped = []
     if entry.hub is None:
-        source, splits = ("drawn", _scenes(data)) if data.name == "scenes" else ("scikit-learn", _digits())
+        drawn = {"scenes": _scenes, "faces": _faces}.get(data.name)
+        source, splits = ("drawn", drawn(data)) if drawn else ("scikit-learn", _digits())
     else:
         folder = local_data(data.name)
         source, folder = ("local parquet", folder) if folder else ("hub", downloaded(data.name))
+        if entry.mapped:
+            splits, names, prints = zip(*(mapped(data, folder, split) for split in SPLITS), strict=True)
+            return Images(*splits, entry.classes, source, digest(prints), (*names[0], *names[1]), note)
         splits, names, jpegs = zip(*(_parquet(folder, data.name, split, entry) for split in SPLITS), strict=True)
         skipped = [*names[0], *names[1]]
         if entry.codec == "PNG" and sum(jpegs):
             note += f"; {_jpeg(sum(jpegs), sum(map(len, splits)))}"
     splits = [_fit(split, data) for split in splits]
-    digest = hashlib.sha256()
+    pixels = hashlib.sha256()
     for split in splits:
-        digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
-    return Images(*splits, entry.classes, source, digest.hexdigest()[:16], tuple(skipped), note)
+        pixels.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
+    return Images(*splits, entry.classes, source, pixels.hexdigest()[:16], tuple(skipped), note)
 
 
 def order(n: int, seed: int, start: int, count: int) -> torch.Tensor:
@@ -107,6 +112,18 @@ def _scenes(data: Data) -> list[Split]:
         scenes = random_scenes(min(rows, data.limit or rows), seed)
         labels = torch.tensor([KINDS.index(scene.things[0].kind) for scene in scenes])
         splits.append(Split(render(scenes, data.resolution), labels))
+    return splits
+
+
+def _faces(data: Data) -> list[Split]:
+    """Drawn faces at the resolution of `data`, no more than its limit: seed 0 is the training split, 1 the test split."""
+    from guidebook.data.faces import random_attributes, render
+
+    entry, splits = CATALOG["faces"], []
+    for seed, rows in enumerate((entry.train, entry.test)):
+        attributes = random_attributes(min(rows, data.limit or rows), seed)
+        images = render(attributes, [seed_of("face", seed, i) for i in range(len(attributes))], data.resolution)
+        splits.append(Split(images, packed(attributes)))
     return splits
 
 

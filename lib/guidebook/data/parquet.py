@@ -22,26 +22,40 @@ def opened(file: str) -> pq.ParquetFile:
         raise DataError(f"{PurePosixPath(file).name} {_wrong(file)}: {_said(error)}") from None
 
 
-def rows(file: str, image: str, label: str, group: int | None = None) -> Iterator[tuple[bytes | None, int | None]]:
+def rows(
+    file: str, image: str, label: str | tuple[str, ...], group: int | None = None
+) -> Iterator[tuple[bytes | None, int | None]]:
     """(bytes of the image file, class index) of each row, of one row group or of all. Raises DataError.
 
-    Of the columns only the two are read, and the `path` beside the bytes is never opened.
+    Where `label` names columns of booleans, the number whose bit i is the i-th of them. Only these columns are read, and the `path`
+    beside the bytes is never opened.
     """
-    columns = [f"{image}.bytes", label]
+    labels, kind = (label, "booleans") if isinstance(label, tuple) else ((label,), "whole numbers")
+    columns = [f"{image}.bytes", *labels]
     with opened(file) as parquet:
         groups = range(parquet.num_row_groups) if group is None else [group]
         try:
-            if not pa.types.is_integer(kind := parquet.schema_arrow.field(label).type):
-                raise TypeError(f"{label} is {kind}")
+            right = pa.types.is_boolean if kind == "booleans" else pa.types.is_integer
+            for name in labels:
+                if not right(found := parquet.schema_arrow.field(name).type):
+                    raise TypeError(f"{name} is {found}")
             for part in parquet.iter_batches(4, row_groups=groups, columns=columns, use_threads=False):
-                for raw, index in zip(part[image].field("bytes"), part[label], strict=True):
-                    yield raw.as_py(), index.as_py()
+                told = zip(*(part[name] for name in labels), strict=True)
+                for raw, cells in zip(part[image].field("bytes"), told, strict=True):
+                    yield raw.as_py(), _number([cell.as_py() for cell in cells])
         except (OSError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             which = "" if group is None else f", row group {group},"
             raise DataError(
-                f"{PurePosixPath(file).name}{which} {_wrong(file)} with the columns {image} {{bytes, path}} and {label} (whole numbers): "
+                f"{PurePosixPath(file).name}{which} {_wrong(file)} with the columns {image} {{bytes, path}} and {', '.join(labels)[:60]} ({kind}): "
                 f"{_said(error)}"
             ) from None
+
+
+def _number(cells: list[int | bool | None]) -> int | None:
+    """A class index as it is; booleans as the bits of a number."""
+    if len(cells) == 1 or None in cells:
+        return cells[0] if len(cells) == 1 else None
+    return sum(1 << i for i, cell in enumerate(cells) if cell)
 
 
 def _wrong(file: str) -> str:

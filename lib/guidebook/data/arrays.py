@@ -1,0 +1,156 @@
+"""Large arrays that are made once, part by part, by any number of processes and machines, and memory-mapped when they are whole.
+
+Pixels, latents and embeddings of captions are kept this way. A part is written to its place, put on the disk and then marked as
+made, so that whoever is killed repeats one part at most.
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from guidebook import seal
+from guidebook.processes import barrier, world
+from guidebook.stopping import Stop
+
+PARTS = ".parts"
+Make = Callable[[int, int], tuple[dict[str, np.ndarray], list[str]]]  # rows [a, b) → their arrays, and notes
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What a folder holds: arrays by name, each (N, …), and the notes that its parts left."""
+
+    folder: Path
+    by_name: dict[str, np.ndarray]
+    notes: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.by_name[name]
+
+
+def opened(folder: Path) -> Arrays | None:
+    """The arrays of a whole folder; None where there is none, or its bytes are not those that were written."""
+    if not seal.checked(folder, "it is made anew"):
+        return None
+    # Copy on write: PyTorch takes no arrays that are read-only, and nobody writes.
+    found = {f.stem: np.lib.format.open_memmap(f, mode="c") for f in sorted(folder.glob("*.npy"))}
+    return Arrays(folder, found, tuple(json.loads((folder / "notes.json").read_text())))
+
+
+def built(
+    folder: Path,
+    cuts: Sequence[int],  # the parts are the rows between two of them
+    shapes: dict[str, tuple[tuple[int, ...], type]],  # by name: shape of a row, and dtype
+    make: Make,
+    what: str,  # in words, for the progress bar and errors
+    stop: Stop | None = None,  # asked between two parts
+    share: tuple[int, int]
+    | None = None,  # (k, n): one of n that share the work and do not talk; None is this process of its world
+) -> Arrays | None:
+    """The arrays of a folder: found, else made. None where others of a `share` are still at work: they finish it.
+
+    Raises OSError where the disk is full, Preempted, and what `make` raises; parts that were made stay.
+    """
+    if found := opened(folder):
+        return found
+    aside = folder.with_name(f".{folder.name}")
+    with _unless(folder):
+        (aside / PARTS).mkdir(parents=True, exist_ok=True)
+        for name, (shape, dtype) in shapes.items():
+            _reserve(aside / f"{name}.npy", (cuts[-1], *shape), dtype)
+    parts = list(itertools.pairwise(cuts))
+    k, n = share or (world().process_index, world().num_processes)
+    # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
+    for i in tqdm(range(k, k + len(parts), n), desc=what, unit="part", mininterval=1, disable=bool(k)):
+        marker = aside / PARTS / f"{i:08d}.json"
+        if i < len(parts) and not marker.exists() and not folder.is_dir():
+            arrays, notes = make(*parts[i])
+            with _unless(folder):
+                for name, rows in arrays.items():
+                    _write(aside / f"{name}.npy", parts[i][0], rows)
+                with seal.writing(temporary := marker.with_suffix(f".{os.getpid()}"), what):
+                    temporary.write_text(json.dumps(notes))
+                    seal.fsync(temporary)
+                    os.replace(temporary, marker)
+        if stop and stop.asked():
+            stop.obey(f"{what}, part {min(i + 1, len(parts))} of {len(parts)}")
+    if not share:
+        barrier()
+        if world().is_main_process:
+            _finish(folder, aside, len(parts))
+        barrier()
+    elif not _finish(folder, aside, len(parts)):
+        return None
+    return opened(folder)
+
+
+def _finish(folder: Path, aside: Path, parts: int) -> bool:
+    """Seals the arrays and gives them their name, if every part is there."""
+    with _unless(folder):
+        markers = sorted((aside / PARTS).glob("*.json"))
+        if len(markers) < parts:
+            if folder.is_dir():  # whoever began when another ended
+                shutil.rmtree(aside, ignore_errors=True)
+            return folder.is_dir()
+        notes = [note for marker in markers for note in json.loads(marker.read_text())]
+        with seal.writing(temporary := aside / PARTS / f"notes.{os.getpid()}", f"the notes of {folder.name}"):
+            temporary.write_text(json.dumps(notes))
+            os.replace(temporary, aside / "notes.json")
+        seal.seal(aside)
+        os.replace(aside, folder)
+        seal.fsync(folder.parent)
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+    return folder.is_dir()
+
+
+@contextlib.contextmanager
+def _unless(folder: Path) -> Iterator[None]:
+    """What fails in here does not matter where another process finished the folder meanwhile: all else is gone then."""
+    try:
+        yield
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+def _reserve(file: Path, shape: tuple[int, ...], dtype: type) -> None:
+    """An empty array in a file, with all of its bytes taken from the disk at once; left alone where it is there."""
+    if file.exists():
+        return
+    aside = file.parent / PARTS / f"{file.stem}.{os.getpid()}"  # which goes when all is whole, whoever was killed
+    with seal.writing(
+        aside, f"{file.name} ({functools.reduce(int.__mul__, shape, np.dtype(dtype).itemsize) / 1e9:.2f} GB)"
+    ):
+        with open(aside, "wb") as made:
+            np.lib.format.write_array_header_1_0(
+                made, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+            )
+            size = made.tell() + functools.reduce(int.__mul__, shape, np.dtype(dtype).itemsize)
+            made.flush()
+            os.posix_fallocate(made.fileno(), 0, size)
+            os.fsync(made.fileno())
+        with contextlib.suppress(
+            FileExistsError
+        ):  # another process has made it meanwhile, and may have begun to fill it
+            os.link(aside, file)
+        aside.unlink()
+
+
+def _write(file: Path, first: int, rows: np.ndarray) -> None:
+    """Puts rows (n, …) into their place in a file of rows, and on the disk. Not by mapping it: a full disk is then an error."""
+    with open(file, "r+b") as out:
+        out.seek(8)
+        out.seek(10 + struct.unpack("<H", out.read(2))[0] + first * rows[:1].nbytes)
+        out.write(np.ascontiguousarray(rows).data)
+        out.flush()
+        os.fsync(out.fileno())
