@@ -19,9 +19,12 @@ DEMO = load("mnist", "demo").model_dump(mode="json")
 SECTIONS = [name for name, value in DEMO.items() if isinstance(value, dict)]
 # For every parameter another value that is allowed there.
 OTHER = {
-    "data": {"name": "mnist", "resolution": 16, "range": [-1.0, 1.0], "caption": "A {label}", "limit": 100, "flips": True},
+    "data": {
+        "name": "mnist", "resolution": 16, "range": [-1.0, 1.0], "caption": "A {label}", "limit": 100, "flips": True,
+        "phrasings": 3,
+    },
     "text": {"encoder": "openai/clip-vit-base-patch32", "tokens": 9},
-    "model": {"channels": [32, 64, 96], "layers_per_block": 2, "head_dim": 16},
+    "model": {"channels": [32, 64, 96], "layers_per_block": 2, "head_dim": 16, "vae": "embedded"},
     "diffusion": {
         "schedule": "linear", "timesteps": 500, "prediction": "v_prediction", "min_snr_gamma": 5.0,
         "zero_terminal_snr": True,
@@ -39,9 +42,10 @@ OTHER = {
     },
     "evaluate": {"samples": 510},
 }  # fmt: skip
-# Where and how a run happens, who watches, and what is compared with it: no choice of the run itself
+# Where and how a run happens, who watches, and what is compared with it: no choice of the run itself;
 HOW = {"train.processes", "train.tracker", "train.channels_last", "train.compile"}
-DEFAULTED = {*HOW, "sample.methods", "sample.solvers"}
+# and what only some experiments have.
+DEFAULTED = {*HOW, "sample.methods", "sample.solvers", "data.phrasings", "model.vae"}
 FREE = {"train.micro_batch", "train.checkpoint_every", "train.keep_checkpoints", *HOW}
 EVERY = [(s, k) for s in SECTIONS for k in DEMO[s]]
 
@@ -129,6 +133,9 @@ REFUSED = {
     "more steps than timesteps": ("sample", "steps", 1001, ["sample.steps", "diffusion.timesteps"]),
     "classes of unequal size": ("evaluate", "samples", 501, ["evaluate.samples", "multiple of 10"]),
     "channels no group norm divides": ("model", "channels", [32, 48, 64], ["model.channels.1", "48", "multiple of 32"]),
+    "phrasings of a class": ("data", "phrasings", 2, ["data.phrasings", "digits"]),
+    "no caption for classes": ("data", "caption", None, ["data.caption", "needs a caption"]),
+    "latents of grey images": ("model", "vae", "embedded", ["model.vae", "colour images", "[-1, 1]"]),
     "key that is a number": ("train", 7, 1, ["train.7"]),
     "key of two lines": ("train", "a\nb", 1, ["train.a", "not a parameter"]),
     "key with a terminal code": (None, "\x1b[31mred", 1, ["red", "not a parameter"]),
@@ -289,6 +296,8 @@ def test_another_value_is_known_for_every_parameter():
 NEEDS = {
     "diffusion.zero_terminal_snr": {"diffusion": {"prediction": "v_prediction"}, "sample": {"spacing": "trailing"}},
     "sample.eta": {"sample": {"sampler": "ddim"}},
+    "data.phrasings": {"data": {"name": "faces", "caption": None}},
+    "model.vae": {"data": {"name": "scenes", "range": [-1.0, 1.0]}},
 }
 
 

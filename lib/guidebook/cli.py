@@ -203,9 +203,7 @@ def fetch(
     experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT…")],
     profile: Profile = "paper",
     set_: Set = None,
-    decode: Annotated[
-        bool, typer.Option("--decode", help="of streamed sets, decode every image, for all runs")
-    ] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="decode or encode every image once, for all runs")] = False,
 ) -> None:
     """Download data and weights into the cache, for machines without internet."""
     from guidebook import params as P

@@ -20,14 +20,19 @@ SAMPLERS = {
 }  # fmt: skip
 
 
-def scheduler(diffusion: Diffusion, sampler: str = "ddpm", spacing: str = "leading"):
-    """A diffusers scheduler with this noise schedule. Its other settings are diffusers' defaults, as in the source."""
+def scheduler(diffusion: Diffusion, sampler: str = "ddpm", spacing: str = "leading", clip: bool = True):
+    """A diffusers scheduler with this noise schedule. Its other settings are diffusers' defaults, as in the source.
+
+    Without `clip`, x0 is not clipped to [−1, 1] on the way: for latents, which know no range.
+    """
     # The ends of β are those of Ho et al. 2020 for every sampler; diffusers' defaults differ between its schedulers.
     settings = {"prediction_type": diffusion.prediction, "beta_start": 1e-4, "beta_end": 0.02}
     if spacing == "karras":  # the spacing of EDM (Karras et al. 2022, eq. 5)
         settings |= {"use_karras_sigmas": True}
     else:
         settings |= {"timestep_spacing": spacing}
+    if sampler in ("ddpm", "ddim"):  # the others do not clip
+        settings |= {"clip_sample": clip}
     if diffusion.zero_terminal_snr:
         settings |= {"rescale_betas_zero_snr": True}
     return SAMPLERS[sampler](num_train_timesteps=diffusion.timesteps, beta_schedule=diffusion.schedule, **settings)

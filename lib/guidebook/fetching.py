@@ -1,11 +1,15 @@
 """What an experiment needs, brought to this machine: for nodes that have no internet."""
 
+import os
 from collections.abc import Iterable, Iterator
 
 from guidebook.data.catalog import CATALOG
 from guidebook.data.hub import downloaded
 from guidebook.data.images import load
+from guidebook.data.latents import encoded
+from guidebook.data.split import Images
 from guidebook.data.streamed import Streamed
+from guidebook.models import vae
 from guidebook.params import Params
 from guidebook.paths import local_data
 from guidebook.text import fetch as fetch_text
@@ -14,7 +18,8 @@ from guidebook.text import fetch as fetch_text
 def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
     """Data and weights for each, downloaded where they are missing: a line for each of them. Raises DataError and OSError.
 
-    With `decode`, every image of a streamed set is decoded once too, for all runs.
+    With `decode`, every image of a streamed set is decoded once too, and every latent encoded, for all runs; of the latents a task of a
+    SLURM array does its share.
     """
     for params in wanted:
         name = params.data.name
@@ -25,3 +30,19 @@ def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
         if decode and isinstance(images, Streamed):
             yield f"{name}: decoded in {images.decoded.folder}"
         yield f"{params.text.encoder}: {fetch_text(params.text.encoder)}"
+        if params.model.vae:
+            yield f"{params.model.vae}: {vae.fetch(params.model.vae)}"
+            if decode:
+                yield _encoded(params, images)
+
+
+def _encoded(params: Params, images: Images) -> str:
+    tasks = int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1))
+    first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0))
+    share = (int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, tasks) if tasks > 1 else None
+    model = vae.autoencoder(vae.resolve(params.model.vae), params.data)
+    found = encoded(model, images.train.images, images.fingerprint, params.data.flips, share=share)
+    what = f"{params.data.name}: latents of {model.name}"
+    return (
+        f"{what} in {found.folder}" if found else f"{what}: this share is done, the last task to end puts them together"
+    )

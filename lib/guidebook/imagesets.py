@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from guidebook.data.catalog import CATALOG
 from guidebook.data.images import load
 from guidebook.lock import owned
 from guidebook.params import digest
@@ -30,6 +31,7 @@ from guidebook.seal import MANIFEST, Corrupt, fsync, verify, whole, writing
 from guidebook.stopping import stopping
 
 COLUMNS = 10
+PIXELS = 2**23  # of a sheet, at most: it is kept in the repository
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,23 @@ def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple[torch.Te
         with owned(run.path):
             images, facts = make()
             if world().is_main_process:
-                _save(folder, images, spec | facts | {"n": len(images), "shape": list(images.shape[1:])})
+                classes = 0 if CATALOG[run.params.data.name].attributes else len(set(facts["labels"]))
+                facts = spec | facts | {"n": len(images), "shape": list(images.shape[1:])}
+                most = max(COLUMNS, PIXELS // images[0, 0].numel())
+                _save(folder, images, facts, min(max(SHEET, COLUMNS * classes), most))
         barrier()
     return stored(folder)
 
 
 def examples(run: Run, per_class: int = 3) -> ImageSet:
-    """The first training images of each class, class by class in turn; fewer where a class has no more."""
+    """The first training images of each class, class by class in turn; fewer where a class has no more.
+
+    Of a set with attributes, ten times as many of the first."""
 
     def make():
         split = load(run.params.data).train
+        if CATALOG[run.params.data.name].attributes:
+            return split.images[: COLUMNS * per_class], {"labels": split.labels[: COLUMNS * per_class].tolist()}
         most = min(per_class, *split.labels.unique(return_counts=True)[1].tolist())
         found = [(split.labels == c).nonzero()[:most, 0] for c in split.labels.unique()]
         index = torch.stack(found, 1).flatten()
@@ -135,8 +144,7 @@ def _digest(images: torch.Tensor) -> str:
     return hashlib.sha256(images.contiguous().numpy()).hexdigest()
 
 
-def _save(folder: Path, images: torch.Tensor, facts: dict) -> None:
-    kept = max(SHEET, COLUMNS * len(set(facts["labels"])))
+def _save(folder: Path, images: torch.Tensor, facts: dict, kept: int) -> None:
     facts = facts | ({"kept": kept} if kept > SHEET else {})
     with whole(folder, folder.name) as aside:
         save_file({"images": images.contiguous()}, aside / "images.safetensors")

@@ -16,11 +16,13 @@ from pydantic import ValidationError, model_validator
 from guidebook.data.catalog import CATALOG
 from guidebook.paths import PARAMS
 from guidebook.refusals import ParamsError, nearest, one_line, plain
-from guidebook.sections import WORD, Data, Diffusion, Evaluate, Model, Sample, Section, Text, Train, Word
+from guidebook.sections import VAES, WORD, Data, Diffusion, Evaluate, Model, Sample, Section, Text, Train, Word
 from guidebook.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "processes", "tracker", "channels_last", "compile")
+# Parameters that older runs did not have: where they are as they were before, a run keeps its key.
+LATER = (("data", "phrasings"), ("model", "vae"))
 
 
 class Params(Section):
@@ -58,8 +60,25 @@ class Params(Section):
                 )
         if len(set(self.sample.guidance)) < len(self.sample.guidance):
             raise ValueError(f"sample.guidance = {list(self.sample.guidance)[:9]} must name every scale once")
-        n, classes = self.evaluate.samples, len(CATALOG[self.data.name].classes)
-        if n % classes or n < 3 * classes:
+        entry = CATALOG[self.data.name]
+        if entry.attributes != (self.data.caption is None) or (self.data.phrasings and not entry.attributes):
+            raise ValueError(
+                "data.caption = null and data.phrasings are for faces, whose captions are built from attributes; "
+                f"data.name = {self.data.name} {'is such a set' if entry.attributes else 'has classes and needs a caption'}"
+            )
+        if self.model.vae:
+            factor, pixels = VAES[self.model.vae][1], self.data.resolution
+            if self.data.range != (-1, 1) or entry.channels != 3 or pixels % factor:
+                raise ValueError(
+                    f"model.vae = {self.model.vae} takes colour images with data.range [-1, 1] and a data.resolution that {factor} "
+                    f"divides, not {list(self.data.range)} and {pixels}"
+                )
+            if any(method.name == "classifier" for method in self.sample.methods):
+                raise ValueError(
+                    "sample.methods: classifier reads pixels, and with model.vae there are none on the way"
+                )
+        n, classes = self.evaluate.samples, len(entry.classes)
+        if not entry.attributes and (n % classes or n < 3 * classes):
             raise ValueError(
                 f"evaluate.samples = {n} must be a multiple of {classes}, so that every class has as many, and at least {3 * classes}"
             )
@@ -71,6 +90,9 @@ class Params(Section):
         parts = self.model_dump(mode="json", include={"data", "text", "model", "diffusion", "train"})
         for free in FREE:
             del parts["train"][free]
+        for section, later in LATER:
+            if parts[section][later] is None:
+                del parts[section][later]
         return digest(parts)
 
     def replace(self, **sections: Any) -> "Params":

@@ -90,10 +90,14 @@ def open_run(params: P.Params) -> Run:
     """
     if record := os.environ.get("GUIDEBOOK_RECORD"):
         return _recorded(params, Path(record))
-    from guidebook.text import resolve
+    from guidebook import text
 
-    if not (folder(params) / "params.yml").exists():  # a run keeps the encoder it began with
-        params = params.replace(text={"encoder": resolve(params.text.encoder)})
+    if not (folder(params) / "params.yml").exists():  # a run keeps the encoders it began with
+        params = params.replace(text={"encoder": text.resolve(params.text.encoder)})
+        if params.model.vae:
+            from guidebook.models import vae
+
+            params = params.replace(model={"vae": vae.resolve(params.model.vae)})
     return _live(params, folder(params))
 
 

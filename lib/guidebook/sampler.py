@@ -5,15 +5,14 @@ from collections.abc import Iterator
 import torch
 
 from guidebook import guidance
-from guidebook.captions import NULL, class_captions
-from guidebook.data.catalog import CATALOG
+from guidebook.asked import Asked
 from guidebook.diffusion import process, scheduler
 from guidebook.models.unet import halve, suit
 from guidebook.processes import world
 from guidebook.rng import generator
 from guidebook.run import Run
 from guidebook.sections import Method, Solver
-from guidebook.text import encode
+from guidebook.space import space
 from guidebook.training import load_model
 
 
@@ -25,6 +24,7 @@ def sample(
     shape: tuple[int, int, int],  # (C, H, W)
     seeds: list[int],  # one per image: an image does not depend on those sampled beside it
     eta: float = 0.0,  # of DDIM
+    start: torch.Tensor | None = None,  # (B, C, H, W) noise to begin with in the place of the seeds'
 ) -> Iterator[tuple[float, torch.Tensor]]:
     """Yields `(t, x)` after every step, x (B, C, H, W) float32; the last x is the sample.
 
@@ -33,7 +33,8 @@ def sample(
     """
     rngs = [generator(seed, "image") for seed in seeds]
     timesteps = noise_scheduler.timesteps
-    x = torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).to(timesteps.device)
+    drawn = torch.stack([torch.randn(shape, generator=rng) for rng in rngs])
+    x = (drawn if start is None else start).to(timesteps.device)
     x = x * noise_scheduler.init_noise_sigma
     name = type(noise_scheduler).__name__
     told = {"generator": rngs} if name == "DDPMScheduler" else {}
@@ -54,41 +55,37 @@ class Sampler:
         self.model = suit(load_model(run, weights, at), self.device, run.params.train)
         if run.params.train.precision == "bf16":
             halve(self.model)
-        self.entry = CATALOG[run.params.data.name]
-        self.captions = class_captions(run.params.data.caption, self.entry.classes)
+        self.space, self.asked = space(run.params), Asked(run.params)
         self.process = process(run.params.diffusion, self.device)
-        self.embeddings = encode(run.params.text, [*self.captions, NULL]).to(self.device)  # (classes + 1, L, D)
         self.rows = 0  # images that went through the network
 
     def labels(self, index: torch.Tensor) -> list[int]:
-        """The class each of the images number `index` shows."""
-        return (index % len(self.captions)).tolist()
+        """The class each of the images number `index` shows, or its attributes as bits."""
+        return self.asked.labels(index)
+
+    def images(self, x: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, H, W) uint8, on the CPU, of samples x."""
+        return self.space.images(x)
 
     def steps(
         self,
         w: float,
         index: torch.Tensor,  # numbers of images (B,)
-        prompt: str | None = None,  # of all of them; None gives each the caption of its class
+        prompt: str | list[str] | None = None,  # of all of them, or of each; None gives each the caption of its label
         solver: Solver | None = None,  # None: the run's
         method: Method | None = None,  # None: classifier-free guidance
         guide: "Sampler | None" = None,  # the worse model of autoguidance
+        start: torch.Tensor | None = None,  # noise (B, *shape) to begin with; None: that of the images' seeds
     ) -> Iterator[tuple[float, torch.Tensor]]:
         """`sample` for the images number `index`, guided at scale `w`."""
         p = self.params
         solver = solver or p.sample
         _refuse(solver, method, prompt, guide)
-        noise_scheduler = scheduler(p.diffusion, solver.sampler, solver.spacing)
-        if (
-            method and method.name == "cfg-plus-plus"
-        ):  # its noise is not that of the guided image, so no clip may mend it
-            noise_scheduler = type(noise_scheduler).from_config(noise_scheduler.config, clip_sample=False)
+        # The noise of cfg-plus-plus is not that of the guided image, so no clip may mend it.
+        clip = not p.model.vae and (method is None or method.name != "cfg-plus-plus")
+        noise_scheduler = scheduler(p.diffusion, solver.sampler, solver.spacing, clip)
         noise_scheduler.set_timesteps(solver.steps, device=self.device)
-        cond, uncond = self.embeddings[self.labels(index)], self.embeddings[-1].expand(len(index), -1, -1)
-        if (
-            prompt is not None
-        ):  # the known captions go along, so that the stand-in encoder always builds the same vocabulary
-            told = encode(p.text, [prompt, NULL, *self.captions])[0].to(self.device)
-            cond = told.expand(len(index), -1, -1)
+        cond, uncond = self.asked.embeddings(index, prompt)
         both = (self, cond, uncond, w)
         told = method.settings if method else {}
         match method and method.name:
@@ -112,8 +109,7 @@ class Sampler:
                     self, uncond, w, self.process, lambda x, t: classifier.log_prob(x, t, labels)
                 )
         seeds = [(p.sample.seed << 32) + i for i in index.tolist()]
-        shape = (self.entry.channels, p.data.resolution, p.data.resolution)
-        return sample(denoise, noise_scheduler, shape, seeds, solver.eta)
+        return sample(denoise, noise_scheduler, self.space.shape, seeds, solver.eta, start)
 
     def evaluations(self, w: float, solver=None, method=None, guide=None) -> int:
         """How often the network is asked for one image, its guide's answers included."""

@@ -4,7 +4,6 @@ import torch
 
 from guidebook import pool
 from guidebook.captions import NULL
-from guidebook.data.images import to_uint8
 from guidebook.imagesets import ImageSet, image_set, in_parts, path_of
 from guidebook.processes import main_first
 from guidebook.run import Run, opened
@@ -57,7 +56,7 @@ def draw(
 
         def part(index: torch.Tensor) -> torch.Tensor:
             *_, (_, x) = steps(index)
-            return to_uint8(x.cpu(), *run.params.data.range)
+            return sampler.images(x)
 
         images, seconds = in_parts(run, folder, n, run.params.sample.batch, part)
         return images, {
@@ -85,7 +84,7 @@ def trajectory(run: Run, guidance: float, frames: int = 10) -> ImageSet:
         sampler = Sampler(run, spec["weights"])
         states = list(sampler.steps(guidance, torch.arange(10)))
         chosen = [states[round(i)] for i in torch.linspace(0, len(states) - 1, frames).tolist()]
-        images = to_uint8(torch.cat([x for _, x in chosen]).cpu(), *run.params.data.range)
+        images = sampler.images(torch.cat([x for _, x in chosen]))
         return images, {"labels": sampler.labels(torch.arange(10)) * frames, "timesteps": [t for t, _ in chosen]}
 
     return image_set(run, "trajectory", spec, make)
@@ -95,7 +94,7 @@ def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> torch
     """n images (n, C, H, W) uint8 of one prompt, kept nowhere."""
     sampler = Sampler(run, run.params.sample.weights)
     *_, (_, x) = sampler.steps(guidance, seed * n + torch.arange(n), prompt)
-    return to_uint8(x.cpu(), *run.params.data.range)
+    return sampler.images(x)
 
 
 def _spec(

@@ -22,12 +22,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+# Autoencoders: channels of a latent, and pixels that one of its points stands for, across and down.
+VAES = {"embedded": (4, 2), "stabilityai/sd-vae-ft-mse": (4, 8)}
+
+
 class Data(Section):
-    name: Literal["digits", "mnist", "scenes", "cifar10", "paintings", "wikiart"]
+    name: Literal["digits", "mnist", "scenes", "cifar10", "paintings", "wikiart", "faces", "celeba", "imagenet100"]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
-    # `{label}` stands for the class name. One line: it is written into pages, where a line end could begin a directive.
-    caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")]
+    # `{label}` stands for the class name; None where captions are built from attributes. One line: it is written into pages,
+    # where a line end could begin a directive.
+    caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")] | None
+    phrasings: Count | None = (
+        None  # captions that an image of attributes has, one an epoch in turn; None is a new one each epoch
+    )
     limit: Count | None  # use only the first images of each split
     flips: bool  # every image is seen as it is or mirrored, by chance
 
@@ -46,6 +54,7 @@ class Text(Section):
 class Model(Section):
     channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(2, 8)]  # by level
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
+    vae: Literal["embedded", "stabilityai/sd-vae-ft-mse"] | None = None  # whose latents are learnt; None is the pixels
     # What diffusers' U-Net calls attention_head_dim and takes as the number of heads
     head_dim: Annotated[int, Field(ge=1, le=256)]
 

@@ -6,10 +6,9 @@ import math
 import torch
 
 from guidebook import checkpoint, processes
-from guidebook.captions import NULL, class_captions
+from guidebook.conditions import conditions
 from guidebook.data.catalog import CATALOG, DataError
 from guidebook.data.feed import feed
-from guidebook.data.images import from_uint8
 from guidebook.data.split import Images
 from guidebook.data.streamed import Streamed
 from guidebook.diffusion import loss, process
@@ -19,7 +18,8 @@ from guidebook.params import Params
 from guidebook.profiler import Profiler
 from guidebook.rng import generator
 from guidebook.run import Run, write
-from guidebook.text import encode
+from guidebook.space import space
+from guidebook.stopping import Stop
 
 BINS = 10  # timestep bins of the logged loss
 
@@ -31,7 +31,7 @@ class NonFiniteLoss(FloatingPointError):
 class Trainer:
     """Everything that changes while training, and the step that changes it. The clock is `nimg`, images seen."""
 
-    def __init__(self, params: Params, data: Images | Streamed):
+    def __init__(self, params: Params, data: Images | Streamed, stop: Stop | None = None):
         t, world = params.train, processes.world()
         self.params, self.device = params, world.device
         if t.batch % world.num_processes:
@@ -49,9 +49,9 @@ class Trainer:
         self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
         if isinstance(data, Images):
             _check(data, params)
-        self.feed, self.shape = feed(data, t), (CATALOG[params.data.name].channels, *2 * [params.data.resolution])
-        captions = [*class_captions(params.data.caption, data.classes), NULL]
-        self.embeddings = encode(params.text, captions).to(device)  # (classes + 1, L, D); the last is the null caption
+        self.space = space(params)
+        self.feed = feed(self.space.learnt(data, stop), t)
+        self.conditions = conditions(params, data)
         self.process, self.gamma = process(params.diffusion, device), params.diffusion.min_snr_gamma
         self.data, self.nimg, self.seconds, self.profiler = data, 0, 0.0, Profiler(device)
         self._clear()
@@ -66,23 +66,23 @@ class Trainer:
         rng = generator(t.seed, "step", self.nimg, device=device)
         steps = torch.randint(0, len(self.process), (t.batch,), generator=rng, device=device)
         dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
-        eps = torch.randn(t.batch, *self.shape, generator=rng, device=device)
+        eps = torch.randn(t.batch, *self.space.shape, generator=rng, device=device)
         mirrored = torch.rand(t.batch, generator=rng, device=device) < (0.5 if self.params.data.flips else 0.0)
+        drawn = self.space.noise(t.batch, rng)
         # Every process draws for the whole batch and takes its share: any number of processes sees the same noise.
-        steps, dropped, eps, mirrored = (x[self.mine] for x in (steps, dropped, eps, mirrored))
+        steps, dropped, eps, mirrored, drawn = (x[self.mine] for x in (steps, dropped, eps, mirrored, drawn))
         mark("noise")
-        caption = torch.where(dropped, len(self.embeddings) - 1, labels)
+        captions = self.conditions.rows(self.nimg, labels)
         mark("caption dropout")
 
-        losses, parts = [], torch.arange(len(labels), device=device).split(t.micro_batch or t.batch)
+        losses, share = [], t.micro_batch or t.batch
+        parts = [slice(at, at + share) for at in range(0, len(labels), share)]
         for i, part in enumerate(parts):
-            x0 = from_uint8(images[part], *self.params.data.range)
-            if self.params.data.flips:
-                x0 = torch.where(mirrored[part, None, None, None], x0.flip(-1), x0)
+            x0 = self.space.x0(images[part], mirrored[part], drawn[part])
             if t.channels_last:
                 x0 = x0.contiguous(memory_format=torch.channels_last)
             mark("to device")
-            cond = self.embeddings[caption[part]]
+            cond = self.conditions.embedded(captions[part], dropped[part])
             mark("text")
             # Gradients travel between processes once a step, with the last part.
             model = self.wrapped if i == len(parts) - 1 else self.model
@@ -194,9 +194,10 @@ def _check(data: Images, params: Params) -> None:
     """Raises DataError where the training images are not as many as there should be, or have other labels."""
     expected = CATALOG[params.data.name]
     bad = sum(name.startswith(f"{params.data.name}/train ") for name in data.skipped)
+    most = 2 ** len(data.classes) if expected.attributes else len(data.classes)
     rows = min(expected.train - bad, params.data.limit or expected.train)
-    if len(data.train) != rows or int(data.train.labels.max()) >= len(data.classes):
+    if len(data.train) != rows or int(data.train.labels.max()) >= most:
         raise DataError(
             f"{params.data.name} has {len(data.train):,} training images with labels up to {int(data.train.labels.max())}; "
-            f"expected {rows:,} of {len(data.classes)} classes: check $GUIDEBOOK_DATA"
+            f"expected {rows:,} of {len(data.classes)} {'attributes' if expected.attributes else 'classes'}: check $GUIDEBOOK_DATA"
         )

@@ -47,7 +47,7 @@ def train(run: Run) -> None:
     with (
         owned(run.path),
         stopping(run) as stop,
-        contextlib.closing(Trainer(run.params, load(run.params.data))) as trainer,
+        contextlib.closing(Trainer(run.params, load(run.params.data), stop)) as trainer,
     ):
         trainer.resume(run)
         if main:

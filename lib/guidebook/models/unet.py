@@ -5,20 +5,20 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.flop_counter import FlopCounterMode
 
-from guidebook.data.catalog import CATALOG
 from guidebook.params import Params
 from guidebook.rng import seed_of
 from guidebook.sections import Train
+from guidebook.space import shape_of
 from guidebook.text import WIDTH
 
 
 def build(params: Params) -> UNet2DConditionModel:
     """The U-Net of a run, randomly initialised from `train.seed` without touching the global random state."""
-    inner, channels = len(params.model.channels) - 2, CATALOG[params.data.name].channels
+    inner, (channels, side, _) = len(params.model.channels) - 2, shape_of(params)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(params.train.seed, "weights"))
         return UNet2DConditionModel(
-            sample_size=params.data.resolution,
+            sample_size=side,
             in_channels=channels,
             out_channels=channels,
             block_out_channels=params.model.channels,

@@ -1,0 +1,213 @@
+"""Autoencoders: what goes in comes out, draws of the posterior, weights that are found or refused."""
+
+import logging
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from guidebook.data.images import from_uint8, load
+from guidebook.models import small_vae
+from guidebook.models import vae as module
+from guidebook.models.vae import (
+    EMBEDDED,
+    Autoencoder,
+    AutoencoderMissing,
+    at_hand,
+    autoencoder,
+    fetch,
+    latent_shape,
+    posterior,
+    resolve,
+)
+from guidebook.params import ParamsError
+from guidebook.params import load as load_params
+from guidebook.seal import Corrupt
+from guidebook.sections import VAES, Data
+
+SD = "stabilityai/sd-vae-ft-mse"
+DATA = Data(name="faces", resolution=8, range=(-1.0, 1.0), caption=None, limit=200, flips=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("vae")
+        patch.setenv("GUIDEBOOK_RUNS", str(folder))
+        autoencoder.cache_clear()
+        yield folder
+        autoencoder.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def vae(folder) -> Autoencoder:
+    return autoencoder(EMBEDDED, DATA)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load(DATA).train.images
+
+
+def test_shapes_there_and_back(vae, images):
+    moments = vae.encode(images[:5])
+    assert moments.shape == (5, 8, 4, 4)
+    assert moments.dtype == torch.float32
+    assert latent_shape(EMBEDDED, DATA) == (4, 4, 4)
+    assert vae.factor == VAES[EMBEDDED][1] == 2
+    back = vae.decode(torch.zeros(3, 4, 4, 4))
+    assert back.shape == (3, 3, 8, 8)
+    assert back.dtype == torch.uint8
+    assert latent_shape(SD, DATA.model_copy(update={"resolution": 256})) == (4, 32, 32)
+
+
+def test_encoding_and_decoding_are_the_networks(vae, images):
+    given = vae.network.encode(from_uint8(images[:6], -1, 1)).latent_dist
+    mean, logvar = vae.encode(images[:6]).chunk(2, 1)
+    torch.testing.assert_close(mean, given.mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logvar, given.logvar, rtol=1e-4, atol=1e-4)
+    expected = ((vae.network.decode(mean).sample + 1) * 127.5).round().clamp(0, 255)
+    assert (vae.decode(vae.scale * mean).float() - expected).abs().max() <= 1
+
+
+def test_an_image_does_not_depend_on_those_beside_it(vae, images, monkeypatch):
+    whole, latents = vae.encode(images[:7]), torch.randn(7, 4, 4, 4)
+    decoded = vae.decode(latents)
+    monkeypatch.setattr(module, "PART", 3 * 64)  # three images at a time
+    torch.testing.assert_close(vae.encode(images[:7]), whole, rtol=1e-4, atol=1e-5)
+    assert (vae.decode(latents).int() - decoded.int()).abs().max() <= 1
+
+
+def test_what_it_learnt_gives_images_back(vae, images):
+    seen = load(DATA).test.images
+    mean, _ = vae.encode(seen).chunk(2, 1)
+    off = (vae.decode(vae.scale * mean).float() - seen.float()).abs().mean()
+    flat = (seen.float() - seen.float().mean((2, 3), keepdim=True)).abs().mean()  # what each image's mean colours reach
+    assert off < 0.95 * flat  # after 50 steps
+
+
+# z = scale (μ + σ ε)
+def test_a_posterior_is_its_closed_form():
+    rng = torch.Generator().manual_seed(0)
+    mean, std, eps = (torch.randn(5, 4, 2, 2, generator=rng, dtype=torch.float64) for _ in range(3))
+    moments = torch.cat([mean, 2 * std.abs().log()], 1)
+    torch.testing.assert_close(posterior(moments, eps, 0.18), 0.18 * (mean + std.abs() * eps))
+    assert torch.equal(posterior(moments, torch.zeros_like(eps), 0.5), 0.5 * mean)
+    assert posterior(moments.half(), eps.float(), 1.0).dtype == torch.float32
+
+
+def test_scaled_latents_have_variance_1(vae, images):
+    moments = vae.encode(images)
+    eps = torch.randn(50, *moments[:, :4].shape, generator=torch.Generator().manual_seed(0))
+    drawn = torch.cat([posterior(moments, noise, vae.scale) for noise in eps])
+    assert drawn.var() == pytest.approx(1, rel=0.01)
+    assert abs(vae.scale - 1) > 0.1  # so that a scale that is left out is noticed
+    assert moments[:, :4].var() > 0.5 * moments[:, 4:].exp().mean()  # most of it is said of the image, not noise
+
+
+def test_it_is_kept_in_diffusers_format_and_trained_once(vae, folder, images, monkeypatch):
+    (place,) = folder.glob("vaes/*")
+    assert place.name == vae.name
+    same = AutoencoderKL.from_pretrained(place, use_safetensors=True)
+    assert same.config.scaling_factor == vae.scale
+    state = vae.network.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in same.state_dict().items())
+    monkeypatch.setattr(small_vae, "build", lambda *_: pytest.fail("trained again"))
+    autoencoder.cache_clear()
+    again = autoencoder(EMBEDDED, DATA)
+    assert (again.name, again.scale) == (vae.name, vae.scale)
+    assert torch.equal(again.encode(images[:4]), vae.encode(images[:4]))
+
+
+def test_training_is_a_function_of_its_data_and_leaves_random_numbers_alone(vae, folder, tmp_path, monkeypatch):
+    state = torch.get_rng_state()
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path))
+    torch.manual_seed(7)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    again = small_vae.trained(load(DATA), DATA)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    torch.set_rng_state(state)
+    assert again.name == vae.name
+    file = "diffusion_pytorch_model.safetensors"
+    assert (again / file).read_bytes() == (folder / "vaes" / vae.name / file).read_bytes()
+    monkeypatch.setattr(small_vae, "STEPS", {8: 1})
+    other = small_vae.trained(load(DATA.model_copy(update={"limit": 100})), DATA)
+    assert other.name != vae.name
+
+
+def test_a_changed_byte_is_refused(vae, folder):
+    file = folder / "vaes" / vae.name / "diffusion_pytorch_model.safetensors"
+    raw = file.read_bytes()
+    try:
+        file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+        autoencoder.cache_clear()
+        with pytest.raises(Corrupt, match=r"is not what was written; delete .* and run again: it is trained anew"):
+            autoencoder(EMBEDDED, DATA)
+    finally:
+        file.write_bytes(raw)
+    autoencoder.cache_clear()
+    assert autoencoder(EMBEDDED, DATA).name == vae.name
+
+
+# Weights that are not there
+
+
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if at_hand(SD):
+        monkeypatch.setattr(module, "_folder", lambda vae: None)
+
+
+def test_weights_that_are_missing_are_replaced_with_a_warning(no_weights, caplog):
+    caplog.set_level(logging.WARNING)
+    assert resolve(EMBEDDED) == EMBEDDED
+    assert not caplog.records
+    assert resolve(SD) == EMBEDDED
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == [f"the weights of {SD} are not in the cache"]
+
+
+def test_in_a_job_of_slurm_they_are_refused_in_one_line(no_weights, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert resolve(EMBEDDED) == EMBEDDED
+    with pytest.raises(AutoencoderMissing, match=r"is not in this node's cache.*--set model\.vae=embedded") as error:
+        resolve(SD)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_they_are_refused_where_they_are_needed_and_where_the_hub_does_not_give_them(no_weights):
+    autoencoder.cache_clear()
+    for ask in (lambda: autoencoder(SD, DATA), lambda: fetch(SD)):
+        with pytest.raises(AutoencoderMissing, match=f"^autoencoder {SD}") as error:
+            ask()
+        assert len(str(error.value).splitlines()) == 1
+    assert fetch(EMBEDDED) == "is trained where it is needed"
+
+
+def test_weights_in_the_cache_are_found_at_the_pinned_revision(vae, folder, tmp_path, monkeypatch):
+    """A folder as the hub's client leaves it, with another network's weights."""
+    place = tmp_path / f"models--{SD.replace('/', '--')}" / "snapshots" / module.REVISIONS[SD]
+    place.mkdir(parents=True)
+    for name in module.FILES:
+        (place / name).symlink_to(folder / "vaes" / vae.name / name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    autoencoder.cache_clear()
+    assert at_hand(SD)
+    assert resolve(SD) == SD
+    found = autoencoder(SD, DATA)
+    assert found.name == f"{SD}@{module.REVISIONS[SD][:8]}"
+    assert found.scale == vae.scale
+    (place / "config.json").unlink()
+    assert not at_hand(SD)
+    autoencoder.cache_clear()
+
+
+def test_params_that_an_autoencoder_cannot_take_are_refused():
+    demo = load_params("celeba", "demo")
+    for change in ({"data": {"range": [0.0, 1.0]}}, {"data": {"resolution": 33}}):
+        with pytest.raises(ParamsError, match=r"model\.vae = embedded takes colour images"):
+            demo.replace(**change)
