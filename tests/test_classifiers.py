@@ -8,7 +8,9 @@ import torch.nn.functional as F
 
 from guidebook.data.catalog import CATALOG
 from guidebook.data.images import Split
+from guidebook.data.split import packed
 from guidebook.metrics import classifiers as C
+from guidebook.metrics.classifier_nets import FEATURES
 from guidebook.metrics.judge import recipes
 from guidebook.params import digest
 
@@ -38,7 +40,7 @@ def test_every_recipe_builds_a_network_of_64_features(recipe):
     network = recipe.build(3, 16, 7).eval()
     logits, features = network(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
     assert logits.shape == (2, 7)
-    assert features.shape == (2, C.FEATURES) == (2, 64)
+    assert features.shape == (2, FEATURES) == (2, 64)
 
 
 def test_every_data_set_has_a_recipe_that_every_machine_can_follow():
@@ -62,7 +64,8 @@ def test_a_judge_trained_on_a_gpu_has_another_name():
 
 @pytest.mark.parametrize("field", [f.name for f in fields(C.Residual)])
 def test_whatever_a_recipe_says_is_in_its_key(field):
-    changed = {"device": "cuda", "seed": 1}.get(field, getattr(TINY, field) * 2)
+    others = {"device": "cuda", "seed": 1, "side": 8, "attributes": True}
+    changed = others[field] if field in others else getattr(TINY, field) * 2
     other = replace(TINY, **{field: changed})
     assert TINY.key("a") == replace(TINY).key("a")
     assert len({TINY.key("a"), TINY.key("b"), other.key("a")}) == 3
@@ -193,3 +196,28 @@ def test_training_is_a_function_of_its_recipe_and_data(recipe):
 def test_a_residual_network_learns_what_can_be_seen():
     network, unseen = trained(replace(TINY, epochs=8), two_kinds(200)), two_kinds(101)
     assert (network(unseen.images)[0].argmax(1) == unseen.labels).double().mean() > 0.95
+
+
+# Attributes, and large images
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_objective_of_classes_and_of_attributes_is_its_closed_form(smoothing):
+    rng = torch.Generator().manual_seed(0)
+    logits, classes = torch.randn(6, 5, generator=rng), torch.tensor([0, 1, 2, 3, 4, 2])
+    yes, target = logits.sigmoid(), torch.rand(6, 5, generator=rng) < 0.4
+    even = (1 - smoothing) * torch.eye(5)[classes] + smoothing / 5
+    expected = -(even * logits.log_softmax(1)).sum(1).mean()
+    assert C.objective(logits, classes, False, smoothing).item() == pytest.approx(expected.item(), rel=1e-5)
+    soft = target * (1 - smoothing) + smoothing / 2
+    expected = -(soft * yes.log() + (1 - soft) * (1 - yes).log()).mean()
+    assert C.objective(logits, packed(target), True, smoothing).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_large_images_are_shrunk_to_means_of_squares_and_small_ones_left_alone(images):
+    assert C.shrunk(images, None) is images
+    assert C.shrunk(images, 8) is images
+    assert C.shrunk(images, 32) is images
+    many = torch.randint(0, 256, (1030, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    expected = many.double().view(1030, 3, 8, 2, 8, 2).mean((3, 5)).round()
+    assert torch.equal(C.shrunk(many, 8), expected.to(torch.uint8))

@@ -5,7 +5,8 @@ import torch
 
 from guidebook.data.images import load
 from guidebook.metrics import judge as module
-from guidebook.metrics.classifiers import FEATURES, Residual, Small
+from guidebook.metrics.classifier_nets import FEATURES
+from guidebook.metrics.classifiers import Residual, Small
 from guidebook.metrics.judge import judge
 from guidebook.params import Data
 

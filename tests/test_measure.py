@@ -164,7 +164,7 @@ def test_without_weights_there_is_no_record_but_a_reason(run, monkeypatch, tmp_p
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     images = as_samples(run, 120)
     records = M.measure(run, images, ALL)
-    assert {r["group"] for r in records} == {"judge", "manifold", "copying", "published"}
+    assert {r["group"] for r in records} == {"judge", "manifold", "copying", "colour", "published"}
     assert M.fd_curve_records(run, images, "inception") == M.frechet_against(run, images, 30, 30) == []
     reasons = M.absent(ALL)
     assert len(reasons) == 3

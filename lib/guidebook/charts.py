@@ -20,6 +20,8 @@ NAMES = {
     "diversity": "distance within a class\n(judge's features)",
     "grain": "grain σ (pixel values 0–255)",
     "fid": "FID",
+    "inception_score": "Inception Score",
+    "saturation": "saturation (mean of HSV's)",
     "copying": "nearer to the train split than an\nunseen image (probability)",
 }
 LOG = ("fd_judge", "fid")
@@ -132,4 +134,22 @@ def against_cost(sets: list[tuple[ImageSet, list[dict]]], metric: str, real: lis
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.legend(fontsize=8)
+    return figure
+
+
+def obedience(records: list[dict], real: list[dict]) -> Figure:
+    """How much likelier each attribute is seen where the caption asks for it: of samples, and as a ring of real images."""
+    points = sorted((r for r in records if r["metric"] == "obedience"), key=lambda r: r["value"])
+    floor = {r["attribute"]: r["value"] for r in real if r["metric"] == "obedience"}
+    names, up = [r["attribute"] for r in points], np.arange(len(points))
+    figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.19 * len(points)))
+    axes.errorbar(
+        [r["value"] for r in points], up, xerr=_arms(points) if points else None, fmt="o", markersize=4, linewidth=1.2,
+        color=COLOURS[0], label="samples",
+    )  # fmt: skip
+    axes.plot([floor.get(name, np.nan) for name in names], up, "o", mfc="none", color="0.35", label="real, test split")
+    axes.axvline(0, color="0.35", linewidth=0.8)
+    axes.set_yticks(up, [name.replace("_", " ") for name in names], fontsize=7)
+    axes.set(xlabel="seen where asked for − seen where not there (shares)", ylim=(-1, len(points)))
+    axes.legend(fontsize=8, loc="lower right")
     return figure

@@ -49,11 +49,11 @@ def pairs(images: torch.Tensor) -> Figure:
     return grid(torch.cat(rows), 10, rows=["sample", "nearest"] * len(lines), tile=0.75)
 
 
-def by_class(images: ImageSet, classes: Sequence[str], columns: int = 10) -> Figure:
-    """One row per class, as many seeds as columns."""
+def by_class(images: ImageSet, classes: Sequence[str], columns: int = 10, rows: int = 30) -> Figure:
+    """One row per class, as many seeds as columns; of more than `rows` classes the first ones."""
     k = len(classes)
-    rows = images.images[: k * columns]
-    return grid(rows.unflatten(0, (-1, k)).transpose(0, 1).flatten(0, 1), len(rows) // k, rows=classes)
+    shown = images.images[: len(images.images) // k * k][: k * columns].unflatten(0, (-1, k))[:, :rows]
+    return grid(shown.transpose(0, 1).flatten(0, 1), len(shown), rows=classes[:rows])
 
 
 def grid_of_sets(sets: dict[str, ImageSet], classes: Sequence[str]) -> Figure:
@@ -63,11 +63,31 @@ def grid_of_sets(sets: dict[str, ImageSet], classes: Sequence[str]) -> Figure:
     return grid(torch.cat([s.images[:k] for s in sets.values()]), k, rows=rows, heads=classes)
 
 
-def guidance_grid(sets: Sequence[ImageSet], classes: Sequence[str]) -> Figure:
-    """One row per class, one column per guidance scale, the same seed along a row."""
-    columns = [s.images[: len(classes)] for s in sets]
+def guidance_grid(sets: Sequence[ImageSet], classes: Sequence[str], rows: int = 30) -> Figure:
+    """One row per class, one column per guidance scale, the same seed along a row; of more than `rows` classes the first ones."""
+    columns = [s.images[: len(classes)][:rows] for s in sets]
     images = torch.stack(columns, 1).flatten(0, 1)
-    return grid(images, len(sets), rows=classes, heads=[f"w = {s.facts['guidance']:g}" for s in sets], tile=0.75)
+    return grid(images, len(sets), rows=classes[:rows], heads=[f"w = {s.facts['guidance']:g}" for s in sets], tile=0.75)
+
+
+def before_and_after(images: ImageSet) -> Figure:
+    """The first half of a set above its second half, a column each."""
+    n = len(images.images) // 2
+    return grid(images.images, n, rows=["before", "after"], tile=0.75)
+
+
+def prompt_grid(sets: Sequence[ImageSet], rows: int = 8) -> Figure:
+    """One numbered row per caption, one column per guidance scale, the same seed along a row."""
+    images = torch.stack([s.images[:rows] for s in sets], 1).flatten(0, 1)
+    heads = [f"{s.facts['guidance']:g}" for s in sets]
+    return grid(images, len(sets), rows=[str(i + 1) for i in range(rows)], heads=heads, tile=0.75)
+
+
+def edited(images: ImageSet, rows: int = 6) -> Figure:
+    """A face per row: as it was asked for, then with one attribute switched, the same noise along a row."""
+    heads = ["", *(name.replace("Wearing_", "").replace("_", " ") for name in images.facts["edits"])]
+    rows = min(rows, len(images.images) // len(heads))
+    return grid(images.images[: rows * len(heads)], len(heads), heads=heads, tile=0.85)
 
 
 def trajectory(images: ImageSet) -> Figure:

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 
 from guidebook import params as P
+from guidebook.captions import active, attribute_caption
 from guidebook.imagesets import ImageSet
 from guidebook.paths import PARAMS
 from guidebook.refusals import plain
@@ -33,6 +34,10 @@ def banner(run: Run) -> str:
         "captions go through a stand-in for CLIP: a small text transformer with fixed random weights"
         if params.text.encoder == "embedded"
         else f"captions go through {params.text.encoder}",
+        {
+            None: None,
+            "embedded": "latents are those of a small autoencoder that was trained on the same images, a stand-in for Stable Diffusion's",
+        }.get(params.model.vae, f"latents are those of {params.model.vae}"),
     ]
     lines = [". ".join(html.escape(plain(s[0].upper() + s[1:])) for s in said if s) + "."]
     published = PARAMS / params.experiment / f"{params.profile}.yml"
@@ -47,9 +52,9 @@ def banner(run: Run) -> str:
 SHOWN = (
     "adherence", "fid", "fd_judge", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
     "lpips_diversity", "diversity", "grain",
-    "copying", "copies",
+    "copying", "copies", "saturation",
 )  # fmt: skip
-SHARES = ("adherence", "accuracy_untrained", "copies")
+SHARES = ("adherence", "adherence_attribute", "edit", "accuracy_untrained", "copies")
 
 
 def metric_table(records: list[dict], metrics: Sequence[str] = SHOWN) -> Html:
@@ -67,6 +72,39 @@ def metric_table(records: list[dict], metrics: Sequence[str] = SHOWN) -> Html:
             ]
         )
     return table(["w", "n", *heads], rows)
+
+
+def record_table(records: list[dict], also: Sequence[str] = ()) -> Html:
+    """Metric records, a row each: what was measured, value [low, high], how many, by what; before them the fields `also`."""
+    rows = [
+        [
+            *(str(r[field]) for field in also),
+            r["metric"],
+            with_interval(r),
+            f"{r['n']:,}",
+            r["extractor"],
+            r["reference"] or "",
+        ]
+        for r in records
+    ]
+    return table([*also, "metric", "value", "n", "by", "against"], rows)
+
+
+def caption_table(labels: Sequence[int], seed: int, epochs: int = 2) -> Html:
+    """Attributes of faces, given as bits, beside their captions in the first epochs of a training."""
+    heads = ["", "attributes", *(f"caption in epoch {e + 1}" for e in range(epochs))]
+    rows = [
+        [str(i + 1), ", ".join(name.replace("_", " ") for name in active(bits)),
+         *(attribute_caption(bits, seed, i, e) for e in range(epochs))]
+        for i, bits in enumerate(labels)
+    ]  # fmt: skip
+    return table(heads, rows)
+
+
+def prompts(images: ImageSet, rows: int = 8) -> Html:
+    """What the first samples of attributes were asked to show, numbered as the rows of a figure are."""
+    asked = [attribute_caption(a, images.facts["seed"], i, 0) for i, a in enumerate(images.labels[:rows].tolist())]
+    return table(["", "caption"], [[str(i + 1), text] for i, text in enumerate(asked)])
 
 
 def protocols(scales: dict[float, list[dict]], real: list[dict]) -> Html:
@@ -142,6 +180,11 @@ def solver_name(facts: dict) -> str:
 def notes(lines: list[str]) -> Html:
     """Lines of text as a list; nothing where there are none."""
     return Html("<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>" if lines else "")
+
+
+def folded(summary: str, text: str) -> Html:
+    """Text as it stands, shown when its summary is opened."""
+    return Html(f"<details><summary>{html.escape(summary)}</summary><pre>{html.escape(text)}</pre></details>")
 
 
 def with_interval(record: dict) -> str:

@@ -1,10 +1,9 @@
-"""Classifiers that are trained where they are needed: two networks, and the recipes by which they learn.
+"""Classifiers that are trained where they are needed: the recipes by which they learn.
 
 A recipe builds a network that gives logits and 64 features, trains it, and says what its weights depend on.
 """
 
 import functools
-import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,10 +13,11 @@ from torch import nn
 from tqdm import tqdm
 
 from guidebook.data.images import Split, order
+from guidebook.data.split import unpacked
+from guidebook.metrics.classifier_nets import ResidualNet, SmallNet
 from guidebook.params import digest
 from guidebook.rng import generator, seed_of
 
-FEATURES = 64
 MOMENTUM, DECAY, SMOOTHING = 0.9, 5e-4, 0.1  # of the residual recipe
 
 
@@ -33,9 +33,12 @@ class Small:
     batch: int = 128
     lr: float = 2e-3
     seed: int = 0
+    side: int | None = None  # larger images are made so small before they are read
+    attributes: bool = False  # a label is a set of attributes, each of which is a yes or a no
 
     def key(self, fingerprint: str) -> str:
-        return digest([self.version, fingerprint, self.batch, self.lr, self.seed, self.steps])
+        later = [self.side, self.attributes] if self.side or self.attributes else []
+        return digest([self.version, fingerprint, self.batch, self.lr, self.seed, self.steps, *later])
 
     def build(self, channels: int, resolution: int, classes: int) -> nn.Module:
         return SmallNet(channels, resolution, classes)
@@ -51,31 +54,11 @@ class Small:
             for step in tqdm(range(steps), desc="judge", unit="step", mininterval=1):
                 index = order(len(split), self.seed, step * self.batch, self.batch)
                 pixels = _shift(split.images[index], step)
-                F.cross_entropy(network(pixels)[0], split.labels[index]).backward()
+                objective(network(pixels)[0], split.labels[index], self.attributes).backward()
                 optimizer.step()
                 optimizer.zero_grad()
                 schedule.step()
         network.eval()
-
-
-class SmallNet(nn.Module):
-    def __init__(self, channels: int, resolution: int, classes: int):
-        super().__init__()
-        pools = 1 if resolution < 16 else 2
-        widths = [channels, 32, *[64] * pools]
-        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
-        self.hidden = nn.Linear(64 * (resolution // 2**pools) ** 2, FEATURES)
-        self.out = nn.Linear(FEATURES, classes)
-
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (N, K) and features (N, 64) of pixels (N, C, H, W) in 0 … 255."""
-        x = pixels.float() / 127.5 - 1
-        for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
-            x = F.relu(norm(convolution(x)))
-            x = F.max_pool2d(x, 2) if i else x
-        features = self.hidden(F.dropout(x.flatten(1), 0.3, self.training))
-        return self.out(F.relu(features)), features
 
 
 @dataclass(frozen=True)
@@ -96,6 +79,8 @@ class Residual:
     batch: int = 512
     version: int = 1
     seed: int = 0
+    side: int | None = None  # larger images are made so small before they are read
+    attributes: bool = False  # a label is a set of attributes, each of which is a yes or a no
 
     @property
     def bf16(self) -> bool:
@@ -105,7 +90,8 @@ class Residual:
     def key(self, fingerprint: str) -> str:
         """8 hex digits of the data, the recipe and the precision; CPUs with and without bf16 train two judges."""
         precision = "bf16" if self.bf16 else "fp32"
-        return digest(["residual", fingerprint, asdict(self), precision, MOMENTUM, DECAY, SMOOTHING])
+        settings = {k: v for k, v in asdict(self).items() if k not in ("side", "attributes") or v}
+        return digest(["residual", fingerprint, settings, precision, MOMENTUM, DECAY, SMOOTHING])
 
     def build(self, channels: int, resolution: int, classes: int) -> nn.Module:
         network = ResidualNet(channels, self.widths, self.depth, classes)
@@ -129,7 +115,7 @@ class Residual:
             pixels, index = self.augmented(images, step)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                 logits = network(pixels)[0]
-            F.cross_entropy(logits.float(), labels[index], label_smoothing=SMOOTHING).backward()
+            objective(logits.float(), labels[index], self.attributes, SMOOTHING).backward()
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
@@ -147,51 +133,20 @@ class Residual:
         return cut(moved(images, index, shift, mirrored), corner, self.cutout), index
 
 
-class ResidualNet(nn.Module):
-    """A whitening of 2×2 patches that is never trained, then stages that each halve the resolution, then 64 features."""
-
-    def __init__(self, channels: int, widths: tuple[int, ...], depth: int, classes: int):
-        super().__init__()
-        self.stem = nn.Conv2d(channels, 8 * channels, 2).requires_grad_(False)
-        pairs = itertools.pairwise((8 * channels, *widths))
-        self.stages = nn.Sequential(*(Stage(a, b, depth) for a, b in pairs))
-        self.hidden = nn.Linear(widths[-1], FEATURES, bias=False)
-        self.norm = nn.BatchNorm1d(FEATURES)
-        self.out = nn.Linear(FEATURES, classes)
-
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (N, K) and features (N, 64) of pixels (N, C, H, W) in 0 … 255."""
-        x = F.relu(self.stem(pixels.float() / 127.5 - 1))
-        features = self.norm(self.hidden(self.stages(x).amax((2, 3))))
-        return self.out(F.relu(features)), features
-
-    @torch.no_grad()
-    def whiten(self, images: torch.Tensor) -> None:
-        """Makes the stem project patches of images (N, C, H, W) uint8 on ± their principal components, each of variance 1."""
-        patches = (images / 127.5 - 1).unfold(2, 2, 1).unfold(3, 2, 1)  # (N, C, H − 1, W − 1, 2, 2)
-        patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double()
-        mean, covariance = patches.mean(0), patches.T.cov()
-        variance, axes = torch.linalg.eigh(covariance)
-        # Components that the images hardly have stay small.
-        rows = axes.T / (variance + 5e-4 * variance.mean()).sqrt()[:, None]
-        rows = torch.cat([rows, -rows])
-        self.stem.weight.copy_(rows.view_as(self.stem.weight))
-        self.stem.bias.copy_(-rows @ mean)
+def objective(logits: torch.Tensor, labels: torch.Tensor, attributes: bool, smoothing: float = 0.0) -> torch.Tensor:
+    """Mean cross-entropy of logits (B, K) with class indices (B,), or with K attributes as bits."""
+    if not attributes:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    target = unpacked(labels, logits.shape[1]).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, target * (1 - smoothing) + smoothing / 2)
 
 
-class Stage(nn.Module):
-    def __init__(self, before: int, after: int, depth: int):
-        super().__init__()
-        self.enter = nn.Conv2d(before, after, 3, padding=1, bias=False)
-        self.branch = nn.ModuleList(nn.Conv2d(after, after, 3, padding=1, bias=False) for _ in range(depth))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(after) for _ in range(depth + 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, before, H, W) → (N, after, H / 2, W / 2)."""
-        x = y = F.relu(self.norms[0](F.max_pool2d(self.enter(x), 2)))
-        for convolution, norm in zip(self.branch, self.norms[1:], strict=True):
-            y = F.relu(norm(convolution(y)))
-        return x + y
+def shrunk(images: torch.Tensor, side: int | None) -> torch.Tensor:
+    """Images (N, C, H, W) uint8, their mean over squares of pixels where they are larger than `side`."""
+    if side is None or images.shape[-1] <= side:
+        return images
+    parts = images.split(512)
+    return torch.cat([F.adaptive_avg_pool2d(x.float(), side).round().to(torch.uint8) for x in parts])
 
 
 def moved(

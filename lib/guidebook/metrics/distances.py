@@ -102,6 +102,12 @@ def grain(images: np.ndarray) -> np.ndarray:
     return np.sqrt(np.pi / 2) / 6 * np.abs(x).mean((1, 2, 3))
 
 
+def saturation(images: np.ndarray) -> np.ndarray:
+    """Colourfulness of each image, (n,) in 0 … 1: the mean of HSV's saturation, (max − min) / max; images (n, 3, H, W) uint8."""
+    most, least = images.max(1).astype(np.float64), images.min(1)
+    return ((most - least) / np.maximum(most, 1)).mean((1, 2))
+
+
 def _roots(p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Roots of the eigenvalues of a symmetric matrix, and the eigenvectors as columns."""
     values, vectors = torch.linalg.eigh(p)

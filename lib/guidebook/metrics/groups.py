@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from guidebook.data.catalog import CATALOG
 from guidebook.data.images import load
 from guidebook.metrics import intervals
+from guidebook.metrics.attributes import of_attributes
 from guidebook.metrics.copying import copies, copying, nearest
 from guidebook.metrics.curve import fd_infinite, fewest
-from guidebook.metrics.distances import diversity, diversity_of_squares, frechet_to, grain
+from guidebook.metrics.distances import diversity, diversity_of_squares, frechet_to, grain, saturation
 from guidebook.metrics.features import features
 from guidebook.metrics.kernel import kernel_distance
 from guidebook.metrics.manifold import NEIGHBOURS, manifold
@@ -36,11 +38,15 @@ def of_judge(run: Run, subject: Subject) -> list[dict]:
     """adherence, fd_judge, diversity and grain."""
     network, known, n = JudgeNetwork(run.params.data), subject.known, matched(run, subject)
     read = features(subject.images, network)
-    right = int((read["classes"] == subject.labels).sum())
+    if CATALOG[run.params.data.name].attributes:
+        adherence = of_attributes(run, subject, read["classes"], network)
+    else:
+        right = int((read["classes"] == subject.labels).sum())
+        adherence = [record("adherence", intervals.wilson(right, len(subject.labels)), "Wilson", network, None, known)]
     fd = frechet_to(rows(run, subject, "judge")["features"][:n], reference(run, "judge"))
     spread = diversity(read["features"].numpy(), subject.labels.numpy())
     return [
-        record("adherence", intervals.wilson(right, len(subject.labels)), "Wilson", network, None, known),
+        *adherence,
         record("fd_judge", fd, JACKKNIFE, network, TRAIN, known | {"n": n}),
         *([record("diversity", spread, "jackknife", network, None, known)] if spread else []),
         record("grain", intervals.mean(grain(subject.images.numpy())), "normal", "Immerkær 1996", None, known),
@@ -95,6 +101,12 @@ def of_lpips(run: Run, subject: Subject) -> list[dict]:
     return [record("lpips_diversity", value, "jackknife", network, None, subject.known | {"n": len(found)})]
 
 
+def of_colour(run: Run, subject: Subject) -> list[dict]:
+    """saturation."""
+    value = intervals.mean(saturation(subject.images.numpy()))
+    return [record("saturation", value, "normal", "pixels", None, subject.known | {"n": len(subject.images)})]
+
+
 def of_copying(run: Run, subject: Subject) -> list[dict]:
     """copying, copies: of samples against the test split; of that, one half against the other."""
     images = load(run.params.data)
@@ -147,6 +159,7 @@ GROUPS = {
     "manifold": Group(("kd_judge", *(f"{m}_judge" for m in MANIFOLD)), of_manifold),
     "published": Group(("accuracy_untrained",), of_published, Body()),
     "copying": Group(("copying", "copies"), of_copying),
+    "colour": Group(("saturation",), of_colour),
     "inception": Group(("fid", "kid", *MANIFOLD, "inception_score", "fid_inf"), of_inception, Inception()),
     "clip": Group(("clip_score",), of_clip, Clip()),
     "lpips": Group(("lpips_diversity",), of_lpips, Lpips()),

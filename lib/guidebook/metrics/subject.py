@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from guidebook.captions import NULL, class_captions
+from guidebook.captions import NULL, attribute_caption, class_captions
+from guidebook.data.catalog import CATALOG
 from guidebook.data.images import Split, load
 from guidebook.imagesets import ImageSet
 from guidebook.metrics.distances import Gaussian, gaussian
@@ -86,8 +87,11 @@ def captions(run: Run, subject: Subject) -> list[str] | None:
     """The caption each image was asked to show; None where it was asked for nothing."""
     if (prompt := subject.known["prompt"]) is not None:
         return None if prompt == NULL else [prompt] * len(subject.images)
+    labels, seed = subject.labels.tolist(), run.params.sample.seed
+    if CATALOG[run.params.data.name].attributes:
+        return [attribute_caption(a, seed, i, 0) for i, a in enumerate(labels)]
     every = class_captions(run.params.data.caption, load(run.params.data).classes)
-    return [every[i] for i in subject.labels.tolist()]
+    return [every[i] for i in labels]
 
 
 def record(

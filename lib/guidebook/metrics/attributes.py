@@ -1,0 +1,73 @@
+"""Adherence to captions that are built from attributes: which of them the judge sees in the samples that were asked to have them."""
+
+import numpy as np
+import torch
+
+from guidebook.captions import CORE, said
+from guidebook.data.catalog import ATTRIBUTES
+from guidebook.data.split import unpacked
+from guidebook.metrics.intervals import Interval, normal, wilson
+from guidebook.metrics.networks import Network
+from guidebook.metrics.subject import Subject, record
+from guidebook.run import Run
+
+FEWEST = 10  # images with an attribute and without it, for it to be measured
+BLOCKS = 50  # of the jackknife
+
+
+def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Network) -> list[dict]:
+    """`adherence`, and `adherence_attribute` and `obedience` of each attribute; `seen` (N,) is what the judge sees, as bits.
+
+    The adherence to an attribute is the mean of two shares: of those asked to have it, how many are seen to; of those that were
+    not to have it, how many are not. Whoever ignores the caption reaches one half, however rare the attribute. `adherence` is its mean over
+    the attributes that captions never leave out (`captions.CORE`). `obedience` is how much likelier the attribute is seen where it was
+    asked for, 0 for one that is ignored. Samples of a prompt of their own have none of these.
+    """
+    if subject.known["prompt"] is not None:
+        return []
+    seed = run.params.sample.seed
+    told = torch.tensor([said(a, seed, i, 0) for i, a in enumerate(subject.labels.tolist())])
+    k = len(ATTRIBUTES)
+    asked, without, seen = unpacked(told, k), ~unpacked(subject.labels, k), unpacked(seen, k)
+    found, enough = [], []
+    for i, name in enumerate(ATTRIBUTES):
+        yes, no = seen[asked[:, i], i], seen[without[:, i], i]
+        if min(len(yes), len(no)) < FEWEST:
+            continue
+        enough += [i] if name in CORE else []
+        with_it, despite = wilson(int(yes.sum()), len(yes)), wilson(int(no.sum()), len(no))
+        gap = difference(with_it, despite)
+        half = tuple((1 + x) / 2 for x in gap)
+        known = subject.known | {"attribute": name, "n": len(yes) + len(no)}
+        found.append(record("adherence_attribute", half, "Newcombe", network, None, known))
+        found.append(record("obedience", gap, "Newcombe", network, None, known))
+    if enough:
+        mean = balanced(seen[:, enough].numpy(), asked[:, enough].numpy(), without[:, enough].numpy())
+        found.insert(0, record("adherence", mean, "jackknife", network, None, subject.known))
+    return found
+
+
+# p₁ − p₂ between d ∓ sqrt of the squared distances of the shares to the ends of their own intervals   (Newcombe 1998, method 10)
+def difference(a: Interval, b: Interval) -> Interval:
+    """The difference of two independent shares, given with their Wilson intervals."""
+    gap = a[0] - b[0]
+    low = gap - ((a[0] - a[1]) ** 2 + (b[2] - b[0]) ** 2) ** 0.5
+    high = gap + ((a[2] - a[0]) ** 2 + (b[0] - b[1]) ** 2) ** 0.5
+    return gap, low, high
+
+
+def balanced(seen: np.ndarray, asked: np.ndarray, without: np.ndarray) -> Interval:
+    """Mean balanced accuracy over attributes, of bools (N, K); the interval by a jackknife that leaves out blocks of images."""
+
+    def value(rows: np.ndarray) -> float:
+        right = [
+            np.where(where[rows], seen[rows] == says, False).sum(0) for where, says in ((asked, True), (without, False))
+        ]
+        share = [r / np.maximum(where[rows].sum(0), 1) for r, where in zip(right, (asked, without), strict=True)]
+        return float(np.mean(share))
+
+    n = len(seen)
+    block = np.arange(n) * BLOCKS // n if n >= BLOCKS else np.arange(n)
+    left_out = np.array([value(np.flatnonzero(block != b)) for b in np.unique(block)])
+    m = len(left_out)
+    return normal(value(np.arange(n)), float(((m - 1) / m * np.square(left_out - left_out.mean()).sum()) ** 0.5))
