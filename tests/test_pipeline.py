@@ -1,0 +1,250 @@
+"""An exported run draws in another process what it draws here, knows its words, and proves its own bytes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
+
+from guidebook import params as P
+from guidebook import pipeline as module
+from guidebook import text
+from guidebook.captions import NULL, attribute_caption
+from guidebook.data.catalog import ATTRIBUTES
+from guidebook.models import small_vae
+from guidebook.models.vae import autoencoder
+from guidebook.pipeline import CARD, export, sayable
+from guidebook.pixel_pipeline import PixelPipeline
+from guidebook.rng import seed_of
+from guidebook.run import NotRecorded, Run, open_run
+from guidebook.sampler import Sampler
+from guidebook.sampling import draw
+from guidebook.seal import MANIFEST, Corrupt
+from guidebook.training import train
+
+N = torch.arange(4)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A run in latents, trained for eight steps on 64 faces, in a folder of runs that is this module's own."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GUIDEBOOK_RUNS", str(folder))
+        patch.setitem(small_vae.STEPS, 16, 20)
+        opened = open_run(
+            P.load("celeba", "demo").replace(
+                data={"limit": 64, "resolution": 16, "phrasings": 1},
+                text={"tokens": 48},
+                model={"channels": [32, 32], "head_dim": 4},
+                train={"batch": 16, "epochs": 2, "warmup": 0, "ema": [0.9], "precision": "fp32"},
+                sample={"steps": 4, "guidance": [1, 3], "weights": "ema-0.9"},
+            )
+        )
+        train(opened)
+        yield opened
+    autoencoder.cache_clear()
+
+
+@pytest.fixture
+def digits(runs, tiny):
+    """A run in pixels, of which 0 … 1 is the range."""
+    opened = open_run(tiny)
+    train(opened)
+    return opened
+
+
+def told(run: Run, **sample) -> Run:
+    """The run, sampled another way."""
+    return Run(run.params.replace(sample=sample), run.path, recorded=False)
+
+
+def ours(run: Run, w: float) -> np.ndarray:
+    """The first images (N, H, W[, 3]) by the run's own sampler."""
+    sampler = Sampler(run, run.params.sample.weights)
+    *_, (_, x) = sampler.steps(w, N)
+    return pixels(sampler.images(x))
+
+
+def pixels(images: torch.Tensor) -> np.ndarray:
+    return images.permute(0, 2, 3, 1).squeeze(-1).numpy().astype(int)
+
+
+def theirs(run: Run, pipe: DiffusionPipeline, w: float) -> np.ndarray:
+    """The same images by a pipeline."""
+    s = run.params.sample
+    pipe.set_progress_bar_config(disable=True)
+    rngs = [torch.Generator().manual_seed(seed_of((s.seed << 32) + i, "image")) for i in N.tolist()]
+    prompts = Sampler(run, s.weights).asked.captions(N)
+    images = pipe(prompts, num_inference_steps=s.steps, guidance_scale=w, generator=rngs, eta=s.eta).images
+    return np.stack(images).astype(int)
+
+
+def same(run: Run, pipe: DiffusionPipeline, w: float) -> None:
+    """Asserts that both draw the same, but for values on the edge between two."""
+    mine, other = ours(run, w), theirs(run, pipe, w)
+    assert np.abs(mine - other).max() <= 1
+    assert np.mean(mine != other) < 0.01
+    assert np.abs(mine[0] - mine[1]).max() > 10
+
+
+@pytest.mark.parametrize("w", [1.0, 3.0])
+@pytest.mark.parametrize(
+    ("sampler", "spacing", "eta"),
+    [("ddpm", "trailing", 0.0), ("ddim", "trailing", 0.0), ("ddim", "linspace", 0.5), ("dpmpp-2m", "linspace", 0.0),
+     ("unipc", "linspace", 0.0), ("heun", "karras", 0.0)],
+)  # fmt: skip
+def test_a_stock_pipeline_draws_what_the_sampler_draws(faces, sampler, spacing, eta, w):
+    run = told(faces, sampler=sampler, spacing=spacing, eta=eta)
+    pipe = DiffusionPipeline.from_pretrained(export(run))
+    same(run, pipe, w)
+
+
+def test_a_fresh_process_without_this_library_draws_the_sets_first_images(faces, tmp_path):
+    """By the code that the card shows."""
+    images, folder = draw(faces, 3.0, 4).images, export(faces)
+    code = re.search(r"```python\n(.*?)```", (folder / CARD).read_text(), re.S)[1]
+    check = (
+        "import json, sys\nimport numpy as np\n"
+        f"np.save({str(tmp_path / 'seen.npy')!r}, np.stack([np.asarray(image) for image in images]))\n"
+        "print(json.dumps([type(pipe).__name__, pipe.safety_checker, pipe.config.requires_safety_checker, "
+        "any(name.startswith('guidebook') for name in sys.modules)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", "-c", code + check],
+        cwd=folder, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == ["StableDiffusionPipeline", None, False, False]
+    assert np.abs(np.load(tmp_path / "seen.npy").astype(int) - pixels(images)).max() <= 1
+
+
+def test_where_timesteps_lead_the_card_puts_the_folders_scheduler_back(faces):
+    run = told(faces, sampler="ddpm", spacing="leading")
+    folder, line = export(run), 'pipe.scheduler = DDPMScheduler.from_pretrained(".", subfolder="scheduler")'
+    for part in ("import DDPMScheduler, DiffusionPipeline\n", line):
+        assert part in (folder / CARD).read_text()
+    with pytest.warns(FutureWarning, match="steps_offset"):
+        pipe = DiffusionPipeline.from_pretrained(folder)
+    theirs(run, pipe, 3.0)
+    shifted = pipe.scheduler.timesteps
+    pipe.scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+    same(run, pipe, 3.0)
+    assert torch.equal(shifted, pipe.scheduler.timesteps + 1)
+
+
+@pytest.mark.parametrize("w", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize(
+    ("sampler", "eta"), [("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("dpmpp-2m", 0.0), ("heun", 0.0)]
+)
+def test_the_pixel_pipeline_draws_what_the_sampler_draws(digits, sampler, eta, w):
+    run = told(digits, sampler=sampler, eta=eta, steps=3, spacing="linspace")
+    pipe = PixelPipeline.from_pretrained(export(run))
+    assert pipe.config.range == [0.0, 1.0]
+    same(run, pipe, w)
+
+
+def test_one_generator_per_prompt_or_it_is_refused(digits):
+    pipe, one = PixelPipeline.from_pretrained(export(digits)), torch.Generator()
+    with pytest.raises(ValueError, match="2 prompts and 1 generators: give one generator per prompt"):
+        pipe(["A handwritten digit 1"] * 2, 2, 1.0, one)
+    assert len(pipe("A handwritten digit 1", 2, 1.0, one).images) == 1
+
+
+def test_the_exported_words_mean_what_encode_makes_of_them(faces):
+    """The same embeddings, of captions that are shorter and longer than the tokens there are."""
+    section, rng = faces.params.text, np.random.default_rng(0)
+    captions = [attribute_caption(int(rng.integers(2 ** len(ATTRIBUTES))), 1, i, 0) for i in range(500)] + [NULL]
+    tokenizer, model = text.parts(section, sayable(faces.params))
+    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    assert ids.shape == (501, section.tokens)
+    assert any(len(text.WORD.findall(c)) > section.tokens - 2 for c in captions)
+    with torch.no_grad():
+        told = model(ids).last_hidden_state
+    torch.testing.assert_close(told, text.encode(section, captions), rtol=0, atol=1e-5)
+
+
+def test_a_word_that_no_caption_has_raises_an_exception(faces):
+    pipe = DiffusionPipeline.from_pretrained(export(faces))
+    with pytest.raises(Exception, match="UNK"):
+        pipe("A photo of a zebra", num_inference_steps=1)
+
+
+def test_clip_is_copied_with_the_runs_number_of_tokens(runs, tiny, monkeypatch):
+    """A CLIP of random weights whose tokens are letters."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
+    tokenizer = CLIPTokenizerFast(vocab={w: i for i, w in enumerate(words)}, merges=[])
+    with torch.random.fork_rng():
+        config = CLIPTextConfig(
+            vocab_size=len(words), hidden_size=text.WIDTH, intermediate_size=64, num_hidden_layers=1,
+            num_attention_heads=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+        )  # fmt: skip
+        model = CLIPTextModel(config).eval()
+    monkeypatch.setattr(text, "_clip_parts", lambda *_: (tokenizer, model))
+    monkeypatch.setattr(text, "at_hand", lambda _: True)
+    run = open_run(tiny.replace(text={"encoder": "openai/clip-vit-base-patch32", "tokens": 20}))
+    train(run)
+    pipe = PixelPipeline.from_pretrained(export(run))
+    assert pipe.tokenizer.model_max_length == 20
+    assert tokenizer.model_max_length > 77
+    same(run, pipe, 5.0)
+
+
+def test_it_is_made_once_and_found_afterwards(digits, monkeypatch):
+    folder = export(digits)
+    before = {f: f.stat().st_mtime_ns for f in folder.rglob("*")}
+    monkeypatch.setattr(module, "pipeline", lambda _: pytest.fail("made again"))
+    assert export(digits) == folder
+    assert {f: f.stat().st_mtime_ns for f in folder.rglob("*")} == before
+    assert not list(digits.path.glob(".pipeline*"))
+
+
+def test_it_is_made_anew_where_it_would_be_another(digits):
+    runs = digits, told(digits, weights="raw")
+    averaged, plain = (PixelPipeline.from_pretrained(export(run)).unet for run in runs)
+    assert any(not torch.equal(a, b) for a, b in zip(averaged.parameters(), plain.parameters(), strict=True))
+    record = {"metric": "fd_judge", "value": 3.0, "low": 2.0, "high": 4.0, "n": 30, "guidance": 1.0}
+    digits.add_metrics([record | {"extractor": "judge", "reference": None}])
+    assert "3.00 [2.00, 4.00]" in (export(digits) / CARD).read_text()
+
+
+def test_a_byte_that_changed_in_any_file_and_a_part_that_is_gone_are_noticed(digits):
+    folder = export(digits)
+    files = [f for f in folder.rglob("*") if f.is_file()]
+    assert {f.parent.name for f in files} == {"pipeline", "unet", "scheduler", "text_encoder", "tokenizer"}
+    for file in files:
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+        with pytest.raises(Corrupt, match=rf"({re.escape(file.name)}|{MANIFEST}).* is not what was written; delete"):
+            export(digits)
+        file.write_bytes(whole)
+    assert export(digits) == folder
+    (folder / "unet").rename(folder.with_name("elsewhere"))
+    with pytest.raises(Corrupt, match="unet: manifest"):
+        export(digits)
+
+
+def test_no_file_is_pickled_and_none_says_where_it_was_made(faces):
+    files = [f for f in export(faces).rglob("*") if f.is_file()]
+    assert {f.suffix for f in files} == {".json", ".safetensors", ".md"}
+    for file in files:
+        assert str(faces.path.parents[1]).encode() not in file.read_bytes()
+
+
+def test_what_cannot_be_exported_says_why(runs, tiny, faces):
+    run = open_run(tiny)
+    with pytest.raises(FileNotFoundError, match=r"mnist/smoke is not trained to its end: `guidebook run mnist` first"):
+        export(run)
+    with pytest.raises(NotRecorded, match="the pipeline is not in the record of mnist/smoke"):
+        export(Run(run.params, run.path, recorded=True))
+    odd = Run(faces.params.replace(data={"resolution": 20}), run.path, recorded=False)
+    (run.path / "model").mkdir()
+    with pytest.raises(ValueError, match=r"data\.resolution = 20: StableDiffusionPipeline draws multiples of 8 only"):
+        export(odd)
