@@ -93,7 +93,7 @@ def test_both_loops_compute_the_same_loss_gradient_and_step(small, monkeypatch, 
     with training.watched(library.optimizer) as ours:
         library.step()
     # which caption each embedding was; equal embeddings would be equal captions
-    caption = torch.cdist(told["cond"].flatten(1), library.embeddings.flatten(1)).argmin(1)
+    caption = torch.cdist(told["cond"].flatten(1), library.conditions.embeddings.flatten(1)).argmin(1)
     torch.testing.assert_close(example.hidden(caption), told["cond"], rtol=1e-4, atol=1e-5)
     with training.watched(example.optimizer) as theirs:
         loss = example.learn(told["x0"], told["eps"], told["t"], caption)

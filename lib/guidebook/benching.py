@@ -4,7 +4,12 @@ from guidebook import params as P
 from guidebook.paths import PARAMS
 from guidebook.refusals import nearest
 
-OWN = {"loop": "mnist/demo", "checkpoint": "mnist/demo", "loader": "wikiart/demo"}  # and what they measure
+OWN = {
+    "loop": "mnist/demo",
+    "checkpoint": "mnist/demo",
+    "loader": "wikiart/demo",
+    "latents": "celeba/paper",
+}  # and what they measure
 AGAINST = ("train", "sample", "quality", "batch")  # of an experiment: against others, or by size
 
 
