@@ -16,7 +16,7 @@ from guidebook.notebook import execute, missing
 from guidebook.paths import NOTEBOOKS
 from guidebook.run import opened, record
 
-EXPERIMENTS = ["cifar10", "samplers", "wikiart"]  # mnist has tests of its own
+EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100"]  # mnist has tests of its own
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)
