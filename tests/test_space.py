@@ -8,12 +8,13 @@ from faults.lives import deadly, said, same_weights, started, the_run, trained
 
 from guidebook.data.images import from_uint8, load
 from guidebook.diffusion import loss
-from guidebook.models.vae import autoencoder
+from guidebook.models.vae import AutoencoderMissing, autoencoder
 from guidebook.params import load as load_params
-from guidebook.run import opened
+from guidebook.run import open_run, opened
 from guidebook.sampler import Sampler
 from guidebook.space import Latents, Pixels, shape_of, space
 from guidebook.trainer import Trainer
+from guidebook.training import train
 
 N, BATCH = 24, 8
 SAID = "encoding latents", "encoding captions"
@@ -188,3 +189,13 @@ def test_a_model_of_latents_gives_images(unbroken, folder):
     *_, (_, alone) = sampler.steps(2.0, index[1:2])
     torch.testing.assert_close(alone[0], x[1], rtol=1e-3, atol=1e-3)
     assert sampler.labels(index) == load(unbroken.params.data).test.labels[:3].tolist()
+
+
+def test_a_run_is_not_continued_in_the_latents_of_another_autoencoder(runs):
+    run = open_run(load_params("celeba", "smoke"))
+    train(run)
+    known = run.provenance()["autoencoder"]
+    assert known == space(run.params).autoencoder.name
+    run.note(autoencoder=known[:-1] + "x")
+    with pytest.raises(AutoencoderMissing, match=f"began with the autoencoder .*x, now there is {known}"):
+        Sampler(run, run.params.sample.weights)

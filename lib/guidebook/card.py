@@ -20,7 +20,9 @@ from guidebook.tables import with_interval
 SHOWN = 4  # images that the card's code draws
 EMBEDDED = "embedded"
 # Fields of a metric record that say what images it is of, in this order
-DRAWN = ("set", "prompt", "sampler", "steps", "eta", "spacing", "method", "settings", "guide", "at", "weights", "seed")
+DRAWN = (
+    "set", "attribute", "prompt", "sampler", "steps", "eta", "spacing", "method", "settings", "guide", "at", "weights", "seed",
+)  # fmt: skip
 SCHEDULERS = {
     "ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpmpp-2m": "DPMSolverMultistepScheduler",
     "unipc": "UniPCMultistepScheduler", "heun": "HeunDiscreteScheduler",

@@ -89,7 +89,7 @@ class Kept(_OfAttributes):
         self.kept = torch.from_numpy(found["embeddings"])  # (n, L, D)
 
     def _embeddings(self, rows):
-        return self.kept[rows].to(self.null.device, torch.float32)
+        return self.kept[rows].to(self.null.device).float()
 
 
 class Fresh(_OfAttributes):

@@ -7,12 +7,14 @@ from guidebook.data.catalog import ATTRIBUTES
 from guidebook.imagesets import ImageSet, image_set
 from guidebook.metrics.features import features
 from guidebook.metrics.intervals import wilson
+from guidebook.metrics.measure import once
 from guidebook.metrics.networks import JudgeNetwork
-from guidebook.metrics.subject import HOW, record
+from guidebook.metrics.subject import HOW, also, record
 from guidebook.params import digest
 from guidebook.rng import generator
 from guidebook.run import Run
 from guidebook.sampler import Sampler
+from guidebook.sampling import spec_of
 from guidebook.sections import Solver
 
 EDITS = ("Smiling", "Eyeglasses", "Wearing_Hat", "Blond_Hair", "Young", "Male")
@@ -23,7 +25,7 @@ def edits(run: Run, guidance: float, n: int, attributes: tuple[str, ...] = EDITS
 
     ((1 + K) · n, C, H, W): face i is image (1 + K) · i. Its other words stay as they are.
     """
-    spec = {"guidance": guidance, "faces": n, "edits": list(attributes), "seed": run.params.sample.seed}
+    spec = spec_of(run, guidance, (1 + len(attributes)) * n) | {"edits": list(attributes)}
 
     def make() -> tuple[torch.Tensor, dict]:
         sampler = Sampler(run, run.params.sample.weights)
@@ -37,24 +39,21 @@ def edits(run: Run, guidance: float, n: int, attributes: tuple[str, ...] = EDITS
 
 def edit_records(run: Run, images: ImageSet) -> list[dict]:
     """`edit` of each attribute: of the faces whose caption was changed in it, in how many the judge sees it as the caption says."""
-    key = digest(["edits", images.facts["guidance"], images.facts["faces"], images.facts["edits"]])
-    if found := run.metrics(key=key):
+    names = images.facts["edits"]
+    known = dict.fromkeys((*HOW, "seconds_per_image")) | {k: images.facts[k] for k in HOW} | also(images)
+    key = digest(["edits", names, known, images.facts["n"]])
+
+    def make() -> list[dict]:
+        network, found = JudgeNetwork(run.params.data), []
+        seen = features(images.images, network)["classes"]
+        for i, name in enumerate(names):
+            bit = 1 << ATTRIBUTES.index(name)
+            right = (seen[i + 1 :: 1 + len(names)] & bit) == (images.labels[i + 1 :: 1 + len(names)] & bit)
+            value = wilson(int(right.sum()), len(right))
+            found.append(record("edit", value, "Wilson", network, None, known | {"attribute": name, "n": len(right)}))
         return found
-    run.needs("the measurement of the edits")
-    network, k = JudgeNetwork(run.params.data), 1 + len(images.facts["edits"])
-    seen = features(images.images, network)["classes"]
-    known = dict.fromkeys((*HOW, "seconds_per_image")) | {
-        "guidance": images.facts["guidance"],
-        "set": images.name,
-        "key": key,
-    }
-    for i, name in enumerate(images.facts["edits"]):
-        bit = 1 << ATTRIBUTES.index(name)
-        right = (seen[i + 1 :: k] & bit) == (images.labels[i + 1 :: k] & bit)
-        value = wilson(int(right.sum()), len(right))
-        known |= {"attribute": name, "n": len(right), "group": "edits"}
-        run.add_metrics([record("edit", value, "Wilson", network, None, known)])
-    return run.metrics(key=key)
+
+    return once(run, images.name, key, "edits", make)
 
 
 def interpolation(run: Run, guidance: float, rows: int = 4, columns: int = 10) -> ImageSet:
@@ -63,7 +62,7 @@ def interpolation(run: Run, guidance: float, rows: int = 4, columns: int = 10) -
     On the great circle between the two, so that all of it is as likely as they are (White 2016); the way to the image adds no noise (DDIM).
     """
     solver = Solver(sampler="ddim", steps=run.params.sample.steps, eta=0.0, spacing=run.params.sample.spacing)
-    spec = {"guidance": guidance, "rows": rows, "columns": columns, "seed": run.params.sample.seed}
+    spec = spec_of(run, guidance, rows * columns, solver=solver) | {"columns": columns}
 
     def make() -> tuple[torch.Tensor, dict]:
         sampler = Sampler(run, run.params.sample.weights)

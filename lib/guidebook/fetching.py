@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 
-from guidebook.data.catalog import CATALOG
+from guidebook.data.catalog import CATALOG, DataError
 from guidebook.data.hub import downloaded
 from guidebook.data.images import load
 from guidebook.data.latents import encoded
@@ -39,6 +39,8 @@ def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
 def _encoded(params: Params, images: Images) -> str:
     tasks = int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1))
     first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0))
+    if tasks > 1 and int(os.environ["SLURM_ARRAY_TASK_MAX"]) - first + 1 != tasks:
+        raise DataError("the tasks of the array are not numbered without gaps: submit it as --array=0-15, say, whole")
     share = (int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, tasks) if tasks > 1 else None
     model = vae.autoencoder(vae.resolve(params.model.vae), params.data)
     found = encoded(model, images.train.images, images.fingerprint, params.data.flips, share=share)

@@ -73,10 +73,12 @@ class Params(Section):
                     f"model.vae = {self.model.vae} takes colour images with data.range [-1, 1] and a data.resolution that {factor} "
                     f"divides, not {list(self.data.range)} and {pixels}"
                 )
-            if any(method.name == "classifier" for method in self.sample.methods):
-                raise ValueError(
-                    "sample.methods: classifier reads pixels, and with model.vae there are none on the way"
-                )
+            if entry.window:
+                raise ValueError(f"model.vae needs images that are there as a whole, and {self.data.name} is streamed")
+        if (self.model.vae or entry.attributes) and any(m.name == "classifier" for m in self.sample.methods):
+            raise ValueError(
+                "sample.methods: classifier reads the one class of an image in its pixels: not with model.vae or faces"
+            )
         n, classes = self.evaluate.samples, len(entry.classes)
         if not entry.attributes and (n % classes or n < 3 * classes):
             raise ValueError(

@@ -56,6 +56,7 @@ class Sampler:
         if run.params.train.precision == "bf16":
             halve(self.model)
         self.space, self.asked = space(run.params), Asked(run.params)
+        self.space.same(run.provenance().get("autoencoder"))
         self.process = process(run.params.diffusion, self.device)
         self.rows = 0  # images that went through the network
 

@@ -29,7 +29,7 @@ def draw(
     """
     if solver and all(getattr(solver, k) == getattr(run.params.sample, k) for k in Solver.model_fields):
         solver = None  # the run's own: the same set
-    spec = _spec(run, guidance, n, prompt, weights, solver, method, guide, at)
+    spec = spec_of(run, guidance, n, prompt, weights, solver, method, guide, at)
     name = f"w{guidance:g}" if prompt is None else "null-caption" if prompt == NULL else "prompt"
     name = "-".join([name, *([solver.sampler] if solver else []), *([method.name] if method else [])])
     folder = path_of(run, name, spec)
@@ -78,7 +78,7 @@ def draw_told(run: Run, solver: dict | None, method: dict | None, guide: str | N
 
 def trajectory(run: Run, guidance: float, frames: int = 10) -> ImageSet:
     """One sample per class on its way from noise: `frames` moments, each a row of images; the last row is the samples."""
-    spec = _spec(run, guidance, 10) | {"frames": frames}
+    spec = spec_of(run, guidance, 10) | {"frames": frames}
 
     def make():
         sampler = Sampler(run, spec["weights"])
@@ -97,7 +97,7 @@ def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> torch
     return sampler.images(x)
 
 
-def _spec(
+def spec_of(
     run: Run, guidance: float, n: int, prompt=None, weights=None, solver=None, method=None, guide=None, at=None
 ) -> dict:
     """What a set of samples depends on besides the training. What is as usual is not said."""

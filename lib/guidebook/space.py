@@ -9,7 +9,7 @@ from guidebook.data.images import from_uint8, to_uint8
 from guidebook.data.latents import latents
 from guidebook.data.split import Images, Split
 from guidebook.data.streamed import Streamed
-from guidebook.models.vae import autoencoder, latent_shape, posterior
+from guidebook.models.vae import AutoencoderMissing, autoencoder, latent_shape, posterior
 from guidebook.params import Params
 from guidebook.stopping import Stop
 
@@ -31,6 +31,8 @@ class Pixels:
 
     def __init__(self, params: Params):
         self.shape, self._range, self._flips = shape_of(params), params.data.range, params.data.flips
+
+    def same(self, known: str | None) -> None: ...
 
     def learnt(self, data: Images | Streamed, stop: Stop | None = None) -> Images | Streamed:
         """What batches are taken from."""
@@ -56,6 +58,14 @@ class Latents:
     def __init__(self, params: Params):
         self.shape, self._data = shape_of(params), params.data
         self.autoencoder = autoencoder(params.model.vae, params.data)
+
+    def same(self, known: str | None) -> None:
+        """Raises AutoencoderMissing where a run began with another autoencoder: its latents mean something else."""
+        if known not in (None, self.autoencoder.name):
+            raise AutoencoderMissing(
+                f"the run began with the autoencoder {known}, now there is {self.autoencoder.name}: put the first one back, or "
+                "delete the run's folder"
+            )
 
     def learnt(self, data: Images, stop: Stop | None = None) -> Images:
         """The moments of the posteriors in the place of the training images: (N, F, 2C, h, w), F = 2 with the mirrored ones."""

@@ -97,7 +97,7 @@ def _clip(text: Text, captions: list[str], device: torch.device) -> torch.Tensor
     return model(told.input_ids.to(device)).last_hidden_state.float()
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _clip_parts(encoder: str, device: torch.device):
     from transformers import CLIPTokenizerFast
 

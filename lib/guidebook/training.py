@@ -173,6 +173,9 @@ def _describe(run: Run, trainer: Trainer) -> None:
         raise DataError(
             f"{run.name} began on data {before}, now there is {trainer.data.fingerprint}: put the first data back, or delete {run.path}"
         )
+    trainer.space.same(known.get("autoencoder"))
+    if run.params.model.vae:
+        run.note(autoencoder=trainer.space.autoencoder.name)
     stretch = {"from": trainer.nimg, "at": datetime.now(UTC).isoformat(timespec="seconds"), **commit(), "device": name}
     stretch |= {"processes": world().num_processes, "job": job_id()}
     run.note(

@@ -19,7 +19,7 @@ from guidebook import checkpoint
 from guidebook.imagesets import path_of
 from guidebook.notebook import missing
 from guidebook.run import opened
-from guidebook.sampling import _spec, draw
+from guidebook.sampling import draw, spec_of
 
 PAGE = 4096  # bytes of which such a disk gives out
 
@@ -172,7 +172,7 @@ def test_a_disk_that_fills_while_images_are_drawn_keeps_what_is_drawn(unbroken, 
     run = opened(shutil.copytree(unbroken.path, tmp_path / "runs" / "mnist" / unbroken.path.name))
     whole = opened(shutil.copytree(unbroken.path, tmp_path / "whole" / "mnist" / unbroken.path.name))
     small = disk(run.path / "samples", 200 * PAGE)
-    folder = path_of(run, "w1", _spec(run, 1.0, n))
+    folder = path_of(run, "w1", spec_of(run, 1.0, n))
     small.leave(3)
     process = PROCESSES.Process(target=_draws, args=(str(run.path), n))
     process.start()

@@ -130,7 +130,7 @@ def _sample(text: str) -> dict:
     params = P.check(yaml.safe_load(text), "the bench")
     device, model = world().device, suit(build(params).eval(), world().device, params.train)
     told = encode(params.text, ["A photo of a young woman", ""]).to(device)
-    steps = scheduler(params.diffusion, "ddpm", "leading")
+    steps = scheduler(params.diffusion, "ddpm", "leading", clip=False)
     steps.set_timesteps(STEPS, device=device)
     denoise = classifier_free(lambda x, t, cond: model(x, t, cond, return_dict=False)[0], told[:1], told[1:], 2.0)
     started = time.perf_counter()

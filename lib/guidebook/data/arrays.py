@@ -5,9 +5,10 @@ made, so that whoever is killed repeats one part at most.
 """
 
 import contextlib
-import functools
+import fcntl
 import itertools
 import json
+import math
 import os
 import shutil
 import struct
@@ -19,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from guidebook import seal
-from guidebook.processes import barrier, world
+from guidebook.processes import agreed, barrier, world
 from guidebook.stopping import Stop
 
 PARTS = ".parts"
@@ -61,13 +62,15 @@ def built(
 
     Raises OSError where the disk is full, Preempted, and what `make` raises; parts that were made stay.
     """
-    if found := opened(folder):
+    found = opened(folder)
+    if found if share else not agreed(found is None):  # what one of them does not see yet, all of them wait for
         return found
     aside = folder.with_name(f".{folder.name}")
     with _unless(folder):
         (aside / PARTS).mkdir(parents=True, exist_ok=True)
-        for name, (shape, dtype) in shapes.items():
-            _reserve(aside / f"{name}.npy", (cuts[-1], *shape), dtype)
+        with _alone(aside):
+            for name, (shape, dtype) in shapes.items():
+                _reserve(aside / f"{name}.npy", (cuts[-1], *shape), dtype)
     parts = list(itertools.pairwise(cuts))
     k, n = share or (world().process_index, world().num_processes)
     # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
@@ -78,7 +81,7 @@ def built(
             with _unless(folder):
                 for name, rows in arrays.items():
                     _write(aside / f"{name}.npy", parts[i][0], rows)
-                with seal.writing(temporary := marker.with_suffix(f".{os.getpid()}"), what):
+                with seal.writing(temporary := marker.with_suffix(f".{_me()}"), what):
                     temporary.write_text(json.dumps(notes))
                     seal.fsync(temporary)
                     os.replace(temporary, marker)
@@ -91,7 +94,11 @@ def built(
         barrier()
     elif not _finish(folder, aside, len(parts)):
         return None
-    return opened(folder)
+    if (found := opened(folder)) is None:
+        raise OSError(
+            f"{what}: {folder.name} is not there after it was made: is it on a disk that all processes see? Run again"
+        )
+    return found
 
 
 def _finish(folder: Path, aside: Path, parts: int) -> bool:
@@ -103,7 +110,7 @@ def _finish(folder: Path, aside: Path, parts: int) -> bool:
                 shutil.rmtree(aside, ignore_errors=True)
             return folder.is_dir()
         notes = [note for marker in markers for note in json.loads(marker.read_text())]
-        with seal.writing(temporary := aside / PARTS / f"notes.{os.getpid()}", f"the notes of {folder.name}"):
+        with seal.writing(temporary := aside / PARTS / f"notes.{_me()}", f"the notes of {folder.name}"):
             temporary.write_text(json.dumps(notes))
             os.replace(temporary, aside / "notes.json")
         seal.seal(aside)
@@ -123,27 +130,39 @@ def _unless(folder: Path) -> Iterator[None]:
             raise
 
 
+@contextlib.contextmanager
+def _alone(aside: Path) -> Iterator[None]:
+    """One process at a time: the disk need not hold what each of them reserves."""
+    with open(aside / PARTS / "lock", "w") as gate:
+        with contextlib.suppress(OSError):  # a file system without locks: each reserves, and what one of them has stays
+            fcntl.flock(gate, fcntl.LOCK_EX)
+        yield
+
+
 def _reserve(file: Path, shape: tuple[int, ...], dtype: type) -> None:
     """An empty array in a file, with all of its bytes taken from the disk at once; left alone where it is there."""
     if file.exists():
         return
-    aside = file.parent / PARTS / f"{file.stem}.{os.getpid()}"  # which goes when all is whole, whoever was killed
-    with seal.writing(
-        aside, f"{file.name} ({functools.reduce(int.__mul__, shape, np.dtype(dtype).itemsize) / 1e9:.2f} GB)"
-    ):
+    aside = file.parent / PARTS / f"{file.stem}.{_me()}"  # which goes when all is whole, whoever was killed
+    taken = math.prod(shape) * np.dtype(dtype).itemsize
+    with seal.writing(aside, f"{file.name} ({taken / 1e9:.2f} GB)"):
         with open(aside, "wb") as made:
             np.lib.format.write_array_header_1_0(
                 made, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
             )
-            size = made.tell() + functools.reduce(int.__mul__, shape, np.dtype(dtype).itemsize)
+            size = made.tell() + taken
             made.flush()
             os.posix_fallocate(made.fileno(), 0, size)
             os.fsync(made.fileno())
-        with contextlib.suppress(
-            FileExistsError
-        ):  # another process has made it meanwhile, and may have begun to fill it
+        # Where locks do not reach, another process may have made it meanwhile, and begun to fill it.
+        with contextlib.suppress(FileExistsError):
             os.link(aside, file)
         aside.unlink()
+
+
+def _me() -> str:
+    """This process, among those of all machines."""
+    return f"{seal.here()}-{os.getpid()}"
 
 
 def _write(file: Path, first: int, rows: np.ndarray) -> None:

@@ -8,6 +8,8 @@ import torch
 from guidebook.metrics.intervals import Interval, Z, pairs
 from guidebook.processes import world
 
+PART = 500  # images looked at at a time
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -95,6 +97,10 @@ def grain(images: np.ndarray) -> np.ndarray:
     N is a difference of two Laplacians: blind to edges that are locally straight, but not to thin strokes, so compare
     with the grain of real images rather than with zero.
     """
+    return np.concatenate([_grain(images[first : first + PART]) for first in range(0, len(images), PART)])
+
+
+def _grain(images: np.ndarray) -> np.ndarray:
     x = images.astype(np.float64)
     for axis in (2, 3):  # N = [1 −2 1]ᵀ [1 −2 1]
         a, b, c = (np.take(x, np.arange(k, x.shape[axis] - 2 + k), axis) for k in range(3))
@@ -104,8 +110,11 @@ def grain(images: np.ndarray) -> np.ndarray:
 
 def saturation(images: np.ndarray) -> np.ndarray:
     """Colourfulness of each image, (n,) in 0 … 1: the mean of HSV's saturation, (max − min) / max; images (n, 3, H, W) uint8."""
-    most, least = images.max(1).astype(np.float64), images.min(1)
-    return ((most - least) / np.maximum(most, 1)).mean((1, 2))
+    found = []
+    for first in range(0, len(images), PART):
+        most, least = (reduce(images[first : first + PART], axis=1).astype(np.float64) for reduce in (np.max, np.min))
+        found.append(((most - least) / np.maximum(most, 1)).mean((1, 2)))
+    return np.concatenate(found)
 
 
 def _roots(p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -79,8 +79,8 @@ def of_clip(run: Run, subject: Subject) -> list[dict]:
     asked, network = captions(run, subject), Clip()
     if asked is None:
         return []
-    distinct = list(dict.fromkeys(asked))
-    written = network.captions(distinct)[[distinct.index(c) for c in asked]]
+    place = {caption: i for i, caption in enumerate(dict.fromkeys(asked))}
+    written = network.captions(list(place))[[place[c] for c in asked]]
     score = clip_score(features(subject.images, network)["features"], written)
     return [record("clip_score", score, "normal", network, None, subject.known | {"n": len(asked)})]
 

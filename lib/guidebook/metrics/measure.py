@@ -152,11 +152,17 @@ def _in_space(run: Run, name: str, asked: list, group: str, space: str, make: Ca
     if space not in SPACES:
         raise ValueError(f"no feature space is called {space!r:.60}; there are {', '.join(SPACES)}")
     key = digest([name, asked, group])
-    found = run.metrics(key=key)
-    if found or run.recorded or not SPACES[space](run.params.data).at_hand():
-        return found
-    with owned(run.path):
-        _add(run, name, key, group, make())
+    if run.recorded or not SPACES[space](run.params.data).at_hand():
+        return run.metrics(key=key)
+    return once(run, name, key, group, make)
+
+
+def once(run: Run, name: str, key: str, group: str, make: Callable[[], list[dict]]) -> list[dict]:
+    """The records of `key`: found, else made now and added, all or none. Raises NotRecorded."""
+    if not run.metrics(key=key):
+        run.needs(f"the measurement of {name}")
+        with owned(run.path):
+            _add(run, name, key, group, make())
     return run.metrics(key=key)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from guidebook.data.images import load
 from guidebook.metrics.judge import judge
 from guidebook.metrics.weights import Weights, WeightsMissing
 from guidebook.params import Data
@@ -64,6 +65,7 @@ class JudgeNetwork(Network):
         return self.judge().name
 
     def judge(self):
+        load(self.data)  # where all processes may have to work at it together
         with main_first():  # it trains the judge where there is none; the others find it
             return judge(self.data)
 
@@ -116,11 +118,13 @@ class Clip(Network):
     def captions(self, captions: list[str]) -> torch.Tensor:
         """Captions as rows (N, 512) of length 1."""
         model, tokenizer = _clip(_clip_folder(), world().device)
-        words = tokenizer(captions, padding=True, truncation=True, max_length=77, return_tensors="pt").to(
-            world().device
-        )
-        pooled = model.text_model(**words).pooler_output
-        return F.normalize(model.text_projection(pooled), dim=-1).cpu()
+        found = []
+        for first in range(0, len(captions), self.batch):
+            part = captions[first : first + self.batch]
+            words = tokenizer(part, padding=True, truncation=True, max_length=77, return_tensors="pt")
+            pooled = model.text_model(**words.to(world().device)).pooler_output
+            found.append(F.normalize(model.text_projection(pooled), dim=-1).cpu())
+        return torch.cat(found)
 
 
 def rgb(images: torch.Tensor) -> torch.Tensor:

@@ -5,17 +5,17 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 
 from guidebook.data.images import load
 from guidebook.imagesets import ImageSet, image_set
-from guidebook.lock import owned
 from guidebook.metrics import intervals
 from guidebook.metrics.distances import frechet_to
 from guidebook.metrics.features import features
+from guidebook.metrics.measure import once
 from guidebook.metrics.networks import Inception, JudgeNetwork
 from guidebook.metrics.subject import HOW, record, reference, shuffle
 from guidebook.models.vae import autoencoder
 from guidebook.params import digest
 from guidebook.run import Run
 
-PART, SHOWN = 500, 10
+NAME, PART, SHOWN = "round trip", 500, 10
 FRECHET = {"judge": ("rfd_judge", JudgeNetwork), "inception": ("rfid", lambda data: Inception())}
 
 
@@ -26,14 +26,17 @@ def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
     SSIM is that of Wang et al. (2004). The Fréchet distances are between the test images after the trip and the train split as it is;
     that of Inception is left out where its weights are not at hand.
     """
-    key = digest(["round trip", run.params.evaluate.samples])
-    if not run.metrics(key=key):
+    n, found = run.params.evaluate.samples, []
+    for space in ("pixels", *FRECHET):
+        key = digest([NAME, space, n])
+        if not run.recorded and (space == "pixels" or FRECHET[space][1](run.params.data).at_hand()):
+            once(
+                run, NAME, key, NAME, lambda space=space: _errors(run) if space == "pixels" else [_distance(run, space)]
+            )
+        found += run.metrics(key=key)
+    if not found:
         run.needs("the round trip through the autoencoder")
-        with owned(run.path):
-            run.add_metrics([r | {"set": "round trip", "key": key, "group": "round trip"} for r in _measured(run)])
-    return image_set(run, "round-trip", {"images": f"{SHOWN} of the test split"}, lambda: _pairs(run)), run.metrics(
-        key=key
-    )
+    return image_set(run, "round-trip", {"images": f"{SHOWN} of the test split"}, lambda: _pairs(run)), found
 
 
 def there_and_back(run: Run, images: torch.Tensor) -> torch.Tensor:
@@ -48,26 +51,30 @@ def _pairs(run: Run) -> tuple[torch.Tensor, dict]:
     return torch.cat([before, there_and_back(run, before)]), {"labels": 2 * split.labels[:SHOWN].tolist()}
 
 
-def _measured(run: Run) -> list[dict]:
+def _trip(run: Run) -> tuple[torch.Tensor, torch.Tensor, dict]:
+    """Test images, their reconstructions, and what every record says of them."""
     test = load(run.params.data).test.images
     test = test[shuffle(len(test))[: run.params.evaluate.samples]]
-    after, vae = there_and_back(run, test), autoencoder(run.params.model.vae, run.params.data)
-    errors = torch.cat(
-        [
-            (a.double() - b.double()).square().mean((1, 2, 3))
-            for a, b in zip(test.split(PART), after.split(PART), strict=True)
-        ]
-    )
-    ratio = 10 * torch.log10(255**2 / errors.clamp(min=1e-3))
-    parts = zip(test.split(PART), after.split(PART), strict=True)
-    alike = torch.cat([similarity(b.float(), a.float(), data_range=255.0, reduction="none") for a, b in parts])
     known = dict.fromkeys((*HOW, "seconds_per_image")) | {"n": len(test)}
-    found = [
-        record("psnr", intervals.mean(ratio.numpy()), "normal", vae.name, "test split", known),
-        record("ssim", intervals.mean(alike.numpy()), "normal", vae.name, "test split", known),
+    return test, there_and_back(run, test), known
+
+
+def _errors(run: Run) -> list[dict]:
+    test, after, known = _trip(run)
+    ratios, alike = [], []
+    for a, b in zip(test.split(PART), after.split(PART), strict=True):
+        error = (a.double() - b.double()).square().mean((1, 2, 3))
+        ratios.append(10 * torch.log10(255**2 / error.clamp(min=1e-3)))
+        alike.append(similarity(b.float(), a.float(), data_range=255.0, reduction="none"))
+    told = ("normal", autoencoder(run.params.model.vae, run.params.data).name, "test split", known)
+    return [
+        record("psnr", intervals.mean(torch.cat(ratios).numpy()), *told),
+        record("ssim", intervals.mean(torch.cat(alike).numpy()), *told),
     ]
-    for space, (metric, network) in FRECHET.items():
-        if (reader := network(run.params.data)).at_hand():
-            value = frechet_to(features(after, reader)["features"], reference(run, space))
-            found.append(record(metric, value, "infinitesimal jackknife", reader, "train split", known))
-    return found
+
+
+def _distance(run: Run, space: str) -> dict:
+    metric, network = FRECHET[space]
+    reader, (_, after, known) = network(run.params.data), _trip(run)
+    value = frechet_to(features(after, reader)["features"], reference(run, space))
+    return record(metric, value, "infinitesimal jackknife", reader, "train split", known)

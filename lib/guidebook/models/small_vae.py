@@ -34,7 +34,7 @@ def trained(images: Images, data: Data) -> Path:
     with weight `KL` per element. `scaling_factor` is one over the standard deviation of its latents.
     """
     steps, bf16 = STEPS.get(data.resolution, 2000), torch.cpu._is_avx512_bf16_supported()
-    key = digest([VERSION, images.fingerprint, data.resolution, WIDTHS, GROUPS, steps, BATCH, LR, KL, SEED, bf16])
+    key = digest([VERSION, images.fingerprint, data.resolution, WIDTHS, GROUPS, steps, BATCH, LR, KL, SEED])
     folder = runs() / "vaes" / f"vae-{data.name}-{key}"
     if folder.is_dir():
         return folder

@@ -5,6 +5,7 @@ trained on the images at hand.
 """
 
 import functools
+import json
 import logging
 import os
 from dataclasses import dataclass
@@ -124,7 +125,8 @@ def autoencoder(vae: str, data: Data) -> Autoencoder:
         with main_first():
             folder = small_vae.trained(images, data)
         seal.verify(folder, f"delete {folder} and run again: it is trained anew")
-        name = folder.name
+        # What two machines train by one recipe differs.
+        name = f"{folder.name}@{json.loads((folder / seal.MANIFEST).read_text())[FILES[1]][:8]}"
     elif (folder := _folder(vae)) is None:
         raise AutoencoderMissing(f"autoencoder {vae} is not in the cache: `guidebook fetch EXPERIMENT` brings it")
     else:
