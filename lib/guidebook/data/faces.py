@@ -36,7 +36,7 @@ REST = {  # what the seed chooses of; of the hair, where it has none of the four
 }  # fmt: skip
 HAIR = {"Black_Hair": "17141a", "Blond_Hair": "edc76b", "Brown_Hair": "54311b", "Gray_Hair": "b2b2ba", "Bald": "422e21"}
 BLACK, WHITE, GOLD, RED = ink("171214"), ink("faf7f5"), ink("fad447"), ink("cc2933")
-PLACE, SIZE, TILT = 0.04, 0.04, 0.09  # how far a face may be off: in halves of the side, as a share, as a slope
+PLACE, SIZE, TILT = 0.03, 0.03, 0.05  # how far a face may be off: in halves of the side, as a share, as a slope
 CHUNK = 2**15  # pixels drawn at a time; no picture depends on it
 
 
@@ -136,8 +136,8 @@ def _body(c: Canvas, f: Face) -> None:
     c.paint(torch.maximum(shoulders, u - 0.34 - 0.5 * (v + 0.75)), WHITE, tie)
     c.paint(torch.maximum(u + 0.03 + 0.12 * v, v + 0.7), mix(f.hat, RED, 0.6), tie)
     c.paint(circle(u, v, 0, -0.74, 0.085), 0.8 * mix(f.hat, RED, 0.6), tie)
-    c.paint(torch.maximum(ellipse(u, v, 0, -0.66, wide + 0.04, 0.2).abs() - 0.03, v + 0.64), GOLD, necklace)
-    c.paint(circle(u, v, 0, -0.9, 0.065), ink("33bfcc"), necklace)
+    c.paint(torch.maximum(ellipse(u, v, 0, -0.66, wide + 0.04, 0.2).abs() - 0.04, v + 0.64), GOLD, necklace)
+    c.paint(circle(u, v, 0, -0.9, 0.08), ink("33bfcc"), necklace)
 
 
 def _head(c: Canvas, f: Face) -> None:
@@ -156,7 +156,7 @@ def _head(c: Canvas, f: Face) -> None:
     c.paint(jaw, ink("404754"), 0.5 * f["5_o_Clock_Shadow"] * (v < -0.02), 0.07)
     beard = torch.maximum(torch.maximum(face - 0.015, v + 0.02), -ellipse(u, v, 0, 0.02, 0.42, 0.46))
     c.paint(beard, 0.9 * f.hair, 0.9 * (1 - f["No_Beard"]))
-    c.paint(ellipse(u, v, 0, -0.52, 0.15, 0.14), 0.8 * f.hair, f["Goatee"])
+    c.paint(ellipse(u, v, 0, -0.54, 0.17, 0.15), 0.75 * f.hair, f["Goatee"])
 
 
 def _middle(c: Canvas, f: Face) -> None:
@@ -173,7 +173,7 @@ def _middle(c: Canvas, f: Face) -> None:
     u, v, wide, high = nose.u.abs(), nose.v, 0.075 + 0.055 * f["Big_Nose"], 0.06 + 0.03 * f["Big_Nose"]
     snub = torch.minimum(ellipse(u, v, 0, -0.13, wide, high), ellipse(u, v, wide, -0.145, 0.5 * wide, 0.6 * high))
     sharp = torch.maximum(-0.21 - v, u - (0.16 - v) * (0.24 + 0.14 * f["Big_Nose"]))
-    nose.paint(torch.where(f["Pointy_Nose"] > 0, sharp, snub), (0.78 - 0.1 * f["Pointy_Nose"])[:, None] * skin)
+    nose.paint(torch.where(f["Pointy_Nose"] > 0, sharp, snub), (0.74 - 0.1 * f["Pointy_Nose"])[:, None] * skin)
     snub = ellipse(u, v, 0, -0.105, 0.8 * wide, 0.8 * high)
     nose.paint(torch.where(f["Pointy_Nose"] > 0, sharp + 0.035, snub), mix(skin, WHITE, 0.18), 1, 0.02)
     nose.paint(ellipse(u, v, 0.55 * wide, -0.175, 0.3 * wide, 0.018), 0.45 * skin, 1 - f["Pointy_Nose"])
@@ -183,17 +183,17 @@ def _mouth(c: Canvas, f: Face) -> None:
     """And the moustache above it."""
     c = c.part(-0.35, -0.5, 0.35, -0.1)
     u, v, smile, agape = c.u.abs(), c.v, f["Smiling"], f["Mouth_Slightly_Open"]
-    wide = 0.16 + 0.06 * smile
+    wide = 0.19 + 0.07 * smile
     thin = 1 - u * u / (wide * wide)  # from 1 in the middle to 0 in the corners
-    line = v + 0.35 + 0.09 * smile * (thin - 0.6) + 0.01 * (1 - smile) * thin
-    full, gap = (0.035 + 0.045 * f["Big_Lips"]) * thin, 0.05 * agape * thin
-    lips = mix(mix(f.skin, RED, 0.5), f.lipstick, f["Wearing_Lipstick"])
+    line = v + 0.36 + 0.2 * smile * (thin - 0.6) - 0.05 * (1 - smile) * (thin - 0.5)
+    full, gap = (0.055 + 0.045 * f["Big_Lips"]) * thin, 0.075 * agape * thin
+    lips = mix(mix(f.skin, RED, 0.2), f.lipstick, f["Wearing_Lipstick"])
     whole, between = line.abs() - full - gap, torch.maximum(line.abs() - gap - 0.01, u - wide)
     c.paint(whole, lips)
     c.paint(torch.maximum(whole, -line), 0.85 * lips)  # the upper lip
     c.paint(between, ink("400d12"))
     c.paint(torch.maximum(between + 0.015, 0.012 - line), WHITE, agape)  # teeth
-    c.paint((v + 0.245 + 1.2 * u * u).abs() - 0.055 * (1 - u * u / 0.06), 0.85 * f.hair, f["Mustache"])
+    c.paint((v + 0.245 + 1.2 * u * u).abs() - 0.065 * (1 - u * u / 0.06), 0.8 * f.hair, f["Mustache"])
 
 
 def _front(c: Canvas, f: Face) -> None:
@@ -208,7 +208,7 @@ def _front(c: Canvas, f: Face) -> None:
     c.paint(torch.maximum(_mop(c, f), -opening), hair)
     fringe = torch.maximum(ellipse(u, v, 0, 0.14, 0.56, 0.6), 0.31 + 0.03 * wave(4 * c.u) - v)
     c.paint(fringe, 0.93 * hair, f["Bangs"])
-    c.paint(torch.maximum((u - 0.45).abs() - 0.055, (v + 0.04).abs() - 0.2), 0.85 * f.hair, f["Sideburns"])
+    c.paint(torch.maximum((u - 0.43).abs() - 0.075, (v + 0.06).abs() - 0.22), 0.8 * f.hair, f["Sideburns"])
 
 
 def _eyes(c: Canvas, f: Face) -> None:
@@ -237,7 +237,7 @@ def _worn(c: Canvas, f: Face) -> None:
     """Earrings, glasses and a hat."""
     head, top = c.part(-0.7, -0.4, 0.7, 0.3), c.part(-0.9, 0.3, 0.9, 1.3)
     u, v = head.u.abs(), head.v
-    head.paint(circle(u, v, 0.55, -0.2, 0.065), GOLD, f["Wearing_Earrings"])
+    head.paint(circle(u, v, 0.55, -0.21, 0.09), GOLD, f["Wearing_Earrings"])
     lens = box(u - 0.22, v, 0.06, 0.1, 0.07) - 0.05
     frame = torch.minimum(lens.abs() - 0.022, torch.maximum((v - 0.09).abs() - 0.018, torch.maximum(u - 0.52, -lens)))
     head.paint(lens, ink("d9edff"), 0.25 * f["Eyeglasses"])
