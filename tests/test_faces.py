@@ -40,7 +40,7 @@ def many() -> torch.Tensor:
 
 def test_the_pixels_are_the_same_on_every_machine():
     digest = hashlib.sha256(render(random_attributes(50, 0), range(50), 32).numpy().tobytes()).hexdigest()
-    assert digest.startswith("343a59c5570fcc97"), "recorded runs were trained on other pixels"
+    assert digest.startswith("59165b8d78d04596"), "recorded runs were trained on other pixels"
 
 
 def test_pictures_are_bytes_in_three_channels(many):

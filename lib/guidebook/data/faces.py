@@ -21,9 +21,9 @@ SILENCES = {  # of two that are set and cannot both be drawn, the former is; fro
 }  # fmt: skip
 RATES = {  # shares of women and of men who have it; what else depends on what is in `random_attributes`
     "Attractive": (0.58, 0.42), "Bags_Under_Eyes": (0.16, 0.3), "Big_Lips": (0.35, 0.15), "Blurry": (0.07, 0.07),
-    "Eyeglasses": (0.13, 0.22), "Heavy_Makeup": (0.5, 0), "High_Cheekbones": (0.5, 0.3), "Narrow_Eyes": (0.15, 0.18),
+    "Eyeglasses": (0.22, 0.28), "Heavy_Makeup": (0.5, 0), "High_Cheekbones": (0.5, 0.3), "Narrow_Eyes": (0.15, 0.18),
     "Mouth_Slightly_Open": (0.5, 0.4), "Pale_Skin": (0.16, 0.1), "Rosy_Cheeks": (0.28, 0.05), "Smiling": (0.55, 0.43),
-    "Wearing_Earrings": (0.45, 0.03), "Wearing_Hat": (0.09, 0.15), "Wearing_Lipstick": (0.6, 0),
+    "Wearing_Earrings": (0.45, 0.03), "Wearing_Hat": (0.14, 0.18), "Wearing_Lipstick": (0.6, 0),
     "Wearing_Necklace": (0.35, 0), "Wearing_Necktie": (0, 0.3), "Young": (0.68, 0.6),
 }  # fmt: skip
 REST = {  # what the seed chooses of; of the hair, where it has none of the four colours that have names
@@ -48,7 +48,7 @@ def random_attributes(n: int, seed: int) -> torch.Tensor:
     male = u["Male"] < 0.5
     has = {"Male": male} | {name: u[name] < torch.where(male, *rates[::-1]) for name, rates in RATES.items()}
     old = ~has["Young"]
-    bald = has["Bald"] = male & (u["Bald"] < torch.where(old, 0.26, 0.06))
+    bald = has["Bald"] = male & (u["Bald"] < torch.where(old, 0.38, 0.2))
     # Several of which at most one holds share a number
     gray = has["Gray_Hair"] = ~bald & old & (u["Gray_Hair"] < 0.45)
     for name, low, high in (("Black_Hair", 0, 0.34), ("Brown_Hair", 0.34, 0.64), ("Blond_Hair", 0.64, 0.9)):
@@ -61,8 +61,8 @@ def random_attributes(n: int, seed: int) -> torch.Tensor:
     has["Big_Nose"], has["Pointy_Nose"] = u["Big_Nose"] < torch.where(male, 0.36, 0.2), u["Big_Nose"] > 0.7
     has["Oval_Face"], has["Chubby"] = u["Chubby"] > 0.68, u["Chubby"] < 0.14
     has["Double_Chin"] = u["Double_Chin"] < torch.where(has["Chubby"], 0.5, 0.05)
-    # One man in five has a shadow of a beard, which is none; two in five a beard, of which the parts are drawn apart
-    has["5_o_Clock_Shadow"], bearded = male & (kind < 0.2), male & (kind > 0.58)
+    # One man in four has a shadow of a beard, which is none; every second one a beard, of which the parts are drawn apart
+    has["5_o_Clock_Shadow"], bearded = male & (kind < 0.25), male & (kind > 0.5)
     has["No_Beard"] = ~bearded
     has |= {name: bearded & (u[name] < 0.45) for name in ("Goatee", "Mustache", "Sideburns")}
     return torch.stack([has[name] for name in ATTRIBUTES], 1)
