@@ -141,7 +141,7 @@ def results(runs: list[Run]) -> str:
     for run in runs:
         rows = [
             {
-                "metric": r["metric"], "w": "real images" if r["guidance"] is None else f"{r['guidance']:g}", "value": with_interval(r),
+                "metric": " of ".join([r["metric"], *_words(r.get("attribute"))]), "w": "real images" if r["guidance"] is None else f"{r['guidance']:g}", "value": with_interval(r),
                 "n": f"{r['n']:,}", "interval": r["interval"], "read by": r["extractor"], "against": r["reference"] or "",
                 "weights": r["weights"] or "", "drawn by": _drawn(r, run.params.sample.seed),
             }
@@ -153,6 +153,11 @@ def results(runs: list[Run]) -> str:
             facts = f"{run.provenance().get('data_note', '')}. {run.provenance().get('images_seen', 0):,} images seen in training."
             parts += [f"## {_text(run.name)}\n", _text(facts) + "\n", table(rows)]
     return "\n".join(parts)
+
+
+def _words(attribute: str | None) -> list[str]:
+    """What a record of one attribute is of."""
+    return [attribute.replace("_", " ")] if attribute else []
 
 
 def _drawn(record: dict, seed: int) -> str:
