@@ -6,15 +6,21 @@ import statistics
 import pytest
 import torch
 
-from guidebook.bench import BENCHES, checkpoint, loop, measuring, page, read, train
+from guidebook.bench import BENCHES, checkpoint, latents, loop, measuring, page, read, train
 from guidebook.bench.example import Captioned, Example
 from guidebook.data.images import from_uint8, load
 from guidebook.imagesets import ImageSet
+from guidebook.models.vae import autoencoder
+from guidebook.params import load as load_params
 from guidebook.run import Run
+from guidebook.space import Latents
 from guidebook.tables import Html
 from guidebook.trainer import Trainer
 
-training, sampling, quality = (importlib.import_module(f"guidebook.bench.{n}") for n in ("train", "sample", "quality"))
+training, sampling, quality, bench_latents = (
+    importlib.import_module(f"guidebook.bench.{n}") for n in ("train", "sample", "quality", "latents")
+)
+Encoding = bench_latents.Encoding
 
 
 @pytest.fixture
@@ -253,3 +259,47 @@ def test_the_page_escapes_what_a_report_holds_and_says_when_there_is_none(small)
         assert "Not measured yet" in shown([]).text
     assert page.machines([]) == "nothing was measured yet"
     assert page.machines([found], [found]).startswith("mnist/smoke on ")
+
+
+# Latents
+
+
+@pytest.fixture
+def faces():
+    """Params of drawn faces. Their autoencoder is forgotten afterwards: other tests train theirs."""
+    yield load_params("celeba", "smoke")
+    autoencoder.cache_clear()
+
+
+def test_latents_encoded_in_the_step_are_those_that_are_kept(faces):
+    params = faces.replace(train={"precision": "fp32"})
+    data, vae = load(params.data), bench_latents._autoencoder(params)
+    kept, encoded = Latents(params, vae), Encoding(params, vae)
+    rng = torch.Generator().manual_seed(0)
+    unmirrored, noise = torch.zeros(6, dtype=torch.bool), kept.noise(6, rng)
+    there = kept.x0(kept.learnt(data).train.images[:6], unmirrored, noise)
+    here = encoded.x0(encoded.learnt(data).train.images[:6], unmirrored, noise)
+    torch.testing.assert_close(here, there, rtol=5e-3, atol=5e-3)  # they are kept in half precision
+    assert here.std() > 0.3
+
+
+def test_the_report_on_latents_holds_every_way_and_its_ratios_are_those_of_its_rows(faces, monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "FOLDER", tmp_path / "results" / "bench")
+    # a process of its own is for the memory, which is not looked at here
+    monkeypatch.setattr(bench_latents, "apart", lambda work, *args, watched=True: work(*args) | {"memory_mb": 1.0})
+    said = []
+    found = latents(said.append, faces, repeats=2)
+    assert read("latents") == [found]
+    rows = {r["name"]: r for r in found["rows"]}
+    assert list(rows) == list(bench_latents.WAYS)
+    assert [r["elements"] for r in found["rows"]] == [4 * 8 * 8, 4 * 8 * 8, 3 * 16 * 16]
+    assert found["made"]["bytes_per_image"] == 2 * 2 * 4 * 8 * 8
+    encoded, pixels = found["ratios"]
+    assert encoded["repeats"] == 2
+    speeds = [rows[name]["speed"]["median"] for name in (bench_latents.KEPT, bench_latents.ENCODED)]
+    assert encoded["value"] == pytest.approx(speeds[0] / speeds[1])
+    assert pixels["repeats"] == (2 if torch.cuda.is_available() else 1)
+    assert len(said) == 6
+    shown = page.latents_cost([found]).text + page.latents_sample([found]).text
+    assert "768" in shown
+    assert "published weights" in shown

@@ -9,14 +9,14 @@ from guidebook.data.images import from_uint8, to_uint8
 from guidebook.data.latents import latents
 from guidebook.data.split import Images, Split
 from guidebook.data.streamed import Streamed
-from guidebook.models.vae import AutoencoderMissing, autoencoder, latent_shape, posterior
+from guidebook.models.vae import Autoencoder, AutoencoderMissing, autoencoder, latent_shape, posterior
 from guidebook.params import Params
 from guidebook.stopping import Stop
 
 
 def space(params: Params) -> "Pixels | Latents":
     """That of a run."""
-    return Latents(params) if params.model.vae else Pixels(params)
+    return Latents(params, autoencoder(params.model.vae, params.data)) if params.model.vae else Pixels(params)
 
 
 def shape_of(params: Params) -> tuple[int, int, int]:
@@ -55,9 +55,8 @@ class Pixels:
 class Latents:
     """A fresh draw of the posterior that the autoencoder gives each image. The same methods as `Pixels`."""
 
-    def __init__(self, params: Params):
-        self.shape, self._data = shape_of(params), params.data
-        self.autoencoder = autoencoder(params.model.vae, params.data)
+    def __init__(self, params: Params, vae: Autoencoder):
+        self.shape, self._data, self.autoencoder = shape_of(params), params.data, vae
 
     def same(self, known: str | None) -> None:
         """Raises AutoencoderMissing where a run began with another autoencoder: its latents mean something else."""

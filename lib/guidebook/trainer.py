@@ -18,7 +18,7 @@ from guidebook.params import Params
 from guidebook.profiler import Profiler
 from guidebook.rng import generator
 from guidebook.run import Run, write
-from guidebook.space import space
+from guidebook.space import Latents, Pixels, space
 from guidebook.stopping import Stop
 
 BINS = 10  # timestep bins of the logged loss
@@ -31,7 +31,13 @@ class NonFiniteLoss(FloatingPointError):
 class Trainer:
     """Everything that changes while training, and the step that changes it. The clock is `nimg`, images seen."""
 
-    def __init__(self, params: Params, data: Images | Streamed, stop: Stop | None = None):
+    def __init__(
+        self,
+        params: Params,
+        data: Images | Streamed,
+        stop: Stop | None = None,
+        where: Pixels | Latents | None = None,  # instead of the space that params name
+    ):
         t, world = params.train, processes.world()
         self.params, self.device = params, world.device
         if t.batch % world.num_processes:
@@ -49,7 +55,7 @@ class Trainer:
         self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
         if isinstance(data, Images):
             _check(data, params)
-        self.space = space(params)
+        self.space = where or space(params)
         self.feed = feed(self.space.learnt(data, stop), t)
         self.conditions = conditions(params, data)
         self.process, self.gamma = process(params.diffusion, device), params.diffusion.min_snr_gamma

@@ -1,7 +1,8 @@
 """What the library costs and what it saves: measured on the machine at hand, as ratios within one run.
 
 `loop` and `checkpoint` are the library's own cost; `train`, `sample` and `quality` compare it with what diffusers' examples and
-pipelines do, `loader` compares ways to load images, `batch` sizes of a batch, `latents` ways to train in latents and pixels, and these write `book/results/bench/<name>-<experiment>-<profile>-<device>.json`, from which the book's page is drawn.
+pipelines do, `loader` compares ways to load images, `batch` sizes of a batch, `latents` ways to train in latents and pixels, and
+these write `book/results/bench/<name>-<experiment>-<profile>-<device>.json`, from which the book's page is drawn.
 """
 
 from guidebook.bench.batch import batch

@@ -7,15 +7,15 @@ step costs does not depend on them. Each way runs in a process of its own.
 import math
 import time
 from collections.abc import Callable
-from unittest import mock
 
 import torch
+import yaml
 
 from guidebook import params as P
 from guidebook.bench import measuring
 from guidebook.bench.apart import apart
 from guidebook.captions import attribute_caption
-from guidebook.data.images import load
+from guidebook.data.images import from_uint8, load
 from guidebook.diffusion import scheduler
 from guidebook.guidance import classifier_free
 from guidebook.models import vae
@@ -26,27 +26,36 @@ from guidebook.space import Latents, shape_of
 from guidebook.text import encode, resolve
 from guidebook.trainer import Trainer
 
-WAYS = ("latents kept", "latents encoded in the step", "pixels")
-VAE, SIDE, SET, TIMED = "stabilityai/sd-vae-ft-mse", 256, 64, 3  # steps of a turn after the first
-STEPS = 50  # of the sample
+WAYS = KEPT, ENCODED, PIXELS = ("latents kept", "latents encoded in the step", "pixels")
+SET, STEPS = 32, 50  # images; steps of the sample
+WARM, TIMED = 3, 3  # steps of a turn; of pixels on a CPU one each
 
 
 class Encoding(Latents):
-    """Latents that are not kept: every batch goes through the autoencoder."""
+    """Latents that are not kept: every batch goes through the autoencoder, on the device and in the precision of the training."""
+
+    def __init__(self, params: P.Params, autoencoder: vae.Autoencoder):
+        super().__init__(params, autoencoder)
+        self.bf16 = params.train.precision == "bf16"
 
     def learnt(self, data, stop=None):
         return data
 
+    @torch.no_grad()
     def x0(self, images, mirrored, noise):
-        return vae.posterior(self.autoencoder.encode(images).to(noise.device), noise, self.autoencoder.scale)
+        with torch.autocast(noise.device.type, torch.bfloat16, enabled=self.bf16):
+            given = self.autoencoder.network.encode(from_uint8(images, -1.0, 1.0)).latent_dist
+        return vae.posterior(given.parameters.float(), noise, self.autoencoder.scale)
 
 
 def latents(say: Callable[[str], None], params: P.Params | None = None, repeats: int = 3) -> dict:
     """Images per second and memory of each way to train; one sample; captions per second; bytes that an image takes."""
-    params = _drawn(P.load("celeba", "paper"))
-    turns = {way: lambda way=way: apart(_step, params.yaml(), way, watched=False) for way in WAYS[:2]}
+    params = params or _drawn(P.load("celeba", "paper"))
+    often = WAYS if torch.cuda.is_available() else (KEPT, ENCODED)  # a step in pixels takes a CPU minutes
+    turns = {way: lambda way=way: apart(_step, params.yaml(), way, watched=False) for way in often}
     found = measuring.alternate(turns, repeats)
-    found["pixels"] = [apart(_step, params.yaml(), "pixels", watched=False)]
+    if PIXELS not in found:
+        found[PIXELS] = [apart(_step, params.yaml(), PIXELS, watched=False)]
     held = {way: apart(_step, params.yaml(), way) for way in WAYS}
     drawn = apart(_sample, params.yaml())
     rows = [
@@ -57,14 +66,15 @@ def latents(say: Callable[[str], None], params: P.Params | None = None, repeats:
         }
         for way, values in found.items()
     ]  # fmt: skip
-    kept, encoded = ([1 / t["step_s"] for t in found[way]] for way in WAYS[:2])
-    ratios = [measuring.ratio("a step", kept, encoded, "latents kept / encoded in the step")]
-    several = [kept[0]], [1 / found["pixels"][0]["step_s"]]
-    ratios += [measuring.ratio("a step of as wide a network", *several, "latents kept / pixels")]
-    facts = {
-        "batch": params.train.batch, "bytes_per_image": held[WAYS[0]]["bytes"], "captions_per_s": _captions(),
-        "weights": "published" if vae.at_hand(VAE) else "random", **{k: drawn[k] for k in ("sample_s", "decode_s", "sample_mb")},
-        "parameters": drawn["parameters"],
+    kept, encoded, pixels = ([1 / t["step_s"] for t in found[way]] for way in WAYS)
+    ratios = [
+        measuring.ratio("a step", kept, encoded, "latents kept / encoded in the step"),
+        measuring.ratio("a step of as wide a network", kept[: len(pixels)], pixels, "latents kept / pixels"),
+    ]
+    facts = drawn | {
+        "batch": params.train.batch, "precision": params.train.precision, "text_encoder": params.text.encoder,
+        "bytes_per_image": held[KEPT]["bytes"], "captions_per_s": _captions(),
+        "weights": "published" if vae.at_hand(params.model.vae) else "random",
     }  # fmt: skip
     report = measuring.report("latents", params, rows, ratios, **facts)
     measuring.tell(say, report)
@@ -73,17 +83,20 @@ def latents(say: Callable[[str], None], params: P.Params | None = None, repeats:
 
 def _drawn(params: P.Params) -> P.Params:
     """The published setting with drawn faces, and a batch that the device takes in all three ways."""
-    batch = 32 if torch.cuda.is_available() else 1
+    batch, bf16 = (
+        32 if torch.cuda.is_available() else 1,
+        world().device.type == "cuda" or torch.cpu._is_avx512_bf16_supported(),
+    )
     return params.replace(
         data={"name": "faces", "limit": SET, "phrasings": 1}, text={"encoder": resolve(params.text.encoder)},
-        train={"batch": batch, "epochs": 1e5, "precision": "bf16" if torch.cuda.is_available() else "fp32"},
+        train={"batch": batch, "epochs": 1e5, "precision": "bf16" if bf16 else "fp32"},
     )  # fmt: skip
 
 
-def _autoencoder(name: str, data) -> vae.Autoencoder:
+def _autoencoder(params: P.Params) -> vae.Autoencoder:
     """Stable Diffusion's, with random weights where the published ones are not at hand."""
-    if vae.at_hand(name):
-        return vae.autoencoder(name, data)
+    if vae.at_hand(params.model.vae):
+        return vae.autoencoder(params.model.vae, params.data)
     network = vae.AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2,
         up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, norm_num_groups=32, sample_size=256,
@@ -94,53 +107,54 @@ def _autoencoder(name: str, data) -> vae.Autoencoder:
 
 
 def _step(text: str, way: str) -> dict:
-    import yaml
-
+    """Seconds of a step, once the first ones are done; how many numbers the model learns of an image, and the bytes that are kept of it."""
     params = P.check(yaml.safe_load(text), "the bench")
-    if way == "pixels":
-        params = params.replace(model={"vae": None})
-    data = load(params.data)
-    with mock.patch("guidebook.space.autoencoder", _autoencoder):
-        if way == "latents encoded in the step":
-            with mock.patch("guidebook.trainer.space", Encoding):
-                trainer = Trainer(params, data)
-        else:
-            trainer = Trainer(params, data)
+    if way == PIXELS:
+        params, where = params.replace(model={"vae": None}), None
+    else:
+        where = (Encoding if way == ENCODED else Latents)(params, _autoencoder(params))
+    trainer = Trainer(params, load(params.data), where=where)
     held = trainer.feed.images[0]
-    facts = {"elements": math.prod(trainer.space.shape), "gflops": gflops(trainer.model.cpu(), params.text.tokens)}
-    trainer.model.to(world().device)
-    facts |= {"bytes": held.numel() * held.element_size()}
-    trainer.step()
+    facts = {"elements": math.prod(trainer.space.shape), "bytes": held.numel() * held.element_size()}
+    briefly = way == PIXELS and not torch.cuda.is_available()
+    for _ in range(1 if briefly else WARM):
+        trainer.step()
     trainer.flush()
     measuring.wait()
-    started, steps = time.perf_counter(), TIMED if way != "pixels" or torch.cuda.is_available() else 1
+    started, steps = time.perf_counter(), 1 if briefly else TIMED
     for _ in range(steps):
         trainer.step()
     line = trainer.flush()
     spent = (time.perf_counter() - started) / steps
-    device = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
-    return facts | {"step_s": spent, "ms_by_part": line["ms_by_part"], "device_mb": device}
+    facts |= {"step_s": spent, "ms_by_part": line["ms_by_part"], "device_mb": _device_mb()}
+    return facts | {"gflops": gflops(trainer.model.cpu(), params.text.tokens)}
 
 
 @torch.no_grad()
 def _sample(text: str) -> dict:
-    """One image of the published size: 50 steps of DDPM with guidance, then the decoder."""
-    import yaml
-
+    """One image of the published size: 50 steps of DDPM with guidance, then the decoder; and the size of both networks."""
     params = P.check(yaml.safe_load(text), "the bench")
     device, model = world().device, suit(build(params).eval(), world().device, params.train)
     told = encode(params.text, ["A photo of a young woman", ""]).to(device)
-    steps = scheduler(params.diffusion, "ddpm", "leading", clip=False)
+    steps, decoder = scheduler(params.diffusion, "ddpm", "leading", clip=False), _autoencoder(params)
     steps.set_timesteps(STEPS, device=device)
     denoise = classifier_free(lambda x, t, cond: model(x, t, cond, return_dict=False)[0], told[:1], told[1:], 2.0)
     started = time.perf_counter()
-    *_, (_, x) = sample(denoise, steps, shape_of(params), [0])
+    with torch.autocast(device.type, torch.bfloat16, enabled=params.train.precision == "bf16"):
+        *_, (_, x) = sample(denoise, steps, shape_of(params), [0])
     measuring.wait()
     drawn = time.perf_counter()
-    _autoencoder(VAE, params.data).decode(x)
-    memory = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
-    found = {"sample_s": drawn - started, "decode_s": time.perf_counter() - drawn, "sample_mb": memory}
-    return found | {"parameters": parameters(model)}
+    decoder.decode(x.float())
+    found = {"sample_s": drawn - started, "decode_s": time.perf_counter() - drawn, "sample_mb": _device_mb()}
+    return found | {
+        "parameters": parameters(model),
+        "vae_parameters": sum(p.numel() for p in decoder.network.parameters()),
+    }
+
+
+def _device_mb() -> float | None:
+    """The most of a GPU's memory that was taken so far; None without one."""
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
 
 
 def _captions(n: int = 50_000) -> float:

@@ -113,6 +113,33 @@ def quality_cost(reports: Sequence[dict]) -> Html:
     return _table(rows)
 
 
+def latents_cost(reports: Sequence[dict]) -> Html:
+    """What an image is to each way to train, how fast the way is and what memory it takes."""
+    rows = [
+        {
+            **_on(report, reports), "way": r["name"], "numbers learnt of an image": f"{r['elements']:,}",
+            "images/s": f"{r['speed']['median']:,.3g}", "memory (MB)": f"{r['memory_mb']:,.0f}",
+            "forward (GFLOP)": f"{r['gflops']:,.0f}",
+        }
+        for report in reports for r in report["rows"]
+    ]  # fmt: skip
+    return _table(rows)
+
+
+def latents_sample(reports: Sequence[dict]) -> Html:
+    """One image drawn at the published size, and what is kept and said of one."""
+    rows = [
+        {
+            **_on(report, reports), "batch of a step": f["batch"], "precision": f["precision"], "U-Net": f"{f['parameters']:,}",
+            "autoencoder": f"{f['vae_parameters']:,}, {f['weights']} weights", "text encoder": f["text_encoder"],
+            "a sample (s)": f"{f['sample_s']:,.1f}", "its decoding (s)": f"{f['decode_s']:,.2f}",
+            "latents kept (bytes)": f"{f['bytes_per_image']:,}", "captions/s": f"{f['captions_per_s']:,.0f}",
+        }
+        for report in reports for f in [report["made"]]
+    ]  # fmt: skip
+    return _table(rows)
+
+
 def where(report: dict) -> str:
     """`cifar10/demo on Intel Xeon, 2 threads`."""
     made = report["made"]
