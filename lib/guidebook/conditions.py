@@ -1,5 +1,6 @@
 """What a training step tells the model of its images: embeddings of captions, some of them replaced by the null caption's."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -43,7 +44,7 @@ class OfClasses:
         return self.embeddings[torch.where(dropped, len(self.embeddings) - 1, rows)]
 
 
-class _OfAttributes:
+class _OfAttributes(ABC):
     """A caption per image and epoch; N images have the captions N · phrasing + image. They are numbered on the CPU."""
 
     def __init__(self, params: Params, labels: torch.Tensor):
@@ -65,8 +66,9 @@ class _OfAttributes:
         n, seed = len(self.labels), self.params.train.seed
         return [attribute_caption(self.labels[row % n], seed, row % n, row // n) for row in rows]
 
+    @abstractmethod
     def _embeddings(self, rows: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        """Those of the captions of `rows` (B,): (B, L, D) float32 on the device."""
 
 
 class Kept(_OfAttributes):

@@ -157,10 +157,9 @@ def _environment(record: Path | None):
     """What the kernel inherits: the recorded run, if any, and a preference for this environment's own kernel."""
     before = dict(os.environ)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    # Memory of tensors is kept for the next ones: on a CPU the allocator's own habit costs a training 6 %, a text encoder 30 %.
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-        os.environ.setdefault(
-            name, str(2**30)
-        )  # memory of tensors is kept for the next ones: a CPU works up to 1.4 × as fast
+        os.environ.setdefault(name, str(2**30))
     os.environ.pop("GUIDEBOOK_RECORD", None)
     for place in ("GUIDEBOOK_RUNS", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):  # the kernel works in another folder
         if place in os.environ:

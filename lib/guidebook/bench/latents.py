@@ -83,10 +83,8 @@ def latents(say: Callable[[str], None], params: P.Params | None = None, repeats:
 
 def _drawn(params: P.Params) -> P.Params:
     """The published setting with drawn faces, and a batch that the device takes in all three ways."""
-    batch, bf16 = (
-        32 if torch.cuda.is_available() else 1,
-        world().device.type == "cuda" or torch.cpu._is_avx512_bf16_supported(),
-    )
+    batch = 32 if torch.cuda.is_available() else 1
+    bf16 = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
     return params.replace(
         data={"name": "faces", "limit": SET, "phrasings": 1}, text={"encoder": resolve(params.text.encoder)},
         train={"batch": batch, "epochs": 1e5, "precision": "bf16" if bf16 else "fp32"},

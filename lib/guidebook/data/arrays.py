@@ -55,8 +55,7 @@ def built(
     make: Make,
     what: str,  # in words, for the progress bar and errors
     stop: Stop | None = None,  # asked between two parts
-    share: tuple[int, int]
-    | None = None,  # (k, n): one of n that share the work and do not talk; None is this process of its world
+    share: tuple[int, int] | None = None,  # (k, n): one of n that work and do not talk; None is a process of its world
 ) -> Arrays | None:
     """The arrays of a folder: found, else made. None where others of a `share` are still at work: they finish it.
 
