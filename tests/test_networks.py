@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from guidebook.metrics import networks, perceptual
 from guidebook.metrics.distances import frechet
 from guidebook.metrics.judge import Judge
-from guidebook.metrics.networks import CLIP, REVISION, Clip, Inception
+from guidebook.metrics.networks import Clip, Inception
 from guidebook.metrics.perceptual import Lpips
 from guidebook.metrics.published import Untrained
 from guidebook.metrics.weights import Weights, WeightsMissing
+from guidebook.pretrained import CLIP, PRETRAINED
 
 
 def pictures(n: int, size: int = 32, channels: int = 3, seed: int = 0) -> torch.Tensor:
@@ -261,7 +262,7 @@ def clip(tmp_path):
     """CLIP's architecture, small, in the hub's cache as the hub lays it out."""
     from transformers import CLIPConfig, CLIPModel
 
-    folder = tmp_path / "hub" / f"models--{CLIP.replace('/', '--')}" / "snapshots" / REVISION
+    folder = tmp_path / "hub" / f"models--{CLIP.replace('/', '--')}" / "snapshots" / PRETRAINED[CLIP].revision
     folder.mkdir(parents=True)
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = small | {"vocab_size": 600, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}

@@ -18,6 +18,7 @@ from guidebook.imagesets import stored
 from guidebook.metrics.measure import measure, measure_real
 from guidebook.params import ParamsError
 from guidebook.pool import ProcessFailed
+from guidebook.processes import keeping_memory
 from guidebook.run import open_run, opened
 from guidebook.sampling import draw
 from guidebook.stopping import Preempted
@@ -282,3 +283,17 @@ def test_a_classifier_that_guides_is_trained_by_the_main_process(of_one, runs, t
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(params):
     with pytest.raises(ParamsError, match=r"train\.processes = 3 must divide train\.batch = 16"):
         params.replace(train={"processes": 3})
+
+
+def test_only_what_is_started_meanwhile_keeps_memory_and_a_users_own_choice_stands(monkeypatch):
+    def told() -> list[str]:
+        program = "import os; print(*(os.environ.get(f'MALLOC_{n}_THRESHOLD_', '-') for n in ('MMAP', 'TRIM')))"
+        return subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
+    with keeping_memory():
+        assert told() == [str(2**30), "4096"]
+    assert told() == ["-", "4096"]

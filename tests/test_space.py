@@ -8,8 +8,9 @@ from faults.lives import deadly, said, same_weights, started, the_run, trained
 
 from guidebook.data.images import from_uint8, load
 from guidebook.diffusion import loss
-from guidebook.models.vae import AutoencoderMissing, autoencoder
+from guidebook.models.vae import autoencoder
 from guidebook.params import load as load_params
+from guidebook.pretrained import PretrainedMissing
 from guidebook.run import open_run, opened
 from guidebook.sampler import Sampler
 from guidebook.space import Latents, Pixels, shape_of, space
@@ -178,7 +179,11 @@ def test_a_training_on_latents_that_is_killed_ends_as_one_that_is_not(faces, unb
     }
 
 
-def test_a_model_of_latents_gives_images(unbroken, folder):
+def test_a_model_of_latents_gives_images(unbroken, folder, monkeypatch):
+    monkeypatch.setenv(
+        "GUIDEBOOK_RUNS", str(unbroken.path.parents[1])
+    )  # where the autoencoder that it learnt with lies
+    autoencoder.cache_clear()
     sampler = Sampler(opened(unbroken.path), "ema-0.99")
     index = torch.arange(3)
     *_, (_, x) = sampler.steps(2.0, index)
@@ -189,6 +194,7 @@ def test_a_model_of_latents_gives_images(unbroken, folder):
     *_, (_, alone) = sampler.steps(2.0, index[1:2])
     torch.testing.assert_close(alone[0], x[1], rtol=1e-3, atol=1e-3)
     assert sampler.labels(index) == load(unbroken.params.data).test.labels[:3].tolist()
+    autoencoder.cache_clear()
 
 
 def test_a_run_is_not_continued_in_the_latents_of_another_autoencoder(runs):
@@ -197,5 +203,5 @@ def test_a_run_is_not_continued_in_the_latents_of_another_autoencoder(runs):
     known = run.provenance()["autoencoder"]
     assert known == space(run.params).autoencoder.name
     run.note(autoencoder=known[:-1] + "x")
-    with pytest.raises(AutoencoderMissing, match=f"began with the autoencoder .*x, now there is {known}"):
+    with pytest.raises(PretrainedMissing, match=f"began with the autoencoder .*x, now there is {known}"):
         Sampler(run, run.params.sample.weights)

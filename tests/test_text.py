@@ -10,7 +10,8 @@ import torch
 
 from guidebook.captions import NULL
 from guidebook.params import Text
-from guidebook.text import EMBEDDED, WIDTH, EncoderMissing, encode, resolve
+from guidebook.pretrained import EMBEDDED
+from guidebook.text import WIDTH, encode
 
 TEXT = Text(encoder=EMBEDDED, tokens=8)
 DIGITS = [f"A handwritten digit {i}" for i in range(10)]
@@ -98,16 +99,3 @@ def test_embeddings_are_the_same_in_every_process_whatever_was_drawn_before():
     torch.manual_seed(2)
     here = encode(TEXT, ["A handwritten digit 7", ""])
     assert done.stdout.split()[-1] == hashlib.sha256(here.numpy().tobytes()).hexdigest()
-
-
-def test_without_clips_weights_the_stand_in_takes_its_place_and_says_so(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert resolve("openai/clip-vit-base-patch32") == EMBEDDED
-    assert "clip-vit-base-patch32 are not in the cache" in caplog.text
-
-
-def test_a_job_of_slurm_takes_no_stand_in(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    with pytest.raises(EncoderMissing, match="is not in this node's cache"):
-        resolve("openai/clip-vit-base-patch32")

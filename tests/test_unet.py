@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from guidebook import params as P
-from guidebook.models.unet import build, gflops, parameters
+from guidebook.models.unet import build, gflops, parameters, suit
 from guidebook.text import WIDTH
 
 SMOKE = P.load("mnist", "smoke")
@@ -60,6 +60,20 @@ def test_the_caption_reaches_the_prediction():
     with torch.no_grad():
         a, b = (model(x, torch.tensor(5), torch.randn(1, 4, WIDTH), return_dict=False)[0] for _ in range(2))
     assert (a - b).abs().max() > 1e-3
+
+
+def test_a_cpu_keeps_a_number_for_every_pair_of_places_only_where_they_are_few():
+    told, cpu = torch.randn(1, 4, WIDTH), torch.device("cpu")
+    for side, plain in ((8, True), (64, True), (128, False)):
+        params = SMOKE.replace(data={"resolution": side}, train={"precision": "bf16"})
+        model = suit(build(params), cpu, params.train)
+        as_it_comes = build(params)
+        assert model.attn_processors
+        kinds = {type(p) for p in model.attn_processors.values()}
+        assert (kinds != {type(p) for p in as_it_comes.attn_processors.values()}) == plain
+        x = torch.randn(1, model.config.in_channels, side, side)
+        with torch.no_grad():
+            torch.testing.assert_close(model(x, 5, told).sample, as_it_comes(x, 5, told).sample, rtol=1e-3, atol=1e-4)
 
 
 def test_the_cost_is_at_least_two_operations_per_weight_of_every_convolution():

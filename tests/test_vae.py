@@ -1,31 +1,23 @@
 """Autoencoders: what goes in comes out, draws of the posterior, weights that are found or refused."""
 
-import logging
-
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
 from guidebook.data.images import from_uint8, load
 from guidebook.models import small_vae
-from guidebook.models import vae as module
 from guidebook.models.vae import (
-    EMBEDDED,
     Autoencoder,
-    AutoencoderMissing,
-    at_hand,
     autoencoder,
-    fetch,
     latent_shape,
     posterior,
-    resolve,
 )
 from guidebook.params import ParamsError
 from guidebook.params import load as load_params
+from guidebook.pretrained import EMBEDDED, PRETRAINED, SD_VAE, at_hand, resolve
 from guidebook.seal import Corrupt
 from guidebook.sections import VAES, Data
 
-SD = "stabilityai/sd-vae-ft-mse"
 DATA = Data(name="faces", resolution=8, range=(-1.0, 1.0), caption=None, limit=200, flips=False)
 
 
@@ -58,7 +50,7 @@ def test_shapes_there_and_back(vae, images):
     back = vae.decode(torch.zeros(3, 4, 4, 4))
     assert back.shape == (3, 3, 8, 8)
     assert back.dtype == torch.uint8
-    assert latent_shape(SD, DATA.model_copy(update={"resolution": 256})) == (4, 32, 32)
+    assert latent_shape(SD_VAE, DATA.model_copy(update={"resolution": 256})) == (4, 32, 32)
 
 
 def test_encoding_and_decoding_are_the_networks(vae, images):
@@ -73,7 +65,7 @@ def test_encoding_and_decoding_are_the_networks(vae, images):
 def test_an_image_does_not_depend_on_those_beside_it(vae, images, monkeypatch):
     whole, latents = vae.encode(images[:7]), torch.randn(7, 4, 4, 4)
     decoded = vae.decode(latents)
-    monkeypatch.setattr(module, "PART", 3 * 64)  # three images at a time
+    monkeypatch.setattr("guidebook.models.vae.PART", 3 * 64)  # three images at a time
     torch.testing.assert_close(vae.encode(images[:7]), whole, rtol=1e-4, atol=1e-5)
     assert (vae.decode(latents).int() - decoded.int()).abs().max() <= 1
 
@@ -156,59 +148,22 @@ def test_a_changed_byte_is_refused(vae, folder):
     assert autoencoder(EMBEDDED, DATA).name == vae.name
 
 
-# Weights that are not there
-
-
-@pytest.fixture
-def no_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    if at_hand(SD):
-        monkeypatch.setattr(module, "_folder", lambda vae: None)
-
-
-def test_weights_that_are_missing_are_replaced_with_a_warning(no_weights, caplog):
-    caplog.set_level(logging.WARNING)
-    assert resolve(EMBEDDED) == EMBEDDED
-    assert not caplog.records
-    assert resolve(SD) == EMBEDDED
-    assert [r.getMessage().split(":")[0] for r in caplog.records] == [f"the weights of {SD} are not in the cache"]
-
-
-def test_in_a_job_of_slurm_they_are_refused_in_one_line(no_weights, monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert resolve(EMBEDDED) == EMBEDDED
-    with pytest.raises(AutoencoderMissing, match=r"is not in this node's cache.*--set model\.vae=embedded") as error:
-        resolve(SD)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_they_are_refused_where_they_are_needed_and_where_the_hub_does_not_give_them(no_weights):
-    autoencoder.cache_clear()
-    for ask in (lambda: autoencoder(SD, DATA), lambda: fetch(SD)):
-        with pytest.raises(AutoencoderMissing, match=f"^autoencoder {SD}") as error:
-            ask()
-        assert len(str(error.value).splitlines()) == 1
-    assert fetch(EMBEDDED) == "is trained where it is needed"
-
-
 def test_weights_in_the_cache_are_found_at_the_pinned_revision(vae, folder, tmp_path, monkeypatch):
     """A folder as the hub's client leaves it, with another network's weights."""
-    place = tmp_path / f"models--{SD.replace('/', '--')}" / "snapshots" / module.REVISIONS[SD]
+    place = tmp_path / f"models--{SD_VAE.replace('/', '--')}" / "snapshots" / PRETRAINED[SD_VAE].revision
     place.mkdir(parents=True)
-    for name in module.FILES:
+    for name in PRETRAINED[SD_VAE].files:
         (place / name).symlink_to(folder / "vaes" / place_of(vae) / name)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
     autoencoder.cache_clear()
-    assert at_hand(SD)
-    assert resolve(SD) == SD
-    found = autoencoder(SD, DATA)
-    assert found.name == f"{SD}@{module.REVISIONS[SD][:8]}"
+    assert at_hand(SD_VAE)
+    assert resolve(SD_VAE) == SD_VAE
+    found = autoencoder(SD_VAE, DATA)
+    assert found.name == f"{SD_VAE}@{PRETRAINED[SD_VAE].revision[:8]}"
     assert found.scale == vae.scale
     (place / "config.json").unlink()
-    assert not at_hand(SD)
+    assert not at_hand(SD_VAE)
     autoencoder.cache_clear()
 
 

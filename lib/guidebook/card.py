@@ -12,13 +12,13 @@ from guidebook.captions import attribute_caption, bits, class_captions
 from guidebook.data.catalog import CATALOG
 from guidebook.params import Params
 from guidebook.paths import ROOT
+from guidebook.pretrained import EMBEDDED
 from guidebook.refusals import plain
 from guidebook.rng import seed_of
 from guidebook.run import Run
 from guidebook.tables import with_interval
 
 SHOWN = 4  # images that the card's code draws
-EMBEDDED = "embedded"
 # Fields of a metric record that say what images it is of, in this order
 DRAWN = (
     "set", "attribute", "prompt", "sampler", "steps", "eta", "spacing", "method", "settings", "guide", "at", "weights", "seed",

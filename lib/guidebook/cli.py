@@ -231,7 +231,9 @@ def build() -> None:
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="loop, checkpoint: own cost; train, sample, quality, loader, batch")],
+    what: Annotated[
+        str, typer.Argument(help="loop, checkpoint, latents: own cost; train, sample, quality, loader, batch")
+    ],
     experiment: Annotated[str | None, typer.Option(help="whose data; cifar10, or wikiart for batch")] = None,
     profile: Annotated[
         str | None, typer.Option(help="of the experiment; if not given demo, or best where there are one and a GPU")

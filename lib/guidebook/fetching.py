@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 
+from guidebook import pretrained
 from guidebook.data.catalog import CATALOG, DataError
 from guidebook.data.hub import downloaded
 from guidebook.data.images import load
@@ -12,7 +13,6 @@ from guidebook.data.streamed import Streamed
 from guidebook.models import vae
 from guidebook.params import Params
 from guidebook.paths import local_data
-from guidebook.text import fetch as fetch_text
 
 
 def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
@@ -29,9 +29,9 @@ def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
         yield f"{name}: {images.source}"
         if decode and isinstance(images, Streamed):
             yield f"{name}: decoded in {images.decoded.folder}"
-        yield f"{params.text.encoder}: {fetch_text(params.text.encoder)}"
+        yield f"{params.text.encoder}: {pretrained.fetch(params.text.encoder)}"
         if params.model.vae:
-            yield f"{params.model.vae}: {vae.fetch(params.model.vae)}"
+            yield f"{params.model.vae}: {pretrained.fetch(params.model.vae)}"
             if decode:
                 yield _encoded(params, images)
 
@@ -42,7 +42,7 @@ def _encoded(params: Params, images: Images) -> str:
     if tasks > 1 and int(os.environ["SLURM_ARRAY_TASK_MAX"]) - first + 1 != tasks:
         raise DataError("the tasks of the array are not numbered without gaps: submit it as --array=0-15, say, whole")
     share = (int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, tasks) if tasks > 1 else None
-    model = vae.autoencoder(vae.resolve(params.model.vae), params.data)
+    model = vae.autoencoder(pretrained.resolve(params.model.vae), params.data)
     found = encoded(model, images.train.images, images.fingerprint, params.data.flips, share=share)
     what = f"{params.data.name}: latents of {model.name}"
     return (

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from guidebook.params import Params, digest
 from guidebook.paths import NOTEBOOKS
+from guidebook.processes import keeping_memory
 from guidebook.run import Run, open_run
 from guidebook.stopping import SIGNALS
 
@@ -81,7 +82,7 @@ def execute(
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.resolve().with_suffix(".partial.ipynb")
-    with _environment(record), _watching(watch, partial):
+    with keeping_memory(), _environment(record), _watching(watch, partial):
         _papermill(source, partial, parameters)
     if cells := missing(partial):
         raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {partial}")
@@ -157,9 +158,6 @@ def _environment(record: Path | None):
     """What the kernel inherits: the recorded run, if any, and a preference for this environment's own kernel."""
     before = dict(os.environ)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    # Memory of tensors is kept for the next ones: on a CPU the allocator's own habit costs a training 6 %, a text encoder 30 %.
-    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-        os.environ.setdefault(name, str(2**30))
     os.environ.pop("GUIDEBOOK_RECORD", None)
     for place in ("GUIDEBOOK_RUNS", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):  # the kernel works in another folder
         if place in os.environ:

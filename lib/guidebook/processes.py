@@ -68,6 +68,21 @@ def barrier() -> None:
 
 
 @contextmanager
+def keeping_memory() -> Iterator[None]:
+    """Processes that are started meanwhile keep the memory of tensors for the next ones, unless the environment says otherwise.
+
+    On a CPU giving it back and taking it anew costs a small network's training step 6 %, the published one's a third.
+    """
+    names = [name for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_") if name not in os.environ]
+    os.environ.update(dict.fromkeys(names, str(2**30)))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
+
+
+@contextmanager
 def main_first() -> Iterator[None]:
     """The main process goes through this block before the others: it makes what they find."""
     if not world().is_main_process:

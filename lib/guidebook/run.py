@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from guidebook import __version__
+from guidebook import __version__, pretrained
 from guidebook import params as P
 from guidebook.paths import RESULTS, ROOT, runs
 from guidebook.seal import fsync
@@ -90,14 +90,10 @@ def open_run(params: P.Params) -> Run:
     """
     if record := os.environ.get("GUIDEBOOK_RECORD"):
         return _recorded(params, Path(record))
-    from guidebook import text
-
     if not (folder(params) / "params.yml").exists():  # a run keeps the encoders it began with
-        params = params.replace(text={"encoder": text.resolve(params.text.encoder)})
+        params = params.replace(text={"encoder": pretrained.resolve(params.text.encoder)})
         if params.model.vae:
-            from guidebook.models import vae
-
-            params = params.replace(model={"vae": vae.resolve(params.model.vae)})
+            params = params.replace(model={"vae": pretrained.resolve(params.model.vae)})
     return _live(params, folder(params))
 
 

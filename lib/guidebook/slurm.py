@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import asdict
 
 from guidebook import params as P
+from guidebook import pretrained
 from guidebook.batch import Task, book_script, logs, script
 from guidebook.cluster import Cluster, fits
 from guidebook.data.catalog import at_hand
@@ -52,16 +53,11 @@ def tasks(
 
 def missing(params: P.Params) -> tuple[str, ...]:
     """What a run would have to download: its data set, its text encoder, its autoencoder."""
-    from guidebook.text import at_hand as encoder_at_hand
-
     lacking = [] if at_hand(params.data.name) else [f"data set {params.data.name}"]
-    if not encoder_at_hand(params.text.encoder):
+    if not pretrained.at_hand(params.text.encoder):
         lacking.append(f"text encoder {params.text.encoder} (or --set text.encoder=embedded, a stand-in)")
-    if params.model.vae:
-        from guidebook.models import vae
-
-        if not vae.at_hand(params.model.vae):
-            lacking.append(f"autoencoder {params.model.vae} (or --set model.vae=embedded, a stand-in)")
+    if params.model.vae and not pretrained.at_hand(params.model.vae):
+        lacking.append(f"autoencoder {params.model.vae} (or --set model.vae=embedded, a stand-in)")
     return tuple(lacking)
 
 

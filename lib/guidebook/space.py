@@ -9,8 +9,9 @@ from guidebook.data.images import from_uint8, to_uint8
 from guidebook.data.latents import latents
 from guidebook.data.split import Images, Split
 from guidebook.data.streamed import Streamed
-from guidebook.models.vae import Autoencoder, AutoencoderMissing, autoencoder, latent_shape, posterior
+from guidebook.models.vae import Autoencoder, autoencoder, latent_shape, posterior
 from guidebook.params import Params
+from guidebook.pretrained import PretrainedMissing
 from guidebook.stopping import Stop
 
 
@@ -59,9 +60,9 @@ class Latents:
         self.shape, self._data, self.autoencoder = shape_of(params), params.data, vae
 
     def same(self, known: str | None) -> None:
-        """Raises AutoencoderMissing where a run began with another autoencoder: its latents mean something else."""
+        """Raises PretrainedMissing where a run began with another autoencoder: its latents mean something else."""
         if known not in (None, self.autoencoder.name):
-            raise AutoencoderMissing(
+            raise PretrainedMissing(
                 f"the run began with the autoencoder {known}, now there is {self.autoencoder.name}: put the first one back, or "
                 "delete the run's folder"
             )

@@ -7,6 +7,7 @@ from guidebook import params as P
 from guidebook.captions import active, attribute_caption
 from guidebook.imagesets import ImageSet
 from guidebook.paths import PARAMS
+from guidebook.pretrained import EMBEDDED
 from guidebook.refusals import plain
 from guidebook.run import Run
 
@@ -32,11 +33,11 @@ def banner(run: Run) -> str:
         else None,
         facts.get("data_note"),
         "captions go through a stand-in for CLIP: a small text transformer with fixed random weights"
-        if params.text.encoder == "embedded"
+        if params.text.encoder == EMBEDDED
         else f"captions go through {params.text.encoder}",
         {
             None: None,
-            "embedded": "latents are those of a small autoencoder that was trained on the same images, a stand-in for Stable Diffusion's",
+            EMBEDDED: "latents are those of a small autoencoder that was trained on the same images, a stand-in for Stable Diffusion's",
         }.get(params.model.vae, f"latents are those of {params.model.vae}"),
     ]
     lines = [". ".join(html.escape(plain(s[0].upper() + s[1:])) for s in said if s) + "."]

@@ -6,8 +6,6 @@ architecture with fixed random weights. It tells captions apart but knows nothin
 
 import copy
 import functools
-import logging
-import os
 import re
 import zlib
 from collections.abc import Iterable
@@ -16,57 +14,11 @@ import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from guidebook.pretrained import EMBEDDED, located
 from guidebook.sections import Text
 
-EMBEDDED, WIDTH = "embedded", 512
+WIDTH = 512
 START, END, WORD = "<start>", "<end>", re.compile(r"\w+|[^\w\s]")  # of the stand-in
-# CLIP's repository holds pickled weights; this commit of it adds the same weights as safetensors.
-REVISION = "c237dc49a33fc61debc9276459120b7eac67e7ef"
-FILES = ("config.json", "tokenizer.json", "model.safetensors")
-log = logging.getLogger(__name__)
-
-
-class EncoderMissing(RuntimeError):
-    """A text encoder's weights that are neither in the cache nor to be had."""
-
-
-def at_hand(encoder: str) -> bool:
-    """Whether an encoder needs no download."""
-    from huggingface_hub import try_to_load_from_cache
-
-    files = () if encoder == EMBEDDED else FILES
-    return all(isinstance(try_to_load_from_cache(encoder, f, revision=REVISION), str) for f in files)
-
-
-def resolve(encoder: str) -> str:
-    """The encoder that can really be used: `embedded` (with a warning) where CLIP's weights are not in the cache.
-
-    Raises EncoderMissing instead in a job of SLURM.
-    """
-    if at_hand(encoder):
-        return encoder
-    if "SLURM_JOB_ID" in os.environ:  # nobody would see the warning, and the run is another than the one submitted
-        raise EncoderMissing(
-            f"text encoder {encoder} is not in this node's cache: is HF_HOME the same here as where it was fetched? "
-            "--set text.encoder=embedded takes a stand-in"
-        )
-    log.warning("the weights of %s are not in the cache: the embedded stand-in encoder takes its place", encoder)
-    return EMBEDDED
-
-
-def fetch(encoder: str) -> str:
-    """Downloads an encoder's weights into the cache; says where it lies."""
-    if encoder == EMBEDDED:
-        return "comes with the library"
-    from huggingface_hub import snapshot_download
-
-    try:
-        return snapshot_download(encoder, revision=REVISION, allow_patterns=["*.json", "*.txt", "model.safetensors"])
-    except Exception as error:  # the hub's client raises its own kinds
-        raise EncoderMissing(
-            f"text encoder {encoder}: the hub did not give it ({type(error).__name__}); fetch it on a machine with internet, "
-            "or set text.encoder=embedded, a stand-in"
-        ) from None
 
 
 @torch.no_grad()
@@ -101,9 +53,9 @@ def _clip(text: Text, captions: list[str], device: torch.device) -> torch.Tensor
 def _clip_parts(encoder: str, device: torch.device):
     from transformers import CLIPTokenizerFast
 
-    pinned = {"revision": REVISION, "local_files_only": True}
-    model = CLIPTextModel.from_pretrained(encoder, use_safetensors=True, **pinned)
-    return CLIPTokenizerFast.from_pretrained(encoder, **pinned), model.eval().to(device)
+    folder = located(encoder)
+    model = CLIPTextModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True), model.eval().to(device)
 
 
 def _embedded(text: Text, captions: list[str], device: torch.device) -> torch.Tensor:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from guidebook.processes import keeping_memory
+
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -17,7 +19,8 @@ def apart(work: Callable[..., dict], *args, watched: bool = True, libraries: Seq
     """
     here, there = SPAWN.Pipe()
     process = SPAWN.Process(target=_life, args=(work, args, there, libraries))
-    process.start()
+    with keeping_memory():  # as a run's kernel does
+        process.start()
     there.close()
     peak, ended = 0.0, threading.Event()
     here.recv()  # it has imported what it needs

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from guidebook import params as P
+from guidebook import pretrained
 from guidebook.bench import measuring
 from guidebook.bench.apart import apart
 from guidebook.captions import attribute_caption
@@ -23,7 +24,7 @@ from guidebook.models.unet import build, gflops, parameters, suit
 from guidebook.processes import world
 from guidebook.sampler import sample
 from guidebook.space import Latents, shape_of
-from guidebook.text import encode, resolve
+from guidebook.text import encode
 from guidebook.trainer import Trainer
 
 WAYS = KEPT, ENCODED, PIXELS = ("latents kept", "latents encoded in the step", "pixels")
@@ -74,7 +75,7 @@ def latents(say: Callable[[str], None], params: P.Params | None = None, repeats:
     facts = drawn | {
         "batch": params.train.batch, "precision": params.train.precision, "text_encoder": params.text.encoder,
         "bytes_per_image": held[KEPT]["bytes"], "captions_per_s": _captions(),
-        "weights": "published" if vae.at_hand(params.model.vae) else "random",
+        "weights": "published" if pretrained.at_hand(params.model.vae) else "random",
     }  # fmt: skip
     report = measuring.report("latents", params, rows, ratios, **facts)
     measuring.tell(say, report)
@@ -86,14 +87,14 @@ def _drawn(params: P.Params) -> P.Params:
     batch = 32 if torch.cuda.is_available() else 1
     bf16 = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
     return params.replace(
-        data={"name": "faces", "limit": SET, "phrasings": 1}, text={"encoder": resolve(params.text.encoder)},
+        data={"name": "faces", "limit": SET, "phrasings": 1}, text={"encoder": pretrained.resolve(params.text.encoder)},
         train={"batch": batch, "epochs": 1e5, "precision": "bf16" if bf16 else "fp32"},
     )  # fmt: skip
 
 
 def _autoencoder(params: P.Params) -> vae.Autoencoder:
     """Stable Diffusion's, with random weights where the published ones are not at hand."""
-    if vae.at_hand(params.model.vae):
+    if pretrained.at_hand(params.model.vae):
         return vae.autoencoder(params.model.vae, params.data)
     network = vae.AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2,

@@ -13,9 +13,9 @@ import torch
 
 from guidebook import params as P
 from guidebook.paths import RESULTS
+from guidebook.pretrained import resolve
 from guidebook.processes import world
 from guidebook.run import commit, write
-from guidebook.text import resolve
 from guidebook.training import _cpu
 
 FOLDER = RESULTS / "bench"

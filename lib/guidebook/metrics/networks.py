@@ -15,15 +15,14 @@ from guidebook.metrics.judge import judge
 from guidebook.metrics.weights import Weights, WeightsMissing
 from guidebook.params import Data
 from guidebook.precision import exact
+from guidebook.pretrained import CLIP, PRETRAINED, folder, located
 from guidebook.processes import main_first, world
-from guidebook.text import FILES, REVISION
 
 INCEPTION = Weights(
     "pt_inception-2015-12-05-6726825d.pth",
     "6726825d",
     url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
 )
-CLIP = "openai/clip-vit-base-patch32"
 
 
 class Network:
@@ -99,13 +98,13 @@ class Clip(Network):
 
     @property
     def name(self) -> str:
-        return f"{CLIP}@{REVISION[:8]}"
+        return f"{CLIP}@{PRETRAINED[CLIP].revision[:8]}"
 
     def why_absent(self):
-        return None if _clip_folder() else f"{CLIP} is not in the hub's cache: guidebook fetch EXPERIMENT brings it"
+        return None if folder(CLIP) else f"{CLIP} is not in the hub's cache: guidebook fetch EXPERIMENT brings it"
 
     def forward(self, images):
-        model, _ = _clip(_clip_folder(), world().device)
+        model, _ = _clip(located(CLIP), world().device)
         size = model.config.vision_config.image_size
         x = F.interpolate(rgb(images), (size, size), mode="bicubic", antialias=True).round().clamp(0, 255) / 255
         mean = x.new_tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
@@ -117,7 +116,7 @@ class Clip(Network):
     @exact()
     def captions(self, captions: list[str]) -> torch.Tensor:
         """Captions as rows (N, 512) of length 1."""
-        model, tokenizer = _clip(_clip_folder(), world().device)
+        model, tokenizer = _clip(located(CLIP), world().device)
         found = []
         for first in range(0, len(captions), self.batch):
             part = captions[first : first + self.batch]
@@ -150,14 +149,6 @@ def _inception(id: str, device: torch.device) -> tuple[torch.nn.Module, torch.Te
     net.load_state_dict(INCEPTION.read(), assign=True)
     last, net.fc = net.fc.weight.to(device), torch.nn.Identity()
     return net.eval().to(device), last
-
-
-def _clip_folder() -> Path | None:
-    """CLIP's folder in the hub's cache at the pinned revision, where its files are all there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    files = [try_to_load_from_cache(CLIP, file, revision=REVISION) for file in FILES]
-    return Path(files[0]).parent if all(isinstance(file, str) for file in files) else None
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,30 +6,21 @@ trained on the images at hand.
 
 import functools
 import json
-import logging
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 
 from guidebook import seal
 from guidebook.data.images import from_uint8, load, to_uint8
 from guidebook.models import small_vae
 from guidebook.precision import exact
+from guidebook.pretrained import EMBEDDED, PRETRAINED, located
 from guidebook.processes import main_first, world
 from guidebook.sections import VAES, Data
 
-EMBEDDED = "embedded"
-REVISIONS = {"stabilityai/sd-vae-ft-mse": "31f26fdeee1355a5c34592e401dd41e45d25a493"}
-FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 PART = 2**20  # pixels of the images that go through the network at a time
-log = logging.getLogger(__name__)
-
-
-class AutoencoderMissing(RuntimeError):
-    """An autoencoder's weights that are neither in the cache nor to be had."""
 
 
 @dataclass(frozen=True)
@@ -78,47 +69,11 @@ def posterior(moments: torch.Tensor, eps: torch.Tensor, scale: float) -> torch.T
     return scale * (mean + (0.5 * logvar).exp() * eps)
 
 
-def at_hand(vae: str) -> bool:
-    """Whether an autoencoder needs no download."""
-    return vae == EMBEDDED or _folder(vae) is not None
-
-
-def resolve(vae: str) -> str:
-    """The autoencoder that can really be used: `embedded` (with a warning) where the weights are not in the cache.
-
-    Raises AutoencoderMissing instead in a job of SLURM.
-    """
-    if at_hand(vae):
-        return vae
-    if "SLURM_JOB_ID" in os.environ:  # nobody would see the warning, and the run is another than the one submitted
-        raise AutoencoderMissing(
-            f"autoencoder {vae} is not in this node's cache: is HF_HOME the same here as where it was fetched? "
-            "--set model.vae=embedded takes a stand-in"
-        )
-    log.warning("the weights of %s are not in the cache: an autoencoder that is trained here takes their place", vae)
-    return EMBEDDED
-
-
-def fetch(vae: str) -> str:
-    """Downloads an autoencoder's weights into the cache; says where they lie. Raises AutoencoderMissing."""
-    if vae == EMBEDDED:
-        return "is trained where it is needed"
-    from huggingface_hub import snapshot_download
-
-    try:
-        return snapshot_download(vae, revision=REVISIONS[vae], allow_patterns=list(FILES))
-    except Exception as error:  # the hub's client raises its own kinds
-        raise AutoencoderMissing(
-            f"autoencoder {vae}: the hub did not give it ({type(error).__name__}); fetch it on a machine with internet, "
-            "or set model.vae=embedded, a stand-in"
-        ) from None
-
-
 @functools.lru_cache(maxsize=2)
 def autoencoder(vae: str, data: Data) -> Autoencoder:
     """The autoencoder on this process's device; `embedded` is trained on the data set where that was not done before.
 
-    Raises AutoencoderMissing and seal.Corrupt.
+    Raises PretrainedMissing and seal.Corrupt.
     """
     if vae == EMBEDDED:
         images = load(data)  # where all processes may have to work at it together
@@ -126,11 +81,9 @@ def autoencoder(vae: str, data: Data) -> Autoencoder:
             folder = small_vae.trained(images, data)
         seal.verify(folder, f"delete {folder} and run again: it is trained anew")
         # What two machines train by one recipe differs.
-        name = f"{folder.name}@{json.loads((folder / seal.MANIFEST).read_text())[FILES[1]][:8]}"
-    elif (folder := _folder(vae)) is None:
-        raise AutoencoderMissing(f"autoencoder {vae} is not in the cache: `guidebook fetch EXPERIMENT` brings it")
+        name = f"{folder.name}@{json.loads((folder / seal.MANIFEST).read_text())[SAFETENSORS_WEIGHTS_NAME][:8]}"
     else:
-        name = f"{vae}@{REVISIONS[vae][:8]}"
+        folder, name = located(vae), f"{vae}@{PRETRAINED[vae].revision[:8]}"
     network = AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
     return Autoencoder(network.to(world().device, memory_format=torch.channels_last), name)
 
@@ -139,11 +92,3 @@ def latent_shape(vae: str, data: Data) -> tuple[int, int, int]:
     """(C, h, w) of a latent. Loads nothing."""
     channels, factor = VAES[vae]
     return channels, data.resolution // factor, data.resolution // factor
-
-
-def _folder(vae: str) -> Path | None:
-    """Its folder in the hub's cache at the pinned revision, where its files are there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    files = [try_to_load_from_cache(vae, file, revision=REVISIONS[vae]) for file in FILES]
-    return Path(files[0]).parent if all(isinstance(file, str) for file in files) else None
