@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from guidebook.bench import BENCHES, checkpoint, latents, loop, measuring, page, read, train
+from guidebook.bench import BENCHES, cache, checkpoint, latents, loop, measuring, page, read, train
 from guidebook.bench.example import Captioned, Example
 from guidebook.data.images import from_uint8, load
 from guidebook.imagesets import ImageSet
@@ -291,15 +291,32 @@ def test_the_report_on_latents_holds_every_way_and_its_ratios_are_those_of_its_r
     found = latents(said.append, faces, repeats=2)
     assert read("latents") == [found]
     rows = {r["name"]: r for r in found["rows"]}
-    assert list(rows) == list(bench_latents.WAYS)
-    assert [r["elements"] for r in found["rows"]] == [4 * 8 * 8, 4 * 8 * 8, 3 * 16 * 16]
+    few, many = ("32", "32") if torch.cuda.is_available() else ("1", "8")
+    named = [f"{way}, batch {many}" for way in (bench_latents.KEPT, bench_latents.ENCODED)]
+    few_named = [f"{way}, batch {few}" for way in (bench_latents.KEPT, bench_latents.PIXELS)]
+    assert list(rows) == list(dict.fromkeys(named + few_named))
+    assert {r["elements"] for n, r in rows.items() if n != few_named[1]} == {4 * 8 * 8}
+    assert rows[few_named[1]]["elements"] == 3 * 16 * 16
+    assert all(r["step_s"] * r["speed"]["median"] == pytest.approx(int(n.split()[-1])) for n, r in rows.items())
     assert found["made"]["bytes_per_image"] == 2 * 2 * 4 * 8 * 8
     encoded, pixels = found["ratios"]
     assert encoded["repeats"] == 2
-    speeds = [rows[name]["speed"]["median"] for name in (bench_latents.KEPT, bench_latents.ENCODED)]
+    speeds = [rows[name]["speed"]["median"] for name in named]
     assert encoded["value"] == pytest.approx(speeds[0] / speeds[1])
     assert pixels["repeats"] == (2 if torch.cuda.is_available() else 1)
-    assert len(said) == 6
+    assert len(said) == len(rows) + 3
     shown = page.latents_cost([found]).text + page.latents_sample([found]).text
     assert "768" in shown
     assert "published weights" in shown
+
+
+def test_processes_that_share_the_building_of_a_cache_are_timed_until_the_last_one_ends(monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "FOLDER", tmp_path / "results" / "bench")
+    said = []
+    found = cache(said.append, side=8, images=64, repeats=1)
+    assert read("cache") == [found]
+    assert [r["name"] for r in found["rows"]][:2] == ["1 process", "2 processes"]
+    speeds = [r["speed"]["median"] for r in found["rows"]]
+    assert min(speeds) > 0
+    assert [r["value"] for r in found["ratios"]] == pytest.approx([s / speeds[0] for s in speeds[1:]])
+    assert "2 processes / 1" in page.ratios([found]).text

@@ -35,7 +35,7 @@ def vae():
 
 @pytest.fixture
 def parts_of_5(monkeypatch):
-    monkeypatch.setattr(module, "PART", 5)
+    monkeypatch.setattr(module, "PART", 5 * SIDE**2)
 
 
 def bytes_of(folder) -> dict[str, bytes]:
@@ -122,7 +122,7 @@ def _encodes(runs: str, killed_at: int | None, rank: int | None) -> None:
     if rank is not None:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "GUIDEBOOK_STORE": f"file://{runs}/store"}
-    module.PART, seen, real = 5, [], Autoencoder.encode
+    module.PART, seen, real = 5 * SIDE**2, [], Autoencoder.encode
 
     def encode(self, images):
         seen.append(len(images))

@@ -9,6 +9,7 @@ OWN = {
     "checkpoint": "mnist/demo",
     "loader": "wikiart/demo",
     "latents": "celeba/paper",
+    "cache": "celeba/demo",
 }  # and what they measure
 AGAINST = ("train", "sample", "quality", "batch")  # of an experiment: against others, or by size
 

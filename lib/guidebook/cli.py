@@ -232,7 +232,7 @@ def build() -> None:
 @app.command()
 def bench(
     what: Annotated[
-        str, typer.Argument(help="loop, checkpoint, latents: own cost; train, sample, quality, loader, batch")
+        str, typer.Argument(help="loop, checkpoint, cache: own cost; train, sample, quality, loader, batch, latents")
     ],
     experiment: Annotated[str | None, typer.Option(help="whose data; cifar10, or wikiart for batch")] = None,
     profile: Annotated[

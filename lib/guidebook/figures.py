@@ -85,7 +85,7 @@ def prompt_grid(sets: Sequence[ImageSet], rows: int = 8) -> Figure:
 
 def edited(images: ImageSet, rows: int = 6) -> Figure:
     """A face per row: as it was asked for, then with one attribute switched, the same noise along a row."""
-    heads = ["", *(name.replace("Wearing_", "").replace("_", " ") for name in images.facts["edits"])]
+    heads = ["as asked", *(name.replace("Wearing_", "").replace("_", " ") for name in images.facts["edits"])]
     rows = min(rows, len(images.images) // len(heads))
     return grid(images.images[: rows * len(heads)], len(heads), heads=heads, tile=0.85)
 

@@ -1,11 +1,12 @@
 """What the library costs and what it saves: measured on the machine at hand, as ratios within one run.
 
 `loop` and `checkpoint` are the library's own cost; `train`, `sample` and `quality` compare it with what diffusers' examples and
-pipelines do, `loader` compares ways to load images, `batch` sizes of a batch, `latents` ways to train in latents and pixels, and
-these write `book/results/bench/<name>-<experiment>-<profile>-<device>.json`, from which the book's page is drawn.
+pipelines do, `loader` compares ways to load images, `batch` sizes of a batch, `latents` ways to train in latents and pixels,
+`cache` how many build the latents, and these write `book/results/bench/<name>-<experiment>-<profile>-<device>.json`, from which the book's page is drawn.
 """
 
 from guidebook.bench.batch import batch
+from guidebook.bench.cache import cache
 from guidebook.bench.checkpoint import checkpoint
 from guidebook.bench.latents import latents
 from guidebook.bench.loader import loader
@@ -24,6 +25,7 @@ BENCHES = {
     "loader": loader,
     "batch": batch,
     "latents": latents,
+    "cache": cache,
 }
 
-__all__ = ["BENCHES", "batch", "checkpoint", "latents", "loader", "loop", "quality", "read", "sample", "train"]
+__all__ = ["BENCHES", "batch", "cache", "checkpoint", "latents", "loader", "loop", "quality", "read", "sample", "train"]

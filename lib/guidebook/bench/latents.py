@@ -5,6 +5,7 @@ step costs does not depend on them. Each way runs in a process of its own.
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 
@@ -30,6 +31,10 @@ from guidebook.trainer import Trainer
 WAYS = KEPT, ENCODED, PIXELS = ("latents kept", "latents encoded in the step", "pixels")
 SET, STEPS = 32, 50  # images; steps of the sample
 WARM, TIMED = 3, 3  # steps of a turn; of pixels on a CPU one each
+MANY, FEW = (
+    8,
+    1,
+)  # images of a step on a CPU: of latents, and where pixels are compared, whose steps are long; on a GPU 32 of each
 
 
 class Encoding(Latents):
@@ -51,30 +56,43 @@ class Encoding(Latents):
 
 def latents(say: Callable[[str], None], params: P.Params | None = None, repeats: int = 3) -> dict:
     """Images per second and memory of each way to train; one sample; captions per second; bytes that an image takes."""
-    params = params or _drawn(P.load("celeba", "paper"))
-    often = WAYS if torch.cuda.is_available() else (KEPT, ENCODED)  # a step in pixels takes a CPU minutes
-    turns = {way: lambda way=way: apart(_step, params.yaml(), way, watched=False) for way in often}
-    found = measuring.alternate(turns, repeats)
-    if PIXELS not in found:
-        found[PIXELS] = [apart(_step, params.yaml(), PIXELS, watched=False)]
-    held = {way: apart(_step, params.yaml(), way) for way in WAYS}
+    params, gpu = params or _drawn(P.load("celeba", "paper")), torch.cuda.is_available()
+    many, few = (32, 32) if gpu else (MANY, FEW)
+
+    def turn(way: str, batch: int, watched: bool = False) -> dict:
+        return apart(_step, params.replace(train={"batch": batch}).yaml(), way, watched=watched)
+
+    often = dict.fromkeys([(KEPT, many), (ENCODED, many), (KEPT, few), *([(PIXELS, few)] if gpu else [])])
+    found = measuring.alternate({way: lambda way=way: turn(*way) for way in often}, repeats)
+    if not gpu:  # a step in pixels takes a CPU minutes
+        found[PIXELS, few] = [turn(PIXELS, few)]
+    held = {way: turn(*way, watched=True) for way in found}
     drawn = apart(_sample, params.yaml())
     rows = [
         {
-            "name": way, "speed": measuring.spread([params.train.batch / t["step_s"] for t in values]),
-            "memory_mb": held[way]["device_mb"] or held[way]["memory_mb"], "elements": held[way]["elements"],
-            "gflops": held[way]["gflops"], "ms_by_part": values[0]["ms_by_part"],
+            "name": f"{way}, batch {batch}", "speed": measuring.spread([batch / t["step_s"] for t in values]),
+            "step_s": statistics.median(t["step_s"] for t in values),
+            "memory_mb": held[way, batch]["device_mb"] or held[way, batch]["memory_mb"],
+            "elements": held[way, batch]["elements"], "gflops": held[way, batch]["gflops"], "ms_by_part": values[0]["ms_by_part"],
         }
-        for way, values in found.items()
+        for (way, batch), values in found.items()
     ]  # fmt: skip
-    kept, encoded, pixels = ([1 / t["step_s"] for t in found[way]] for way in WAYS)
+    rates = {way: [1 / t["step_s"] for t in values] for way, values in found.items()}
+    pixels = rates[PIXELS, few]
     ratios = [
-        measuring.ratio("a step", kept, encoded, "latents kept / encoded in the step"),
-        measuring.ratio("a step of as wide a network", kept[: len(pixels)], pixels, "latents kept / pixels"),
+        measuring.ratio(
+            "a step", rates[KEPT, many], rates[ENCODED, many], f"latents kept / encoded in the step, batch {many}"
+        ),
+        measuring.ratio(
+            "a step of as wide a network",
+            rates[KEPT, few][: len(pixels)],
+            pixels,
+            f"latents kept / pixels, batch {few}",
+        ),
     ]
     facts = drawn | {
-        "batch": params.train.batch, "precision": params.train.precision, "text_encoder": params.text.encoder,
-        "bytes_per_image": held[KEPT]["bytes"], "captions_per_s": _captions(),
+        "precision": params.train.precision, "text_encoder": params.text.encoder,
+        "bytes_per_image": held[KEPT, many]["bytes"], "captions_per_s": _captions(),
         "weights": "published" if pretrained.at_hand(params.model.vae) else "random",
     }  # fmt: skip
     report = measuring.report("latents", params, rows, ratios, **facts)
@@ -83,12 +101,11 @@ def latents(say: Callable[[str], None], params: P.Params | None = None, repeats:
 
 
 def _drawn(params: P.Params) -> P.Params:
-    """The published setting with drawn faces, and a batch that the device takes in all three ways."""
-    batch = 32 if torch.cuda.is_available() else 1
+    """The published setting with drawn faces, in the precision that is fast here."""
     bf16 = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
     return params.replace(
         data={"name": "faces", "limit": SET, "phrasings": 1}, text={"encoder": pretrained.resolve(params.text.encoder)},
-        train={"batch": batch, "epochs": 1e5, "precision": "bf16" if bf16 else "fp32"},
+        train={"epochs": 1e5, "precision": "bf16" if bf16 else "fp32"},
     )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def latents_cost(reports: Sequence[dict]) -> Html:
     rows = [
         {
             **_on(report, reports), "way": r["name"], "numbers learnt of an image": f"{r['elements']:,}",
-            "images/s": f"{r['speed']['median']:,.3g}", "memory (MB)": f"{r['memory_mb']:,.0f}",
+            "a step (s)": f"{r['step_s']:,.3g}", "images/s": f"{r['speed']['median']:,.3g}", "memory (MB)": f"{r['memory_mb']:,.0f}",
             "forward (GFLOP)": f"{r['gflops']:,.0f}",
         }
         for report in reports for r in report["rows"]
@@ -130,7 +130,7 @@ def latents_sample(reports: Sequence[dict]) -> Html:
     """One image drawn at the published size, and what is kept and said of one."""
     rows = [
         {
-            **_on(report, reports), "batch of a step": f["batch"], "precision": f["precision"], "U-Net": f"{f['parameters']:,}",
+            **_on(report, reports), "precision": f["precision"], "U-Net": f"{f['parameters']:,}",
             "autoencoder": f"{f['vae_parameters']:,}, {f['weights']} weights", "text encoder": f["text_encoder"],
             "a sample (s)": f"{f['sample_s']:,.1f}", "its decoding (s)": f"{f['decode_s']:,.2f}",
             "latents kept (bytes)": f"{f['bytes_per_image']:,}", "captions/s": f"{f['captions_per_s']:,.0f}",

@@ -11,7 +11,7 @@ from guidebook.params import digest
 from guidebook.paths import runs
 from guidebook.stopping import Stop
 
-PART = 1024  # images of a part
+PART = 2**22  # pixels of a part
 
 
 def latents(vae, images: torch.Tensor, fingerprint: str, flips: bool, stop: Stop | None = None) -> torch.Tensor:
@@ -41,5 +41,5 @@ def encoded(
         return {"moments": torch.stack([vae.encode(x) for x in ways], 1).half().numpy()}, []
 
     shapes = {"moments": ((1 + flips, 2 * channels, side, side), "float16")}
-    cuts = [*range(0, n, PART), n]
+    cuts = [*range(0, n, max(1, PART // images.shape[-1] ** 2)), n]
     return built(runs() / "data" / f"latents-{key}", cuts, shapes, make, "encoding latents", stop, share)
