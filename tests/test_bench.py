@@ -315,10 +315,14 @@ def test_the_report_on_latents_holds_every_way_and_its_ratios_are_those_of_its_r
 def test_processes_that_share_the_building_of_a_cache_are_timed_until_the_last_one_ends(monkeypatch, tmp_path):
     monkeypatch.setattr(measuring, "FOLDER", tmp_path / "results" / "bench")
     said = []
-    found = cache(said.append, side=8, images=64, repeats=1)
+    found = cache(said.append, part=16 * 32**2, repeats=1)
     assert read("cache") == [found]
     assert [r["name"] for r in found["rows"]][:2] == ["1 process", "2 processes"]
     speeds = [r["speed"]["median"] for r in found["rows"]]
     assert min(speeds) > 0
     assert [r["value"] for r in found["ratios"]] == pytest.approx([s / speeds[0] for s in speeds[1:]])
     assert "2 processes / 1" in page.ratios([found]).text
+    assert (found["made"]["kind"], found["made"]["cores"]) == ("cpu", 1)
+    assert found["rows"][0]["images"] == 2 * 16 * int(
+        found["rows"][-1]["name"].split()[0]
+    )  # two parts for each of the most processes

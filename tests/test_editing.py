@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from guidebook import editing
 from guidebook.captions import _BIT, consistent, switched
 from guidebook.data.catalog import ATTRIBUTES
+from guidebook.metrics.features import features
+from guidebook.metrics.networks import JudgeNetwork
 from guidebook.params import check, load
 from guidebook.run import open_run
 from guidebook.training import train
@@ -68,9 +70,13 @@ def test_edits_of_one_face_differ_in_the_caption_alone(run):
 def test_edits_are_drawn_anew_by_another_sampler_and_measured_once(run):
     images = editing.edits(run, 2.0, 3, ("Male",))
     records = editing.edit_records(run, images)
-    assert [r["attribute"] for r in records] == ["Male"]
-    assert records[0]["n"] == 3
-    assert 0 <= records[0]["low"] <= records[0]["value"] <= records[0]["high"] <= 1
+    assert [(r["metric"], r["attribute"], r["n"]) for r in records] == [("edit_before", "Male", 3), ("edit", "Male", 3)]
+    sees = features(images.images, JudgeNetwork(run.params.data))["classes"] & _BIT["Male"]
+    now = images.labels & _BIT["Male"]
+    assert torch.equal(now[::2] == 0, now[1::2] != 0)
+    for record, seen in zip(records, (sees[::2], sees[1::2]), strict=True):
+        assert record["value"] == pytest.approx((seen == now[1::2]).double().mean().item())
+        assert 0 <= record["low"] <= record["value"] <= record["high"] <= 1
     assert editing.edit_records(run, images) == records
     other = run.params.replace(sample={"steps": 2})
     assert editing.edits(open_run(other), 2.0, 3, ("Male",)).folder != images.folder

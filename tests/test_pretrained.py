@@ -48,6 +48,14 @@ def test_they_are_refused_where_they_are_needed_and_where_the_hub_does_not_give_
 
 
 @BOTH
+def test_a_download_that_leaves_files_out_is_none(name, cache, monkeypatch):
+    """Offline the hub's client gives what the cache has."""
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(cache))
+    with pytest.raises(PretrainedMissing, match="files are missing"):
+        fetch(name)
+
+
+@BOTH
 def test_weights_are_at_hand_when_all_their_files_are_there_at_the_pinned_revision(name, cache):
     model = PRETRAINED[name]
     for revision in ("0" * 40, model.revision):

@@ -180,9 +180,8 @@ def test_a_training_on_latents_that_is_killed_ends_as_one_that_is_not(faces, unb
 
 
 def test_a_model_of_latents_gives_images(unbroken, folder, monkeypatch):
-    monkeypatch.setenv(
-        "GUIDEBOOK_RUNS", str(unbroken.path.parents[1])
-    )  # where the autoencoder that it learnt with lies
+    # Where the autoencoder that it learnt with lies
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(unbroken.path.parents[1]))
     autoencoder.cache_clear()
     sampler = Sampler(opened(unbroken.path), "ema-0.99")
     index = torch.arange(3)

@@ -76,6 +76,18 @@ def test_a_cpu_keeps_a_number_for_every_pair_of_places_only_where_they_are_few()
             torch.testing.assert_close(model(x, 5, told).sample, as_it_comes(x, 5, told).sample, rtol=1e-3, atol=1e-4)
 
 
+def test_the_cost_of_attention_grows_with_the_square_of_its_places():
+    """Of a + b s² + c s⁴ operations for s places across, the last are the products of every place with every other."""
+    few, more, many = (gflops(build(SMOKE.replace(data={"resolution": side})), 8) for side in (16, 32, 64))
+    model, pairs = build(SMOKE), 0
+    for name in model.attn_processors:
+        if "attn1" in name:
+            across = 8 if "mid_block" not in name else 4
+            pairs += 2 * 2 * across**4 * model.get_submodule(name.removesuffix(".processor")).inner_dim
+    assert pairs
+    assert (many - more) - 4 * (more - few) == pytest.approx(180 * pairs / 1e9)
+
+
 def test_the_cost_is_at_least_two_operations_per_weight_of_every_convolution():
     model = build(SMOKE)
     first, last = model.conv_in, model.conv_out

@@ -4,13 +4,14 @@ from guidebook import params as P
 from guidebook.paths import PARAMS
 from guidebook.refusals import nearest
 
+# Benches that have a setting of their own, and which
 OWN = {
     "loop": "mnist/demo",
     "checkpoint": "mnist/demo",
     "loader": "wikiart/demo",
     "latents": "celeba/paper",
     "cache": "celeba/demo",
-}  # and what they measure
+}
 AGAINST = ("train", "sample", "quality", "batch")  # of an experiment: against others, or by size
 
 

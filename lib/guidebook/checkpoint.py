@@ -125,7 +125,6 @@ def load(path: Path, device="cpu") -> tuple[Tensors, dict]:
     state = json.loads((path / "state.json").read_text())
     files = [path / n for n in names if n.endswith(".safetensors")]
     where = torch.device(device)
-    name = (
-        "cpu" if where.type == "cpu" else str(where)
-    )  # several processes call it cpu:0, which safetensors does not know
+    # Several processes call it cpu:0, which safetensors does not know.
+    name = "cpu" if where.type == "cpu" else str(where)
     return {f.stem: load_file(f, device=name) for f in files}, state

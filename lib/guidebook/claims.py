@@ -27,9 +27,8 @@ class Claim(Section):
     where: Line
     says: Line
     stated: Annotated[float, Field(gt=0)] | None = None  # the number of parameters it states
-    parameters: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None = (
-        None  # experiment/profile that has them
-    )
+    # The experiment/profile that has them
+    parameters: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None = None
 
     @model_validator(mode="after")
     def _together(self):

@@ -31,9 +31,8 @@ class OfClasses:
 
     def __init__(self, params: Params):
         captions = [*class_captions(params.data.caption, CATALOG[params.data.name].classes), NULL]
-        self.embeddings = encode(params.text, captions).to(
-            world().device
-        )  # (classes + 1, L, D), the null caption's last
+        # (classes + 1, L, D), the null caption's last
+        self.embeddings = encode(params.text, captions).to(world().device)
 
     def rows(self, nimg: int, labels: torch.Tensor) -> torch.Tensor:
         """Which caption each image of this process's share of the batch after `nimg` images has, (b,)."""

@@ -23,7 +23,8 @@ EDITS = ("Smiling", "Eyeglasses", "Wearing_Hat", "Blond_Hair", "Young", "Male")
 def edits(run: Run, guidance: float, n: int, attributes: tuple[str, ...] = EDITS) -> ImageSet:
     """n faces, each followed by itself with one attribute switched on or off in its caption, all from the same noise.
 
-    ((1 + K) · n, C, H, W): face i is image (1 + K) · i. Its other words stay as they are.
+    ((1 + K) · n, C, H, W): face i is image (1 + K) · i. Its other words stay, but for those that would
+    contradict the new one.
     """
     spec = spec_of(run, guidance, (1 + len(attributes)) * n) | {"edits": list(attributes)}
 
@@ -38,19 +39,26 @@ def edits(run: Run, guidance: float, n: int, attributes: tuple[str, ...] = EDITS
 
 
 def edit_records(run: Run, images: ImageSet) -> list[dict]:
-    """`edit` of each attribute: of the faces whose caption was changed in it, in how many the judge sees it as the caption says."""
+    """`edit` of each attribute: of the faces whose caption was changed in it, in how many the judge sees it as the new caption says.
+
+    `edit_before` is the same of those faces before the change, which a model that ignores it stays at.
+    """
     names = images.facts["edits"]
     known = dict.fromkeys((*HOW, "seconds_per_image")) | {k: images.facts[k] for k in HOW} | also(images)
-    key = digest(["edits", names, known, images.facts["n"]])
+    key = digest(["edits and before", names, known, images.facts["n"]])
 
     def make() -> list[dict]:
         network, found = JudgeNetwork(run.params.data), []
         seen = features(images.images, network)["classes"]
         for i, name in enumerate(names):
             bit = 1 << ATTRIBUTES.index(name)
-            right = (seen[i + 1 :: 1 + len(names)] & bit) == (images.labels[i + 1 :: 1 + len(names)] & bit)
-            value = wilson(int(right.sum()), len(right))
-            found.append(record("edit", value, "Wilson", network, None, known | {"attribute": name, "n": len(right)}))
+            told = images.labels[i + 1 :: 1 + len(names)] & bit
+            for metric, at in (("edit_before", 0), ("edit", i + 1)):
+                right = (seen[at :: 1 + len(names)] & bit) == told
+                value = wilson(int(right.sum()), len(right))
+                found.append(
+                    record(metric, value, "Wilson", network, None, known | {"attribute": name, "n": len(right)})
+                )
         return found
 
     return once(run, images.name, key, "edits", make)

@@ -16,24 +16,26 @@ from guidebook.paths import local_data
 
 
 def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
-    """Data and weights for each, downloaded where they are missing: a line for each of them. Raises DataError and OSError.
+    """Data and weights for each, downloaded where they are missing: a line for each of them.
 
-    With `decode`, every image of a streamed set is decoded once too, and every latent encoded, for all runs; of the latents a task of a
-    SLURM array does its share.
+    With `decode`, every image of a set too large for memory is decoded once too, and every latent encoded, for all runs; of the latents a
+    task of a SLURM array does its share. Raises DataError, PretrainedMissing and OSError.
     """
     for params in wanted:
-        name = params.data.name
-        if CATALOG[name].hub and not local_data(name):
+        name, entry = params.data.name, CATALOG[params.data.name]
+        if entry.hub and not local_data(name):
             downloaded(name)
+        for weights in filter(None, (params.text.encoder, params.model.vae)):
+            yield f"{weights}: {pretrained.fetch(weights)}"
+        if entry.mapped and not decode:
+            yield f"{name}: in {local_data(name) or downloaded(name)}"
+            continue
         images = load(params.data)
         yield f"{name}: {images.source}"
         if decode and isinstance(images, Streamed):
             yield f"{name}: decoded in {images.decoded.folder}"
-        yield f"{params.text.encoder}: {pretrained.fetch(params.text.encoder)}"
-        if params.model.vae:
-            yield f"{params.model.vae}: {pretrained.fetch(params.model.vae)}"
-            if decode:
-                yield _encoded(params, images)
+        if decode and params.model.vae:
+            yield _encoded(params, images)
 
 
 def _encoded(params: Params, images: Images) -> str:
@@ -42,7 +44,7 @@ def _encoded(params: Params, images: Images) -> str:
     if tasks > 1 and int(os.environ["SLURM_ARRAY_TASK_MAX"]) - first + 1 != tasks:
         raise DataError("the tasks of the array are not numbered without gaps: submit it as --array=0-15, say, whole")
     share = (int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, tasks) if tasks > 1 else None
-    model = vae.autoencoder(pretrained.resolve(params.model.vae), params.data)
+    model = vae.autoencoder(params.model.vae, params.data)
     found = encoded(model, images.train.images, images.fingerprint, params.data.flips, share=share)
     what = f"{params.data.name}: latents of {model.name}"
     return (

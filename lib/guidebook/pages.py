@@ -53,10 +53,8 @@ PROMISES = {
 }
 
 
-ASIDE = (
-    "curve-",
-    "against-",
-)  # groups of records that are points of a figure or another protocol: their page shows them
+# Groups of records that are points of a figure or another protocol: their page shows them.
+ASIDE = ("curve-", "against-")
 CLAIMS = """# Claims audited
 
 One row per claim of the documents that this study repeats: what the document says, what was found, and whether the claim holds.

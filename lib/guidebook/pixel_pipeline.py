@@ -19,10 +19,8 @@ class PixelPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
-        range: tuple[float, float] = (
-            -1.0,
-            1.0,
-        ),  # what pixel 0 and pixel 255 are to the U-Net; kept in model_index.json
+        # What pixel 0 and pixel 255 are to the U-Net; kept in model_index.json
+        range: tuple[float, float] = (-1.0, 1.0),
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)

@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from guidebook.refusals import plain
+
 EMBEDDED = "embedded"  # the stand-in of each kind, which needs no download
 log = logging.getLogger(__name__)
 
@@ -89,9 +91,13 @@ def fetch(name: str) -> str:
 
     model = PRETRAINED[name]
     try:
-        return snapshot_download(name, revision=model.revision, allow_patterns=["*.json", "*.txt", *model.files])
-    except Exception as error:  # the hub's client raises its own kinds
+        place = snapshot_download(name, revision=model.revision, allow_patterns=["*.json", "*.txt", *model.files])
+        failed = None if folder(name) else "files are missing"  # offline, it gives what the cache has of them
+    except Exception as error:  # of the network, the hub, the disk
+        failed = f"{type(error).__name__}: {plain(error)[:100]}"
+    if failed:
         raise PretrainedMissing(
-            f"{model.kind} {name}: the hub did not give it ({type(error).__name__}); fetch it on a machine with internet, "
+            f"{model.kind} {name}: the hub did not give it ({failed}); fetch it on a machine with internet and room on its disk, "
             f"or set {model.key}={EMBEDDED}, a stand-in"
-        ) from None
+        )
+    return place

@@ -34,7 +34,7 @@ class Data(Section):
     # where a line end could begin a directive.
     caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")] | None
     phrasings: Count | None = (
-        None  # captions that an image of attributes has, one an epoch in turn; None is a new one each epoch
+        None  # captions of an image of attributes, one an epoch in turn; None is a new one each epoch
     )
     limit: Count | None  # use only the first images of each split
     flips: bool  # every image is seen as it is or mirrored, by chance

@@ -54,10 +54,10 @@ def tasks(
 def missing(params: P.Params) -> tuple[str, ...]:
     """What a run would have to download: its data set, its text encoder, its autoencoder."""
     lacking = [] if at_hand(params.data.name) else [f"data set {params.data.name}"]
-    if not pretrained.at_hand(params.text.encoder):
-        lacking.append(f"text encoder {params.text.encoder} (or --set text.encoder=embedded, a stand-in)")
-    if params.model.vae and not pretrained.at_hand(params.model.vae):
-        lacking.append(f"autoencoder {params.model.vae} (or --set model.vae=embedded, a stand-in)")
+    for name in filter(None, (params.text.encoder, params.model.vae)):
+        if not pretrained.at_hand(name):
+            model = pretrained.PRETRAINED[name]
+            lacking.append(f"{model.kind} {name} (or --set {model.key}={pretrained.EMBEDDED}, a stand-in)")
     return tuple(lacking)
 
 
@@ -71,9 +71,9 @@ def lacking(work: list[Task]) -> str | None:
 
 
 def _what(task: Task) -> list[str]:
-    """The words that say which data and which encoder a task needs."""
+    """The words that say which data and which weights of others a task needs."""
     name, sets = task.words[:3], zip(task.words[3::2], task.words[4::2], strict=True)
-    return [*name, *(word for pair in sets if pair[1].startswith(("data.", "text.")) for word in pair)]
+    return [*name, *(word for pair in sets if pair[1].startswith(("data.", "text.", "model.vae")) for word in pair)]
 
 
 def submit(cluster: Cluster, work: list[Task]) -> tuple[str, str]:

@@ -49,7 +49,7 @@ class Pixels:
         return torch.where(mirrored[:, None, None, None], x0.flip(-1), x0) if self._flips else x0
 
     def images(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, H, W) uint8, on the CPU, of samples (B, *shape)."""
+        """Images (B, C, H, W) uint8, on the CPU, of samples (B, *shape)."""
         return to_uint8(x.cpu(), *self._range)
 
 

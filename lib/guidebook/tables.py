@@ -55,7 +55,7 @@ SHOWN = (
     "lpips_diversity", "diversity", "grain",
     "copying", "copies", "saturation",
 )  # fmt: skip
-SHARES = ("adherence", "adherence_attribute", "edit", "accuracy_untrained", "copies")
+SHARES = ("adherence", "adherence_attribute", "edit", "edit_before", "accuracy_untrained", "copies")
 
 
 def metric_table(records: list[dict], metrics: Sequence[str] = SHOWN) -> Html:

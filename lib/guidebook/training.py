@@ -25,6 +25,7 @@ from guidebook.models.unet import build
 from guidebook.processes import barrier, world
 from guidebook.run import Run, commit
 from guidebook.schedule import checkpoint_images, checkpoint_steps, updates
+from guidebook.space import space
 from guidebook.stopping import Stop, stopping
 from guidebook.tracking import tracker
 from guidebook.trainer import Trainer
@@ -47,7 +48,7 @@ def train(run: Run) -> None:
     with (
         owned(run.path),
         stopping(run) as stop,
-        contextlib.closing(Trainer(run.params, load(run.params.data), stop)) as trainer,
+        contextlib.closing(_trainer(run, stop)) as trainer,
     ):
         trainer.resume(run)
         if main:
@@ -65,6 +66,13 @@ def train(run: Run) -> None:
                 run.path / "checkpoints", run.params.train.keep_checkpoints, checkpoint_images(run.params), trained=True
             )
         barrier()
+
+
+def _trainer(run: Run, stop: Stop) -> Trainer:
+    """What trains the run, which is refused with another autoencoder than its own before anything is encoded with it."""
+    where = space(run.params)
+    where.same(run.provenance().get("autoencoder"))
+    return Trainer(run.params, load(run.params.data), stop, where)
 
 
 def load_model(run: Run, weights: str, at: int | None = None) -> UNet2DConditionModel:
@@ -167,13 +175,12 @@ def _publish(run: Run, trainer: Trainer, tensors: dict) -> None:
 def _describe(run: Run, trainer: Trainer) -> None:
     """Notes where this stretch of training runs and with which code: a run that was continued has several."""
     device, known = trainer.device, run.provenance()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu()}, {_threads()}"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cpu_name()}, {_threads()}"
     before = known.get("data", {}).get("fingerprint", trainer.data.fingerprint)
     if before != trainer.data.fingerprint:
         raise DataError(
             f"{run.name} began on data {before}, now there is {trainer.data.fingerprint}: put the first data back, or delete {run.path}"
         )
-    trainer.space.same(known.get("autoencoder"))
     if run.params.model.vae:
         run.note(autoencoder=trainer.space.autoencoder.name)
     stretch = {"from": trainer.nimg, "at": datetime.now(UTC).isoformat(timespec="seconds"), **commit(), "device": name}
@@ -200,7 +207,7 @@ def _threads() -> str:
     return f"{n} thread{'s' if n > 1 else ''}"
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     with contextlib.suppress(OSError, IndexError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(s.split(":")[1].strip() for s in lines if s.startswith("model name"))

@@ -68,9 +68,8 @@ def main() -> None:
         log = root / "runs" / "jobs" / f"{array}_0.log"
         while not re.search(r"training [1-9]", log.read_text() if log.exists() else ""):
             time.sleep(1)
-        slurm.run(
-            "scancel", "--signal=USR1", "--batch", f"{array}_0"
-        )  # what SLURM sends before a limit or a preemption
+        # What SLURM sends before a limit or a preemption
+        slurm.run("scancel", "--signal=USR1", "--batch", f"{array}_0")
         slurm.wait(f"{array}_0", "PENDING", 120)
         slurm.wait(f"{array}_0", "RUNNING", 120)
         while log.read_text().count("training") < 4:

@@ -87,9 +87,8 @@ def _listening(pid: int) -> list:
         for line in table.read_text().splitlines()[1:] if table.exists() else []:
             _, local, _, state, *_, inode = line.split()[:10]
             if state == "0A" and f"socket:[{inode}]" in inodes:
-                words = [
-                    int(local[i : i + 8], 16) for i in range(0, local.index(":"), 8)
-                ]  # in the machine's byte order
+                # In the machine's byte order
+                words = [int(local[i : i + 8], 16) for i in range(0, local.index(":"), 8)]
                 found.append(ipaddress.ip_address(b"".join(struct.pack("=I", word) for word in words)))
     return found
 

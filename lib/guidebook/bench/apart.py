@@ -23,7 +23,11 @@ def apart(work: Callable[..., dict], *args, watched: bool = True, libraries: Seq
         process.start()
     there.close()
     peak, ended = 0.0, threading.Event()
-    here.recv()  # it has imported what it needs
+    try:
+        here.recv()  # it has imported what it needs
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"{work.__name__} did not begin: its error stands above") from None
     base = memory(process.pid)
 
     def watch() -> None:

@@ -12,53 +12,64 @@ import torch
 from guidebook import params as P
 from guidebook.bench import measuring
 from guidebook.bench.apart import apart
-from guidebook.data.latents import PART, encoded
+from guidebook.data import latents
 from guidebook.models.small_vae import build
 from guidebook.models.vae import Autoencoder
+from guidebook.processes import keeping_memory
+from guidebook.training import cpu_name
 
-SIDE = 32
-PARTS = 2  # of the largest number of processes, each
+SIDE, PARTS = 32, 2  # pixels across; parts for each of the largest number of processes
+LATE = 300  # seconds that processes wait for each other
 
 
-def cache(say: Callable[[str], None], side: int = SIDE, images: int | None = None, repeats: int = 3) -> dict:
-    """Images per second by one process and by 2, 4, … up to the cores of this machine; each process has one thread."""
-    cores = os.cpu_count()
+def cache(say: Callable[[str], None], part: int = latents.PART, repeats: int = 3) -> dict:
+    """Images per second by one process and by 2, and 4, 8 and 16 where there are so many cores; each process has one thread.
+
+    A part of what they share is of so many pixels. The networks run on the CPU, whatever else there is.
+    """
+    cores = len(os.sched_getaffinity(0))
     many = [n for n in (1, 2, 4, 8, 16) if n <= max(2, cores)]
-    images = images or PARTS * many[-1] * PART // side**2
-    found = measuring.alternate({str(n): lambda n=n: _together(n, images, side) for n in many}, repeats)
+    images = PARTS * many[-1] * part // SIDE**2
+    found = measuring.alternate({str(n): lambda n=n: _together(n, images, part) for n in many}, repeats)
     rows = [
         {"name": f"{n} process{'es' if n > 1 else ''}", "speed": measuring.spread(found[str(n)]), "images": images}
         for n in many
     ]
     ratios = [
-        measuring.ratio("building the cache", found[str(n)], found["1"], f"{n} processes / 1, of one thread each")
+        measuring.ratio(
+            "building the cache", found[str(n)], found["1"], f"{n} processes / 1, of one thread each, on {cores} cores"
+        )
         for n in many[1:]
     ]
-    report = measuring.report("cache", P.load("celeba", "demo"), rows, ratios, machine_cores=cores)
+    report = measuring.report("cache", P.load("celeba", "demo"), rows, ratios, device=cpu_name(), kind="cpu", cores=1)
     measuring.tell(say, report)
     return report
 
 
-def _together(n: int, images: int, side: int) -> float:
+def _together(n: int, images: int, part: int) -> float:
     """Images per second of n processes that begin at the same time, until the last of them is done."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(n) as threads:
-        shares = [threads.submit(apart, _share, folder, k, n, images, side, watched=False) for k in range(n)]
+    with tempfile.TemporaryDirectory() as folder, keeping_memory(), ThreadPoolExecutor(n) as threads:
+        shares = [threads.submit(apart, _share, folder, k, n, images, part, watched=False) for k in range(n)]
         told = [share.result() for share in shares]
     if not any(t["whole"] for t in told):
         raise RuntimeError(f"none of {n} processes found the cache whole when it ended")
     return images / (max(t["ended"] for t in told) - min(t["began"] for t in told))
 
 
-def _share(folder: str, k: int, n: int, images: int, side: int) -> dict:
+def _share(folder: str, k: int, n: int, images: int, part: int) -> dict:
     torch.set_num_threads(1)
+    latents.PART = part
     os.environ["GUIDEBOOK_RUNS"] = folder
     torch.manual_seed(0)
-    vae = Autoencoder(build(side).eval().requires_grad_(False), "random")
-    pictures = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
+    vae = Autoencoder(build(SIDE).eval().requires_grad_(False), "random")
+    pictures = torch.randint(0, 256, (images, 3, SIDE, SIDE), dtype=torch.uint8)
     vae.encode(pictures[:64])
     (Path(folder) / f"ready-{k}").touch()
+    late = time.monotonic() + LATE
     while len(list(Path(folder).glob("ready-*"))) < n:
+        if time.monotonic() > late:
+            raise TimeoutError(f"{n} processes were to begin together, and not all of them came within {LATE} s")
         time.sleep(0.001)
     began = time.monotonic()  # one clock for all processes of a machine
-    whole = encoded(vae, pictures, "bench", False, share=(k, n)) is not None
+    whole = latents.encoded(vae, pictures, "bench", False, share=(k, n)) is not None
     return {"began": began, "ended": time.monotonic(), "whole": whole}

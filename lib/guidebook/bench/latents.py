@@ -21,7 +21,7 @@ from guidebook.data.images import from_uint8, load
 from guidebook.diffusion import scheduler
 from guidebook.guidance import classifier_free
 from guidebook.models import vae
-from guidebook.models.unet import build, gflops, parameters, suit
+from guidebook.models.unet import build, gflops, halve, parameters, suit
 from guidebook.processes import world
 from guidebook.sampler import sample
 from guidebook.space import Latents, shape_of
@@ -34,7 +34,7 @@ WARM, TIMED = 3, 3  # steps of a turn; of pixels on a CPU one each
 MANY, FEW = (
     8,
     1,
-)  # images of a step on a CPU: of latents, and where pixels are compared, whose steps are long; on a GPU 32 of each
+)  # images of a step on a CPU: of latents alone, and beside pixels, whose steps are long; on a GPU both are 32
 
 
 class Encoding(Latents):
@@ -85,7 +85,7 @@ def latents(say: Callable[[str], None], params: P.Params | None = None, repeats:
         ),
         measuring.ratio(
             "a step of as wide a network",
-            rates[KEPT, few][: len(pixels)],
+            rates[KEPT, few],
             pixels,
             f"latents kept / pixels, batch {few}",
         ),
@@ -143,7 +143,7 @@ def _step(text: str, way: str) -> dict:
     line = trainer.flush()
     spent = (time.perf_counter() - started) / steps
     facts |= {"step_s": spent, "ms_by_part": line["ms_by_part"], "device_mb": _device_mb()}
-    return facts | {"gflops": gflops(trainer.model.cpu(), params.text.tokens)}
+    return facts | {"gflops": gflops(trainer.model, params.text.tokens)}
 
 
 @torch.no_grad()
@@ -154,9 +154,15 @@ def _sample(text: str) -> dict:
     told = encode(params.text, ["A photo of a young woman", ""]).to(device)
     steps, decoder = scheduler(params.diffusion, "ddpm", "leading", clip=False), _autoencoder(params)
     steps.set_timesteps(STEPS, device=device)
+    if params.train.precision == "bf16":
+        halve(model)
     denoise = classifier_free(lambda x, t, cond: model(x, t, cond, return_dict=False)[0], told[:1], told[1:], 2.0)
-    started = time.perf_counter()
     with torch.autocast(device.type, torch.bfloat16, enabled=params.train.precision == "bf16"):
+        decoder.decode(
+            denoise(torch.randn(1, *shape_of(params), device=device), steps.timesteps[0]).float()
+        )  # warms up
+        measuring.wait()
+        started = time.perf_counter()
         *_, (_, x) = sample(denoise, steps, shape_of(params), [0])
     measuring.wait()
     drawn = time.perf_counter()
@@ -174,7 +180,7 @@ def _device_mb() -> float | None:
 
 
 def _captions(n: int = 50_000) -> float:
-    """Captions a second that one core builds, of faces as often as CelebA has them."""
+    """Captions a second that one core builds, of drawn faces."""
     labels = load(P.load("celeba", "demo").data).train.labels.tolist()
     started = time.perf_counter()
     for i in range(n):

@@ -42,9 +42,8 @@ def loader(say: Callable[[str], None], repeats: int = 3) -> dict:
         set_ = shards(folder)
         order = dict.fromkeys(set_.order(0, 0, min(DECODED, set_.train_rows), BUFFER).tolist())
         rows = (row for i in range(len(set_.groups)) for row in set_.read(i) if row.number in order)
-        raws = list(
-            filter(_sound, (order | {row.number: row.raw for row in rows}).values())
-        )  # as a first epoch sees them
+        # As a first epoch sees them
+        raws = list(filter(_sound, (order | {row.number: row.raw for row in rows}).values()))
         turns = {name: lambda side=side: {"speed": _alone(raws, side)} for name, side in ALONE.items()}
         turns |= {name: lambda name=name: _apart(folder, name, watched=False) for name in WAYS}
         found = measuring.alternate({name: _told(say, name, turn) for name, turn in turns.items()}, repeats)

@@ -1,6 +1,7 @@
 """Measuring things that take turns, and the JSON that says what came of it."""
 
 import io
+import itertools
 import json
 import statistics
 import time
@@ -16,7 +17,7 @@ from guidebook.paths import RESULTS
 from guidebook.pretrained import resolve
 from guidebook.processes import world
 from guidebook.run import commit, write
-from guidebook.training import _cpu
+from guidebook.training import cpu_name
 
 FOLDER = RESULTS / "bench"
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # FLOP/s in bf16 without sparsity, from NVIDIA's data sheets
@@ -56,14 +57,15 @@ def spread(values: list[float]) -> dict:
 
 
 def ratio(name: str, above: list[float], below: list[float], what: str) -> dict:
-    """The quotient of two medians, with the least and the largest quotient of one turn."""
-    turns = [a / b for a, b in zip(above, below, strict=True)]
-    value = statistics.median(above) / statistics.median(below)
-    return {"name": name, "value": value, "low": min(turns), "high": max(turns), "repeats": len(turns), "what": what}
+    """The quotient of two medians, with the least and the largest quotient of one turn: of any two where one had fewer turns."""
+    alike = len(above) == len(below)
+    turns = [a / b for a, b in (zip(above, below, strict=True) if alike else itertools.product(above, below))]
+    value, repeats = statistics.median(above) / statistics.median(below), min(len(above), len(below))
+    return {"name": name, "value": value, "low": min(turns), "high": max(turns), "repeats": repeats, "what": what}
 
 
 def device_name() -> str:
-    return torch.cuda.get_device_name(world().device) if torch.cuda.is_available() else _cpu()
+    return torch.cuda.get_device_name(world().device) if torch.cuda.is_available() else cpu_name()
 
 
 def peak_flops(seconds: float = 0.5) -> tuple[float | None, str]:

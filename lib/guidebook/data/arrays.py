@@ -71,11 +71,11 @@ def built(
             for name, (shape, dtype) in shapes.items():
                 _reserve(aside / f"{name}.npy", (cuts[-1], *shape), dtype)
     parts = list(itertools.pairwise(cuts))
+    markers = [aside / PARTS / f"{first:09d}-{end:09d}.json" for first, end in parts]
     k, n = share or (world().process_index, world().num_processes)
     # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
     for i in tqdm(range(k, k + len(parts), n), desc=what, unit="part", mininterval=1, disable=bool(k)):
-        marker = aside / PARTS / f"{i:08d}.json"
-        if i < len(parts) and not marker.exists() and not folder.is_dir():
+        if i < len(parts) and not (marker := markers[i]).exists() and not folder.is_dir():
             arrays, notes = make(*parts[i])
             with _unless(folder):
                 for name, rows in arrays.items():
@@ -89,9 +89,9 @@ def built(
     if not share:
         barrier()
         if world().is_main_process:
-            _finish(folder, aside, len(parts))
+            _finish(folder, aside, markers)
         barrier()
-    elif not _finish(folder, aside, len(parts)):
+    elif not _finish(folder, aside, markers):
         return None
     if (found := opened(folder)) is None:
         raise OSError(
@@ -100,11 +100,10 @@ def built(
     return found
 
 
-def _finish(folder: Path, aside: Path, parts: int) -> bool:
+def _finish(folder: Path, aside: Path, markers: Sequence[Path]) -> bool:
     """Seals the arrays and gives them their name, if every part is there."""
     with _unless(folder):
-        markers = sorted((aside / PARTS).glob("*.json"))
-        if len(markers) < parts:
+        if not all(marker.exists() for marker in markers):
             if folder.is_dir():  # whoever began when another ended
                 shutil.rmtree(aside, ignore_errors=True)
             return folder.is_dir()

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from guidebook.data.catalog import CATALOG, DataError, snapshot, whole
 
+# The embedded set for those without internet
 STAND_IN = {
     "mnist": "digits",
     "cifar10": "scenes",
     "wikiart": "paintings",
     "celeba": "faces",
     "imagenet100": "scenes",
-}  # the embedded set for those without internet
+}
 
 
 def downloaded(name: str) -> Path:

@@ -108,9 +108,8 @@ class Stream:
             now, begin = next(windows)
             coming = dict.fromkeys(now.rows[offset::stride].tolist())
             reading, rows = self._read(now, coming), sum(self.shards.groups[g].rows for g in now.groups)
-            pace = max(
-                len(mine), len(coming)
-            )  # who begins near the end of a window does not wait for the whole next one
+            # Who begins near the end of a window does not wait for the whole next one.
+            pace = max(len(mine), len(coming))
             for i, number in enumerate(mine):
                 while held[number] is None:
                     next(filling)

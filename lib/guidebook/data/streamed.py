@@ -34,9 +34,8 @@ class Streamed:
         self.shards = Shards(files, entry.image, entry.label, len(entry.classes), data.limit)
         self.window, self.resolution = entry.window, data.resolution
         self.folder, self._found = place(runs() / "data", self.shards, data.resolution), None
-        self.fingerprint = self.folder.name.removeprefix(
-            "decoded-"
-        )  # the shards', the resolution and how it was decoded
+        # The shards', the resolution and how it was decoded
+        self.fingerprint = self.folder.name.removeprefix("decoded-")
         self._bad: dict[int, str] = {}  # rows met so far that cannot be read
 
     def found(self) -> Decoded | None:

@@ -102,9 +102,8 @@ class Residual:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("judge", self.seed))
             _reset(network)
-        network.whiten(
-            split.images[: min(5000, max(200, 5000 * 32**2 // split.images[0, 0].numel()))]
-        )  # patches fill memory
+        enough = min(5000, max(200, 5000 * 32**2 // split.images[0, 0].numel()))  # patches fill memory
+        network.whiten(split.images[:enough])
         network.to(device).train()
         learnt = [p for p in network.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(learnt, self.lr, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True)

@@ -80,7 +80,7 @@ def autoencoder(vae: str, data: Data) -> Autoencoder:
         with main_first():
             folder = small_vae.trained(images, data)
         seal.verify(folder, f"delete {folder} and run again: it is trained anew")
-        # What two machines train by one recipe differs.
+        # What two machines train by one recipe differs, so the name holds the hash of the weights.
         name = f"{folder.name}@{json.loads((folder / seal.MANIFEST).read_text())[SAFETENSORS_WEIGHTS_NAME][:8]}"
     else:
         folder, name = located(vae), f"{vae}@{PRETRAINED[vae].revision[:8]}"
