@@ -30,36 +30,48 @@ def cache(say: Callable[[str], None], part: int = latents.PART, repeats: int = 3
     cores = len(os.sched_getaffinity(0))
     many = [n for n in (1, 2, 4, 8, 16) if n <= max(2, cores)]
     images = PARTS * many[-1] * part // SIDE**2
-    found = measuring.alternate({str(n): lambda n=n: _together(n, images, part) for n in many}, repeats)
-    rows = [
-        {"name": f"{n} process{'es' if n > 1 else ''}", "speed": measuring.spread(found[str(n)]), "images": images}
+    turns = {
+        (n, shared): lambda n=n, shared=shared: _together(n, images, part, shared)
         for n in many
+        for shared in (True, False)
+    }
+    del turns[1, False]
+    found = measuring.alternate(turns, repeats)
+    rows = [
+        {"name": _name(n, shared), "speed": measuring.spread(speeds), "images": images}
+        for (n, shared), speeds in found.items()
     ]
-    ratios = [
-        measuring.ratio(
-            "building the cache", found[str(n)], found["1"], f"{n} processes / 1, of one thread each, on {cores} cores"
-        )
-        for n in many[1:]
-    ]
+    ratios = []
+    for n in many[1:]:
+        told = f"{n} processes / 1, of one thread each, on {cores} cores"
+        ratios.append(measuring.ratio("building one cache", found[n, True], found[1, True], told))
+        told = f"{n} processes share one cache / build one each: what sharing leaves of the machine's speed"
+        ratios.append(measuring.ratio("sharing", found[n, True], found[n, False], told))
     report = measuring.report("cache", P.load("celeba", "demo"), rows, ratios, device=cpu_name(), kind="cpu", cores=1)
     measuring.tell(say, report)
     return report
 
 
-def _together(n: int, images: int, part: int) -> float:
+def _name(n: int, shared: bool) -> str:
+    return f"{n} processes, {'one cache' if shared else 'a cache each'}" if n > 1 else "1 process"
+
+
+def _together(n: int, images: int, part: int, shared: bool) -> float:
     """Images per second of n processes that begin at the same time, until the last of them is done."""
     with tempfile.TemporaryDirectory() as folder, keeping_memory(), ThreadPoolExecutor(n) as threads:
-        shares = [threads.submit(apart, _share, folder, k, n, images, part, watched=False) for k in range(n)]
-        told = [share.result() for share in shares]
-    if not any(t["whole"] for t in told):
-        raise RuntimeError(f"none of {n} processes found the cache whole when it ended")
+        works = [
+            (folder, k, n, (k, n) if shared else (0, 1), images if shared else images // n, part) for k in range(n)
+        ]
+        told = [work.result() for work in [threads.submit(apart, _share, *work, watched=False) for work in works]]
+    if sum(t["whole"] for t in told) < (1 if shared else n):
+        raise RuntimeError(f"of {n} processes too few found their cache whole when they ended")
     return images / (max(t["ended"] for t in told) - min(t["began"] for t in told))
 
 
-def _share(folder: str, k: int, n: int, images: int, part: int) -> dict:
+def _share(folder: str, k: int, n: int, share: tuple[int, int], images: int, part: int) -> dict:
     torch.set_num_threads(1)
     latents.PART = part
-    os.environ["GUIDEBOOK_RUNS"] = folder
+    os.environ["GUIDEBOOK_RUNS"] = folder if share[1] == n else f"{folder}/{k}"
     torch.manual_seed(0)
     vae = Autoencoder(build(SIDE).eval().requires_grad_(False), "random")
     pictures = torch.randint(0, 256, (images, 3, SIDE, SIDE), dtype=torch.uint8)
@@ -71,5 +83,5 @@ def _share(folder: str, k: int, n: int, images: int, part: int) -> dict:
             raise TimeoutError(f"{n} processes were to begin together, and not all of them came within {LATE} s")
         time.sleep(0.001)
     began = time.monotonic()  # one clock for all processes of a machine
-    whole = latents.encoded(vae, pictures, "bench", False, share=(k, n)) is not None
+    whole = latents.encoded(vae, pictures, "bench", False, share=share) is not None
     return {"began": began, "ended": time.monotonic(), "whole": whole}
