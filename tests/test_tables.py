@@ -5,6 +5,7 @@ import re
 import pytest
 
 from guidebook import tables
+from guidebook.run import open_run
 
 
 def record(metric, value, n=1000, **more):
@@ -65,3 +66,9 @@ def test_numbers_of_images_are_in_order_with_the_limit_last():
     assert list(rows) == ["50", "1,000", "10,000", "∞"]
     assert rows["∞"] == ["7.00 [6.90, 7.10]", ""]
     assert rows["10,000"] == ["", "4.00 [3.90, 4.10]"]
+
+
+def test_the_banner_says_how_many_images_a_limited_run_knows(runs, tiny):
+    for limit, told in ((60, True), (None, False)):
+        text = tables.banner(open_run(tiny.replace(data={"limit": limit})))
+        assert ("Of each split this run knows the first 60 at most" in text) == told

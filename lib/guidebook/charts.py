@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from guidebook.figures import COLOURS
 from guidebook.imagesets import ImageSet
@@ -40,6 +41,7 @@ def against_guidance(runs: dict[str, list[dict]], metrics: Sequence[str], real: 
         axes.set(xlabel="guidance scale w (1 = off)", ylabel=NAMES[metric])
         if metric in LOG:
             axes.set_yscale("log")
+            _plain(axes)
     panels[0][0].legend(fontsize=8)
     figure.tight_layout()
     return figure
@@ -84,6 +86,13 @@ def tradeoff(methods: dict[str, list[dict]], real: list[dict], x: str = "fd_judg
     return figure
 
 
+def _plain(axes: Axes) -> None:
+    """Numbers as they are written, on a logarithmic axis: 20, not 2 × 10¹."""
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 4, 6)))
+    axes.yaxis.set_minor_formatter("{x:g}")
+
+
 def _arms(records: list[dict]) -> np.ndarray:
     """(2, n) how far the intervals reach below and above the values."""
     value, low, high = (np.array([r[f] for r in records], float) for f in ("value", "low", "high"))
@@ -108,7 +117,10 @@ def against_images(progress: dict[int, list[dict]], metrics: Sequence[str], real
         points = [next(r for r in records if r["metric"] == metric) for records in progress.values()]
         _errors(axes, list(progress), points, color=COLOURS[0], marker="o")
         _floor(axes, real, metric)
-        axes.set(xlabel="images seen", ylabel=NAMES[metric], yscale="log" if metric in LOG else "linear")
+        axes.set(xlabel="images seen", ylabel=NAMES[metric])
+        if metric in LOG:
+            axes.set_yscale("log")
+            _plain(axes)
         axes.legend(fontsize=8)
     figure.tight_layout()
     return figure
@@ -151,5 +163,5 @@ def obedience(records: list[dict], real: list[dict]) -> Figure:
     axes.axvline(0, color="0.35", linewidth=0.8)
     axes.set_yticks(up, [name.replace("_", " ") for name in names], fontsize=7)
     axes.set(xlabel="seen where asked for − seen where not there (shares)", ylim=(-1, len(points)))
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper left")
     return figure

@@ -32,6 +32,7 @@ def banner(run: Run) -> str:
         if seen
         else None,
         facts.get("data_note"),
+        f"of each split this run knows the first {params.data.limit:,} at most" if params.data.limit else None,
         "captions go through a stand-in for CLIP: a small text transformer with fixed random weights"
         if params.text.encoder == EMBEDDED
         else f"captions go through {params.text.encoder}",

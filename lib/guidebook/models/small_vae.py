@@ -17,7 +17,8 @@ from guidebook.rng import generator, seed_of
 from guidebook.sections import VAES, Data
 
 WIDTHS, GROUPS = (16, 48), 8
-STEPS, OTHERWISE = {8: 50, 16: 300, 32: 1300}, 2000  # by resolution
+STEPS, OTHERWISE = {8: 50, 16: 1300, 32: 1300}, 2000  # by resolution
+PASSES = 20  # over the images, at most
 BATCH, LR, BETAS, KL, SEED, VERSION = 8, 6e-3, (0.9, 0.95), 1e-4, 0, 2
 
 
@@ -27,7 +28,8 @@ def trained(images: Images, data: Data) -> Path:
     Learns to give images back with a small mean absolute error, and latents that are nearly N(0, 1): the sum of both, the latter
     with weight `KL` per element. `scaling_factor` is one over the standard deviation of its latents.
     """
-    steps, bf16 = STEPS.get(data.resolution, OTHERWISE), torch.cpu._is_avx512_bf16_supported()
+    most = PASSES * len(images.train) // BATCH
+    steps, bf16 = min(STEPS.get(data.resolution, OTHERWISE), most), torch.cpu._is_avx512_bf16_supported()
     key = digest([VERSION, images.fingerprint, data.resolution, WIDTHS, GROUPS, steps, BATCH, LR, BETAS, KL, SEED])
     folder = runs() / "vaes" / f"vae-{data.name}-{key}"
     if folder.is_dir():
