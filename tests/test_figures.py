@@ -1,5 +1,6 @@
 """Figures: what an axis says is so, whatever was trained."""
 
+import numpy as np
 import pytest
 
 from guidebook import figures
@@ -24,3 +25,11 @@ def test_the_loss_is_drawn_where_it_was_logged(axes):
     assert line.get_xdata().tolist() == [100, 200, 300]
     assert line.get_ydata().tolist() == [1, 1 / 2, 1 / 3]
     assert axes[1].patches[0].get_data().values[2] == 1 / 3  # the last tenth of three lines is one
+
+
+def test_a_timestep_that_no_step_fell_on_has_no_loss():
+    stats = [{"loss_by_timestep": [1.0, None, None]}, {"loss_by_timestep": [3.0, 5.0, None]}]
+    (axes,) = figures.loss_by_timestep({"a": 10 * stats}, 30).axes
+    values, edges, _ = axes.patches[0].get_data()
+    np.testing.assert_array_equal(values, [2.0, 5.0, np.nan])
+    np.testing.assert_array_equal(edges, [0, 10, 20, 30])

@@ -118,9 +118,11 @@ def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
     figure, axes = plt.subplots(figsize=(5.6, 2.8))
     for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
         last = [s["loss_by_timestep"] for s in stats[-max(1, len(stats) // 10) :]]
-        rows = np.array([[np.nan if x is None else x for x in row] for row in last])
+        rows = np.ma.masked_invalid(
+            [[np.nan if x is None else x for x in row] for row in last]
+        )  # a bin may have no step
         edges = np.linspace(0, timesteps, rows.shape[1] + 1)
-        axes.stairs(np.nanmean(rows, 0), edges, color=colour, label=name, linewidth=1.4, baseline=None)
+        axes.stairs(rows.mean(0).filled(np.nan), edges, color=colour, label=name, linewidth=1.4, baseline=None)
     axes.set(xlabel="timestep t (0 = image, last = noise)", ylabel="training loss", yscale="log")
     axes.legend()
     return figure
