@@ -1,5 +1,8 @@
 """What an autoencoder loses: test images encoded and decoded again. No model of its latents can do better."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure as similarity
 
@@ -8,15 +11,14 @@ from guidebook.imagesets import ImageSet, image_set
 from guidebook.metrics import intervals
 from guidebook.metrics.distances import frechet_to
 from guidebook.metrics.features import features
-from guidebook.metrics.measure import once
-from guidebook.metrics.networks import Inception, JudgeNetwork
-from guidebook.metrics.subject import HOW, record, reference, shuffle
+from guidebook.metrics.measure import FRECHET, once
+from guidebook.metrics.subject import HOW, SPACES, record, reference, shuffle
 from guidebook.models.vae import autoencoder
 from guidebook.params import digest
 from guidebook.run import Run
 
 NAME, PART, SHOWN = "round trip", 500, 10
-FRECHET = {"judge": ("rfd_judge", JudgeNetwork), "inception": ("rfid", lambda data: Inception())}
+Trip = Callable[[], tuple[torch.Tensor, torch.Tensor, dict]]
 
 
 def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
@@ -27,12 +29,16 @@ def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
     that of Inception is left out where its weights are not at hand.
     """
     n, found = run.params.evaluate.samples, []
-    for space in ("pixels", *FRECHET):
+    trip = functools.cache(lambda: _trip(run))
+    for space in ("pixels", *SPACES):
         key = digest([NAME, space, n])
-        if not run.recorded and (space == "pixels" or FRECHET[space][1](run.params.data).at_hand()):
-            once(
-                run, NAME, key, NAME, lambda space=space: _errors(run) if space == "pixels" else [_distance(run, space)]
+        if not run.recorded and (space == "pixels" or SPACES[space](run.params.data).at_hand()):
+            make = (
+                functools.partial(_errors, run, trip)
+                if space == "pixels"
+                else functools.partial(_distance, run, trip, space)
             )
+            once(run, NAME, key, NAME, make)
         found += run.metrics(key=key)
     if not found:
         run.needs("the round trip through the autoencoder")
@@ -42,7 +48,7 @@ def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
 def there_and_back(run: Run, images: torch.Tensor) -> torch.Tensor:
     """Images (N, 3, H, W) uint8 encoded and decoded again."""
     vae = autoencoder(run.params.model.vae, run.params.data)
-    return torch.cat([vae.decode(vae.scale * vae.encode(x).chunk(2, 1)[0].half().float()) for x in images.split(PART)])
+    return vae.decode(vae.scale * vae.encode(images).chunk(2, 1)[0].half().float())
 
 
 def _pairs(run: Run) -> tuple[torch.Tensor, dict]:
@@ -59,8 +65,8 @@ def _trip(run: Run) -> tuple[torch.Tensor, torch.Tensor, dict]:
     return test, there_and_back(run, test), known
 
 
-def _errors(run: Run) -> list[dict]:
-    test, after, known = _trip(run)
+def _errors(run: Run, trip: Trip) -> list[dict]:
+    test, after, known = trip()
     ratios, alike = [], []
     for a, b in zip(test.split(PART), after.split(PART), strict=True):
         error = (a.double() - b.double()).square().mean((1, 2, 3))
@@ -73,8 +79,7 @@ def _errors(run: Run) -> list[dict]:
     ]
 
 
-def _distance(run: Run, space: str) -> dict:
-    metric, network = FRECHET[space]
-    reader, (_, after, known) = network(run.params.data), _trip(run)
+def _distance(run: Run, trip: Trip, space: str) -> list[dict]:
+    reader, (_, after, known) = SPACES[space](run.params.data), trip()
     value = frechet_to(features(after, reader)["features"], reference(run, space))
-    return record(metric, value, "infinitesimal jackknife", reader, "train split", known)
+    return [record(f"r{FRECHET[space]}", value, "infinitesimal jackknife", reader, "train split", known)]
