@@ -18,6 +18,8 @@ from guidebook.data.decode import decode
 from guidebook.data.images import load
 from guidebook.data.mapped import mapped
 from guidebook.data.split import packed, unpacked
+from guidebook.fetching import fetched
+from guidebook.params import load as load_params
 from guidebook.sections import Data
 
 SIDE, TRAIN, TEST = 8, 23, 7
@@ -237,3 +239,10 @@ def test_decoding_that_was_interrupted_goes_on_at_its_row_group(hub, runs, monke
     found, _, _ = mapped(celeba(), hub.folder, "train")
     assert len(decoded) - before == TRAIN - 11
     assert torch.equal(found.images, torch.stack([pixels(raw) for raw in hub.raws["train"]]))
+
+
+def test_fetching_decodes_only_when_it_is_asked_to(hub, runs):
+    params = load_params("celeba", "smoke").replace(data=celeba(flips=False).model_dump(), model={"vae": None})
+    for asked, told, made in ((False, f"in {hub.folder}", 0), (True, "local parquet", 2)):
+        assert list(fetched([params], asked)) == ["embedded: needs no download", f"celeba: {told}"]
+        assert len(list(runs.glob("data/mapped-*"))) == made

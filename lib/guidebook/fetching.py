@@ -23,12 +23,11 @@ def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
     """
     for params in wanted:
         name, entry = params.data.name, CATALOG[params.data.name]
-        if entry.hub and not local_data(name):
-            downloaded(name)
+        place = (local_data(name) or downloaded(name)) if entry.hub else None
         for weights in filter(None, (params.text.encoder, params.model.vae)):
             yield f"{weights}: {pretrained.fetch(weights)}"
         if entry.mapped and not decode:
-            yield f"{name}: in {local_data(name) or downloaded(name)}"
+            yield f"{name}: in {place}"
             continue
         images = load(params.data)
         yield f"{name}: {images.source}"
