@@ -130,9 +130,11 @@ def latents_sample(reports: Sequence[dict]) -> Html:
     """One image drawn at the published size, and what is kept and said of one."""
     rows = [
         {
-            **_on(report, reports), "precision": f["precision"], "U-Net": f"{f['parameters']:,}",
+            **_on(report, reports), "U-Net": f"{f['parameters']:,} in {f['precision']}",
             "autoencoder": f"{f['vae_parameters']:,}, {f['weights']} weights", "text encoder": f["text_encoder"],
-            "a sample, its decoding (s)": f"{f['sample_s']:,.1f} + {f['decode_s']:,.2f}", "latents kept (bytes)": f"{f['bytes_per_image']:,}", "captions/s": f"{f['captions_per_s']:,.0f}",
+            "a sample, its decoding (s)": f"{f['sample_s']:,.1f} + {f['decode_s']:,.2f}",
+            "memory (MB)": f"{f['sample_mb'] or f['memory_mb']:,.0f}", "latents kept (bytes)": f"{f['bytes_per_image']:,}",
+            "captions/s": f"{f['captions_per_s']:,.0f}",
         }
         for report in reports for f in [report["made"]]
     ]  # fmt: skip
