@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from guidebook import params as P
 from guidebook import pipeline as module
-from guidebook import text
+from guidebook import pretrained, text
 from guidebook.captions import NULL, attribute_caption
 from guidebook.data.catalog import ATTRIBUTES
 from guidebook.models import small_vae
@@ -188,7 +188,7 @@ def test_clip_is_copied_with_the_runs_number_of_tokens(runs, tiny, monkeypatch):
         )  # fmt: skip
         model = CLIPTextModel(config).eval()
     monkeypatch.setattr(text, "_clip_parts", lambda *_: (tokenizer, model))
-    monkeypatch.setattr(text, "at_hand", lambda _: True)
+    monkeypatch.setattr(pretrained, "at_hand", lambda _: True)
     run = open_run(tiny.replace(text={"encoder": "openai/clip-vit-base-patch32", "tokens": 20}))
     train(run)
     pipe = PixelPipeline.from_pretrained(export(run))
