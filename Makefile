@@ -17,7 +17,7 @@ book: .venv/.installed ## run the MNIST demo and build the HTML book (minutes th
 	@echo "book: open book/_build/html/index.html"
 
 test: .venv/.installed ## run the tests, but for those marked slow
-	@echo "test: running the tests not marked slow (a few minutes)"
+	@echo "test: running the tests not marked slow (about a quarter of an hour on two cores)"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # SLURM, where it is installed, is started for the tests and ended after them.

@@ -38,7 +38,7 @@ def banner(run: Run) -> str:
         else f"captions go through {params.text.encoder}",
         {
             None: None,
-            EMBEDDED: "latents are those of a small autoencoder that was trained on the same images, a stand-in for Stable Diffusion's",
+            EMBEDDED: "latents are those of a small autoencoder that was trained on the training images, a stand-in for Stable Diffusion's",
         }.get(params.model.vae, f"latents are those of {params.model.vae}"),
     ]
     lines = [". ".join(html.escape(plain(s[0].upper() + s[1:])) for s in said if s) + "."]
