@@ -345,3 +345,17 @@ def test_memory_does_not_grow_with_the_array(tmp_path):
     assert len(seen) == parts
     assert max(*seen[1:], after) - seen[1] < parts * side / 8
     assert found["wide"][:, -1].tolist() == list(range(parts))
+
+
+def test_parts_that_are_left_of_other_cuts_vouch_for_no_row_of_these(tmp_path):
+    def once(first: int, end: int):
+        if first:
+            raise InterruptedError
+        return rows(first, end)
+
+    with pytest.raises(InterruptedError):
+        built(tmp_path / "a", CUTS, SHAPES, once, "squaring")
+    made = []
+    others = (0, 20, N)
+    assert as_made(make_in(tmp_path / "a", made, others))
+    assert made == list(itertools.pairwise(others))

@@ -1,6 +1,7 @@
 """Pixels or latents: what a step learns from, and a training on latents that is killed and goes on as if it were not."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -204,3 +205,9 @@ def test_a_run_is_not_continued_in_the_latents_of_another_autoencoder(runs):
     run.note(autoencoder=known[:-1] + "x")
     with pytest.raises(PretrainedMissing, match=f"began with the autoencoder .*x, now there is {known}"):
         Sampler(run, run.params.sample.weights)
+    shutil.rmtree(run.path / "model")
+    for folder in runs.glob("data/latents-*"):
+        shutil.rmtree(folder)
+    with pytest.raises(PretrainedMissing, match=f"began with the autoencoder .*x, now there is {known}"):
+        train(run)
+    assert not list(runs.glob("data/*latents-*"))  # refused before anything is encoded

@@ -14,7 +14,7 @@ from guidebook.models.vae import (
 )
 from guidebook.params import ParamsError
 from guidebook.params import load as load_params
-from guidebook.pretrained import EMBEDDED, PRETRAINED, SD_VAE, at_hand, resolve
+from guidebook.pretrained import EMBEDDED, PRETRAINED, SD_VAE, PretrainedMissing, at_hand, resolve
 from guidebook.seal import Corrupt
 from guidebook.sections import VAES, Data
 
@@ -165,6 +165,8 @@ def test_weights_in_the_cache_are_found_at_the_pinned_revision(vae, folder, tmp_
     (place / "config.json").unlink()
     assert not at_hand(SD_VAE)
     autoencoder.cache_clear()
+    with pytest.raises(PretrainedMissing, match=f"^autoencoder {SD_VAE} is not in the cache"):
+        autoencoder(SD_VAE, DATA)
 
 
 def test_params_that_an_autoencoder_cannot_take_are_refused():

@@ -72,8 +72,8 @@ def barrier() -> None:
 def keeping_memory() -> Iterator[None]:
     """Processes that are started meanwhile keep the memory of tensors for the next ones, unless the environment says otherwise.
 
-    On a CPU giving it back and taking it anew costs a small network's training step 6 %, the published one's a third. It has to be
-    entered before threads are started that enter it too.
+    On a CPU giving it back and taking it anew costs every step of a training time. It has to be entered before threads are started that
+    enter it too.
     """
     library, version = platform.libc_ver()
     modern = library == "glibc" and [int(n) for n in version.split(".")[:2]] >= [

@@ -31,10 +31,8 @@ from guidebook.trainer import Trainer
 WAYS = KEPT, ENCODED, PIXELS = ("latents kept", "latents encoded in the step", "pixels")
 SET, STEPS = 32, 50  # images; steps of the sample
 WARM, TIMED = 3, 3  # steps of a turn; of pixels on a CPU one each
-MANY, FEW = (
-    8,
-    1,
-)  # images of a step on a CPU: of latents alone, and beside pixels, whose steps are long; on a GPU both are 32
+# Images of a step on a CPU: of latents alone, and beside pixels, whose steps are long. On a GPU both are 32.
+MANY, FEW = 8, 1
 
 
 class Encoding(Latents):

@@ -35,8 +35,8 @@ def build(params: Params) -> UNet2DConditionModel:
 def suit(model: UNet2DConditionModel, device: torch.device, train: Train) -> UNet2DConditionModel:
     """Moves the U-Net to a device, in the memory layout asked for, with the attention that is fastest there.
 
-    On a CPU in bf16, with heads of width 8, plain matrix products train 2 to 10 × as fast as torch's fused attention over 16×16 places or
-    fewer, a tenth faster over 32×32 and half as fast over 64×64, and keep a number for every pair of places; elsewhere the fused one wins.
+    On a CPU in bf16, plain matrix products train faster than torch's fused attention, up to `PLAIN` places across with heads of width 8;
+    over more they are slower, and keep a number for every pair of places. Elsewhere the fused one wins.
     """
     if device.type == "cpu" and train.precision == "bf16" and model.config.sample_size // 2 <= PLAIN:
         model.set_attn_processor(AttnProcessor())
