@@ -213,6 +213,20 @@ def test_status_without_runs_names_the_command_that_makes_one(runs, words, said)
     assert (done.exit_code, done.output) == (0, said)
 
 
+def test_status_in_a_pipe_gives_every_run_a_line(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    row = {
+        "run": "r" * 60,
+        "folder": "f",
+        "state": "s" * 60,
+        "job": "7",
+        "job state": "j" * 60,
+        "job time left": "j" * 60,
+    }
+    monkeypatch.setattr("guidebook.overview.everything", lambda: [row, row])
+    assert CliRunner().invoke(app, ["status"]).output.count("\n") == 3
+
+
 def test_training_asked_to_stop_exits_with_status_75(guidebook, tiny, tmp_path):
     (tmp_path / "tiny.yml").write_text(tiny.yaml())
     run = tmp_path / "runs" / "mnist" / f"smoke-{tiny.training_key}"

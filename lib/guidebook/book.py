@@ -1,9 +1,13 @@
 """The HTML book: executed notebooks and generated pages beside the written chapters, built by jupyter-book."""
 
 import json
+import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,31 +28,45 @@ from guidebook.tables import banner
 
 SOURCE, OUTPUT = BOOK / "_build" / "source", BOOK / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
+EXPLORER, PERFORMANCE = NOTEBOOKS / "explorer.ipynb", NOTEBOOKS / "performance.ipynb"
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
 MADE = ("results", "status", "reliability")  # chapters that every build writes
 OPTIONAL = ("explorer", "performance", "claims")  # and those it writes where the study has what they show
 
 
-def build() -> Path:
+def build(say: Callable[[str], None] = lambda line: None) -> Path:
     """Builds `book/_build/html` from the runs at hand and the recorded results; returns its first page.
 
     Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell, or a chapter of `_toc.yml` that
-    there is not. Raises NotebookFailed.
+    there is not. `say` is told what is done. Raises NotebookFailed.
     """
     toc = _contents()
     # First: without the demo's run there is no book, and that is said at once.
-    explorer, performance = _explorer(), _performance()
-    chapters = [page for name in _experiments() for page in _pages(name)]
+    demo = find("mnist", "demo") if EXPLORER.exists() else None
+    chapters = [chapter for name in _experiments() for chapter in _chapters(name)]
+    for run in (c.run for c in chapters if not c.run.recorded):
+        run_experiment(run.params)  # with all cores: what its folder lacks is computed
+    drawn = [
+        (NOTEBOOKS / f"{c.run.params.experiment}.ipynb", c.executed, c.run.params.model_dump(mode="json"), c.run.path)
+        for c in chapters
+        if c.run.recorded
+    ]
+    if demo:
+        shown = {"experiment": "mnist", "profile": "demo"}
+        drawn.append((EXPLORER, _drawn("explorer"), shown, None, demo.path / "metrics.json"))
+    if measured := PERFORMANCE.exists() and any((RESULTS / "bench").glob("*.json")):
+        drawn.append((PERFORMANCE, _drawn("performance"), {}, None, RESULTS / "bench"))
+    _draw(drawn, say)
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
     for chapter in chapters:
         _stage(chapter.executed, SOURCE / f"{chapter.file}.ipynb", chapter.run, chapter.suffix)
-    if explorer:
-        _stage(*explorer)
-        _hero(explorer[2])
-    if performance:
-        _stage(performance, SOURCE / "performance.ipynb", None)
+    if demo:
+        _stage(_drawn("explorer"), SOURCE / EXPLORER.name, demo)
+        _hero(demo)
+    if measured:
+        _stage(_drawn("performance"), SOURCE / PERFORMANCE.name, None)
     found = all_runs()
     (SOURCE / "results.md").write_text(pages.results(found))
     (SOURCE / "status.md").write_text(pages.status(found))
@@ -57,6 +75,7 @@ def build() -> Path:
         (SOURCE / "claims.md").write_text(pages.claims([_answers(c) for c in chapters]))
     (SOURCE / "experiments.txt").write_text(pages.experiments(_shown(chapters)))
     _toc(toc, chapters)
+    say("from pages to HTML")
     _sphinx()
     return OUTPUT / "index.html"
 
@@ -74,8 +93,8 @@ class Chapter:
     suffix: str  # added to the heading, so that pages of one notebook can be told apart
 
 
-def _pages(experiment: str) -> list[Chapter]:
-    """One chapter for each of an experiment's profiles that has a run, brought up to date.
+def _chapters(experiment: str) -> list[Chapter]:
+    """One chapter for each of an experiment's profiles that has a run.
 
     A complete run at hand is shown before a record of the same profile; `smoke` never is.
     """
@@ -83,19 +102,19 @@ def _pages(experiment: str) -> list[Chapter]:
     for run in [opened(p) for p in sorted(RESULTS.glob(f"{experiment}/[!.]*"))] + _complete(experiment):
         found[run.params.profile] = run
     found.pop("smoke", None)
-    chapters = []
+    name, chapters = _heading(experiment).partition(":")[0], []
     for profile in sorted(found, key=lambda p: (ORDER.index(p) if p in ORDER else len(ORDER), p)):
         run, first = found[profile], not chapters
-        executed = _executed(run)
-        name = _heading(executed).partition(":")[0]
+        executed = _drawn(f"{experiment}-{profile}") if run.recorded else run.path / "notebook.ipynb"
         file = f"experiments/{experiment}" if first else f"experiments/{experiment}-{profile}"
         chapters.append(Chapter(file, f"{name} ({profile})", run, executed, "" if first else f" ({profile})"))
     return chapters
 
 
-def _heading(notebook: Path) -> str:
-    """The first line of the first cell, without its `#`."""
-    return "".join(json.loads(notebook.read_text())["cells"][0]["source"]).splitlines()[0].lstrip("# ")
+def _heading(experiment: str) -> str:
+    """The first line of its notebook, without the `#`."""
+    first, *_ = json.loads((NOTEBOOKS / f"{experiment}.ipynb").read_text())["cells"]
+    return "".join(first["source"]).splitlines()[0].lstrip("# ")
 
 
 def _complete(experiment: str) -> list[Run]:
@@ -105,33 +124,26 @@ def _complete(experiment: str) -> list[Run]:
     return [opened(f.parent) for f in folders]
 
 
-def _executed(run: Run) -> Path:
-    """The run's executed notebook, redrawn where the code or the record has changed since."""
-    if not run.recorded:
-        return run_experiment(run.params)[0].path / "notebook.ipynb"
-    target = runs() / "pages" / f"{run.params.experiment}-{run.params.profile}.ipynb"
-    source = NOTEBOOKS / f"{run.params.experiment}.ipynb"
-    execute(source, target, run.params.model_dump(mode="json"), record=run.path)
-    return target
+def _drawn(name: str) -> Path:
+    """Where a page lies when it is drawn."""
+    return runs() / "pages" / f"{name}.ipynb"
 
 
-def _explorer() -> tuple[Path, Path, Run] | None:
-    """The executed explorer, where it goes and the demo's run that it shows; None in a study that has no such demo."""
-    notebook, target = NOTEBOOKS / "explorer.ipynb", runs() / "pages" / "explorer.ipynb"
-    if not notebook.exists():
-        return None
-    run = find("mnist", "demo")
-    execute(notebook, target, {"experiment": "mnist", "profile": "demo"}, depends=run.path / "metrics.json")
-    return target, SOURCE / "explorer.ipynb", run
+def _draw(notebooks: list[tuple], say: Callable[[str], None]) -> None:
+    """Does `execute` with each of these arguments, one notebook a core at once: they compute nothing. Raises NotebookFailed."""
+    cores, spawn = len(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(cores, spawn, _one_thread) as pool:
+        pages = [pool.submit(execute, *arguments) for arguments in notebooks]
+        try:
+            for i, (page, (_, target, *_)) in enumerate(zip(pages, notebooks, strict=True), 1):
+                if page.result():
+                    say(f"page {i} of {len(pages)} drawn: {target.stem}")
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _performance() -> Path | None:
-    """The executed page on performance, drawn from what `guidebook bench` wrote; None where it wrote nothing yet."""
-    notebook, target = NOTEBOOKS / "performance.ipynb", runs() / "pages" / "performance.ipynb"
-    if not notebook.exists() or not any((RESULTS / "bench").glob("*.json")):
-        return None
-    execute(notebook, target, {}, depends=RESULTS / "bench")
-    return target
+def _one_thread() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # their kernels inherit it
 
 
 def _stage(executed: Path, target: Path, run: Run | None, suffix: str = "") -> None:
@@ -172,8 +184,7 @@ def _shown(chapters: list[Chapter]) -> list[tuple[str, list[tuple[str, str, str]
     """Of every experiment its heading and its pages: what `pages.experiments` takes."""
     of = {name: [c for c in chapters if c.run.params.experiment == name] for name in _experiments()}
     return [
-        (_heading(NOTEBOOKS / f"{name}.ipynb"), [(c.file, c.run.params.profile, _data(c.run)) for c in found])
-        for name, found in of.items()
+        (_heading(name), [(c.file, c.run.params.profile, _data(c.run)) for c in found]) for name, found in of.items()
     ]
 
 

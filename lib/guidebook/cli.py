@@ -190,7 +190,8 @@ def status(
     from guidebook.progress import status_table
 
     if not watch:
-        Console().print(status_table(everything()))
+        piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+        Console(width=1000 if piped else None).print(status_table(everything()))  # in a pipe, a run a line
         return
     with contextlib.suppress(KeyboardInterrupt), Live(status_table(everything()), auto_refresh=False) as live:
         while True:
@@ -223,7 +224,7 @@ def build() -> None:
     from guidebook.notebook import NotebookFailed
 
     try:
-        print(make())
+        print(make(lambda line: print(f"book: {line}", file=sys.stderr, flush=True)))
     except NotebookFailed as failed:
         print(f"guidebook: {failed}", file=sys.stderr)
         sys.exit(1)

@@ -13,7 +13,7 @@ from guidebook.lock import lock
 from guidebook.notebook import missing
 from guidebook.run import opened
 
-EPOCHS, EVERY = 150, 15  # 600 steps, some 40 s on one core; a checkpoint every 60
+EPOCHS, EVERY = 90, 15  # 360 steps, some 25 s on one core; a checkpoint every 60
 INTERVAL = EVERY * 64  # images
 pytestmark = pytest.mark.timeout(900)
 
@@ -102,7 +102,7 @@ def test_a_task_that_is_told_to_stop_saves_and_alone_is_requeued(tiny, slurm, un
 def test_a_task_outlives_its_time_limit(tiny, slurm, unbroken, tally):
     # SLURM looks every 30 s, so it asks 90 to 120 s after a life began: time to start and to get on. Paced, the training takes
     # longer than that.
-    pace = study.CLUSTER["environment"] | {"PACE": "0.2"}
+    pace = study.CLUSTER["environment"] | {"PACE": "0.35"}
     study.configure(tiny.root, time="3:00", notice=60, environment=pace)
     array, _ = tiny.submit()
     slurm.wait(array, "COMPLETED", 900)
