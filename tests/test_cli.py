@@ -216,12 +216,12 @@ def test_status_without_runs_names_the_command_that_makes_one(runs, words, said)
 def test_status_in_a_pipe_gives_every_run_a_line(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     row = {
-        "run": "r" * 60,
+        "run": "r" * 40,
         "folder": "f",
-        "state": "s" * 60,
+        "state": "s" * 30,
         "job": "7",
-        "job state": "j" * 60,
-        "job time left": "j" * 60,
+        "job state": "RUNNING",
+        "job time left": "1:00",
     }
     monkeypatch.setattr("guidebook.overview.everything", lambda: [row, row])
     assert CliRunner().invoke(app, ["status"]).output.count("\n") == 3
