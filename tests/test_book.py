@@ -1,8 +1,5 @@
 """The contents of the book: what a build fills in, what it may leave out, and what it refuses to lose."""
 
-import os
-
-import nbformat
 import pytest
 import yaml
 
@@ -63,43 +60,3 @@ def test_what_has_nothing_to_show_yet_is_left_out_and_nothing_else(written, tmp_
 def test_the_contents_of_the_study_are_whole():
     files = [c["file"] for part in book._contents()["parts"] for c in part["chapters"]]
     assert {f for f in files if not (BOOK / f"{f}.md").exists()} == {*book.MADE, *book.OPTIONAL}
-
-
-@pytest.fixture
-def page(tmp_path):
-    """Writes a notebook of one cell: what a build draws a page from."""
-
-    def write(name, source):
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
-        return tmp_path / f"{name}.ipynb", tmp_path / "pages" / f"{name}.ipynb", {}
-
-    return write
-
-
-MEETING = """
-import time
-from pathlib import Path
-Path("{0}").touch()
-end = time.monotonic() + 60
-while not Path("{1}").exists():
-    assert time.monotonic() < end, "alone"
-    time.sleep(0.05)
-"""
-
-
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="pages are drawn one a core, and there is one core")
-def test_pages_are_drawn_beside_each_other_and_each_is_told_once(page):
-    pages, said = [page("a", MEETING.format("a", "b")), page("b", MEETING.format("b", "a"))], []
-    book._draw(pages, said.append)
-    assert said == ["page 1 of 2 drawn: a", "page 2 of 2 drawn: b"]
-    book._draw(pages, said.append)
-    assert len(said) == 2
-
-
-def test_a_page_that_fails_fails_the_build_and_what_has_not_begun_is_not_drawn(page):
-    pages = [page("a", "1 / 0"), *(page(f"b{i}", "import time; time.sleep(2)") for i in range(20))]
-    with pytest.raises(NotebookFailed, match=r"^a\.ipynb, cell 1: ZeroDivisionError"):
-        book._draw(pages, print)
-    assert not pages[-1][1].exists()

@@ -1,13 +1,10 @@
 """The HTML book: executed notebooks and generated pages beside the written chapters, built by jupyter-book."""
 
 import json
-import multiprocessing
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +15,9 @@ from PIL import Image
 from guidebook import pages
 from guidebook.claims import FILE as CLAIMS
 from guidebook.claims import Answer, answers
+from guidebook.drawing import draw_pages
 from guidebook.imagesets import mosaic
-from guidebook.notebook import NotebookFailed, execute, missing, run_experiment
+from guidebook.notebook import NotebookFailed, missing, run_experiment
 from guidebook.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.refusals import nearest
 from guidebook.run import Run, all_runs, find, opened
@@ -43,20 +41,19 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     toc = _contents()
     # First: without the demo's run there is no book, and that is said at once.
     demo = find("mnist", "demo") if EXPLORER.exists() else None
-    chapters = [chapter for name in _experiments() for chapter in _chapters(name)]
-    for run in (c.run for c in chapters if not c.run.recorded):
-        run_experiment(run.params)  # with all cores: what its folder lacks is computed
+    chapters = [chapter for name in _experiments() for chapter in _chapters(name, say)]
     drawn = [
         (NOTEBOOKS / f"{c.run.params.experiment}.ipynb", c.executed, c.run.params.model_dump(mode="json"), c.run.path)
         for c in chapters
         if c.run.recorded
     ]
     if demo:
+        demo = find("mnist", "demo")  # as its kernel will find it: another may have been brought up to date since
         shown = {"experiment": "mnist", "profile": "demo"}
         drawn.append((EXPLORER, _drawn("explorer"), shown, None, demo.path / "metrics.json"))
     if measured := PERFORMANCE.exists() and any((RESULTS / "bench").glob("*.json")):
         drawn.append((PERFORMANCE, _drawn("performance"), {}, None, RESULTS / "bench"))
-    _draw(drawn, say)
+    draw_pages(drawn, say)
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
@@ -93,8 +90,8 @@ class Chapter:
     suffix: str  # added to the heading, so that pages of one notebook can be told apart
 
 
-def _chapters(experiment: str) -> list[Chapter]:
-    """One chapter for each of an experiment's profiles that has a run.
+def _chapters(experiment: str, say: Callable[[str], None]) -> list[Chapter]:
+    """One chapter for each of an experiment's profiles that has a run. Runs at hand are brought up to date; records are drawn later.
 
     A complete run at hand is shown before a record of the same profile; `smoke` never is.
     """
@@ -105,7 +102,12 @@ def _chapters(experiment: str) -> list[Chapter]:
     name, chapters = _heading(experiment).partition(":")[0], []
     for profile in sorted(found, key=lambda p: (ORDER.index(p) if p in ORDER else len(ORDER), p)):
         run, first = found[profile], not chapters
-        executed = _drawn(f"{experiment}-{profile}") if run.recorded else run.path / "notebook.ipynb"
+        executed = _drawn(f"{experiment}-{profile}")
+        if not run.recorded:
+            run, done = run_experiment(run.params)
+            executed = run.path / "notebook.ipynb"
+            if done:
+                say(f"brought up to date: {run.name}")
         file = f"experiments/{experiment}" if first else f"experiments/{experiment}-{profile}"
         chapters.append(Chapter(file, f"{name} ({profile})", run, executed, "" if first else f" ({profile})"))
     return chapters
@@ -127,23 +129,6 @@ def _complete(experiment: str) -> list[Run]:
 def _drawn(name: str) -> Path:
     """Where a page lies when it is drawn."""
     return runs() / "pages" / f"{name}.ipynb"
-
-
-def _draw(notebooks: list[tuple], say: Callable[[str], None]) -> None:
-    """Does `execute` with each of these arguments, one notebook a core at once: they compute nothing. Raises NotebookFailed."""
-    cores, spawn = len(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cores, spawn, _one_thread) as pool:
-        pages = [pool.submit(execute, *arguments) for arguments in notebooks]
-        try:
-            for i, (page, (_, target, *_)) in enumerate(zip(pages, notebooks, strict=True), 1):
-                if page.result():
-                    say(f"page {i} of {len(pages)} drawn: {target.stem}")
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # their kernels inherit it
 
 
 def _stage(executed: Path, target: Path, run: Run | None, suffix: str = "") -> None:

@@ -76,9 +76,9 @@ def execute(
     depends: Path | None = None,  # a file or folder the page is drawn from; a record is one by itself
     watch: Callable[[Path], None] | None = None,
 ) -> bool:
-    """Executes `source` to `target`, unless `target` is complete and nothing it depends on has changed; True if it ran."""
-    key = digest([source.read_text(), library_digest(), parameters, _stamps(record or depends)])
-    if _key(target) == key and not missing(target):
+    """Executes `source` to `target`, unless that is up to date; True if it ran."""
+    key = _wanted(source, parameters, record or depends)
+    if _whole(target, key):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.resolve().with_suffix(".partial.ipynb")
@@ -91,6 +91,13 @@ def execute(
     partial.write_text(json.dumps(notebook, indent=1))
     os.replace(partial, target)
     return True
+
+
+def up_to_date(
+    source: Path, target: Path, parameters: dict, record: Path | None = None, depends: Path | None = None
+) -> bool:
+    """Whether `target` is complete and nothing it depends on has changed: what `execute` is not to do again."""
+    return _whole(target, _wanted(source, parameters, record or depends))
 
 
 def missing(path: Path) -> list[int]:
@@ -188,6 +195,15 @@ def _watching(watch: Callable[[Path], None] | None, partial: Path):
         stop.set()
         if watch:
             thread.join()
+
+
+def _wanted(source: Path, parameters: dict, place: Path | None) -> str:
+    """The key of an executed notebook: a digest of all it depends on."""
+    return digest([source.read_text(), library_digest(), parameters, _stamps(place)])
+
+
+def _whole(target: Path, key: str) -> bool:
+    return _key(target) == key and not missing(target)
 
 
 def _key(path: Path) -> str | None:
