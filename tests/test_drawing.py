@@ -69,7 +69,9 @@ def test_a_process_that_is_killed_is_told_in_one_line(page):
 @pytest.mark.parametrize(("number", "heard"), [(signal.SIGINT, "by all"), (signal.SIGKILL, "by one alone")])
 def test_when_it_is_ended_nobody_goes_on(number, heard, page, tmp_path):
     pages = [page(f"b{i}", SLOW.format(i)) for i in range(8)]
-    source = f"from pathlib import *; from guidebook.drawing import draw_pages; draw_pages({pages!r}, print)"
+    # Where the tests are started in the background, a shell has Ctrl-C ignored.
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    source = f"{heeds}; from pathlib import *; from guidebook.drawing import draw_pages; draw_pages({pages!r}, print)"
     with subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.DEVNULL, start_new_session=True) as builder:
         end = time.monotonic() + 60
         while not list(tmp_path.glob("*.begun")):
