@@ -310,6 +310,14 @@ def test_without_data_it_fails_soon_and_says_what_to_do(tmp_path):
         assert part in said
 
 
+def test_shards_that_nobody_has_are_told_with_the_ways_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("GUIDEBOOK_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"huggan/wikiart .*`guidebook fetch .*data.name=paintings") as caught:
+        load(data("wikiart", resolution=4))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 # The hub's cache, without the hub: blobs by their hash and links to them under the commit, as its client writes them
 
 

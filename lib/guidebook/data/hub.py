@@ -32,9 +32,14 @@ def downloaded(name: str) -> Path:
     except Exception as error:  # of the network, the hub, the disk: what matters here is what to do
         failed = type(error).__name__
     if failed:
-        raise DataError(
-            f"data set {name}: no $GUIDEBOOK_DATA/{name}/train-*.parquet, not in the hub's cache, and the hub did not give "
-            f"{entry.hub} ({failed}); run `guidebook fetch EXPERIMENT` on a machine with internet, or put the hub's "
-            f"parquet files into $GUIDEBOOK_DATA/{name}, or set data.name={STAND_IN[name]}"
-        )
+        raise not_given(name, failed)
     return folder
+
+
+def not_given(name: str, failed: str) -> DataError:
+    """What to do where neither this machine nor the hub has a data set."""
+    return DataError(
+        f"data set {name}: no $GUIDEBOOK_DATA/{name}/train-*.parquet, not in the hub's cache, and the hub did not give "
+        f"{CATALOG[name].hub} ({failed}); run `guidebook fetch EXPERIMENT` on a machine with internet, or put the hub's "
+        f"parquet files into $GUIDEBOOK_DATA/{name}, or set data.name={STAND_IN[name]}"
+    )

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from guidebook.data.catalog import CATALOG, DataError, Entry, parquet_files, snapshot
 from guidebook.data.decoded import Decoded, Filling, opened, place
-from guidebook.data.hub import STAND_IN
+from guidebook.data.hub import not_given
 from guidebook.data.shards import HELD, Shards
 from guidebook.data.split import Split
 from guidebook.data.stream import Stream
@@ -112,11 +112,7 @@ def _remote(name: str, entry: Entry) -> tuple[list[str], str]:
         found = HfApi().dataset_info(entry.hub, revision=entry.revision)
         files = [f.rfilename for f in found.siblings if re.search(r"(^|/)train-[^/]*\.parquet$", f.rfilename)]
     except Exception as error:  # of the network or the hub: what matters here is what to do
-        raise DataError(
-            f"data set {name}: no $GUIDEBOOK_DATA/{name}/train-*.parquet, not in the hub's cache, and the hub did not give "
-            f"{entry.hub} ({type(error).__name__}); run `guidebook fetch EXPERIMENT` on a machine with internet, or put the hub's "
-            f"parquet files into $GUIDEBOOK_DATA/{name}, or set data.name={STAND_IN[name]}"
-        ) from None
+        raise not_given(name, type(error).__name__) from None
     return [f"hf://datasets/{entry.hub}@{found.sha}/{file}" for file in files], f"; revision {found.sha}"
 
 
