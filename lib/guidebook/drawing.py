@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from guidebook.notebook import NotebookFailed, execute, up_to_date
 
-MOST = 4  # at once: each takes nearly a gigabyte
+MOST = 4  # at once: each holds PyTorch in a kernel of its own
 
 
 def draw_pages(pages: list[tuple], say: Callable[[str], None]) -> None:
@@ -18,9 +18,9 @@ def draw_pages(pages: list[tuple], say: Callable[[str], None]) -> None:
     They show what was computed before. No more are handed out than there are processes: what is not begun is easily left.
     """
     stale = [page for page in pages if not up_to_date(*page)]
-    processes = min(len(os.sched_getaffinity(0)), MOST, len(stale))
     if not stale:
         return
+    processes = min(len(os.sched_getaffinity(0)), MOST, len(stale))
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin) as pool:
         waiting, running, done = list(stale), {}, 0
         while waiting or running:

@@ -56,7 +56,7 @@ def decode_in_thread(raw: bytes | None, channels: int, side: int | None = None) 
                 _, (_, _, width, height) = image.draft(None, (2 * side, 2 * side))
             if math.prod(size if image.info.get("progressive") else image.size) > PIXELS:
                 raise BadImage(f"too large: {size[0]:,} × {size[1]:,} pixels, of which {PIXELS:,} are allowed")
-            image.decodermaxblock = len(raw)  # at once: libjpeg begins a row of blocks anew wherever a piece ends
+            image.decodermaxblock = len(raw)  # in one piece: between two, threads wait for one another
             image.load()  # all of it: `open` and `verify` take half a file for whole
             if image.format == "PNG":
                 _every_row(raw)
