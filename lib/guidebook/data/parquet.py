@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from guidebook.data import pages
 from guidebook.data.catalog import DataError
 
 
@@ -31,19 +33,25 @@ def rows(
     beside the bytes is never opened.
     """
     labels, kind = (label, "booleans") if isinstance(label, tuple) else ((label,), "whole numbers")
-    columns = [f"{image}.bytes", *labels]
     with opened(file) as parquet:
-        groups = range(parquet.num_row_groups) if group is None else [group]
         try:
             right = pa.types.is_boolean if kind == "booleans" else pa.types.is_integer
             for name in labels:
                 if not right(found := parquet.schema_arrow.field(name).type):
                     raise TypeError(f"{name} is {found}")
-            for part in parquet.iter_batches(4, row_groups=groups, columns=columns, use_threads=False):
-                told = zip(*(part[name] for name in labels), strict=True)
-                for raw, cells in zip(part[image].field("bytes"), told, strict=True):
-                    yield raw.as_py(), _number([cell.as_py() for cell in cells])
-        except (OSError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+            for number in range(parquet.num_row_groups) if group is None else [group]:
+                told = parquet.read_row_group(number, columns=list(labels), use_threads=False)
+                cells = zip(*(told[name].to_pylist() for name in labels), strict=True)
+                yield from zip(_bytes(file, parquet, number, f"{image}.bytes"), map(_number, cells), strict=True)
+        except (
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+            pa.ArrowException,
+        ) as error:
             which = "" if group is None else f", row group {group},"
             raise DataError(
                 f"{PurePosixPath(file).name}{which} {_wrong(file)} with the columns {image} {{bytes, path}} and {', '.join(labels)[:60]} ({kind}): "
@@ -51,7 +59,28 @@ def rows(
             ) from None
 
 
-def _number(cells: list[int | bool | None]) -> int | None:
+def _bytes(file: str, parquet: pq.ParquetFile, group: int, name: str) -> Iterator[bytes | None]:
+    """The values of a column of a row group, one at a time."""
+    part = parquet.metadata.row_group(group)
+    at = [part.column(i).path_in_schema for i in range(part.num_columns)].index(name)
+    if pages.readable(part.column(at), parquet.schema.column(at)):
+        with _raw(file) as raw:
+            yield from pages.values(raw, part.column(at), parquet.schema.column(at))
+        return
+    image, _ = name.split(".")
+    for batch in parquet.iter_batches(4, row_groups=[group], columns=[name], use_threads=False):
+        for cell in batch[image].field("bytes"):
+            yield cell.as_py()
+
+
+def _raw(file: str) -> BinaryIO:
+    if "://" not in file:
+        return open(file, "rb")
+    system, path = fsspec.core.url_to_fs(file)
+    return system.open(path, block_size=2**23)
+
+
+def _number(cells: tuple[int | bool | None, ...]) -> int | None:
     """A class index as it is; booleans as the bits of a number."""
     if len(cells) == 1 or None in cells:
         return cells[0] if len(cells) == 1 else None
