@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guidebook.data import pages, parquet
+from guidebook.data import columns, parquet
 from guidebook.data.catalog import DataError
 
 CODECS = ("NONE", "SNAPPY", "GZIP", "BROTLI", "ZSTD")
@@ -80,7 +80,7 @@ def test_columns_that_must_have_values_have_no_levels(folder, values, how):
 def test_what_is_written_in_other_ways_is_read_by_arrow(tmp_path, how, monkeypatch):
     cells = [{"bytes": bytes([i]) * i, "path": ""} for i in range(50)] + [None]
     pq.write_table(table(cells), tmp_path / "a.parquet", **how)
-    monkeypatch.setattr(pages, "values", None)
+    monkeypatch.setattr(columns, "values", None)
     assert list(parquet.rows(str(tmp_path / "a.parquet"), "image", "label")) == by_arrow(tmp_path / "a.parquet")
 
 
@@ -163,15 +163,16 @@ class Slow(io.BytesIO):
         (10, 10, 3, "a page of 3 values, where 2 are left"),
         (10**15, 10, 2, "in a column that has fewer"),
         (10, 10**15, 2, "in a column that has fewer"),
-        (10, 20, 2, "it ends within a page"),
+        (10, 20, 2, "the file ends within a page"),
         (9, 9, 2, "a value is longer than its page"),
         (7, 7, 2, "a value is longer than its page"),
+        (10, 10, 1, "a page of 10 bytes, whose 1 values have 5"),
     ],
 )
 def test_a_page_that_says_more_than_there_is_is_refused(size, packed, values, said):
     """Before the memory is taken that it asks for."""
     file = Slow(page(size, packed, values, b"\x01\x00\x00\x00a" + b"\x01\x00\x00\x00b"))
-    found = pages.values(file, chunk("UNCOMPRESSED"), SimpleNamespace(max_definition_level=0))
+    found = columns.values(file, chunk("UNCOMPRESSED"), SimpleNamespace(max_definition_level=0))
     if said is None:
         assert list(found) == [b"a", b"b"]
     else:
@@ -183,4 +184,32 @@ def test_where_no_value_is_there_nothing_needs_to_be_written():
     about = b"".join(b"\x15" + number(n) for n in (2, 2, 2, 8, 2, 0)) + b"\x11\x00"  # by the dictionary, packed
     levels = b"\x04\x00"  # a run of two zeros
     file = io.BytesIO(b"\x15\x06\x15\x04\x15\x04\x5c" + about + b"\x00" + levels)
-    assert list(pages.values(file, chunk("SNAPPY"), SimpleNamespace(max_definition_level=2))) == [None, None]
+    assert list(columns.values(file, chunk("SNAPPY"), SimpleNamespace(max_definition_level=2))) == [None, None]
+
+
+@pytest.mark.parametrize(("width", "n"), [(1, 3), (1, 800), (3, 20), (4, 16), (7, 100), (8, 9), (12, 33), (32, 5)])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_numbers_in_runs_are_read_to_the_end_and_a_run_cut_short_is_refused(width, n, repeated):
+    """A run of eights may lack what fills up its last eight; none may lack a number."""
+    draw = random.Random(n)
+    if repeated:
+        wanted = n * [0] + n * [1]
+        packed = b"".join(number(n) + one.to_bytes((width + 7) // 8, "little") for one in (0, 1))
+    else:
+        wanted = [draw.randrange(2**width) for _ in range(n)]
+        bits = sum(one << (i * width) for i, one in enumerate(wanted))
+        head = number(-(-n // 8))
+        packed = bytes([head[0] | 1]) + head[1:] + bits.to_bytes((n * width + 7) // 8, "little")
+    assert columns._hybrid(memoryview(packed), width, len(wanted)).tolist() == wanted
+    with pytest.raises(ValueError, match="ends within a number"):
+        columns._hybrid(memoryview(packed)[:-1], width, len(wanted))
+
+
+def test_what_a_header_says_beside_numbers_is_passed_over_without_being_read():
+    """Some writers put the least and the largest image into every page's header."""
+    least = b"\x18" + number(200_000) + bytes(400_000)  # the length is no zigzag
+    about = b"\x15" + number(2) + b"\x15\x00\x15\x06\x15\x06\x1c" + least + b"\x00\x00"
+    file, taken = io.BytesIO(b"\x15\x00\x15\x14\x15\x14\x2c" + about + b"\x00"), []
+    counted = SimpleNamespace(read=lambda n: taken.append(n) or file.read(n), seek=file.seek)
+    assert columns._struct(counted) == {1: 0, 2: 10, 3: 10, 5: {1: 2, 2: 0, 3: 3, 4: 3, 5: {}}}
+    assert sum(taken) < 50

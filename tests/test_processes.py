@@ -18,13 +18,11 @@ from guidebook.imagesets import stored
 from guidebook.metrics.measure import measure, measure_real
 from guidebook.params import ParamsError
 from guidebook.pool import ProcessFailed
-from guidebook.processes import keeping_memory
 from guidebook.run import open_run, opened
 from guidebook.sampling import draw
 from guidebook.stopping import Preempted
 from guidebook.training import train
 
-PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # of memory
 # Both are launchers of torch's elastic agent. They meet in a file here: by default the agent listens to the whole network.
 MEET = ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *MEET, "--rdzv-endpoint=meeting"]
@@ -284,39 +282,3 @@ def test_a_classifier_that_guides_is_trained_by_the_main_process(of_one, runs, t
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(params):
     with pytest.raises(ParamsError, match=r"train\.processes = 3 must divide train\.batch = 16"):
         params.replace(train={"processes": 3})
-
-
-def test_only_what_is_started_meanwhile_keeps_memory_and_a_users_own_choice_stands(monkeypatch):
-    names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-
-    def told() -> list[str]:
-        program = f"import os; print(*(os.environ.get(n, '-') for n in {names}))"
-        return subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        ).stdout.split()
-
-    for name, value in zip(names, (None, "4096", "glibc.malloc.check=0"), strict=True):
-        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
-    with keeping_memory():
-        assert told() == [str(2**30), "4096", "glibc.malloc.check=0:glibc.malloc.hugetlb=1"]
-        with keeping_memory():
-            assert told()[2].count("hugetlb") == 1
-    assert told() == ["-", "4096", "glibc.malloc.check=0"]
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
-    with keeping_memory():
-        assert told()[2] == "glibc.malloc.hugetlb=0"
-
-
-@pytest.mark.skipif(
-    "[madvise]" not in (PAGES.read_text() if PAGES.exists() else ""),
-    reason="this Linux gives pages of 2 MB to all, to none, or knows none",
-)
-def test_what_is_started_meanwhile_has_pages_of_two_megabytes():
-    program = (
-        "import re, torch; x = torch.ones(2**26); "
-        "print(sum(map(int, re.findall(r'AnonHugePages: +([0-9]+)', open('/proc/self/smaps').read()))))"
-    )
-    run = [sys.executable, "-c", program]
-    with keeping_memory():
-        huge = int(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
-    assert huge > 200_000  # kB, of the 262,144 that the tensor takes

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+from guidebook.memory import keeping_memory
 from guidebook.params import Params, digest
 from guidebook.paths import NOTEBOOKS
-from guidebook.processes import keeping_memory
 from guidebook.run import Run, open_run
 from guidebook.stopping import SIGNALS
 

@@ -6,7 +6,6 @@ the main one writes.
 
 import functools
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -66,33 +65,6 @@ def agreed(flag: bool) -> bool:
 def barrier() -> None:
     """Returns when every process is here. Through the CPU too: a task of SLURM may see one device only."""
     agreed(False)
-
-
-@contextmanager
-def keeping_memory() -> Iterator[None]:
-    """Processes that are started meanwhile keep the memory of tensors for the next ones, and take it in pages of 2 MB where Linux lets
-    them; what the environment says about it already stands.
-
-    On a CPU giving memory back and taking it anew costs every step of a training time, and every image that is decoded: a page at a time.
-    It has to be entered before threads are started that enter it too.
-    """
-    library, version = platform.libc_ver()
-    modern = library == "glibc" and [int(n) for n in version.split(".")[:2]] >= [2, 35]
-    kept = str(2**30 if modern else 2**25)  # before, 32 MiB is the most it takes
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    pages = "" if not modern or "glibc.malloc.hugetlb" in tunables else "glibc.malloc.hugetlb=1"
-    wanted = {
-        "MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", kept),
-        "MALLOC_TRIM_THRESHOLD_": os.environ.get("MALLOC_TRIM_THRESHOLD_", kept),
-        "GLIBC_TUNABLES": ":".join(filter(None, (tunables, pages))),
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from guidebook import params as P
 from guidebook.bench import measuring
 from guidebook.bench.apart import apart
 from guidebook.data import latents
+from guidebook.memory import keeping_memory
 from guidebook.models.small_vae import build
 from guidebook.models.vae import Autoencoder
-from guidebook.processes import keeping_memory
 from guidebook.training import cpu_name
 
 SIDE, PARTS = 32, 2  # pixels across; parts for each of the largest number of processes

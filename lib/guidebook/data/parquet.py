@@ -8,7 +8,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from guidebook.data import pages
+from guidebook.data import columns
 from guidebook.data.catalog import DataError
 
 
@@ -16,11 +16,10 @@ def opened(file: str) -> pq.ParquetFile:
     """A parquet file on this machine, or behind an address such as hf://datasets/… Raises DataError."""
     try:
         if "://" not in file:
-            # Without a buffer a row group is read at once, which takes twice the memory.
-            return pq.ParquetFile(file, buffer_size=2**20)
+            return pq.ParquetFile(file, buffer_size=2**20)  # without a buffer a row group is read at once
         system, path = fsspec.core.url_to_fs(file)
         return pq.ParquetFile(path, filesystem=system, buffer_size=2**23)
-    except (OSError, pa.ArrowException) as error:
+    except Exception as error:  # of the file, the disk, the network
         raise DataError(f"{PurePosixPath(file).name} {_wrong(file)}: {_said(error)}") from None
 
 
@@ -42,16 +41,8 @@ def rows(
             for number in range(parquet.num_row_groups) if group is None else [group]:
                 told = parquet.read_row_group(number, columns=list(labels), use_threads=False)
                 cells = zip(*(told[name].to_pylist() for name in labels), strict=True)
-                yield from zip(_bytes(file, parquet, number, f"{image}.bytes"), map(_number, cells), strict=True)
-        except (
-            OSError,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            RecursionError,
-            pa.ArrowException,
-        ) as error:
+                yield from zip(_bytes(file, parquet, number, image), map(_number, cells), strict=True)
+        except Exception as error:  # damaged bytes raise nearly anything
             which = "" if group is None else f", row group {group},"
             raise DataError(
                 f"{PurePosixPath(file).name}{which} {_wrong(file)} with the columns {image} {{bytes, path}} and {', '.join(labels)[:60]} ({kind}): "
@@ -59,21 +50,24 @@ def rows(
             ) from None
 
 
-def _bytes(file: str, parquet: pq.ParquetFile, group: int, name: str) -> Iterator[bytes | None]:
-    """The values of a column of a row group, one at a time."""
-    part = parquet.metadata.row_group(group)
-    at = [part.column(i).path_in_schema for i in range(part.num_columns)].index(name)
-    if pages.readable(part.column(at), parquet.schema.column(at)):
+def _bytes(file: str, parquet: pq.ParquetFile, group: int, image: str) -> Iterator[bytes | None]:
+    """The bytes of the images of a row group, one at a time."""
+    name, part = f"{image}.bytes", parquet.metadata.row_group(group)
+    i = [part.column(i).path_in_schema for i in range(part.num_columns)].index(name)
+    chunk, column = part.column(i), parquet.schema.column(i)
+    if columns.readable(chunk, column):
+        if chunk.num_values != part.num_rows:
+            raise ValueError(f"{chunk.num_values:,} values in {part.num_rows:,} rows")
         with _raw(file) as raw:
-            yield from pages.values(raw, part.column(at), parquet.schema.column(at))
-        return
-    image, _ = name.split(".")
-    for batch in parquet.iter_batches(4, row_groups=[group], columns=[name], use_threads=False):
-        for cell in batch[image].field("bytes"):
-            yield cell.as_py()
+            yield from columns.values(raw, chunk, column)
+    else:
+        for batch in parquet.iter_batches(4, row_groups=[group], columns=[name], use_threads=False):
+            for cell in batch[image].field("bytes"):
+                yield cell.as_py()
 
 
 def _raw(file: str) -> BinaryIO:
+    """The bytes of a file, here or behind an address."""
     if "://" not in file:
         return open(file, "rb")
     system, path = fsspec.core.url_to_fs(file)

@@ -56,18 +56,20 @@ class Stream:
 
     def next(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The next images (n, 3, R, R) uint8 and their labels (n,) int64. Raises DataError."""
-        images, labels = np.empty((n, 3, self.resolution, self.resolution), np.uint8), []
-        for i in range(n):
+        asked: list[Future] = []
+        while len(asked) < n:
             if self._ended.is_set() or self._failed:
                 raise self._failed or DataError("the stream is closed")
             found = self._ready.get()
             if isinstance(found, BaseException):
                 self._ready.put(found)  # for whoever asks again: the reader has ended
                 raise found
-            images[i], label = found.result()
-            labels.append(label)
+            asked.append(found)
+        images, labels = np.empty((n, 3, self.resolution, self.resolution), np.uint8), np.empty(n, np.int64)
+        for i in reversed(range(n)):  # to wait for the last is to wait once, and to interrupt the decoders as seldom
+            images[i], labels[i] = asked[i].result()
         self.seen += n * self._order[3]
-        return torch.from_numpy(images), torch.tensor(labels)
+        return torch.from_numpy(images), torch.from_numpy(labels)
 
     def close(self) -> None:
         self._ended.set()
