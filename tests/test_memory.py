@@ -1,27 +1,38 @@
 """What processes are told about memory, by the environment they start in."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from guidebook import memory
 from guidebook.memory import keeping_memory, large_page
 
 PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def test_only_what_is_started_meanwhile_keeps_memory_and_a_users_own_choice_stands(monkeypatch):
-    names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+NAMES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
-    def told() -> list[str]:
-        program = f"import os; print(*(os.environ.get(n, '-') for n in {names}))"
-        return subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        ).stdout.split()
 
-    for name, value in zip(names, (None, "4096", "glibc.malloc.check=0"), strict=True):
-        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+def told() -> list[str]:
+    """What a process that is started now finds in its environment."""
+    program = f"import os; print(*(os.environ.get(n, '-') for n in {NAMES}))"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.fixture
+def modern(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(memory, "large_page", lambda: 2**21)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_only_what_is_started_meanwhile_keeps_memory_and_a_users_own_choice_stands(modern, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
     with keeping_memory():
         assert told() == [str(2**30), "4096", "glibc.malloc.check=0:glibc.malloc.hugetlb=1"]
         with keeping_memory():
@@ -30,6 +41,24 @@ def test_only_what_is_started_meanwhile_keeps_memory_and_a_users_own_choice_stan
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
     with keeping_memory():
         assert told()[2] == "glibc.malloc.hugetlb=0"
+
+
+@pytest.mark.parametrize(
+    ("libc", "page", "expected"),
+    [
+        (("glibc", "2.35"), 2**21, [str(2**30), str(2**30), "glibc.malloc.hugetlb=1"]),
+        (("glibc", "2.35"), 2**29, [str(2**30), str(2**30), "-"]),
+        (("glibc", "2.35"), float("inf"), [str(2**30), str(2**30), "-"]),
+        (("glibc", "2.31"), 2**21, [str(2**25), str(2**25), "-"]),
+        (("", ""), 2**21, [str(2**25), str(2**25), "-"]),
+    ],
+)
+def test_what_a_system_does_not_know_it_is_not_told(modern, monkeypatch, libc, page, expected):
+    monkeypatch.setattr(platform, "libc_ver", lambda: libc)
+    monkeypatch.setattr(memory, "large_page", lambda: page)
+    with keeping_memory():
+        assert told() == expected
+    assert told() == ["-", "-", "-"]
 
 
 @pytest.mark.skipif(

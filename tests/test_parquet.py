@@ -213,3 +213,24 @@ def test_what_a_header_says_beside_numbers_is_passed_over_without_being_read():
     counted = SimpleNamespace(read=lambda n: taken.append(n) or file.read(n), seek=file.seek)
     assert columns._struct(counted) == {1: 0, 2: 10, 3: 10, 5: {1: 2, 2: 0, 3: 3, 4: 3, 5: {}}}
     assert sum(taken) < 50
+
+
+@pytest.mark.parametrize("compression", ["UNCOMPRESSED", "SNAPPY"])
+@pytest.mark.parametrize(("width", "said"), [(1, None), (200, "numbers of 200 bits")])
+def test_a_dictionarys_width_is_not_believed_when_it_cannot_be(compression, width, said):
+    words = b"\x01\x00\x00\x00a" + b"\x01\x00\x00\x00b"
+    chosen = bytes([width]) + b"\x04\x01"  # a run of two ones
+
+    def of(kind: bytes, about: bytes, content: bytes) -> bytes:
+        packed = content if compression == "UNCOMPRESSED" else pa.Codec("snappy").compress(content, asbytes=True)
+        return kind + b"\x15" + number(len(content)) + b"\x15" + number(len(packed)) + about + b"\x00" + packed
+
+    counts = b"".join(b"\x15" + number(n) for n in (2, 8, 3, 3)) + b"\x00"
+    dictionary = of(b"\x15\x04", b"\x4c\x15\x04\x15\x00\x00", words)
+    file = io.BytesIO(dictionary + of(b"\x15\x00", b"\x2c" + counts, chosen))
+    found = columns.values(file, chunk(compression), SimpleNamespace(max_definition_level=0))
+    if said is None:
+        assert list(found) == [b"b", b"b"]
+    else:
+        with pytest.raises(ValueError, match=said):
+            list(found)

@@ -13,13 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ENCODINGS = {
-    "PLAIN",
-    "RLE",
-    "BIT_PACKED",
-    "PLAIN_DICTIONARY",
-    "RLE_DICTIONARY",
-}  # the third of levels that are not there
+# Writers name BIT_PACKED for levels that a column does not have.
+ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 CODECS = {"UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "ZSTD"}
 DATA, DICTIONARY, DATA_2 = 0, 2, 3  # kinds of pages
 PLAIN, RLE, BY_DICTIONARY = 0, 3, (2, 8)  # encodings
@@ -34,13 +29,13 @@ def readable(chunk: pq.ColumnChunkMetaData, column: pq.ColumnSchema) -> bool:
 def values(file: BinaryIO, chunk: pq.ColumnChunkMetaData, column: pq.ColumnSchema) -> Iterator[bytes | None]:
     """The values of a column in a row group, None where there is none.
 
-    Raises ValueError where a page does not hold what its header says, and what Arrow's codecs raise.
+    Raises ValueError where a page does not hold what its header says; a damaged header may raise nearly anything.
     """
     codec = None if chunk.compression == "UNCOMPRESSED" else pa.Codec(chunk.compression.lower())
     left, dictionary, buffer = chunk.num_values, [], bytearray()
     at = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
     while left:
-        file.seek(at)  # whoever shares the file may have moved it
+        file.seek(at)  # fsspec's memory:// gives one file to all
         header = _struct(file)
         kind, size, packed = header[1], header[2], header[3]
         if not (0 <= packed <= chunk.total_compressed_size and 0 <= size <= chunk.total_uncompressed_size):
@@ -57,8 +52,9 @@ def values(file: BinaryIO, chunk: pq.ColumnChunkMetaData, column: pq.ColumnSchem
         if not 0 <= apart <= min(size, packed):
             raise ValueError(f"levels of {apart:,} bytes in a page of {packed:,}")
         levels, page = page[:apart], page[apart:]
-        if codec and len(page) and (kind != DATA_2 or about.get(7, True)):
-            page = memoryview(codec.decompress(page, size - apart))
+        # Arrow before 3.0 says of packed pages that they are not.
+        if codec and len(page) and (kind != DATA_2 or about.get(7, True) or size != packed):
+            page = memoryview(codec.decompress(page, size - apart)).cast("B")
         if kind == DICTIONARY:
             dictionary, buffer = list(_plain(page, about[1])), bytearray()  # it may be far larger than the others
             continue
@@ -88,7 +84,6 @@ def _data(
         raise ValueError(f"values of encoding {encoding}")
     for one in there.tolist():
         yield next(found) if one else None
-    next(found, None)  # a page that holds more says so
 
 
 def _fill(file: BinaryIO, page: memoryview) -> None:
@@ -102,14 +97,14 @@ def _fill(file: BinaryIO, page: memoryview) -> None:
 def _plain(page: memoryview, n: int) -> Iterator[bytes]:
     """n values one behind the other, each after its length."""
     at = 0
-    for _ in range(n):
+    for i in range(n):
         begin = at + 4
         at = begin + int.from_bytes(page[at:begin], "little")
         if at > len(page):
             raise ValueError("a value is longer than its page")
+        if i == n - 1 and at < len(page):
+            raise ValueError(f"a page of {len(page):,} bytes, whose {n:,} values have {at:,}")
         yield bytes(page[begin:at])
-    if at < len(page):
-        raise ValueError(f"a page of {len(page):,} bytes, whose {n:,} values have {at:,}")
 
 
 def _hybrid(packed: memoryview, width: int, n: int) -> np.ndarray:
@@ -146,7 +141,7 @@ def _struct(file: BinaryIO) -> dict[int, int | bool | dict]:
                 found[field] = _byte(file)
             case 4 | 5 | 6:
                 found[field] = _zigzag(file)
-            case 7 | 8:  # a fraction, bytes: of some writers whole images, as the least and the largest
+            case 7 | 8:  # a fraction; bytes: the page's least and largest value, in some files whole images
                 file.seek(8 if kind == 7 else _varint(file), io.SEEK_CUR)
             case 12:
                 found[field] = _struct(file)

@@ -86,4 +86,5 @@ def _wrong(file: str) -> str:
 
 
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    told = "" if isinstance(error, OSError | ValueError | TypeError | pa.ArrowException) else type(error).__name__
+    return " ".join(f"{told} {error}".split())[:200]

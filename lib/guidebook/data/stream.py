@@ -66,8 +66,10 @@ class Stream:
                 raise found
             asked.append(found)
         images, labels = np.empty((n, 3, self.resolution, self.resolution), np.uint8), np.empty(n, np.int64)
-        for i in reversed(range(n)):  # to wait for the last is to wait once, and to interrupt the decoders as seldom
-            images[i], labels[i] = asked[i].result()
+        for i in reversed(
+            range(n)
+        ):  # the last first: by then the others are mostly done, and the decoders were not disturbed
+            images[i], labels[i] = asked.pop().result()
         self.seen += n * self._order[3]
         return torch.from_numpy(images), torch.from_numpy(labels)
 
