@@ -15,6 +15,7 @@ from guidebook.run import opened
 
 EPOCHS, EVERY = 90, 15  # 360 steps, some 25 s on one core; a checkpoint every 60
 INTERVAL = EVERY * 64  # images
+PACED = study.CLUSTER["environment"] | {"PACE": "0.35"}  # two minutes and more, for tests that take their time
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -102,8 +103,7 @@ def test_a_task_that_is_told_to_stop_saves_and_alone_is_requeued(tiny, slurm, un
 def test_a_task_outlives_its_time_limit(tiny, slurm, unbroken, tally):
     # SLURM looks every 30 s, so it asks 90 to 120 s after a life began: time to start and to get on. Paced, the training takes
     # longer than that.
-    pace = study.CLUSTER["environment"] | {"PACE": "0.35"}
-    study.configure(tiny.root, time="3:00", notice=60, environment=pace)
+    study.configure(tiny.root, time="3:00", notice=60, environment=PACED)
     array, _ = tiny.submit()
     slurm.wait(array, "COMPLETED", 900)
     assert slurm.restarts(f"{array}_0") >= 1
@@ -187,6 +187,7 @@ def test_a_task_that_fails_says_why_and_no_book_is_built(tiny, slurm, tally):
 
 
 def test_a_cancelled_task_stays_cancelled(tiny, slurm):
+    study.configure(tiny.root, environment=PACED)
     array, book = tiny.submit("--seeds", "0,1")
     training(tiny, 0, 16)
     training(tiny, 1, 16)
