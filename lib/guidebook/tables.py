@@ -46,7 +46,7 @@ def banner(run: Run) -> str:
     changes = P.differences(P.check(P.read(published), published.name), params) if published.exists() else []
     changes = [c for c in changes if c[0].removeprefix("train.") not in P.FREE]
     if changes:
-        told = "; ".join(f"{key} is {_show(b)} instead of {_show(a)}" for key, a, b in changes)
+        told = "; ".join(f"{key} {_changed(a, b)}" for key, a, b in changes)
         lines.append(f"<strong>It departs from {html.escape(params.profile)}.yml:</strong> {html.escape(plain(told))}.")
     return f'<div class="run-banner">{"<br>".join(lines)}</div>'
 
@@ -214,5 +214,16 @@ def verdict(a: dict, b: dict) -> str:
     return "does not hold" if a["high"] < b["low"] else "undecided: the intervals overlap"
 
 
+def _changed(before, after) -> str:
+    """What became of a parameter; of a list of settings, which are gone and which are new."""
+    if not any(isinstance(value, list) and any(isinstance(x, dict) for x in value) for value in (before, after)):
+        return f"is {_show(after)} instead of {_show(before)}"
+    gone, new = [x for x in before if x not in after], [x for x in after if x not in before]
+    parts = [f"{word} {_show(found)}" for word, found in (("lacks", gone), ("adds", new)) if found]
+    return " and ".join(parts) or "is in another order"
+
+
 def _show(value) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, dict):
+        return " ".join(v if isinstance(v, str) else f"{k} {v}" for k, v in value.items())
+    return ", ".join(map(_show, value)) if isinstance(value, list) else str(value)
