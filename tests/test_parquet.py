@@ -2,6 +2,7 @@
 
 import io
 import random
+import tracemalloc
 from types import SimpleNamespace
 
 import fsspec
@@ -97,11 +98,16 @@ def test_one_row_group_of_several_behind_an_address(tmp_path, compression, monke
 
 def test_a_page_is_held_at_a_time(tmp_path, monkeypatch):
     cells = [{"bytes": random.Random(i).randbytes(400_000), "path": ""} for i in range(60)]
-    pq.write_table(table(cells), tmp_path / "a.parquet")
+    # By itself a writer looks every 1,024 values whether a page is full.
+    pq.write_table(table(cells), tmp_path / "a.parquet", use_dictionary=False, write_batch_size=1)
     no_arrow(monkeypatch)
     before, most = pa.total_allocated_bytes(), 0
+    tracemalloc.start()  # Python's own; Arrow's pool is not seen by it
     for _ in parquet.rows(str(tmp_path / "a.parquet"), "image", "label"):
         most = max(most, pa.total_allocated_bytes() - before)
+    ours = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ours < 8_000_000
     assert most < 3_000_000  # of 24 million; pages are written when they have grown past 1 MiB
 
 

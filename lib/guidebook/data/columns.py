@@ -2,7 +2,7 @@
 
 Arrow's reader copies it three times, into memory that is fresh each time. What is read here is the format's common part: plain and
 dictionary pages of both versions, with Arrow's codecs (parquet-format 2.12, parquet.thrift and Encodings.md; headers are in Thrift's
-compact protocol).
+compact protocol). A page is as large as its writer made it: a dictionary may hold all images of a row group, and is held meanwhile.
 """
 
 import io

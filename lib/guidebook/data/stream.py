@@ -66,9 +66,8 @@ class Stream:
                 raise found
             asked.append(found)
         images, labels = np.empty((n, 3, self.resolution, self.resolution), np.uint8), np.empty(n, np.int64)
-        for i in reversed(
-            range(n)
-        ):  # the last first: by then the others are mostly done, and the decoders were not disturbed
+        # The last first: by then the others are mostly done, and the decoders were not disturbed.
+        for i in reversed(range(n)):
             images[i], labels[i] = asked.pop().result()
         self.seen += n * self._order[3]
         return torch.from_numpy(images), torch.from_numpy(labels)
