@@ -20,14 +20,14 @@ def runs(tmp_path, monkeypatch):
     folder = tmp_path / "runs"
     folder.mkdir()
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(folder))
-    monkeypatch.setattr("guidebook.run.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("guidebook.runs.run.RESULTS", tmp_path / "results")
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny():
     """Params of eight steps of training on 64 digits, with a checkpoint after the fourth and the eighth."""
-    from guidebook.params import load
+    from guidebook.config.params import load
 
     smoke = load("mnist", "smoke")
     return smoke.replace(
@@ -63,7 +63,7 @@ def pytest_sessionfinish(session, exitstatus):
 
     import torch
 
-    from guidebook.run import commit, write
+    from guidebook.runs.run import commit, write
 
     made = {**commit(), "date": datetime.date.today().isoformat(), "torch": torch.__version__, "cores": os.cpu_count()}
     Path(target).parent.mkdir(parents=True, exist_ok=True)

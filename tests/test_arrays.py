@@ -15,10 +15,10 @@ import psutil
 import pytest
 from faults.lives import PROCESSES, deadly
 
-from guidebook import stopping
-from guidebook.data import arrays as module
-from guidebook.data.arrays import PARTS, built, opened
-from guidebook.stopping import Preempted, Stop
+from guidebook.runs import arrays as module
+from guidebook.runs import preemption
+from guidebook.runs.arrays import PARTS, built, opened
+from guidebook.runs.preemption import Preempted, Stop
 
 N, PAGE = 50, 4096
 CUTS = (0, 7, 8, 20, 21, 33, N)
@@ -151,7 +151,7 @@ def test_of_two_that_know_nothing_of_each_other_the_slower_one_has_the_arrays_to
 @pytest.mark.parametrize("share", [None, (0, 1)], ids=["alone", "shared"])
 @pytest.mark.parametrize("moment", ["mkdir", "_alone", "_finish", "dumps", "seal", "replace"])
 def test_who_is_overtaken_at_the_very_beginning_or_end_has_the_arrays_too(tmp_path, whole, monkeypatch, moment, share):
-    owners = {"mkdir": Path, "dumps": module.json, "seal": module.seal, "replace": os}
+    owners = {"mkdir": Path, "dumps": module.json, "seal": module.manifest, "replace": os}
     owner, parts = owners.get(moment, module), len(CUTS) - 1
     real, overtaken = getattr(owner, moment), []
 
@@ -179,13 +179,13 @@ def _killed(folder: Path, where: str, which: int | str, when: str) -> None:
 
 
 MOMENTS = [
-    ("guidebook.data.arrays._reserve", 1, "before", 0), ("guidebook.data.arrays._reserve", 2, "before", 0),
+    ("guidebook.runs.arrays._reserve", 1, "before", 0), ("guidebook.runs.arrays._reserve", 2, "before", 0),
     ("os.posix_fallocate", 2, "before", 0), ("os.posix_fallocate", 1, "after", 0), ("os.link", 1, "after", 0),
-    ("guidebook.data.arrays._write", 1, "before", 0), ("guidebook.data.arrays._write", 5, "after", 2),
-    ("guidebook.data.arrays._write", 6, "after", 2), ("json.dumps", 4, "before", 3),
-    ("guidebook.seal.fsync", 3, "after", 2), ("os.replace", 3, "after", 3), ("os.replace", 6, "after", 6),
-    ("os.replace", 7, "before", 6), ("os.replace", 7, "after", 6), ("guidebook.seal.seal", 1, "before", 6),
-    ("guidebook.seal.seal", 1, "after", 6), ("os.replace", 8, "before", 6), ("os.replace", 8, "after", 6),
+    ("guidebook.runs.arrays._write", 1, "before", 0), ("guidebook.runs.arrays._write", 5, "after", 2),
+    ("guidebook.runs.arrays._write", 6, "after", 2), ("json.dumps", 4, "before", 3),
+    ("guidebook.runs.manifest.fsync", 3, "after", 2), ("os.replace", 3, "after", 3), ("os.replace", 6, "after", 6),
+    ("os.replace", 7, "before", 6), ("os.replace", 7, "after", 6), ("guidebook.runs.manifest.seal", 1, "before", 6),
+    ("guidebook.runs.manifest.seal", 1, "after", 6), ("os.replace", 8, "before", 6), ("os.replace", 8, "after", 6),
 ]  # fmt: skip
 
 
@@ -234,7 +234,7 @@ def test_killed_at_random_moments_it_repeats_one_part_a_life_at_most(tmp_path, w
 
 
 def test_who_is_asked_to_stop_does_so_after_the_part_and_goes_on_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(stopping, "EVERY", 0)
+    monkeypatch.setattr(preemption, "EVERY", 0)
     run, made = types.SimpleNamespace(path=tmp_path / "run"), []
     run.path.mkdir()
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from guidebook.asked import Asked
-from guidebook.captions import NULL, attribute_caption, class_captions
-from guidebook.data.catalog import CATALOG
+from guidebook.conditioning.captions import NULL, attribute_caption, class_captions
+from guidebook.conditioning.encoders import encode
+from guidebook.conditioning.sampling import Asked
+from guidebook.config.datasets import CATALOG
+from guidebook.config.params import load as load_params
 from guidebook.data.images import load
-from guidebook.params import load as load_params
-from guidebook.text import encode
 
 
 @pytest.fixture(scope="module")

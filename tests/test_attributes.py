@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from guidebook.captions import CORE, MINOR, said
-from guidebook.data.catalog import ATTRIBUTES
-from guidebook.data.faces import random_attributes
+from guidebook.conditioning.captions import CORE, MINOR, said
+from guidebook.config.datasets import ATTRIBUTES
+from guidebook.config.params import load
+from guidebook.data.drawn.faces import random_attributes
 from guidebook.data.split import packed, unpacked
 from guidebook.metrics.attributes import FEWEST, balanced, difference, of_attributes
 from guidebook.metrics.intervals import wilson
 from guidebook.metrics.subject import Subject
-from guidebook.params import load
-from guidebook.run import open_run
+from guidebook.runs.run import open_run
 
 N = 600
 

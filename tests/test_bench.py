@@ -8,14 +8,14 @@ import torch
 
 from guidebook.bench import BENCHES, cache, checkpoint, latents, loop, measuring, page, read, train
 from guidebook.bench.example import Captioned, Example
+from guidebook.config.params import load as load_params
 from guidebook.data.images import from_uint8, load
-from guidebook.imagesets import ImageSet
+from guidebook.models.space import Latents
 from guidebook.models.vae import autoencoder
-from guidebook.params import load as load_params
-from guidebook.run import Run
-from guidebook.space import Latents
-from guidebook.tables import Html
-from guidebook.trainer import Trainer
+from guidebook.report.tables import Html
+from guidebook.runs.run import Run
+from guidebook.sampling.sets import ImageSet
+from guidebook.training.trainer import Trainer
 
 training, sampling, quality, bench_latents = (
     importlib.import_module(f"guidebook.bench.{n}") for n in ("train", "sample", "quality", "latents")
@@ -86,15 +86,15 @@ OBJECTIVES = {
 def test_both_loops_compute_the_same_loss_gradient_and_step(small, monkeypatch, objective, every_step):
     params = small.replace(diffusion=objective, train={"clip_norm": 1.0, "caption_dropout": 0.3})
     data, told = load(params.data), {}
-    import guidebook.trainer
+    import guidebook.training.trainer
 
-    plain = guidebook.trainer.loss
+    plain = guidebook.training.trainer.loss
 
     def spy(model, forward, x0, eps, t, cond, *rest):
         told.update(x0=x0, eps=eps, t=t, cond=cond)
         return plain(model, forward, x0, eps, t, cond, *rest)
 
-    monkeypatch.setattr(guidebook.trainer, "loss", spy)
+    monkeypatch.setattr(guidebook.training.trainer, "loss", spy)
     library, example = Trainer(params, data), Example(params, data, "fp32", every_step)
     with training.watched(library.optimizer) as ours:
         library.step()

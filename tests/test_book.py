@@ -3,17 +3,17 @@
 import pytest
 import yaml
 
-from guidebook import book
-from guidebook.notebook import NotebookFailed
-from guidebook.paths import BOOK
+from guidebook.book import build
+from guidebook.book.notebook import NotebookFailed
+from guidebook.config.paths import BOOK
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
     """Writes a book of one chapter, `notes`, whose contents name others besides."""
-    monkeypatch.setattr(book, "BOOK", tmp_path)
-    monkeypatch.setattr(book, "SOURCE", tmp_path)
-    monkeypatch.setattr(book, "_experiments", lambda: pytest.fail("begun before the contents were checked"))
+    monkeypatch.setattr(build, "BOOK", tmp_path)
+    monkeypatch.setattr(build, "SOURCE", tmp_path)
+    monkeypatch.setattr(build, "_experiments", lambda: pytest.fail("begun before the contents were checked"))
     for name in ("intro", "notes"):
         (tmp_path / f"{name}.md").write_text("# A page\n")
 
@@ -29,7 +29,7 @@ def written(tmp_path, monkeypatch):
 def test_a_chapter_that_there_is_not_stops_the_build_at_once_in_one_line(written, name):
     written(name)
     with pytest.raises(NotebookFailed, match="there are: intro, notes, results") as caught:
-        book.build()
+        build.build()
     assert len(str(caught.value).splitlines()) == 1
     assert repr(name) in str(caught.value)
 
@@ -37,7 +37,7 @@ def test_a_chapter_that_there_is_not_stops_the_build_at_once_in_one_line(written
 def test_a_mistyped_chapter_is_refused_with_the_nearest(written):
     written("ntes")
     with pytest.raises(NotebookFailed, match=r"'ntes' \(nearest: notes\)"):
-        book.build()
+        build.build()
 
 
 def test_a_chapter_in_a_folder_and_a_notebook_are_chapters(written, tmp_path):
@@ -45,18 +45,18 @@ def test_a_chapter_in_a_folder_and_a_notebook_are_chapters(written, tmp_path):
     (tmp_path / "more" / "notes.md").touch()
     (tmp_path / "try.ipynb").touch()
     written("more/notes", "try")
-    assert len(book._contents()["parts"][1]["chapters"]) == 3
+    assert len(build._contents()["parts"][1]["chapters"]) == 3
 
 
 def test_what_has_nothing_to_show_yet_is_left_out_and_nothing_else(written, tmp_path):
-    written(*book.MADE, *book.OPTIONAL)
-    for name in (*book.MADE, "claims"):
+    written(*build.MADE, *build.OPTIONAL)
+    for name in (*build.MADE, "claims"):
         (tmp_path / f"{name}.md").touch()
-    book._toc(book._contents(), [])
+    build._toc(build._contents(), [])
     (part,) = yaml.safe_load((tmp_path / "_toc.yml").read_text())["parts"]  # no experiments yet
-    assert [c["file"] for c in part["chapters"]] == ["notes", *book.MADE, "claims"]
+    assert [c["file"] for c in part["chapters"]] == ["notes", *build.MADE, "claims"]
 
 
 def test_the_contents_of_the_study_are_whole():
-    files = [c["file"] for part in book._contents()["parts"] for c in part["chapters"]]
-    assert {f for f in files if not (BOOK / f"{f}.md").exists()} == {*book.MADE, *book.OPTIONAL}
+    files = [c["file"] for part in build._contents()["parts"] for c in part["chapters"]]
+    assert {f for f in files if not (BOOK / f"{f}.md").exists()} == {*build.MADE, *build.OPTIONAL}

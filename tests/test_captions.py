@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from tokenizers.models import BPE
 
-from guidebook import captions
-from guidebook.captions import (
+from guidebook.conditioning import captions
+from guidebook.conditioning.captions import (
     CORE,
     MINOR,
     NULL,
@@ -32,7 +32,7 @@ from guidebook.captions import (
     consistent,
     said,
 )  # fmt: skip
-from guidebook.data.catalog import ATTRIBUTES
+from guidebook.config.datasets import ATTRIBUTES
 
 
 def test_every_label_is_put_in():
@@ -272,9 +272,7 @@ def test_a_caption_is_a_function_of_its_arguments(attributes, key):
 
 
 def test_a_caption_is_the_same_in_every_process():
-    code = (
-        "from guidebook.captions import *; print([attribute_caption(i * 5**17 % 2**40, 3, i, 1) for i in range(300)])"
-    )
+    code = "from guidebook.conditioning.captions import *; print([attribute_caption(i * 5**17 % 2**40, 3, i, 1) for i in range(300)])"
     here = [attribute_caption(i * 5**17 % 2**40, 3, i, 1) for i in range(300)]
     for hashes in ("1", "2"):
         env = os.environ | {"PYTHONHASHSEED": hashes}

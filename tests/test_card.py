@@ -7,15 +7,15 @@ import pytest
 import torch
 import yaml
 
-from guidebook import params as P
-from guidebook.card import SCHEDULERS, SHOWN, card
-from guidebook.diffusion import SAMPLERS
-from guidebook.paths import RESULTS
-from guidebook.pipeline import export
-from guidebook.run import Run, open_run, opened
-from guidebook.sampling import draw
-from guidebook.tables import with_interval
-from guidebook.training import train
+from guidebook.config import params as P
+from guidebook.config.paths import RESULTS
+from guidebook.diffusion.objective import SAMPLERS
+from guidebook.export.card import SCHEDULERS, SHOWN, card
+from guidebook.export.pipeline import export
+from guidebook.report.tables import with_interval
+from guidebook.runs.run import Run, open_run, opened
+from guidebook.sampling.draw import draw
+from guidebook.training.loop import train
 
 RECORDS = sorted(path.parent for path in RESULTS.glob("*/*/metrics.json"))
 
@@ -49,7 +49,7 @@ def test_its_front_matter_is_what_the_hub_reads(run):
 
 
 def test_where_no_licence_is_stated_none_is_made_up(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("guidebook.card.ROOT", tmp_path)
+    monkeypatch.setattr("guidebook.export.card.ROOT", tmp_path)
     assert "license" not in front(card(run))
     (tmp_path / "CITATION.cff").write_text("title: none\n")
     assert "license" not in front(card(run))

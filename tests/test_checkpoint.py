@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from guidebook import checkpoint
-from guidebook.seal import Corrupt
+from guidebook.runs.manifest import Corrupt
+from guidebook.training import checkpoint
 
 FILES = ["ema-0.9.safetensors", "model.safetensors", "state.json"]
 
@@ -191,7 +191,7 @@ def test_an_error_while_writing_leaves_the_older_ones_and_no_rest(tmp_path):
 FULL = """
 import resource, signal, sys, torch
 from pathlib import Path
-from guidebook import checkpoint
+from guidebook.training import checkpoint
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -5,10 +5,11 @@ import re
 
 import pytest
 
-from guidebook import claims, pages
-from guidebook.claims import Answer, Answers, Claim, Claims, answers, configured, every
-from guidebook.params import ParamsError, check
-from guidebook.paths import BOOK
+from guidebook.book import pages
+from guidebook.config.params import ParamsError, check
+from guidebook.config.paths import BOOK
+from guidebook.report import claims
+from guidebook.report.claims import Answer, Answers, Claim, Claims, answers, configured, every
 
 ROW = {"id": "x", "source": "thesis2026", "where": "table 1", "says": "more is better"}
 

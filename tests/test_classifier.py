@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 
-from guidebook import classifier as module
-from guidebook import params as P
-from guidebook.classifier import NoisyClassifier, noisy_classifier
+from guidebook.config import params as P
 from guidebook.data.images import from_uint8, load
-from guidebook.diffusion import process
-from guidebook.seal import Corrupt
+from guidebook.diffusion import classifier as module
+from guidebook.diffusion.classifier import NoisyClassifier, noisy_classifier
+from guidebook.diffusion.objective import process
+from guidebook.runs.manifest import Corrupt
 
 PARAMS = P.load("mnist", "smoke").replace(data={"limit": None})
 

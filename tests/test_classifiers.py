@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from guidebook.data.catalog import CATALOG
+from guidebook.config.datasets import CATALOG
+from guidebook.config.params import digest
 from guidebook.data.images import Split
 from guidebook.data.split import packed
 from guidebook.metrics import classifiers as C
 from guidebook.metrics.classifier_nets import FEATURES
 from guidebook.metrics.judge import recipes
-from guidebook.params import digest
 
 CPU = torch.device("cpu")
 TINY = C.Residual("cpu", widths=(8, 8), depth=1, epochs=3, cutout=2, shift=2, batch=20)

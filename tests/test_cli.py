@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from guidebook import __version__
 from guidebook.bench import BENCHES
+from guidebook.book.progress import status_table
 from guidebook.cli import app
-from guidebook.progress import status_table
 
 COMMAND = Path(sys.executable).with_name("guidebook")
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "papermill", "jupyter_client")
@@ -70,7 +70,7 @@ def test_help_imports_nothing_heavy(guidebook):
 
 
 def test_params_import_nothing_heavy():
-    code = f"import sys, guidebook.params, guidebook.data.catalog; sys.exit(any(m in sys.modules for m in {HEAVY}))"
+    code = f"import sys, guidebook.config.params, guidebook.config.datasets; sys.exit(any(m in sys.modules for m in {HEAVY}))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -223,7 +223,7 @@ def test_status_in_a_pipe_gives_every_run_a_line(monkeypatch):
         "job state": "RUNNING",
         "job time left": "1:00",
     }
-    monkeypatch.setattr("guidebook.overview.everything", lambda: [row, row])
+    monkeypatch.setattr("guidebook.book.status.everything", lambda: [row, row])
     assert CliRunner().invoke(app, ["status"]).output.count("\n") == 3
 
 

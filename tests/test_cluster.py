@@ -2,10 +2,10 @@
 
 import pytest
 
-from guidebook import cluster
-from guidebook.cluster import Cluster, fits
-from guidebook.params import ParamsError, check, read
-from guidebook.paths import PARAMS
+from guidebook.config.params import ParamsError, check, read
+from guidebook.config.paths import PARAMS
+from guidebook.slurm import site
+from guidebook.slurm.site import Cluster, fits
 
 # Two partitions as `sinfo -h -o '%P|%l|%D|%c|%m|%G'` shows them: nodes that differ, a default, a limit.
 SINFO = """\
@@ -20,7 +20,7 @@ def asking(**changes) -> Cluster:
 
 
 def test_the_file_that_comes_with_the_study_is_right():
-    assert cluster.load() == asking()
+    assert site.load() == asking()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_request_that_would_wait_for_ever_is_told_why(changes, said):
     ],
 )
 def test_times_are_read_as_slurm_reads_them(text, minutes):
-    assert cluster._minutes(text) == minutes
+    assert site._minutes(text) == minutes
 
 
 @pytest.mark.parametrize(

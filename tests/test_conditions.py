@@ -5,17 +5,17 @@ import dataclasses
 import pytest
 import torch
 
-from guidebook.captions import NULL, attribute_caption, class_captions
-from guidebook.conditions import Fresh, Kept, OfClasses, conditions
-from guidebook.data.catalog import CATALOG
+from guidebook.conditioning.captions import NULL, attribute_caption, class_captions
+from guidebook.conditioning.encoders import WIDTH, encode
+from guidebook.conditioning.training import Fresh, Kept, OfClasses, conditions
+from guidebook.config.datasets import CATALOG
+from guidebook.config.params import Params
+from guidebook.config.params import load as load_params
 from guidebook.data.feed import Resident, feed
 from guidebook.data.images import load
 from guidebook.data.split import Images, Split
-from guidebook.diffusion import loss
-from guidebook.params import Params
-from guidebook.params import load as load_params
-from guidebook.text import WIDTH, encode
-from guidebook.trainer import Trainer
+from guidebook.diffusion.objective import loss
+from guidebook.training.trainer import Trainer
 
 N, BATCH, TOKENS = 22, 8, 60  # 22 images are no whole number of batches: the third one spans two epochs
 HALF = 2**-11  # of a value, what fp16 may be off
@@ -107,7 +107,7 @@ def test_two_processes_tell_every_second_image_of_a_batch_its_caption(runs, face
         whole = found.rows(nimg, None)
         for rank in range(2):
             with monkeypatch.context() as patch:
-                patch.setattr("guidebook.conditions.world", lambda rank=rank: of_two(rank))
+                patch.setattr("guidebook.conditioning.training.world", lambda rank=rank: of_two(rank))
                 patch.setattr("guidebook.data.feed.world", lambda rank=rank: of_two(rank))
                 images, labels = feed(data, params.train).batch(nimg)
                 rows = found.rows(nimg, labels)
@@ -133,7 +133,7 @@ def test_where_a_caption_is_dropped_the_null_caption_is_told(runs, faces, data, 
 )
 def test_other_captions_are_kept_apart_and_the_same_are_encoded_once(runs, faces, data, change, monkeypatch):
     calls = []
-    monkeypatch.setattr("guidebook.conditions.encode", lambda *a: calls.append(len(a[1])) or encode(*a))
+    monkeypatch.setattr("guidebook.conditioning.training.encode", lambda *a: calls.append(len(a[1])) or encode(*a))
     Kept(faces, data.train.labels)
     Kept(faces, data.train.labels)
     assert calls == [1, 2 * N, 1]  # the null caption, all of them, the null caption
@@ -160,7 +160,7 @@ def test_in_a_step_every_image_meets_its_own_caption(runs, faces, data, monkeypa
         seen.append((x0, cond))
         return loss(model, process, x0, eps, steps, cond, *rest)
 
-    monkeypatch.setattr("guidebook.trainer.loss", spy)
+    monkeypatch.setattr("guidebook.training.trainer.loss", spy)
     trainer = Trainer(params, data)
     for _ in range(6):
         trainer.step()

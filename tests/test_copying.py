@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from guidebook.imagesets import ImageSet
 from guidebook.metrics import copying as module
 from guidebook.metrics.copying import copies, copying, nearest, neighbours
-from guidebook.run import open_run
+from guidebook.runs.run import open_run
+from guidebook.sampling.sets import ImageSet
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from guidebook.diffusion import SAMPLERS, Process, loss, process, scheduler
-from guidebook.sections import Diffusion
+from guidebook.config.schema import Diffusion
+from guidebook.diffusion.objective import SAMPLERS, Process, loss, process, scheduler
 
 SCHEDULES = ["squaredcos_cap_v2", "linear", "scaled_linear"]
 

@@ -10,9 +10,9 @@ import nbformat
 import psutil
 import pytest
 
-from guidebook import drawing
-from guidebook.drawing import draw_pages
-from guidebook.notebook import NotebookFailed
+from guidebook.book import drawing
+from guidebook.book.drawing import draw_pages
+from guidebook.book.notebook import NotebookFailed
 
 
 @pytest.fixture
@@ -71,7 +71,9 @@ def test_when_it_is_ended_nobody_goes_on(number, heard, page, tmp_path):
     pages = [page(f"b{i}", SLOW.format(i)) for i in range(8)]
     # Where the tests are started in the background, a shell has Ctrl-C ignored.
     heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    source = f"{heeds}; from pathlib import *; from guidebook.drawing import draw_pages; draw_pages({pages!r}, print)"
+    source = (
+        f"{heeds}; from pathlib import *; from guidebook.book.drawing import draw_pages; draw_pages({pages!r}, print)"
+    )
     with subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.DEVNULL, start_new_session=True) as builder:
         end = time.monotonic() + 60
         while not list(tmp_path.glob("*.begun")):

@@ -8,14 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidebook import editing
-from guidebook.captions import _BIT, consistent, switched
-from guidebook.data.catalog import ATTRIBUTES
+from guidebook.conditioning.captions import _BIT, consistent, switched
+from guidebook.config.datasets import ATTRIBUTES
+from guidebook.config.params import check, load
 from guidebook.metrics.features import features
 from guidebook.metrics.networks import JudgeNetwork
-from guidebook.params import check, load
-from guidebook.run import open_run
-from guidebook.training import train
+from guidebook.runs.run import open_run
+from guidebook.sampling import editing
+from guidebook.training.loop import train
 
 
 @given(st.integers(0, 2**40 - 1), st.sampled_from(ATTRIBUTES))

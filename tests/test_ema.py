@@ -4,9 +4,9 @@ import pytest
 import torch
 from diffusers.training_utils import EMAModel
 
-from guidebook.ema import EMA
+from guidebook.config.params import load
 from guidebook.models.unet import build
-from guidebook.params import load
+from guidebook.training.ema import EMA
 
 
 def network() -> torch.nn.Module:

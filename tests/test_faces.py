@@ -5,10 +5,10 @@ import hashlib
 import pytest
 import torch
 
-from guidebook.data import faces as module
-from guidebook.data.catalog import ATTRIBUTES
-from guidebook.data.faces import SILENCES, random_attributes, render
-from guidebook.data.shapes import Canvas, circle, ellipse, segment, soften, squircle, wave
+from guidebook.config.datasets import ATTRIBUTES
+from guidebook.data.drawn import faces as module
+from guidebook.data.drawn.faces import SILENCES, random_attributes, render
+from guidebook.data.drawn.shapes import Canvas, circle, ellipse, segment, soften, squircle, wave
 
 AT = {name: i for i, name in enumerate(ATTRIBUTES)}
 PAIRS = [(loud, still) for loud, others in SILENCES.items() for still in others]

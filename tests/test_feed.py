@@ -13,18 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from guidebook.checkpoint import Writer
+from guidebook.config.datasets import CATALOG, DataError
 from guidebook.data import decoded as module
-from guidebook.data import paintings, stream
-from guidebook.data.catalog import CATALOG, DataError
+from guidebook.data import stream
 from guidebook.data.decode import decode, progressive
 from guidebook.data.decoded import Filling, opened
+from guidebook.data.drawn import paintings
 from guidebook.data.feed import Ahead, feed
 from guidebook.data.images import load
 from guidebook.data.shards import Shards, held_out
 from guidebook.data.streamed import Streamed
-from guidebook.profiler import PARTS
-from guidebook.trainer import Trainer
+from guidebook.training.checkpoint import Writer
+from guidebook.training.profiler import PARTS
+from guidebook.training.trainer import Trainer
 
 SIDE, TRAIN = 8, 54  # pixels of a decoded image; training images: with those held out 59
 BROKEN = {5: b"<html>", 29: b""}  # the second is held out
@@ -168,7 +169,7 @@ def test_what_began_too_late_is_cleared_away(data):
 def test_what_was_decoded_before_the_machine_restarted_does_not_count(data, monkeypatch):
     Filling(data.folder, data.shards, SIDE).put(0, np.zeros((3, SIDE, SIDE), np.uint8), 0, module.WHOLE)
     assert not Filling(data.folder, data.shards, SIDE).lacks(0)
-    monkeypatch.setattr(module.seal, "here", lambda: f"{platform.node()}-another1")
+    monkeypatch.setattr(module.manifest, "here", lambda: f"{platform.node()}-another1")
     assert Filling(data.folder, data.shards, SIDE).lacks(0)
     assert data.decoded.labels.shape == (59,)
     assert not list(data.folder.parent.glob(".*decoded-*/*.npy"))  # of the first start either
@@ -176,7 +177,7 @@ def test_what_was_decoded_before_the_machine_restarted_does_not_count(data, monk
 
 def test_what_another_machine_has_begun_is_left_alone(data, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(module.seal, "here", lambda: "elsewhere-1234")
+        patch.setattr(module.manifest, "here", lambda: "elsewhere-1234")
         theirs = Filling(data.folder, data.shards, SIDE)
     theirs.put(7, np.ones((3, SIDE, SIDE), np.uint8), 3, module.WHOLE)
     assert data.decoded
@@ -187,13 +188,13 @@ def test_what_another_machine_has_begun_is_left_alone(data, monkeypatch):
 
 def test_bytes_are_hashed_once_after_a_start_of_the_machine_and_again_where_a_file_changed(data, monkeypatch):
     assert data.decoded
-    hashed, real = [], module.seal.verify
-    monkeypatch.setattr(module.seal, "verify", lambda *told: hashed.append(1) or real(*told))
+    hashed, real = [], module.manifest.verify
+    monkeypatch.setattr(module.manifest, "verify", lambda *told: hashed.append(1) or real(*told))
     assert opened(data.folder)
     assert opened(data.folder)
     assert not hashed
     with monkeypatch.context() as patch:
-        patch.setattr(module.seal, "here", lambda: "another-start")
+        patch.setattr(module.manifest, "here", lambda: "another-start")
         assert opened(data.folder)
         assert opened(data.folder)
     assert len(hashed) == 1

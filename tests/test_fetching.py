@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from guidebook.data import latents
-from guidebook.data.catalog import DataError
-from guidebook.fetching import fetched
+from guidebook.config.datasets import DataError
+from guidebook.config.params import load
+from guidebook.fetch import fetched
+from guidebook.models import latents
 from guidebook.models.vae import autoencoder
-from guidebook.params import load
 
 FACES = load("celeba", "smoke")
 

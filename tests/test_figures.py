@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from guidebook import figures
+from guidebook.report import figures
 
 STATS = [{"nimg": 100 * i, "loss": 1 / i, "loss_by_timestep": [3.0, 2.0, 1 / i]} for i in (1, 2, 3)]
 

@@ -7,8 +7,8 @@ import torch
 from diffusers import DDIMScheduler, guiders
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
-from guidebook.diffusion import Process, scheduler
-from guidebook.guidance import (
+from guidebook.config.params import Diffusion
+from guidebook.diffusion.guidance import (
     autoguidance,
     by_classifier,
     cfg_plus_plus,
@@ -17,7 +17,7 @@ from guidebook.guidance import (
     projected,
     rescaled,
 )
-from guidebook.params import Diffusion
+from guidebook.diffusion.objective import Process, scheduler
 
 COSINE = Diffusion(
     schedule="squaredcos_cap_v2", timesteps=1000, prediction="epsilon", min_snr_gamma=None, zero_terminal_snr=False

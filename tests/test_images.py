@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from guidebook.data.catalog import CATALOG, at_hand
+from guidebook.config.datasets import CATALOG, at_hand
+from guidebook.config.params import Data
+from guidebook.data.drawn.scenes import KINDS, random_scenes, render
 from guidebook.data.images import DataError, from_uint8, load, order, to_uint8
-from guidebook.data.scenes import KINDS, random_scenes, render
-from guidebook.params import Data
 
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**63 - 1)
@@ -285,7 +285,7 @@ def test_a_missing_split_is_named(written):
 
 def test_without_data_it_fails_soon_and_says_what_to_do(tmp_path):
     program = (
-        "from guidebook.data.images import load\nfrom guidebook.params import Data\n"
+        "from guidebook.data.images import load\nfrom guidebook.config.params import Data\n"
         "load(Data(name='mnist', resolution=28, range=(0.0, 1.0), caption='{label}', limit=None, flips=False))"
     )
     closed = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -420,7 +420,9 @@ def test_embedded_and_local_sets_are_at_hand(written, cache):
 
 
 def test_asking_what_is_at_hand_imports_no_torch(tmp_path):
-    code = "import sys\nfrom guidebook.data.catalog import at_hand\nat_hand('mnist')\nsys.exit('torch' in sys.modules)"
+    code = (
+        "import sys\nfrom guidebook.config.datasets import at_hand\nat_hand('mnist')\nsys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"HF_HOME": str(tmp_path)}, check=False)
     assert done.returncode == 0
 

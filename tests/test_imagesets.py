@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from guidebook.imagesets import image_set, sheet
-from guidebook.run import SHEET, NotRecorded, open_run, opened, record
+from guidebook.runs.run import SHEET, NotRecorded, open_run, opened, record
+from guidebook.sampling.sets import image_set, sheet
 
 
 def noise(n: int, channels: int, height: int = 8, width: int = 8) -> torch.Tensor:

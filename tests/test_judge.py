@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from guidebook.config.params import Data
 from guidebook.data.images import load
 from guidebook.metrics import judge as module
 from guidebook.metrics.classifier_nets import FEATURES
 from guidebook.metrics.classifiers import Residual, Small
 from guidebook.metrics.judge import judge
-from guidebook.params import Data
 
 DIGITS = Data(name="digits", resolution=8, range=(0.0, 1.0), caption="{label}", limit=None, flips=False)
 

@@ -8,11 +8,11 @@ import torch
 from diffusers import AutoencoderKL
 from faults.lives import PROCESSES, die
 
-from guidebook.data import latents as module
-from guidebook.data.arrays import PARTS
-from guidebook.data.latents import encoded, latents
+from guidebook.models import latents as module
+from guidebook.models.latents import encoded, latents
 from guidebook.models.small_vae import build
 from guidebook.models.vae import Autoencoder, posterior
+from guidebook.runs.arrays import PARTS
 
 SIDE, N = 8, 23
 

@@ -16,7 +16,7 @@ from PIL import Image
 from guidebook.bench import loading, ways
 from guidebook.bench.apart import apart, memory
 from guidebook.bench.loader import _entropy
-from guidebook.profiler import PARTS
+from guidebook.training.profiler import PARTS
 
 FILES, ROWS = 6, 10
 

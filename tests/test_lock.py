@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from guidebook.lock import Locked, held, lock
+from guidebook.runs.lock import Locked, held, lock
 
-HOLD = "import sys; from pathlib import Path; from guidebook.lock import lock, Locked\n"
+HOLD = "import sys; from pathlib import Path; from guidebook.runs.lock import lock, Locked\n"
 TRY = HOLD + (
     "try:\n with lock(Path(sys.argv[1])):\n  print('mine', flush=True); sys.stdin.read()\n"
     "except Locked as error: print(error, flush=True)"
@@ -133,7 +133,7 @@ def test_a_lock_being_written_is_not_one_cut_short(tmp_path):
 
 
 def test_of_two_that_find_a_dead_owner_one_takes_over(tmp_path, monkeypatch):
-    from guidebook import lock as module
+    from guidebook.runs import lock as module
 
     (tmp_path / "lock.json").write_text("")
     others = []

@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
+from guidebook.config.datasets import ATTRIBUTES, CATALOG, DataError
+from guidebook.config.params import load as load_params
+from guidebook.config.schema import Data
 from guidebook.data import mapped as module
-from guidebook.data.arrays import PARTS
-from guidebook.data.catalog import ATTRIBUTES, CATALOG, DataError
 from guidebook.data.decode import decode
 from guidebook.data.images import load
 from guidebook.data.mapped import mapped
 from guidebook.data.split import packed, unpacked
-from guidebook.fetching import fetched
-from guidebook.params import load as load_params
-from guidebook.sections import Data
+from guidebook.fetch import fetched
+from guidebook.runs.arrays import PARTS
 
 SIDE, TRAIN, TEST = 8, 23, 7
 RNG = np.random.default_rng(0)

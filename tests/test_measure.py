@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from guidebook.data.images import load
-from guidebook.imagesets import ImageSet
 from guidebook.metrics import measure as M
 from guidebook.metrics import subject
 from guidebook.metrics.groups import GROUPS
 from guidebook.metrics.networks import Clip, Inception, JudgeNetwork
 from guidebook.metrics.perceptual import Lpips
-from guidebook.run import NotRecorded, open_run
+from guidebook.runs.run import NotRecorded, open_run
+from guidebook.sampling.sets import ImageSet
 
 FIELDS = {
     "metric",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from guidebook import memory
-from guidebook.memory import keeping_memory, large_page
+from guidebook.runtime import malloc
+from guidebook.runtime.malloc import keeping_memory, large_page
 
 PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -25,7 +25,7 @@ def told() -> list[str]:
 @pytest.fixture
 def modern(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
-    monkeypatch.setattr(memory, "large_page", lambda: 2**21)
+    monkeypatch.setattr(malloc, "large_page", lambda: 2**21)
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
 
@@ -55,7 +55,7 @@ def test_only_what_is_started_meanwhile_keeps_memory_and_a_users_own_choice_stan
 )
 def test_what_a_system_does_not_know_it_is_not_told(modern, monkeypatch, libc, page, expected):
     monkeypatch.setattr(platform, "libc_ver", lambda: libc)
-    monkeypatch.setattr(memory, "large_page", lambda: page)
+    monkeypatch.setattr(malloc, "large_page", lambda: page)
     with keeping_memory():
         assert told() == expected
     assert told() == ["-", "-", "-"]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
+from guidebook.config.pretrained import CLIP, PRETRAINED
 from guidebook.metrics import networks, perceptual
 from guidebook.metrics.distances import frechet
 from guidebook.metrics.judge import Judge
@@ -17,7 +18,6 @@ from guidebook.metrics.networks import Clip, Inception
 from guidebook.metrics.perceptual import Lpips
 from guidebook.metrics.published import Untrained
 from guidebook.metrics.weights import Weights, WeightsMissing
-from guidebook.pretrained import CLIP, PRETRAINED
 
 
 def pictures(n: int, size: int = 32, channels: int = 3, seed: int = 0) -> torch.Tensor:

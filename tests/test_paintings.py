@@ -11,11 +11,11 @@ from datasets import ClassLabel, Features, Image, load_dataset
 from PIL import Image as Pillow
 from PIL import JpegImagePlugin
 
-from guidebook import seal
-from guidebook.data import paintings as module
-from guidebook.data.catalog import CATALOG
+from guidebook.config.datasets import CATALOG
 from guidebook.data.decode import BadImage, decode
-from guidebook.data.paintings import ARTISTS, GENRES, GRAIN, LONG, SHORT, STYLES, encode, paint, write
+from guidebook.data.drawn import paintings as module
+from guidebook.data.drawn.paintings import ARTISTS, GENRES, GRAIN, LONG, SHORT, STYLES, encode, paint, write
+from guidebook.runs import manifest
 
 N, FILES, GROUP = 1107, 4, 30  # of a set that is written: rows enough for each way to break one
 BROKEN = {200: "truncated", 600: "neither PNG nor JPEG", 1000: "truncated"}
@@ -147,7 +147,7 @@ def test_datasets_reads_it(tmp_path, monkeypatch):
 
 def test_files_have_the_hubs_names_and_row_groups_of_the_asked_size(written):
     names = [f"train-{k:05}-of-{FILES:05}.parquet" for k in range(FILES)]
-    assert sorted(seal.verify(written, "")) == names
+    assert sorted(manifest.verify(written, "")) == names
     for name in names:
         meta = pq.read_metadata(written / name)
         groups = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]

@@ -9,10 +9,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guidebook import params as P
-from guidebook.captions import class_captions
-from guidebook.params import Params, ParamsError, check, differences, from_notebook, load, read
-from guidebook.paths import NOTEBOOKS, PARAMS
+from guidebook.conditioning.captions import class_captions
+from guidebook.config import params as P
+from guidebook.config.params import Params, ParamsError, check, differences, from_notebook, load, read
+from guidebook.config.paths import NOTEBOOKS, PARAMS
 
 FILES = sorted(PARAMS.glob("*/*.yml"))
 DEMO = load("mnist", "demo").model_dump(mode="json")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guidebook.config.datasets import DataError
 from guidebook.data import columns, parquet
-from guidebook.data.catalog import DataError
 
 CODECS = ("NONE", "SNAPPY", "GZIP", "BROTLI", "ZSTD")
 IMAGES = st.binary(max_size=60) | st.binary(max_size=3).map(lambda b: 90 * b)  # the second can be packed

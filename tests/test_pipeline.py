@@ -12,21 +12,22 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
-from guidebook import params as P
-from guidebook import pipeline as module
-from guidebook import pretrained, text
-from guidebook.captions import NULL, attribute_caption
-from guidebook.data.catalog import ATTRIBUTES
+from guidebook.conditioning import encoders
+from guidebook.conditioning.captions import NULL, attribute_caption
+from guidebook.config import params as P
+from guidebook.config import pretrained
+from guidebook.config.datasets import ATTRIBUTES
+from guidebook.export import pipeline as module
+from guidebook.export.pipeline import CARD, export, sayable
+from guidebook.export.pixel_pipeline import PixelPipeline
 from guidebook.models import small_vae
 from guidebook.models.vae import autoencoder
-from guidebook.pipeline import CARD, export, sayable
-from guidebook.pixel_pipeline import PixelPipeline
-from guidebook.rng import seed_of
-from guidebook.run import NotRecorded, Run, open_run
-from guidebook.sampler import Sampler
-from guidebook.sampling import draw
-from guidebook.seal import MANIFEST, Corrupt
-from guidebook.training import train
+from guidebook.runs.manifest import MANIFEST, Corrupt
+from guidebook.runs.run import NotRecorded, Run, open_run
+from guidebook.runtime.rng import seed_of
+from guidebook.sampling.draw import draw
+from guidebook.sampling.sampler import Sampler
+from guidebook.training.loop import train
 
 N = torch.arange(4)
 
@@ -161,13 +162,13 @@ def test_the_exported_words_mean_what_encode_makes_of_them(faces):
     """The same embeddings, of captions that are shorter and longer than the tokens there are."""
     section, rng = faces.params.text, np.random.default_rng(0)
     captions = [attribute_caption(int(rng.integers(2 ** len(ATTRIBUTES))), 1, i, 0) for i in range(500)] + [NULL]
-    tokenizer, model = text.parts(section, sayable(faces.params))
+    tokenizer, model = encoders.parts(section, sayable(faces.params))
     ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     assert ids.shape == (501, section.tokens)
-    assert any(len(text.WORD.findall(c)) > section.tokens - 2 for c in captions)
+    assert any(len(encoders.WORD.findall(c)) > section.tokens - 2 for c in captions)
     with torch.no_grad():
         told = model(ids).last_hidden_state
-    torch.testing.assert_close(told, text.encode(section, captions), rtol=0, atol=1e-5)
+    torch.testing.assert_close(told, encoders.encode(section, captions), rtol=0, atol=1e-5)
 
 
 def test_a_word_that_no_caption_has_raises_an_exception(faces):
@@ -183,11 +184,11 @@ def test_clip_is_copied_with_the_runs_number_of_tokens(runs, tiny, monkeypatch):
     tokenizer = CLIPTokenizerFast(vocab={w: i for i, w in enumerate(words)}, merges=[])
     with torch.random.fork_rng():
         config = CLIPTextConfig(
-            vocab_size=len(words), hidden_size=text.WIDTH, intermediate_size=64, num_hidden_layers=1,
+            vocab_size=len(words), hidden_size=encoders.WIDTH, intermediate_size=64, num_hidden_layers=1,
             num_attention_heads=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
         )  # fmt: skip
         model = CLIPTextModel(config).eval()
-    monkeypatch.setattr(text, "_clip_parts", lambda *_: (tokenizer, model))
+    monkeypatch.setattr(encoders, "_clip_parts", lambda *_: (tokenizer, model))
     monkeypatch.setattr(pretrained, "at_hand", lambda _: True)
     run = open_run(tiny.replace(text={"encoder": "openai/clip-vit-base-patch32", "tokens": 20}))
     train(run)

@@ -4,7 +4,17 @@ import logging
 
 import pytest
 
-from guidebook.pretrained import CLIP, EMBEDDED, PRETRAINED, SD_VAE, PretrainedMissing, at_hand, fetch, located, resolve
+from guidebook.config.pretrained import (
+    CLIP,
+    EMBEDDED,
+    PRETRAINED,
+    SD_VAE,
+    PretrainedMissing,
+    at_hand,
+    fetch,
+    located,
+    resolve,
+)
 
 BOTH = pytest.mark.parametrize("name", [CLIP, SD_VAE])
 

@@ -13,15 +13,16 @@ import psutil
 import pytest
 import torch
 
-from guidebook import checkpoint, pool
-from guidebook.imagesets import stored
+from guidebook.config.params import ParamsError
 from guidebook.metrics.measure import measure, measure_real
-from guidebook.params import ParamsError
-from guidebook.pool import ProcessFailed
-from guidebook.run import open_run, opened
-from guidebook.sampling import draw
-from guidebook.stopping import Preempted
-from guidebook.training import train
+from guidebook.runs import pool
+from guidebook.runs.pool import ProcessFailed
+from guidebook.runs.preemption import Preempted
+from guidebook.runs.run import open_run, opened
+from guidebook.sampling.draw import draw
+from guidebook.sampling.sets import stored
+from guidebook.training import checkpoint
+from guidebook.training.loop import train
 
 # Both are launchers of torch's elastic agent. They meet in a file here: by default the agent listens to the whole network.
 MEET = ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file"]
@@ -245,10 +246,10 @@ def test_accelerate_trains_as_one_process_does(params, of_one, tmp_path):
 CLASSIFIER = """
 import sys, time
 from pathlib import Path
-from guidebook import classifier
-from guidebook.run import opened
-from guidebook.sampling import draw
-from guidebook.sections import Method
+from guidebook.diffusion import classifier
+from guidebook.runs.run import opened
+from guidebook.sampling.draw import draw
+from guidebook.config.schema import Method
 
 def train(*_):
     print("trained", flush=True)

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from guidebook.data.images import Split, load
-from guidebook.imagesets import ImageSet
 from guidebook.metrics import intervals
 from guidebook.metrics import published as P
 from guidebook.metrics.subject import of_real, of_samples
 from guidebook.metrics.weights import WeightsMissing
-from guidebook.run import open_run
+from guidebook.runs.run import open_run
+from guidebook.sampling.sets import ImageSet
 
 
 @pytest.fixture(autouse=True)

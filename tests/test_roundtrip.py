@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from guidebook.config.params import load
 from guidebook.data.images import load as images_of
 from guidebook.metrics import roundtrip
-from guidebook.params import load
-from guidebook.run import open_run
+from guidebook.runs.run import open_run
 
 
 @pytest.fixture

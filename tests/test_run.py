@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from guidebook import run as module
-from guidebook.imagesets import image_set
-from guidebook.lock import lock
+from guidebook.book.status import overview, state
+from guidebook.config.params import ParamsError
+from guidebook.config.paths import ROOT
 from guidebook.metrics.measure import measure, measure_real
-from guidebook.overview import overview, state
-from guidebook.params import ParamsError
-from guidebook.paths import ROOT
-from guidebook.run import NotRecorded, all_runs, find, folder, open_run, opened, record
-from guidebook.sampling import draw, draw_now, trajectory
-from guidebook.training import load_model, train
+from guidebook.runs import run as module
+from guidebook.runs.lock import lock
+from guidebook.runs.run import NotRecorded, all_runs, find, folder, open_run, opened, record
+from guidebook.sampling.draw import draw, draw_now, trajectory
+from guidebook.sampling.sets import image_set
+from guidebook.training.loop import load_model, train
 
 METRIC = {"metric": "adherence", "value": 0.5, "low": 0.4, "high": 0.6, "n": 130, "guidance": 1.0, "key": "0123abcd"}
 DROPOUT = {"train": {"caption_dropout": 0.1}}

@@ -7,18 +7,18 @@ import torch
 from diffusers import DDIMPipeline, DDPMPipeline, UNet2DModel
 from scipy.integrate import quad
 
-from guidebook import classifier
-from guidebook import params as P
-from guidebook.diffusion import SAMPLERS, process, scheduler
-from guidebook.guidance import classifier_free
+from guidebook.conditioning.encoders import WIDTH
+from guidebook.config import params as P
+from guidebook.config.schema import Diffusion, Method, Solver
+from guidebook.diffusion import classifier
+from guidebook.diffusion.guidance import classifier_free
+from guidebook.diffusion.objective import SAMPLERS, process, scheduler
 from guidebook.models.unet import build
-from guidebook.rng import generator
-from guidebook.run import open_run
-from guidebook.sampler import Sampler, sample
-from guidebook.sampling import draw
-from guidebook.sections import Diffusion, Method, Solver
-from guidebook.text import WIDTH
-from guidebook.training import train
+from guidebook.runs.run import open_run
+from guidebook.runtime.rng import generator
+from guidebook.sampling.draw import draw
+from guidebook.sampling.sampler import Sampler, sample
+from guidebook.training.loop import train
 
 PLAIN = {"timesteps": 1000, "prediction": "epsilon", "min_snr_gamma": None, "zero_terminal_snr": False}
 COSINE = Diffusion(schedule="squaredcos_cap_v2", **PLAIN)
@@ -293,7 +293,7 @@ def test_every_method_draws_a_set_of_its_own_and_finds_it_again(run, method, mon
     assert other.folder != usual.folder
     assert other.facts["method"] == method.name
     assert not torch.equal(other.images, usual.images)
-    monkeypatch.setattr("guidebook.sampling.Sampler", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr("guidebook.sampling.draw.Sampler", lambda *_: pytest.fail("drawn again"))
     assert torch.equal(draw(run, 3.0, 10, solver=DDIM, method=method).images, other.images)
 
 

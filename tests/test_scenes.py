@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from guidebook.data import scenes as module
-from guidebook.data.scenes import COLOURS, KINDS, SHAPES, SIZES, TURN, Scene, Thing, random_scenes, render
+from guidebook.data.drawn import scenes as module
+from guidebook.data.drawn.scenes import COLOURS, KINDS, SHAPES, SIZES, TURN, Scene, Thing, random_scenes, render
 
 
 def one(kind: str, background: str = "black", light: float = 90.0, **changes) -> Scene:

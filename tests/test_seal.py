@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from guidebook.seal import MANIFEST, Corrupt, seal, verify, whole
+from guidebook.runs.manifest import MANIFEST, Corrupt, seal, verify, whole
 
 
 @pytest.fixture

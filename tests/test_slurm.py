@@ -6,15 +6,16 @@ import subprocess
 
 import pytest
 
-from guidebook import batch, cluster, slurm
-from guidebook.batch import script
-from guidebook.overview import everything
-from guidebook.params import ParamsError, load
-from guidebook.paths import ROOT
-from guidebook.run import folder
-from guidebook.slurm import SubmitError, tasks
+from guidebook.book.status import everything
+from guidebook.config.params import ParamsError, load
+from guidebook.config.paths import ROOT
+from guidebook.runs.run import folder
+from guidebook.slurm import script as scripts
+from guidebook.slurm import site, submit
+from guidebook.slurm.script import script
+from guidebook.slurm.submit import SubmitError, tasks
 
-SITE = cluster.load()
+SITE = site.load()
 
 
 def site(**changes):
@@ -126,13 +127,13 @@ def test_a_run_that_lacks_its_data_or_its_encoder_is_refused_and_told_what_to_fe
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     work = tasks(["mnist"], "paper", {}, None, SITE)
     with pytest.raises(SubmitError) as refused:
-        slurm.submit(SITE, work)
-    assert str(refused.value) == slurm.lacking(work)
-    assert slurm.lacking(tasks(["mnist"], "smoke", {}, None, SITE)) is None
+        submit.submit(SITE, work)
+    assert str(refused.value) == submit.lacking(work)
+    assert submit.lacking(tasks(["mnist"], "smoke", {}, None, SITE)) is None
     assert "data set mnist" in str(refused.value)
     assert "text encoder openai/clip-vit-base-patch32" in str(refused.value)
     assert "guidebook fetch mnist --profile paper`" in str(refused.value)
-    other = slurm.lacking(tasks(["mnist"], "paper", {"data.name": "cifar10", "train.lr": 0.1}, None, SITE))
+    other = submit.lacking(tasks(["mnist"], "paper", {"data.name": "cifar10", "train.lr": 0.1}, None, SITE))
     assert "data set cifar10" in other
     assert "guidebook fetch mnist --profile paper --set data.name=cifar10`" in other
 
@@ -156,13 +157,13 @@ def test_a_wrong_parameter_is_refused_before_anything_is_submitted(runs):
 def test_without_sbatch_nothing_is_submitted(runs, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SubmitError, match="sbatch is not on PATH"):
-        slurm.submit(SITE, tasks(["mnist"], "smoke", {}, None, SITE))
+        submit.submit(SITE, tasks(["mnist"], "smoke", {}, None, SITE))
     assert not (runs / "jobs").exists()
 
 
 def test_scripts_are_right_bash_with_setup_and_container(runs):
     here = site(setup=("module load cuda/12.8",), container="apptainer exec --nv book.sif", nodes=2, gpus=1)
-    text, book = script(here, tasks(["mnist"], "smoke", {}, None, here)), batch.book_script(here)
+    text, book = script(here, tasks(["mnist"], "smoke", {}, None, here)), scripts.book_script(here)
     assert parses(text)
     assert parses(book)
     assert text.index("module load cuda/12.8") < text.index("case $SLURM_ARRAY_TASK_ID")
@@ -182,6 +183,6 @@ def test_a_run_that_was_submitted_again_is_shown_with_its_later_job(runs, tmp_pa
     task = {"name": "mnist/smoke", "folder": str(runs / "mnist" / "smoke-00000000")}
     for job in ("9", "10"):
         (runs / "jobs" / f"{job}.json").write_text(json.dumps({"book": "11", "tasks": [task]}))
-    assert [job["job"] for job in slurm.jobs()] == ["9_0", "10_0"]
+    assert [job["job"] for job in submit.jobs()] == ["9_0", "10_0"]
     (row,) = [row for row in everything() if row["job"]]
     assert (row["job"], row["job state"]) == ("10_0", "RUNNING")

@@ -7,16 +7,16 @@ import pytest
 import torch
 from faults.lives import deadly, said, same_weights, started, the_run, trained
 
+from guidebook.config.params import load as load_params
+from guidebook.config.pretrained import PretrainedMissing
 from guidebook.data.images import from_uint8, load
-from guidebook.diffusion import loss
+from guidebook.diffusion.objective import loss
+from guidebook.models.space import Latents, Pixels, shape_of, space
 from guidebook.models.vae import autoencoder
-from guidebook.params import load as load_params
-from guidebook.pretrained import PretrainedMissing
-from guidebook.run import open_run, opened
-from guidebook.sampler import Sampler
-from guidebook.space import Latents, Pixels, shape_of, space
-from guidebook.trainer import Trainer
-from guidebook.training import train
+from guidebook.runs.run import open_run, opened
+from guidebook.sampling.sampler import Sampler
+from guidebook.training.loop import train
+from guidebook.training.trainer import Trainer
 
 N, BATCH = 24, 8
 SAID = "encoding latents", "encoding captions"
@@ -115,7 +115,7 @@ def test_a_step_draws_anew_for_an_image_that_it_sees_again(folder, faces, monkey
         seen.append(x0)
         return loss(model, process, x0, *rest)
 
-    monkeypatch.setattr("guidebook.trainer.loss", spy)
+    monkeypatch.setattr("guidebook.training.trainer.loss", spy)
     one = faces.replace(data={"flips": False}, train={"micro_batch": 3})
     trainer = Trainer(one, load(one.data))
     for _ in range(9):
@@ -156,10 +156,10 @@ def unbroken(faces, tmp_path_factory):
 
 KILLED = [
     ("guidebook.models.small_vae.order", 9, "before"),  # while the autoencoder is trained
-    ("guidebook.data.arrays._write", 1, "after"),  # the latents
-    ("guidebook.conditions.encode", 2, "before"),  # the captions
-    ("guidebook.trainer.Trainer.step", 3, "after"),
-    ("guidebook.trainer.Trainer.step", 10, "before"),
+    ("guidebook.runs.arrays._write", 1, "after"),  # the latents
+    ("guidebook.conditioning.training.encode", 2, "before"),  # the captions
+    ("guidebook.training.trainer.Trainer.step", 3, "after"),
+    ("guidebook.training.trainer.Trainer.step", 10, "before"),
 ]
 
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from guidebook.run import open_run
-from guidebook.stopping import SIGNALS, Preempted, stopping
+from guidebook.runs.preemption import SIGNALS, Preempted, stopping
+from guidebook.runs.run import open_run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from guidebook.data.catalog import DataError
+from guidebook.config.datasets import DataError
 from guidebook.data.decode import decode
 from guidebook.data.shards import Shards, held_out
 from guidebook.data.stream import Stream

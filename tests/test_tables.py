@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from guidebook import tables
-from guidebook.run import open_run
+from guidebook.report import tables
+from guidebook.runs.run import open_run
 
 
 def record(metric, value, n=1000, **more):

@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from guidebook.captions import NULL
-from guidebook.params import Text
-from guidebook.pretrained import EMBEDDED
-from guidebook.text import WIDTH, encode
+from guidebook.conditioning.captions import NULL
+from guidebook.conditioning.encoders import WIDTH, encode
+from guidebook.config.params import Text
+from guidebook.config.pretrained import EMBEDDED
 
 TEXT = Text(encoder=EMBEDDED, tokens=8)
 DIGITS = [f"A handwritten digit {i}" for i in range(10)]
@@ -88,7 +88,7 @@ def test_embeddings_are_the_same_in_every_process_whatever_was_drawn_before():
     program = (
         "import sys, hashlib, torch\n"
         "torch.manual_seed(int(sys.argv[1])); torch.rand(7)\n"
-        "from guidebook.params import Text\nfrom guidebook.text import encode\n"
+        "from guidebook.config.params import Text\nfrom guidebook.conditioning.encoders import encode\n"
         "hidden = encode(Text(encoder='embedded', tokens=8), ['A handwritten digit 7', ''])\n"
         "print(hashlib.sha256(hidden.numpy().tobytes()).hexdigest())"
     )

@@ -5,9 +5,9 @@ import importlib.util
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from guidebook.run import open_run
-from guidebook.tracking import TrackerMissing, tracker
-from guidebook.training import train
+from guidebook.runs.run import open_run
+from guidebook.training.loop import train
+from guidebook.training.tracking import TrackerMissing, tracker
 
 
 def test_tensorboard_shows_the_losses_of_the_statistics_by_images_seen(runs, tiny):

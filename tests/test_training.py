@@ -7,16 +7,16 @@ import time
 import pytest
 import torch
 
-from guidebook import params as P
-from guidebook.checkpoint import complete, images, save
+from guidebook.config import params as P
+from guidebook.config.budget import kept_checkpoints, updates
 from guidebook.data.images import DataError, Split, load
-from guidebook.diffusion import loss
-from guidebook.run import open_run
-from guidebook.schedule import kept_checkpoints, updates
-from guidebook.seal import Corrupt
-from guidebook.stopping import Preempted, Stop
-from guidebook.trainer import NonFiniteLoss, Trainer
-from guidebook.training import load_model, train
+from guidebook.diffusion.objective import loss
+from guidebook.runs.manifest import Corrupt
+from guidebook.runs.preemption import Preempted, Stop
+from guidebook.runs.run import open_run
+from guidebook.training.checkpoint import complete, images, save
+from guidebook.training.loop import load_model, train
+from guidebook.training.trainer import NonFiniteLoss, Trainer
 
 
 def weights(params, data=None, steps=3):
@@ -121,7 +121,7 @@ def test_mirrored_images_are_as_many_as_not_and_nothing_else_changes(tiny, monke
         seen.append(x0)
         return loss(model, forward, x0, *rest)
 
-    monkeypatch.setattr("guidebook.trainer.loss", spy)
+    monkeypatch.setattr("guidebook.training.trainer.loss", spy)
     batches = {}
     for flips in (False, True):
         seen.clear()
@@ -248,7 +248,7 @@ def test_a_stop_during_a_regular_save_waits_for_that_one_only(runs, tiny, monkey
         time.sleep(0.15)  # longer than the file is looked for
         return save(folder, nimg, *rest)
 
-    monkeypatch.setattr("guidebook.checkpoint.save", spy)
+    monkeypatch.setattr("guidebook.training.checkpoint.save", spy)
     with pytest.raises(Preempted, match="after 64 images"):
         train(run)
     assert saved == [64]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from guidebook import params as P
+from guidebook.conditioning.encoders import WIDTH
+from guidebook.config import params as P
 from guidebook.models.unet import build, gflops, parameters, suit
-from guidebook.text import WIDTH
 
 SMOKE = P.load("mnist", "smoke")
 

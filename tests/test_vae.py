@@ -4,6 +4,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from guidebook.config.params import ParamsError
+from guidebook.config.params import load as load_params
+from guidebook.config.pretrained import EMBEDDED, PRETRAINED, SD_VAE, PretrainedMissing, at_hand, resolve
+from guidebook.config.schema import VAES, Data
 from guidebook.data.images import from_uint8, load
 from guidebook.models import small_vae
 from guidebook.models.vae import (
@@ -12,11 +16,7 @@ from guidebook.models.vae import (
     latent_shape,
     posterior,
 )
-from guidebook.params import ParamsError
-from guidebook.params import load as load_params
-from guidebook.pretrained import EMBEDDED, PRETRAINED, SD_VAE, PretrainedMissing, at_hand, resolve
-from guidebook.seal import Corrupt
-from guidebook.sections import VAES, Data
+from guidebook.runs.manifest import Corrupt
 
 DATA = Data(name="faces", resolution=8, range=(-1.0, 1.0), caption=None, limit=200, flips=False)
 

@@ -70,10 +70,10 @@ def run(
     all_: Annotated[bool, typer.Option("--all", help="every experiment that has this profile")] = False,
 ) -> None:
     """Execute an experiment's notebook: trains, samples and measures what is not done yet."""
-    from guidebook import params as P
-    from guidebook import words
-    from guidebook.paths import PARAMS
-    from guidebook.progress import watching
+    from guidebook.book.progress import watching
+    from guidebook.config import overrides
+    from guidebook.config import params as P
+    from guidebook.config.paths import PARAMS
 
     if all_:
         if experiments:
@@ -81,8 +81,8 @@ def run(
         experiments = sorted(p.parent.name for p in PARAMS.glob(f"*/{profile}.yml"))
     if not experiments:
         raise P.ParamsError("name an experiment, or --all")
-    chosen = [P.load(name, profile, words.overrides(set_)) for name in experiments]
-    from guidebook.notebook import NotebookFailed, run_experiment
+    chosen = [P.load(name, profile, overrides.overrides(set_)) for name in experiments]
+    from guidebook.book.notebook import NotebookFailed, run_experiment
 
     for params in chosen:
         try:
@@ -102,12 +102,12 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
     """Print the resolved parameters and what a run would cost."""
-    from guidebook import params as P
-    from guidebook import words
+    from guidebook.config import overrides
+    from guidebook.config import params as P
 
-    params = P.load(experiment, profile, words.overrides(set_))
+    params = P.load(experiment, profile, overrides.overrides(set_))
+    from guidebook.config.budget import updates
     from guidebook.models.unet import build, gflops, parameters
-    from guidebook.schedule import updates
 
     model, n = build(params), updates(params)
     cost = {
@@ -123,11 +123,11 @@ def show(
 @app.command()
 def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
     """Train alone, without the notebook, by a file such as params/EXPERIMENT/PROFILE.yml."""
-    from guidebook import params as P
+    from guidebook.config import params as P
 
     params = P.check(P.read(file), file.name)
-    from guidebook.run import open_run
-    from guidebook.training import train as go
+    from guidebook.runs.run import open_run
+    from guidebook.training.loop import train as go
 
     opened = open_run(params)
     go(opened)
@@ -140,8 +140,8 @@ def record(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run folders, runs/<experiment>/<profile>-<key>")],
 ) -> None:
     """Copy finished runs, without weights, to book/results/."""
-    from guidebook.run import opened
-    from guidebook.run import record as copy
+    from guidebook.runs.run import opened
+    from guidebook.runs.run import record as copy
 
     for path in runs:
         print(copy(opened(path)))
@@ -158,19 +158,20 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the scripts, submit nothing")] = False,
 ) -> None:
     """Submit experiments to SLURM as params/cluster.yml says, and the book after them."""
-    from guidebook import batch, cluster, slurm, words
+    from guidebook.config import overrides
+    from guidebook.slurm import script, site, submit
 
-    here = cluster.load()
-    work = slurm.tasks(experiments, profile, words.overrides(set_), words.seeds(seeds), here)
+    here = site.load()
+    work = submit.tasks(experiments, profile, overrides.overrides(set_), overrides.seeds(seeds), here)
     if dry_run:
-        print(batch.script(here, work) + "\n" + batch.book_script(here), end="")
-        if objection := slurm.lacking(work):
+        print(script.script(here, work) + "\n" + script.book_script(here), end="")
+        if objection := submit.lacking(work):
             print(f"guidebook: it would be refused: {objection}", file=sys.stderr)
         return
-    array, book = slurm.submit(here, work)
+    array, book = submit.submit(here, work)
     for i, task in enumerate(work):
         print(f"{array}_{i}  {task.name}")
-    print(f"{book}  the book, when all are done\nfollow them: guidebook status --watch; their output: {batch.logs()}")
+    print(f"{book}  the book, when all are done\nfollow them: guidebook status --watch; their output: {script.logs()}")
 
 
 @app.command()
@@ -179,7 +180,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="again every five seconds, until Ctrl-C")] = False,
 ) -> None:
     """List every run and submitted job: state, images seen, speed, time left, newest metrics."""
-    from guidebook.overview import everything
+    from guidebook.book.status import everything
 
     if as_json:
         print(json.dumps(everything(), indent=1))
@@ -187,7 +188,7 @@ def status(
     from rich.console import Console
     from rich.live import Live
 
-    from guidebook.progress import status_table
+    from guidebook.book.progress import status_table
 
     if not watch:
         piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
@@ -207,11 +208,11 @@ def fetch(
     decode: Annotated[bool, typer.Option("--decode", help="decode or encode every image once, for all runs")] = False,
 ) -> None:
     """Download data and weights into the cache, for machines without internet."""
-    from guidebook import params as P
-    from guidebook import words
+    from guidebook.config import overrides
+    from guidebook.config import params as P
 
-    chosen = [P.load(name, profile, words.overrides(set_)) for name in experiments]
-    from guidebook.fetching import fetched
+    chosen = [P.load(name, profile, overrides.overrides(set_)) for name in experiments]
+    from guidebook.fetch import fetched
 
     for line in fetched(chosen, decode):
         print(line)
@@ -220,8 +221,8 @@ def fetch(
 @app.command()
 def build() -> None:
     """Build the HTML book from the runs at hand and the recorded results."""
-    from guidebook.book import build as make
-    from guidebook.notebook import NotebookFailed
+    from guidebook.book.build import build as make
+    from guidebook.book.notebook import NotebookFailed
 
     try:
         print(make(lambda line: print(f"book: {line}", file=sys.stderr, flush=True)))
@@ -233,7 +234,7 @@ def build() -> None:
 @app.command()
 def bench(
     what: Annotated[
-        str, typer.Argument(help="loop, checkpoint, cache: own cost; train, sample, quality, loader, batch, latents")
+        str, typer.Argument(help="loop, checkpoint, cache: own cost; train, sample, quality, loader, script, latents")
     ],
     experiment: Annotated[str | None, typer.Option(help="whose data; cifar10, or wikiart for batch")] = None,
     profile: Annotated[
@@ -241,7 +242,7 @@ def bench(
     ] = None,
 ) -> None:
     """Measure speed on this machine, as ratios within one run; the book's page on performance is drawn from them."""
-    from guidebook.benching import asked
+    from guidebook.bench.benching import asked
 
     params = asked(what, experiment, profile)
     from guidebook.bench import BENCHES  # after a refusal, for it is heavy

@@ -10,12 +10,12 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from guidebook import checkpoint
-from guidebook.params import load
+from guidebook.config.params import load
+from guidebook.training import checkpoint
 
 CELLS = (
-    "import os, time\nfrom guidebook import training\nfrom guidebook.params import from_notebook\n"
-    "from guidebook.run import open_run\n\nparams = from_notebook(globals())\nrun = open_run(params)",
+    "import os, time\nfrom guidebook import training\nfrom guidebook.config.params import from_notebook\n"
+    "from guidebook.runs.run import open_run\n\nparams = from_notebook(globals())\nrun = open_run(params)",
     "training.train(run)",
     'exec(os.environ.get("FAULT", ""))',
     'run.metrics() or run.add_metrics([{"metric": "grain", "value": 1.0, "low": 0.0, "high": 2.0, "interval": "normal",\n'

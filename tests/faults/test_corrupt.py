@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from guidebook import checkpoint, training
 from guidebook.metrics import judge as judges
-from guidebook.run import open_run
-from guidebook.sampling import draw
-from guidebook.seal import MANIFEST, Corrupt
+from guidebook.runs.manifest import MANIFEST, Corrupt
+from guidebook.runs.run import open_run
+from guidebook.sampling.draw import draw
+from guidebook.training import checkpoint, loop
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def originals(tiny, tmp_path_factory):
         patch.setattr(judges, "STEPS", {8: 3})  # it need not read well
         judges.judge.cache_clear()
         run = open_run(tiny)
-        training.train(run)
+        loop.train(run)
         draw(run, 1.0, 30)
         judges.judge(tiny.data)
         judges.judge.cache_clear()
@@ -63,8 +63,8 @@ def sealed(originals, tiny, tmp_path, monkeypatch) -> dict[str, Sealed]:
 
     return {
         "checkpoint": Sealed(newest, lambda: checkpoint.load(newest)),
-        "model": Sealed(run.path / "model" / "raw", lambda: training.load_model(run, "raw")),
-        "averaged model": Sealed(run.path / "model" / "ema-0.9", lambda: training.load_model(run, "ema-0.9")),
+        "model": Sealed(run.path / "model" / "raw", lambda: loop.load_model(run, "raw")),
+        "averaged model": Sealed(run.path / "model" / "ema-0.9", lambda: loop.load_model(run, "ema-0.9")),
         "image set": Sealed(drawn, lambda: draw(run, 1.0, 30)),
         "judge": Sealed(judge, read_judge),
     }

@@ -15,11 +15,11 @@ from PIL import Image
 
 from faults.lives import EVERY, PROCESSES, checkpoints, refused, same_lines, same_weights, the_run, trained
 from faults.study import study
-from guidebook import checkpoint
-from guidebook.imagesets import path_of
-from guidebook.notebook import missing
-from guidebook.run import opened
-from guidebook.sampling import draw, spec_of
+from guidebook.book.notebook import missing
+from guidebook.runs.run import opened
+from guidebook.sampling.draw import draw, spec_of
+from guidebook.sampling.sets import path_of
+from guidebook.training import checkpoint
 
 PAGE = 4096  # bytes of which such a disk gives out
 

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from test_decode import CONVERTED, CUT, REFUSED, encoded, off
 
+from guidebook.config.params import Data
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.images import DataError, load
-from guidebook.params import Data
 
 ROWS = 1000
 GOOD = encoded(np.arange(16, dtype=np.uint8).reshape(4, 4))

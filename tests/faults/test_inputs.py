@@ -16,15 +16,17 @@ import pytest
 import torch
 
 import guidebook
-from guidebook import checkpoint, pages, tables, widgets
-from guidebook.claims import Answer, Answers
+from guidebook.book import pages
+from guidebook.config.params import Data, ParamsError, digest, read
+from guidebook.config.params import load as load_params
 from guidebook.data.images import DataError, load
-from guidebook.imagesets import ImageSet, image_set
-from guidebook.params import Data, ParamsError, digest, read
-from guidebook.params import load as load_params
-from guidebook.run import all_runs, open_run, opened
-from guidebook.seal import MANIFEST, seal
-from guidebook.training import load_model, train
+from guidebook.report import tables, widgets
+from guidebook.report.claims import Answer, Answers
+from guidebook.runs.manifest import MANIFEST, seal
+from guidebook.runs.run import all_runs, open_run, opened
+from guidebook.sampling.sets import ImageSet, image_set
+from guidebook.training import checkpoint
+from guidebook.training.loop import load_model, train
 
 LIBRARY = sorted(Path(guidebook.__file__).parent.rglob("*.py"))
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from faults.study import Study, children, ended, gone, named, seen, study
-from guidebook import book
-from guidebook.lock import held
-from guidebook.notebook import missing
+from guidebook.book import build
+from guidebook.book.notebook import missing
+from guidebook.runs.lock import held
 
 SLEEP = "open(run.path / 'ready', 'w').close(); time.sleep(600)"
 FAULTS = {
@@ -58,7 +58,7 @@ def fails(here: Study, name: str) -> None:
     assert len(text.splitlines()) <= 2  # the second one says where to read on
     assert gone(own, 10)
     assert not here.page.exists()
-    assert book._complete("tiny") == []
+    assert build._complete("tiny") == []
 
 
 def completes(here: Study) -> None:
@@ -78,7 +78,7 @@ def here(tmp_path, monkeypatch) -> Study:
 def test_a_notebook_whose_kernel_dies_has_no_page_and_the_next_run_completes_it(here):
     fails(here, "the kernel ends itself with status 3")
     completes(here)
-    assert [run.path for run in book._complete("tiny")] == [here.folder]
+    assert [run.path for run in build._complete("tiny")] == [here.folder]
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_processes_whose_notebook_was_killed_stop_by_themselves(tmp_path, tally)
     process = here.start("run", "tiny")
     here.begins(process, 3)
     own = children(process.pid)
-    (kernel,), workers = named(own, "ipykernel"), named(own, "guidebook.worker")
+    (kernel,), workers = named(own, "ipykernel"), named(own, "guidebook.runs.worker")
     assert len(workers) == 2
     assert held(here.folder)
     os.kill(kernel, signal.SIGKILL)

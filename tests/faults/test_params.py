@@ -18,8 +18,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guidebook import cli, params
-from guidebook.paths import PARAMS
+from guidebook import cli
+from guidebook.config import params
+from guidebook.config.paths import PARAMS
 
 PROFILES = {p.stem: p.read_text() for p in sorted((PARAMS / "mnist").glob("*.yml"))}
 RAW = {name: yaml.safe_load(text) for name, text in PROFILES.items()}
@@ -192,7 +193,7 @@ TAGS = [
     "!!python/object/apply:os.system ['touch pwned']", "!!python/object/new:subprocess.Popen [['touch', 'pwned']]",
     "!!python/object/apply:builtins.open ['pwned', 'w']", "!!python/name:os.system ''", "!!python/module:os ''",
     "!!python/object/apply:builtins.exec [\"open('pwned', 'w')\"]", "!!python/tuple [1, 2]", "!!python/bytes ''",
-    "!!python/object:guidebook.params.Params {}", "!env HOME", "!include ../x.yml", "!%1B[31m x", "!<tag:x.org,1:y> z",
+    "!!python/object:guidebook.config.params.Params {}", "!env HOME", "!include ../x.yml", "!%1B[31m x", "!<tag:x.org,1:y> z",
     "!!js/function 'x'", "!!merge x",
 ]  # fmt: skip
 
@@ -403,9 +404,9 @@ def command(tmp_path, monkeypatch, capsys):
     started = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("guidebook.params.PARAMS", tmp_path / "params")
-    monkeypatch.setattr("guidebook.notebook._papermill", lambda *a: started.append(a))
-    monkeypatch.setattr("guidebook.training.train", started.append)
+    monkeypatch.setattr("guidebook.config.params.PARAMS", tmp_path / "params")
+    monkeypatch.setattr("guidebook.book.notebook._papermill", lambda *a: started.append(a))
+    monkeypatch.setattr("guidebook.training.loop.train", started.append)
     (tmp_path / "params" / "mnist").mkdir(parents=True)
 
     def call(way: str, data: bytes, profile: str = "demo"):

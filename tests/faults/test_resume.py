@@ -36,27 +36,27 @@ from faults.lives import (
     wait_for_steps,
     weights,
 )
-from guidebook import checkpoint, trainer, training
-from guidebook.lock import lock
-from guidebook.run import folder, open_run
-from guidebook.schedule import kept_checkpoints
-from guidebook.trainer import NonFiniteLoss
+from guidebook.config.budget import kept_checkpoints
+from guidebook.runs.lock import lock
+from guidebook.runs.run import folder, open_run
+from guidebook.training import checkpoint, loop, trainer
+from guidebook.training.trainer import NonFiniteLoss
 
 KILLED = -signal.SIGKILL
 
 # Where a process kills itself: a function, at which of its calls, and whether before it or after it.
 BETWEEN = {
-    "before the first checkpoint": ("guidebook.trainer.Trainer.step", 10, "before"),
-    "after a line of statistics, before its checkpoint": ("guidebook.checkpoint.save", 1, "before"),
-    "while the files of a checkpoint are written": ("guidebook.checkpoint.save_file", 2, "before"),
-    "before a checkpoint's manifest": ("guidebook.seal._sha256", 4, "after"),
-    "before a checkpoint gets its name": ("guidebook.seal.fsync", 6, "after"),
-    "when a checkpoint has just got its name": ("guidebook.checkpoint.fsync", 1, "before"),
+    "before the first checkpoint": ("guidebook.training.trainer.Trainer.step", 10, "before"),
+    "after a line of statistics, before its checkpoint": ("guidebook.training.checkpoint.save", 1, "before"),
+    "while the files of a checkpoint are written": ("guidebook.training.checkpoint.save_file", 2, "before"),
+    "before a checkpoint's manifest": ("guidebook.runs.manifest._sha256", 4, "after"),
+    "before a checkpoint gets its name": ("guidebook.runs.manifest.fsync", 6, "after"),
+    "when a checkpoint has just got its name": ("guidebook.training.checkpoint.fsync", 1, "before"),
     "while the statistics are cut back to the checkpoint": ("pathlib.Path.write_text", "stats.jsonl", "halfway"),
-    "between two checkpoints": ("guidebook.trainer.Trainer.step", 18, "before"),
-    "before the oldest checkpoint is removed": ("guidebook.checkpoint.shutil.rmtree", f"{EVERY:010d}", "before"),
-    "after the last step": ("guidebook.training._publish", 1, "before"),
-    "with one of two models written": ("guidebook.training.UNet2DConditionModel.save_pretrained", 1, "after"),
+    "between two checkpoints": ("guidebook.training.trainer.Trainer.step", 18, "before"),
+    "before the oldest checkpoint is removed": ("guidebook.training.checkpoint.shutil.rmtree", f"{EVERY:010d}", "before"),
+    "after the last step": ("guidebook.training.loop._publish", 1, "before"),
+    "with one of two models written": ("guidebook.training.loop.UNet2DConditionModel.save_pretrained", 1, "after"),
 }  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_interruptions_leave_no_lock_and_no_model_half_written(interrupted):
 
 def with_checkpoints(params, runs, n: int):
     """A training killed as soon as its checkpoint number n is complete."""
-    assert trained(params, runs, (deadly, "guidebook.checkpoint.fsync", n, "after"))[0] == KILLED
+    assert trained(params, runs, (deadly, "guidebook.training.checkpoint.fsync", n, "after"))[0] == KILLED
     assert checkpoints(params, runs) == [EVERY * i for i in range(1, n + 1)]
 
 
@@ -212,13 +212,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_names_the_step_and_keeps_the_la
         with monkeypatch.context() as patch:
             nan_at(step, patch)
             with pytest.raises(NonFiniteLoss, match=rf"loss nan at step {step} \({step * BATCH} images seen\)"):
-                training.train(run)
+                loop.train(run)
         assert not (run.path / "model").exists()
         assert newest(short, runs) == step * BATCH // EVERY * EVERY
         if newest(short, runs):
             assert all(t.isfinite().all() for t in weights(run).values())
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path / "25"))
-    training.train(open_run(short))  # without the fault it goes on to the same end
+    loop.train(open_run(short))  # without the fault it goes on to the same end
     assert same_weights(open_run(short), unbroken)
     tally(5, "a loss that is NaN", len(steps), len(steps), "names the step; the last good checkpoint stays the newest")
 
@@ -236,7 +236,7 @@ def test_weights_that_are_not_finite_are_never_saved(short, runs, monkeypatch, s
 
     monkeypatch.setattr(trainer.Trainer, "step", spoilt)
     with pytest.raises(NonFiniteLoss, match=f"after {step * BATCH:,} images"):
-        training.train(run)
+        loop.train(run)
     assert not (run.path / "model").exists()
     assert all(int(p.name[5:]) < step * BATCH for p in checkpoint.complete(run.path / "checkpoints"))
 
@@ -246,8 +246,8 @@ def test_a_finished_training_is_found_and_not_touched(unbroken, monkeypatch):
         return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in unbroken.path.rglob("*")}
 
     before = files()
-    monkeypatch.setattr(training, "Trainer", None)  # whoever trains needs one
-    training.train(unbroken)
+    monkeypatch.setattr(loop, "Trainer", None)  # whoever trains needs one
+    loop.train(unbroken)
     assert files() == before
 
 

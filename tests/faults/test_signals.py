@@ -28,8 +28,8 @@ from faults.lives import (
     trained,
     wait_for_steps,
 )
-from guidebook.params import load
-from guidebook.schedule import kept_checkpoints
+from guidebook.config.budget import kept_checkpoints
+from guidebook.config.params import load
 
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGUSR1": signal.SIGUSR1}
 

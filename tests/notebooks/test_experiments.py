@@ -11,10 +11,10 @@ import nbformat
 import pytest
 
 from guidebook.bench.measuring import read
-from guidebook.claims import answers, every
-from guidebook.notebook import execute, missing
-from guidebook.paths import NOTEBOOKS
-from guidebook.run import opened, record
+from guidebook.book.notebook import execute, missing
+from guidebook.config.paths import NOTEBOOKS
+from guidebook.report.claims import answers, every
+from guidebook.runs.run import opened, record
 
 EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100"]  # mnist has tests of its own
 
@@ -69,7 +69,7 @@ def test_every_number_has_its_interval_its_count_and_its_method(smoke):
 
 
 def test_its_record_draws_the_same_page_and_computes_nothing(smoke, tmp_path, monkeypatch):
-    monkeypatch.setattr("guidebook.run.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("guidebook.runs.run.RESULTS", tmp_path / "results")
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path / "runs"))
     kept, page = record(smoke), tmp_path / "page.ipynb"
     source = NOTEBOOKS / f"{smoke.params.experiment}.ipynb"

@@ -14,10 +14,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
-from guidebook.notebook import NotebookFailed, execute, missing
-from guidebook.params import load
-from guidebook.paths import NOTEBOOKS
-from guidebook.run import opened, record
+from guidebook.book.notebook import NotebookFailed, execute, missing
+from guidebook.config.params import load
+from guidebook.config.paths import NOTEBOOKS
+from guidebook.runs.run import opened, record
 
 HOSTILE = "</script><script>alert(1)</script> {label}"  # the caption of every image below
 FIELDS = {
@@ -50,7 +50,7 @@ def redrawn(smoke, tmp_path_factory):
     """(the record of that run, the page redrawn from it) where there are no runs, no weights and no data."""
     place = tmp_path_factory.mktemp("redrawn")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("guidebook.run.RESULTS", place / "results")
+        patch.setattr("guidebook.runs.run.RESULTS", place / "results")
         kept = record(smoke)
         recorded = opened(kept)
         (place / "site").mkdir()
@@ -245,4 +245,4 @@ def test_papermill_alone_with_bad_parameters_fails_at_once_with_one_line(tmp_pat
     assert len(caught.value.evalue.splitlines()) == 1
     run = [c for c in nbformat.read(target, 4).cells if c.cell_type == "code" and c.execution_count]
     assert "from_notebook" in run[-1].source
-    assert not any("guidebook.run" in c.source for c in run)
+    assert not any("guidebook.runs.run" in c.source for c in run)

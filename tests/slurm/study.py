@@ -13,8 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from guidebook import checkpoint
-from guidebook.params import load
+from guidebook.config.params import load
+from guidebook.training import checkpoint
 
 CLUSTER = {
     "partition": "main", "account": None, "qos": None, "time": "20:00", "notice": 10, "nodes": 1, "gpus": 0, "cpus": 1,
@@ -22,7 +22,7 @@ CLUSTER = {
 }  # fmt: skip
 CELLS = (
     "import os\nimport time\n\nfrom guidebook import training\nfrom guidebook.metrics import intervals\nfrom guidebook.metrics.distances import grain\n"
-    "from guidebook.params import from_notebook\nfrom guidebook.run import open_run\nfrom guidebook.sampling import draw\n\n"
+    "from guidebook.config.params import from_notebook\nfrom guidebook.runs.run import open_run\nfrom guidebook.sampling.draw import draw\n\n"
     "params = from_notebook(globals())\nrun = open_run(params)",
     # A training that lasts on a fast machine too: seconds that each step waits
     'wait, step = float(os.environ.get("PACE", 0)), training.Trainer.step\n'

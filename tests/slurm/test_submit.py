@@ -9,9 +9,9 @@ import pytest
 import study
 from study import Study, same
 
-from guidebook.lock import lock
-from guidebook.notebook import missing
-from guidebook.run import opened
+from guidebook.book.notebook import missing
+from guidebook.runs.lock import lock
+from guidebook.runs.run import opened
 
 EPOCHS, EVERY = 90, 15  # 360 steps, some 25 s on one core; a checkpoint every 60
 INTERVAL = EVERY * 64  # images

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from guidebook.memory import keeping_memory
+from guidebook.runtime.malloc import keeping_memory
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from guidebook import params as P
 from guidebook.bench import measuring
 from guidebook.bench.apart import apart
+from guidebook.config import params as P
 from guidebook.data.images import load
-from guidebook.trainer import Trainer
+from guidebook.training.trainer import Trainer
 
 SIZES = (0.5, 1, 2)  # of the parameters' batch; the thesis compares one with another four times as large
 SECONDS = 4.0  # of one turn, at least

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from guidebook import params as P
 from guidebook.bench import measuring
 from guidebook.bench.apart import apart
-from guidebook.data import latents
-from guidebook.memory import keeping_memory
+from guidebook.config import params as P
+from guidebook.models import latents
 from guidebook.models.small_vae import build
 from guidebook.models.vae import Autoencoder
-from guidebook.training import cpu_name
+from guidebook.runtime.malloc import keeping_memory
+from guidebook.training.loop import cpu_name
 
 SIDE, PARTS = 32, 2  # pixels across; parts for each of the largest number of processes
 LATE = 300  # seconds that processes wait for each other

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from guidebook import params as P
+from guidebook.config import params as P
 
 
 def checkpoint(say: Callable[[str], None], repeats: int = 9) -> float:
@@ -15,10 +15,10 @@ def checkpoint(say: Callable[[str], None], repeats: int = 9) -> float:
     Blocks of as many steps as fit into some three writes, with and without a checkpoint at their beginning, take turns; the
     difference of a pair is what the checkpoint cost, the copying before the next step and the writing beside the steps.
     """
-    from guidebook.checkpoint import Writer
+    from guidebook.config.budget import checkpoint_steps
     from guidebook.data.images import load
-    from guidebook.schedule import checkpoint_steps
-    from guidebook.trainer import Trainer
+    from guidebook.training.checkpoint import Writer
+    from guidebook.training.trainer import Trainer
 
     params = P.load("mnist", "demo")
     trainer = Trainer(params, load(params.data))

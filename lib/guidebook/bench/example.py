@@ -21,14 +21,14 @@ from tqdm import tqdm
 from transformers import CLIPTextModel
 
 from guidebook.bench.measuring import Nowhere
-from guidebook.captions import NULL, class_captions
+from guidebook.conditioning.captions import NULL, class_captions
+from guidebook.conditioning.encoders import encode
+from guidebook.config.params import Data, Params
+from guidebook.config.schema import Text
 from guidebook.data.images import Images, Split
-from guidebook.diffusion import scheduler
+from guidebook.diffusion.objective import scheduler
 from guidebook.models.unet import build
-from guidebook.params import Data, Params
-from guidebook.processes import world
-from guidebook.sections import Text
-from guidebook.text import encode
+from guidebook.runtime.distributed import world
 
 
 class Captioned(Dataset):

@@ -12,21 +12,21 @@ from collections.abc import Callable
 import torch
 import yaml
 
-from guidebook import params as P
-from guidebook import pretrained
 from guidebook.bench import measuring
 from guidebook.bench.apart import apart
-from guidebook.captions import attribute_caption
+from guidebook.conditioning.captions import attribute_caption
+from guidebook.conditioning.encoders import encode
+from guidebook.config import params as P
+from guidebook.config import pretrained
 from guidebook.data.images import from_uint8, load
-from guidebook.diffusion import scheduler
-from guidebook.guidance import classifier_free
+from guidebook.diffusion.guidance import classifier_free
+from guidebook.diffusion.objective import scheduler
 from guidebook.models import vae
+from guidebook.models.space import Latents, shape_of
 from guidebook.models.unet import build, gflops, halve, parameters, suit
-from guidebook.processes import world
-from guidebook.sampler import sample
-from guidebook.space import Latents, shape_of
-from guidebook.text import encode
-from guidebook.trainer import Trainer
+from guidebook.runtime.distributed import world
+from guidebook.sampling.sampler import sample
+from guidebook.training.trainer import Trainer
 
 WAYS = KEPT, ENCODED, PIXELS = ("latents kept", "latents encoded in the step", "pixels")
 SET, STEPS = 32, 50  # images; steps of the sample

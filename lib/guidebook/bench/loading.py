@@ -8,10 +8,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from guidebook.bench.page import missing, where
-from guidebook.figures import COLOURS
-from guidebook.profiler import PARTS
-from guidebook.run import Run
-from guidebook.tables import Html, table
+from guidebook.report.figures import COLOURS
+from guidebook.report.tables import Html, table
+from guidebook.runs.run import Run
+from guidebook.training.profiler import PARTS
 
 # Milliseconds in the thesis's table 3, at batch 16 on an A100
 PUBLISHED = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from guidebook import params as P
+from guidebook.config import params as P
 
 
 def loop(say: Callable[[str], None], repeats: int = 9, steps: int = 8) -> float:
@@ -16,7 +16,7 @@ def loop(say: Callable[[str], None], repeats: int = 9, steps: int = 8) -> float:
     every step, captions and their dropout, EMA, loss bins, statistics and checks. The two take turns, block by block.
     """
     from guidebook.data.images import load
-    from guidebook.trainer import Trainer
+    from guidebook.training.trainer import Trainer
 
     params = P.load("mnist", "demo")
     trainer, bare = Trainer(params, load(params.data)), _bare(params)
@@ -38,10 +38,10 @@ def loop(say: Callable[[str], None], repeats: int = 9, steps: int = 8) -> float:
 
 
 def _bare(params: P.Params) -> Callable[[], None]:
+    from guidebook.conditioning.encoders import WIDTH
     from guidebook.data.images import load
-    from guidebook.diffusion import scheduler
+    from guidebook.diffusion.objective import scheduler
     from guidebook.models.unet import build
-    from guidebook.text import WIDTH
 
     split, model = load(params.data).train, build(params).train()
     images, noise = split.images.float() / 255, scheduler(params.diffusion)

@@ -12,12 +12,12 @@ from pathlib import Path
 import diffusers
 import torch
 
-from guidebook import params as P
-from guidebook.paths import RESULTS
-from guidebook.pretrained import resolve
-from guidebook.processes import world
-from guidebook.run import commit, write
-from guidebook.training import cpu_name
+from guidebook.config import params as P
+from guidebook.config.paths import RESULTS
+from guidebook.config.pretrained import resolve
+from guidebook.runs.run import commit, write
+from guidebook.runtime.distributed import world
+from guidebook.training.loop import cpu_name
 
 FOLDER = RESULTS / "bench"
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # FLOP/s in bf16 without sparsity, from NVIDIA's data sheets

@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from guidebook.figures import COLOURS
-from guidebook.tables import Html, table
+from guidebook.report.figures import COLOURS
+from guidebook.report.tables import Html, table
 
 
 def speeds(reports: Sequence[dict]) -> Figure | Html:

@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 import torch
 
-from guidebook import params as P
 from guidebook.bench import measuring
 from guidebook.bench.sample import ours, piped, timed, usual
-from guidebook.imagesets import ImageSet
+from guidebook.config import params as P
+from guidebook.config.schema import Method, Solver
 from guidebook.metrics.measure import measure
-from guidebook.run import Run, find
-from guidebook.sampling import draw
-from guidebook.sections import Method, Solver
+from guidebook.runs.run import Run, find
+from guidebook.sampling.draw import draw
+from guidebook.sampling.sets import ImageSet
 
 Candidate = tuple[Solver, Method | None, float]
 PIPELINES = ("pipeline, fp32", "pipeline, bf16")

@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
-from guidebook import params as P
-from guidebook import seal
 from guidebook.bench import measuring
 from guidebook.bench.example import text_model
 from guidebook.bench.pipeline import GuidedPipeline
-from guidebook.captions import NULL, class_captions
-from guidebook.data.catalog import CATALOG
+from guidebook.conditioning.captions import NULL, class_captions
+from guidebook.config import params as P
+from guidebook.config.datasets import CATALOG
+from guidebook.config.schema import Method, Solver
 from guidebook.data.images import to_uint8
-from guidebook.diffusion import scheduler
+from guidebook.diffusion.objective import scheduler
 from guidebook.models.unet import build
-from guidebook.processes import world
-from guidebook.rng import generator
-from guidebook.run import Run
-from guidebook.sampler import Sampler
-from guidebook.sections import Method, Solver
+from guidebook.runs import manifest
+from guidebook.runs.run import Run
+from guidebook.runtime.distributed import world
+from guidebook.runtime.rng import generator
+from guidebook.sampling.sampler import Sampler
 
 STEPS, SCALE = 50, 3.0  # of the pipeline; what a guided sample costs does not depend on the scale
 
@@ -106,7 +106,7 @@ def prepared(params: P.Params, model: UNet2DConditionModel) -> Iterator[Run]:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(params, Path(folder), recorded=False)
         model.save_pretrained(run.path / "model" / "raw")
-        seal.seal(run.path / "model" / "raw")
+        manifest.seal(run.path / "model" / "raw")
         yield run
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from guidebook import params as P
 from guidebook.bench import measuring
 from guidebook.bench.example import Example
+from guidebook.config import params as P
 from guidebook.data.images import Images, load
 from guidebook.models.unet import build, gflops
-from guidebook.trainer import Trainer
+from guidebook.training.trainer import Trainer
 
 LAYOUTS = (("fp32", False), ("bf16", False), ("fp32", True), ("bf16", True))
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from guidebook import seal
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.shards import HELD, Shards, held_out
-from guidebook.seal import fsync
+from guidebook.runs import manifest
+from guidebook.runs.manifest import fsync
 
 VERSION = 2  # of the way from bytes to pixels: other pixels, another number
 MISSING, WHOLE, REPLACED, PROGRESSIVE = range(4)  # what `.state.npy` says of a row; progressive ones are whole
@@ -48,7 +48,7 @@ def place(root: Path, shards: Shards, resolution: int) -> Path:
 
 def opened(folder: Path) -> Decoded | None:
     """What was decoded before, None where nothing was; a folder whose bytes are not those that were written is deleted."""
-    if not seal.checked(folder, "it is decoded anew"):
+    if not manifest.checked(folder, "it is decoded anew"):
         return None
     # Copy on write: PyTorch takes no arrays that are read-only, and nobody writes.
     arrays = (np.lib.format.open_memmap(folder / f"{name}.npy", mode="c") for name in ("train", "test", "labels"))
@@ -64,7 +64,7 @@ class Filling:
 
     def __init__(self, folder: Path, shards: Shards, resolution: int):
         self.folder, self.shards, self.resolution = folder, shards, resolution
-        self.aside = folder.with_name(f".{folder.name}-{seal.here()}")
+        self.aside = folder.with_name(f".{folder.name}-{manifest.here()}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with self._alone():
             self.aside.mkdir(exist_ok=True)
@@ -105,14 +105,14 @@ class Filling:
                     return None
                 facts = {"skipped": self._reasons(), "progressive": int((self.state == PROGRESSIVE).sum())}
                 (self.aside / "facts.json").write_text(json.dumps(facts))
-                seal.seal(self.aside)
-                seal.trust(self.aside)
+                manifest.seal(self.aside)
+                manifest.trust(self.aside)
                 os.replace(self.aside, self.folder)
                 fsync(self.folder.parent)
                 (self.folder / ".state.npy").unlink()
             # Of this machine before it was restarted, and of processes that began when the others had nearly ended.
             for leftover in self.folder.parent.glob(f".{self.folder.name}-{platform.node()}-????????"):
-                seal.delete(leftover)
+                manifest.delete(leftover)
         return opened(self.folder)
 
     def _reasons(self) -> list[str]:
@@ -134,7 +134,7 @@ class Filling:
         file = self.aside / f"{name}.npy"
         if not file.exists():
             aside = file.with_suffix(f".{os.getpid()}")
-            with seal.writing(aside, f"{file.name} of the decoded images"):
+            with manifest.writing(aside, f"{file.name} of the decoded images"):
                 array = np.lib.format.open_memmap(aside, "w+", dtype, shape)
                 with open(aside, "r+b") as made:  # to write into a hole of a full disk would end the process
                     os.posix_fallocate(made.fileno(), 0, aside.stat().st_size)

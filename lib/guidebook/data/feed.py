@@ -7,12 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
+from guidebook.config.schema import Train
 from guidebook.data.decoded import Filling
 from guidebook.data.images import order
 from guidebook.data.split import Images, Split
 from guidebook.data.streamed import Streamed
-from guidebook.processes import world
-from guidebook.sections import Train
+from guidebook.runtime.distributed import world
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from guidebook.data.catalog import CATALOG, DataError, snapshot, whole
+from guidebook.config.datasets import CATALOG, DataError, snapshot, whole
 
 # The embedded set for those without internet
 STAND_IN = {

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from guidebook.config.datasets import CATALOG, SPLITS, DataError, Entry, allow, parquet_files
+from guidebook.config.params import Data, digest
+from guidebook.config.paths import local_data
 from guidebook.data import parquet
-from guidebook.data.catalog import CATALOG, SPLITS, DataError, Entry, allow, parquet_files
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.hub import downloaded
 from guidebook.data.mapped import mapped
 from guidebook.data.split import Images, Split, packed
 from guidebook.data.streamed import Streamed
-from guidebook.params import Data, digest
-from guidebook.paths import local_data
-from guidebook.rng import seed_of
+from guidebook.runtime.rng import seed_of
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _digits() -> list[Split]:
 
 def _scenes(data: Data) -> list[Split]:
     """Drawn objects at the resolution of `data`, no more than its limit: seed 0 is the training split, 1 the test split."""
-    from guidebook.data.scenes import KINDS, random_scenes, render
+    from guidebook.data.drawn.scenes import KINDS, random_scenes, render
 
     entry, splits = CATALOG["scenes"], []
     for seed, rows in enumerate((entry.train, entry.test)):
@@ -117,7 +117,7 @@ def _scenes(data: Data) -> list[Split]:
 
 def _faces(data: Data) -> list[Split]:
     """Drawn faces at the resolution of `data`, no more than its limit: seed 0 is the training split, 1 the test split."""
-    from guidebook.data.faces import random_attributes, render
+    from guidebook.data.drawn.faces import random_attributes, render
 
     entry, splits = CATALOG["faces"], []
     for seed, rows in enumerate((entry.train, entry.test)):

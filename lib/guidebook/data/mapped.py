@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from guidebook.data.arrays import built
-from guidebook.data.catalog import CATALOG, DataError, allow, parquet_files
+from guidebook.config.datasets import CATALOG, DataError, allow, parquet_files
+from guidebook.config.paths import runs
+from guidebook.config.schema import Data
 from guidebook.data.decode import BadImage, decode_in_thread, quiet
 from guidebook.data.decoded import VERSION
 from guidebook.data.shards import Row, Shards
 from guidebook.data.split import Split
-from guidebook.paths import runs
-from guidebook.sections import Data
+from guidebook.runs.arrays import built
 
 log = logging.getLogger(__name__)
 

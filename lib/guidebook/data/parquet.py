@@ -8,8 +8,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from guidebook.config.datasets import DataError
 from guidebook.data import columns
-from guidebook.data.catalog import DataError
 
 
 def opened(file: str) -> pq.ParquetFile:

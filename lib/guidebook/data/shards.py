@@ -15,9 +15,9 @@ from pathlib import PurePosixPath
 import numpy as np
 import torch
 
+from guidebook.config.datasets import DataError
 from guidebook.data import parquet
-from guidebook.data.catalog import DataError
-from guidebook.rng import generator
+from guidebook.runtime.rng import generator
 
 HELD = 10  # where the hub has no test split, every tenth row is held out
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from guidebook.data.catalog import DataError, allow
+from guidebook.config.datasets import DataError, allow
 from guidebook.data.decode import BadImage, decode_in_thread, progressive, quiet
 from guidebook.data.decoded import PROGRESSIVE, REPLACED, WHOLE, Filling
 from guidebook.data.shards import HELD, Row, Shards, Window, held_out

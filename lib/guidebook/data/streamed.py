@@ -7,15 +7,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from guidebook.data.catalog import CATALOG, DataError, Entry, parquet_files, snapshot
+from guidebook.config.datasets import CATALOG, DataError, Entry, parquet_files, snapshot
+from guidebook.config.params import Data
+from guidebook.config.paths import local_data, runs
 from guidebook.data.decoded import Decoded, Filling, opened, place
 from guidebook.data.hub import not_given
 from guidebook.data.shards import HELD, Shards
 from guidebook.data.split import Split
 from guidebook.data.stream import Stream
-from guidebook.params import Data
-from guidebook.paths import local_data, runs
-from guidebook.processes import world
+from guidebook.runtime.distributed import world
 
 DRAWN, FILES = "paintings-v1", 6  # another number for other pixels; files that the drawn paintings are written to
 AHEAD = 64  # images decoded before they are asked for
@@ -118,7 +118,7 @@ def _remote(name: str, entry: Entry) -> tuple[list[str], str]:
 
 def _paintings(data: Data, entry: Entry) -> list[Path]:
     """The drawn paintings, as many as the limit needs; painted now where they are not there yet."""
-    from guidebook.data import paintings
+    from guidebook.data.drawn import paintings
 
     every = entry.train + entry.test
     rows = min(every, data.limit + (data.limit - 1) // (HELD - 1)) if data.limit else every

@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
-from guidebook.captions import CORE, said
-from guidebook.data.catalog import ATTRIBUTES
+from guidebook.conditioning.captions import CORE, said
+from guidebook.config.datasets import ATTRIBUTES
 from guidebook.data.split import unpacked
 from guidebook.metrics.intervals import Interval, normal, wilson
 from guidebook.metrics.networks import Network
 from guidebook.metrics.subject import Subject, record
-from guidebook.run import Run
+from guidebook.runs.run import Run
 
 FEWEST = 10  # images with an attribute and without it, for it to be measured
 BLOCKS = 50  # of the jackknife

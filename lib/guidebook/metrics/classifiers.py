@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from guidebook.config.params import digest
 from guidebook.data.images import Split, order
 from guidebook.data.split import unpacked
 from guidebook.metrics.classifier_nets import ResidualNet, SmallNet
-from guidebook.params import digest
-from guidebook.rng import generator, seed_of
+from guidebook.runtime.rng import generator, seed_of
 
 MOMENTUM, DECAY, SMOOTHING = 0.9, 5e-4, 0.1  # of the residual recipe
 

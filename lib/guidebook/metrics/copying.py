@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from guidebook.data.images import load
-from guidebook.imagesets import ImageSet, image_set
 from guidebook.metrics.intervals import Interval, Z, wilson
-from guidebook.processes import world
-from guidebook.run import Run
+from guidebook.runs.run import Run
+from guidebook.runtime.distributed import world
+from guidebook.sampling.sets import ImageSet, image_set
 
 PART = 2**28  # numbers of a part of the training images, at most
 

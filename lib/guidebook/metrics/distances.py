@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from guidebook.metrics.intervals import Interval, Z, pairs
-from guidebook.processes import world
+from guidebook.runtime.distributed import world
 
 PART = 500  # images looked at at a time
 

@@ -9,10 +9,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from guidebook.config.paths import runs
 from guidebook.metrics.networks import Network
-from guidebook.paths import runs
-from guidebook.processes import agreed, barrier, gathered, share, world
-from guidebook.seal import fsync, writing
+from guidebook.runs.manifest import fsync, writing
+from guidebook.runtime.distributed import agreed, barrier, gathered, share, world
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from guidebook.data.catalog import CATALOG
+from guidebook.config.datasets import CATALOG
+from guidebook.config.params import Data
 from guidebook.data.images import load
 from guidebook.metrics import intervals
 from guidebook.metrics.attributes import of_attributes
@@ -21,9 +22,8 @@ from guidebook.metrics.perceptual import Lpips
 from guidebook.metrics.published import Body, of_published
 from guidebook.metrics.scores import clip_score, inception_score
 from guidebook.metrics.subject import SPACES, Subject, captions, real_rows, record, reference, rows, shuffle
-from guidebook.params import Data
-from guidebook.processes import gathered, world
-from guidebook.run import Run
+from guidebook.runs.run import Run
+from guidebook.runtime.distributed import gathered, world
 
 TRAIN, JACKKNIFE = "train split", "infinitesimal jackknife"
 PAIRED = 200  # images of a caption whose pairs LPIPS compares, at most

@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from guidebook.config.params import Data
+from guidebook.config.paths import runs
 from guidebook.data.images import load
 from guidebook.data.split import Split, packed, unpacked
 from guidebook.metrics.classifiers import Residual, Small, shrunk
 from guidebook.metrics.intervals import Interval, wilson
-from guidebook.params import Data
-from guidebook.paths import runs
-from guidebook.precision import exact
-from guidebook.processes import world
-from guidebook.seal import verify, whole
+from guidebook.runs.manifest import verify, whole
+from guidebook.runtime.distributed import world
+from guidebook.runtime.precision import exact
 
 STEPS = {8: 900, 28: 1400}  # of the judges that recorded runs name, by resolution
 PART = 1000  # images read at a time

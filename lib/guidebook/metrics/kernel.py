@@ -3,7 +3,7 @@
 import torch
 
 from guidebook.metrics.intervals import Interval, jackknife_variance, normal
-from guidebook.processes import world
+from guidebook.runtime.distributed import world
 
 
 # MMD²_u = Σ_{i≠j} k(x_i, x_j) / n(n−1) + Σ_{i≠j} k(y_i, y_j) / m(m−1) − 2 Σ k(x_i, y_j) / nm,  k = (x·y / D + 1)³

@@ -3,7 +3,7 @@
 import torch
 
 from guidebook.metrics.intervals import Interval, mean, wilson
-from guidebook.processes import world
+from guidebook.runtime.distributed import world
 
 NEIGHBOURS = 5
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from guidebook import pool
-from guidebook.imagesets import ImageSet, stored
-from guidebook.lock import owned
+from guidebook.config.params import digest
 from guidebook.metrics.curve import fd_curve, fd_infinite, fewest
 from guidebook.metrics.distances import frechet_to, gaussian
 from guidebook.metrics.groups import GROUPS, JACKKNIFE, TRAIN
@@ -20,9 +18,11 @@ from guidebook.metrics.subject import (
     reference,
     rows,
 )
-from guidebook.params import digest
-from guidebook.processes import agreed, barrier, world
-from guidebook.run import Run
+from guidebook.runs import pool
+from guidebook.runs.lock import owned
+from guidebook.runs.run import Run
+from guidebook.runtime.distributed import agreed, barrier, world
+from guidebook.sampling.sets import ImageSet, stored
 
 REAL = "test split"
 COUNTS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from guidebook.config.params import Data
+from guidebook.config.pretrained import CLIP, PRETRAINED, folder, located
 from guidebook.data.images import load
 from guidebook.metrics.judge import judge
 from guidebook.metrics.weights import Weights, WeightsMissing
-from guidebook.params import Data
-from guidebook.precision import exact
-from guidebook.pretrained import CLIP, PRETRAINED, folder, located
-from guidebook.processes import main_first, world
+from guidebook.runtime.distributed import main_first, world
+from guidebook.runtime.precision import exact
 
 INCEPTION = Weights(
     "pt_inception-2015-12-05-6726825d.pth",

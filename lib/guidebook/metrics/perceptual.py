@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from guidebook.metrics.networks import Network, rgb
 from guidebook.metrics.weights import Weights
-from guidebook.processes import world
+from guidebook.runtime.distributed import world
 
 ALEXNET = Weights(
     "alexnet-owt-7be5be79.pth", "7be5be79", url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"

@@ -17,10 +17,10 @@ from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics.subject import Subject, record
 from guidebook.metrics.weights import Weights
-from guidebook.precision import exact
-from guidebook.processes import gathered, share, world
-from guidebook.rng import seed_of
-from guidebook.run import Run
+from guidebook.runs.run import Run
+from guidebook.runtime.distributed import gathered, share, world
+from guidebook.runtime.precision import exact
+from guidebook.runtime.rng import seed_of
 
 IMAGENET = Weights("resnet18-f37072fd.pth", "f37072fd", url="https://download.pytorch.org/models/resnet18-f37072fd.pth")
 SEED, PART = 0, 500

@@ -6,16 +6,16 @@ from collections.abc import Callable
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure as similarity
 
+from guidebook.config.params import digest
 from guidebook.data.images import load
-from guidebook.imagesets import ImageSet, image_set
 from guidebook.metrics import intervals
 from guidebook.metrics.distances import frechet_to
 from guidebook.metrics.features import features
 from guidebook.metrics.measure import FRECHET, once
 from guidebook.metrics.subject import HOW, SPACES, record, reference, shuffle
 from guidebook.models.vae import autoencoder
-from guidebook.params import digest
-from guidebook.run import Run
+from guidebook.runs.run import Run
+from guidebook.sampling.sets import ImageSet, image_set
 
 NAME, PART, SHOWN = "round trip", 500, 10
 Trip = Callable[[], tuple[torch.Tensor, torch.Tensor, dict]]

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from guidebook.captions import NULL, attribute_caption, class_captions
-from guidebook.data.catalog import CATALOG
+from guidebook.conditioning.captions import NULL, attribute_caption, class_captions
+from guidebook.config.datasets import CATALOG
+from guidebook.config.params import Data
 from guidebook.data.images import Split, load
-from guidebook.imagesets import ImageSet
 from guidebook.metrics.distances import Gaussian, gaussian
 from guidebook.metrics.features import features
 from guidebook.metrics.intervals import Interval
 from guidebook.metrics.networks import Inception, JudgeNetwork, Network
-from guidebook.params import Data
-from guidebook.rng import generator
-from guidebook.run import Run
+from guidebook.runs.run import Run
+from guidebook.runtime.rng import generator
+from guidebook.sampling.sets import ImageSet
 
 SPACES = {"judge": JudgeNetwork, "inception": lambda data: Inception()}  # feature spaces of distances between sets
 HOW = ("guidance", "prompt", "sampler", "steps", "weights", "seed")  # facts of a set that every record repeats

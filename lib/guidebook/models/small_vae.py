@@ -8,13 +8,13 @@ from diffusers import AutoencoderKL
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from guidebook import seal
+from guidebook.config.params import digest
+from guidebook.config.paths import runs
+from guidebook.config.schema import VAES, Data
 from guidebook.data.images import from_uint8, order
 from guidebook.data.split import Images
-from guidebook.params import digest
-from guidebook.paths import runs
-from guidebook.rng import generator, seed_of
-from guidebook.sections import VAES, Data
+from guidebook.runs import manifest
+from guidebook.runtime.rng import generator, seed_of
 
 WIDTHS, GROUPS = (16, 48), 8
 STEPS, OTHERWISE = {8: 50, 16: 1300, 32: 1300}, 2000  # by resolution
@@ -59,7 +59,7 @@ def trained(images: Images, data: Data) -> Path:
     with torch.no_grad():
         some = network.encode(from_uint8(split[:500], -1.0, 1.0)).latent_dist
     network.register_to_config(scaling_factor=round(1 / float(some.mean.var() + some.var.mean()) ** 0.5, 5))
-    with seal.whole(folder, f"the autoencoder {folder.name}") as aside:
+    with manifest.whole(folder, f"the autoencoder {folder.name}") as aside:
         network.save_pretrained(aside)
         (aside / "data.json").write_text(json.dumps({"data": data.name, "fingerprint": images.fingerprint}))
     return folder

@@ -5,11 +5,11 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.flop_counter import FlopCounterMode
 
-from guidebook.params import Params
-from guidebook.rng import seed_of
-from guidebook.sections import Train
-from guidebook.space import shape_of
-from guidebook.text import WIDTH
+from guidebook.conditioning.encoders import WIDTH
+from guidebook.config.params import Params
+from guidebook.config.schema import Train
+from guidebook.models.space import shape_of
+from guidebook.runtime.rng import seed_of
 
 PLAIN = 32  # places across of the widest level with attention, up to which a CPU computes it with plain products
 

@@ -12,13 +12,13 @@ import torch
 from diffusers import AutoencoderKL
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 
-from guidebook import seal
+from guidebook.config.pretrained import EMBEDDED, PRETRAINED, located
+from guidebook.config.schema import VAES, Data
 from guidebook.data.images import from_uint8, load, to_uint8
 from guidebook.models import small_vae
-from guidebook.precision import exact
-from guidebook.pretrained import EMBEDDED, PRETRAINED, located
-from guidebook.processes import main_first, world
-from guidebook.sections import VAES, Data
+from guidebook.runs import manifest
+from guidebook.runtime.distributed import main_first, world
+from guidebook.runtime.precision import exact
 
 PART = 2**20  # pixels of the images that go through the network at a time
 
@@ -73,15 +73,15 @@ def posterior(moments: torch.Tensor, eps: torch.Tensor, scale: float) -> torch.T
 def autoencoder(vae: str, data: Data) -> Autoencoder:
     """The autoencoder on this process's device; `embedded` is trained on the data set where that was not done before.
 
-    Raises PretrainedMissing and seal.Corrupt.
+    Raises PretrainedMissing and manifest.Corrupt.
     """
     if vae == EMBEDDED:
         images = load(data)  # where all processes may have to work at it together
         with main_first():
             folder = small_vae.trained(images, data)
-        seal.verify(folder, f"delete {folder} and run again: it is trained anew")
+        manifest.verify(folder, f"delete {folder} and run again: it is trained anew")
         # What two machines train by one recipe differs, so the name holds the hash of the weights.
-        name = f"{folder.name}@{json.loads((folder / seal.MANIFEST).read_text())[SAFETENSORS_WEIGHTS_NAME][:8]}"
+        name = f"{folder.name}@{json.loads((folder / manifest.MANIFEST).read_text())[SAFETENSORS_WEIGHTS_NAME][:8]}"
     else:
         folder, name = located(vae), f"{vae}@{PRETRAINED[vae].revision[:8]}"
     network = AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)

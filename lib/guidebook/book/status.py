@@ -1,0 +1,67 @@
+"""Every run in one table: the state of the study."""
+
+from guidebook.config.budget import updates
+from guidebook.runs.lock import held
+from guidebook.runs.run import Run, all_runs, every_run
+from guidebook.slurm.submit import ENDED, jobs
+
+
+def overview() -> list[dict]:
+    """One row per name of a run or variant, live or recorded: what the book shows."""
+    return [_row(run) for run in all_runs()]
+
+
+def everything() -> list[dict]:
+    """One row per run folder, and per submitted task that has none yet, with the state of its job."""
+    latest = {job["folder"]: job for job in jobs()}  # a run that was submitted again has a later one
+    rows = []
+    for run in every_run():
+        job = latest.pop(str(run.path), None)
+        rows.append(_row(run) | {"folder": str(run.path)} | _job(job))
+        if job and job["state"] != ENDED and rows[-1]["state"] in ("stopped", "trained"):
+            rows[-1]["state"] = "queued" if job["state"] == "PENDING" else "running"
+    waiting = [job for job in latest.values() if job["state"] != ENDED]
+    return rows + [{"run": j["name"], "state": "queued", "folder": j["folder"]} | _job(j) for j in waiting]
+
+
+def state(run: Run) -> str:
+    """`recorded`, `complete`, `training`, `sampling`, `trained` (its notebook is not complete) or `stopped`."""
+    if run.recorded:
+        return "recorded"
+    trained = (run.path / "model").is_dir()
+    if held(run.path):
+        return "sampling" if trained else "training"
+    if not trained:
+        return "stopped"
+    return "complete" if run.finished else "trained"
+
+
+def _job(job: dict | None) -> dict:
+    if job is None or job["state"] == ENDED:
+        return {"job": None, "job state": None, "job time left": None}
+    reason = f" ({job['reason']})" if job["state"] == "PENDING" else ""
+    return {"job": job["job"], "job state": job["state"] + reason, "job time left": job["left"]}
+
+
+def _row(run: Run) -> dict:
+    facts, stats, metrics = run.provenance(), run.stats(), run.metrics(metric="adherence")
+    drawn = [r for r in metrics if r["guidance"] is not None]
+    best = max(drawn, key=lambda r: r["value"], default=None)
+    now, total = state(run), updates(run.params) * run.params.train.batch
+    seen = stats[-1]["nimg"] if stats else 0
+    rate = stats[-1]["images_per_s"] if stats else None
+    return {
+        "run": run.name,
+        "seed": run.params.train.seed,
+        "state": now,
+        "images seen": seen,
+        "of": total,
+        "images/s": round(rate) if rate else None,
+        "seconds left": round((total - seen) / rate) if rate and now == "training" else None,
+        "loss": stats[-1]["loss"] if stats else None,
+        "data": run.params.data.name,
+        "text": run.params.text.encoder,
+        "device": facts.get("device"),
+        "commit": (facts.get("commit") or "")[:8],
+        "best adherence": f"{100 * best['value']:.1f} % at w = {best['guidance']:g}, n = {best['n']}" if best else None,
+    }

@@ -1,0 +1,35 @@
+"""How long a training is: images, optimiser steps, checkpoints. Imports no torch."""
+
+from guidebook.config.datasets import CATALOG
+from guidebook.config.params import Params
+
+
+def train_images(params: Params) -> int:
+    """Images of one epoch."""
+    rows = CATALOG[params.data.name].train
+    return min(rows, params.data.limit or rows)
+
+
+def updates(params: Params) -> int:
+    """Optimiser steps of the whole training: the nearest whole number of batches to `epochs`."""
+    return max(1, round(params.train.epochs * train_images(params) / params.train.batch))
+
+
+def checkpoint_steps(params: Params) -> tuple[int, int]:
+    """(optimiser steps between two checkpoints, steps in which one is written while training goes on).
+
+    Together they are `checkpoint_every`: no interruption, even one in the middle of a write, repeats more than that.
+    """
+    every = max(1, round(params.train.checkpoint_every * train_images(params) / params.train.batch))
+    return every - every // 8, every // 8
+
+
+def checkpoint_images(params: Params) -> int:
+    """Images between two checkpoints."""
+    return checkpoint_steps(params)[0] * params.train.batch
+
+
+def kept_checkpoints(params: Params) -> list[int]:
+    """Images seen at each checkpoint that a finished training keeps, oldest first."""
+    spacing = checkpoint_images(params)
+    return list(range(spacing, updates(params) * params.train.batch + 1, spacing))[-params.train.keep_checkpoints :]

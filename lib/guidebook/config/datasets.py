@@ -1,0 +1,169 @@
+"""The data sets of the study: what they are called on the hub, what they hold and where they lie. Imports no torch."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from guidebook.config.paths import local_data
+
+SPLITS = ("train", "test")
+
+
+class DataError(RuntimeError):
+    """A data set that is not at hand or does not hold what it should."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One data set. `hub` is None for a set that is embedded: it comes inside a dependency, or code draws it."""
+
+    hub: str | None
+    revision: str | None  # the commit of the hub's repository; where None, its newest at the time, which is noted
+    image: str  # column of the images
+    label: str | tuple[str, ...]  # column of the class index; of faces, the columns of the attributes
+    classes: tuple[str, ...]  # or attributes
+    channels: int
+    train: int  # rows; of a streamed set those that an epoch counts, of which the files may hold a few more or fewer
+    test: int
+    codec: str | None  # of the image files that the hub publishes
+    note: str  # one sentence for the provenance and under figures
+    bad_share: float = 0.001  # of the rows, that may be skipped: too few to move a result
+    # Rows that are mixed where a set is too large for memory and streamed; it has no test split.
+    window: int | None = None
+    tests: str = "test"  # what the hub calls the test split
+    mapped: bool = False  # too large for memory: decoded once, into a memory-mapped file
+
+    @property
+    def attributes(self) -> bool:
+        """Whether a label is a set of attributes, as the bits of a whole number, and not one class."""
+        return isinstance(self.label, tuple)
+
+
+DIGITS = tuple("0123456789")
+SCENES = ("ball", "box", "triangle", "star", "heart", "ring", "cross", "moon", "fish", "mushroom")
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+STYLES = (
+    "Abstract Expressionism", "Action Painting", "Analytical Cubism", "Art Nouveau Modern", "Baroque", "Color Field Painting",
+    "Contemporary Realism", "Cubism", "Early Renaissance", "Expressionism", "Fauvism", "High Renaissance", "Impressionism",
+    "Mannerism Late Renaissance", "Minimalism", "Naive Art Primitivism", "New Realism", "Northern Renaissance", "Pointillism",
+    "Pop Art", "Post Impressionism", "Realism", "Rococo", "Romanticism", "Symbolism", "Synthetic Cubism", "Ukiyo-e",
+)  # fmt: skip
+# The first name of each class, in the hub's label order
+IMAGENET100 = (
+    "bonnet", "green mamba", "langur", "Doberman", "gyromitra", "Saluki", "vacuum", "window screen", "cocktail shaker",
+    "garden spider", "garter snake", "carbonara", "pineapple", "computer keyboard", "tripod", "komondor", "American lobster",
+    "bannister", "honeycomb", "tile roof", "papillon", "boathouse", "stinkhorn", "jean", "Chihuahua",
+    "Chesapeake Bay retriever", "robin", "tub", "Great Dane", "rotisserie", "bottlecap", "throne", "little blue heron",
+    "rock crab", "Rottweiler", "lorikeet", "Gila monster", "head cabbage", "car wheel", "coyote", "moped", "milk can",
+    "mixing bowl", "toy terrier", "chocolate sauce", "rocking chair", "wing", "park bench", "ambulance", "football helmet",
+    "leafhopper", "cauliflower", "pirate", "purse", "hare", "lampshade", "fiddler crab", "standard poodle", "Shih-Tzu",
+    "pedestal", "gibbon", "safety pin", "English foxhound", "chime", "American Staffordshire terrier", "bassinet",
+    "wild boar", "theater curtain", "dung beetle", "hognose snake", "Mexican hairless", "mortarboard", "Walker hound",
+    "red fox", "modem", "slide rule", "walking stick", "cinema", "meerkat", "kuvasz", "obelisk", "harmonica", "sarong",
+    "mousetrap", "hard disc", "American coot", "reel", "pickup", "iron", "tabby", "ski mask", "vizsla", "laptop", "stretcher",
+    "Dutch oven", "African hunting dog", "boxer", "gasmask", "goose", "borzoi",
+)  # fmt: skip
+# What is true of a face or not, as CelebA's files say it, in their order
+ATTRIBUTES = (
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips",
+    "Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin",
+    "Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open",
+    "Mustache", "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline",
+    "Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat",
+    "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
+)  # fmt: skip
+
+CATALOG = {
+    "digits": Entry(
+        None, None, "image", "label", DIGITS, 1, 1437, 360, None,
+        "digits: scikit-learn's 1,797 handwritten digits of 8×8 pixels, a small stand-in for MNIST",
+    ),
+    "mnist": Entry(
+        "ylecun/mnist", "77f3279092a1c1579b2250db8eafed0ad422088c", "image", "label", DIGITS, 1, 60_000, 10_000, "PNG",
+        "MNIST: 60,000 training and 10,000 test images of 28×28 pixels",
+    ),
+    "scenes": Entry(
+        None, None, "image", "label", SCENES, 3, 8000, 2000, None,
+        "scenes: 8,000 training and 2,000 test images of one coloured object of ten kinds, drawn by code from a seed, a "
+        "small stand-in for photographs",
+    ),
+    "cifar10": Entry(
+        "uoft-cs/cifar10", "0b2714987fa478483af9968de7c934580d0bb9a2", "img", "label", CIFAR10, 3, 50_000, 10_000, "PNG",
+        "CIFAR-10: 50,000 training and 10,000 test photographs of 32×32 pixels",
+    ),
+    "paintings": Entry(
+        None, None, "image", "style", STYLES, 3, 1944, 216, "JPEG",
+        "paintings: 1,944 training and 216 test paintings of about 1640×1627 pixels in 27 styles, drawn by code from a seed, a "
+        "small stand-in for WikiArt", 0.005, 1000,
+    ),
+    "wikiart": Entry(
+        "huggan/wikiart", None, "image", "style", STYLES, 3, 72_900, 8_100, "JPEG",
+        "WikiArt: about 81,000 paintings in 27 styles, every tenth of them held out as the test split", 0.001, 2000,
+    ),
+    "faces": Entry(
+        None, None, "image", ATTRIBUTES, ATTRIBUTES, 3, 6000, 1000, None,
+        "faces: 6,000 training and 1,000 test faces drawn by code from CelebA's 40 attributes, a small stand-in for CelebA",
+    ),
+    "celeba": Entry(
+        "flwrlabs/celeba", "2d738f56e0e7f925ea36ae7c808ea925264aacec", "image", ATTRIBUTES, ATTRIBUTES, 3, 162_770, 19_962, None,
+        "CelebA: 162,770 training and 19,962 test photographs of 178×218 pixels, of other people; the hub's 19,867 of the split "
+        "valid are not used", mapped=True,
+    ),
+    "imagenet100": Entry(
+        "clane9/imagenet-100", "0519dc2f402a3a18c6e57f7913db059215eee25b", "image", "label", IMAGENET100, 3, 126_689, 5_000, None,
+        "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes, whose shorter side has 160 pixels",
+        tests="validation", mapped=True,
+    ),
+}  # fmt: skip
+
+
+def at_hand(name: str) -> bool:
+    """Whether a data set needs no download: it is embedded, or its files are all on this machine."""
+    if CATALOG[name].hub is None:
+        return True
+    folder = local_data(name)
+    return whole(folder, name) if folder else snapshot(name) is not None
+
+
+def snapshot(name: str) -> Path | None:
+    """The data set's folder in the hub's cache at its pinned revision, where all its files are there. Asks no network.
+
+    Without a pinned one, at the revision that the cache holds as `main`.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    entry = CATALOG[name]
+    place = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=entry.hub, repo_type="dataset")
+    newest = place / "refs" / "main"
+    revision = entry.revision or (newest.read_text().strip() if newest.is_file() else "none")
+    folder = place / "snapshots" / revision
+    return folder if whole(folder, name) else None
+
+
+def whole(folder: Path, name: str) -> bool:
+    """Whether a folder holds every parquet file of the set's splits."""
+    entry = CATALOG[name]
+    return all(parquet_files(folder, split)[1] for split in (("train",) if entry.window else ("train", entry.tests)))
+
+
+def parquet_files(folder: Path, split: str) -> tuple[list[Path], bool]:
+    """`<split>-*.parquet` anywhere below a folder, and whether these are all of them.
+
+    The hub numbers them `train-00000-of-00003.parquet`; under other names any number is all of them.
+    """
+    files = sorted(f for f in folder.rglob(f"{split}-*.parquet") if f.is_file())  # a link into nothing is no file
+    parts = [re.search(r"-(\d+)-of-(\d+)\.parquet$", f.name) for f in files]
+    if not all(parts):
+        return files, bool(files)
+    numbers, totals = [int(p[1]) for p in parts], {int(p[2]) for p in parts}
+    return files, len(totals) == 1 and numbers == list(range(*totals))
+
+
+def allow(skipped: list[str], n: int, rows: int, share: float, where: str) -> str:
+    """What was skipped, in words: some of the names, `n` of `rows` images. Raises DataError where that is more than the share."""
+    named = "; ".join(skipped[:5]) + ("; …" if n > 5 else "")
+    said = f"{where}: {n:,} of {rows:,} images ({n / rows:.2%}) cannot be read"
+    if n > share * rows:
+        raise DataError(f"{said}, {share:.2%} may be skipped: {named}; put whole files in their place")
+    return f"{said} and are skipped: {named}"

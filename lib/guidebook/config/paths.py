@@ -1,0 +1,20 @@
+"""Where things lie. Each place can be moved by an environment variable."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(os.environ.get("GUIDEBOOK_ROOT", Path(__file__).resolve().parents[3]))
+PARAMS, NOTEBOOKS, BOOK = ROOT / "params", ROOT / "notebooks", ROOT / "book"
+RESULTS = BOOK / "results"
+
+
+def runs() -> Path:
+    """The folder of all runs: `$GUIDEBOOK_RUNS`, else `runs/` of the checkout."""
+    return Path(os.environ.get("GUIDEBOOK_RUNS", ROOT / "runs")).absolute()
+
+
+def local_data(name: str) -> Path | None:
+    """`$GUIDEBOOK_DATA/<name>` where it holds parquet files, else None."""
+    root = os.environ.get("GUIDEBOOK_DATA")
+    folder = Path(root) / name if root else None
+    return folder if folder and any(folder.glob("train-*.parquet")) else None

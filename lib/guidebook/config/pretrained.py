@@ -1,0 +1,103 @@
+"""Weights of others that a run builds on, in the hub's cache at pinned revisions, and the stand-ins where they are not there.
+
+Nothing here loads a network: what a run would need can be asked anywhere.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from guidebook.config.errors import plain
+
+EMBEDDED = "embedded"  # the stand-in of each kind, which needs no download
+log = logging.getLogger(__name__)
+
+
+class PretrainedMissing(RuntimeError):
+    """Weights that are neither in the cache nor to be had. One line: which, and what to do."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    kind: str
+    key: str  # the parameter that names it
+    revision: str
+    files: tuple[str, ...]  # without which it cannot be loaded
+    stand_in: str
+
+
+CLIP, SD_VAE = "openai/clip-vit-base-patch32", "stabilityai/sd-vae-ft-mse"
+PRETRAINED = {
+    CLIP: Pretrained(
+        "text encoder", "text.encoder",
+        # The repository holds pickled weights; this commit of it adds the same weights as safetensors.
+        "c237dc49a33fc61debc9276459120b7eac67e7ef", ("config.json", "tokenizer.json", "model.safetensors"),
+        "a small text transformer with random weights",
+    ),
+    SD_VAE: Pretrained(
+        "autoencoder", "model.vae",
+        "31f26fdeee1355a5c34592e401dd41e45d25a493", ("config.json", "diffusion_pytorch_model.safetensors"),
+        "an autoencoder that is trained here",
+    ),
+}  # fmt: skip
+
+
+def folder(name: str) -> Path | None:
+    """Where a model's files lie in the hub's cache; None where one of them is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    model = PRETRAINED[name]
+    found = [try_to_load_from_cache(name, file, revision=model.revision) for file in model.files]
+    return Path(found[0]).parent if all(isinstance(file, str) for file in found) else None
+
+
+def located(name: str) -> Path:
+    """Its folder. Raises PretrainedMissing."""
+    if (found := folder(name)) is None:
+        raise PretrainedMissing(
+            f"{PRETRAINED[name].kind} {name} is not in the cache: `guidebook fetch EXPERIMENT` brings it"
+        )
+    return found
+
+
+def at_hand(name: str) -> bool:
+    """Whether a model needs no download."""
+    return name == EMBEDDED or folder(name) is not None
+
+
+def resolve(name: str) -> str:
+    """The model that can really be used: `embedded` (with a warning) where the weights are not in the cache.
+
+    Raises PretrainedMissing instead in a job of SLURM.
+    """
+    if at_hand(name):
+        return name
+    model = PRETRAINED[name]
+    if "SLURM_JOB_ID" in os.environ:  # nobody would see the warning, and the run is another than the one submitted
+        raise PretrainedMissing(
+            f"{model.kind} {name} is not in this node's cache: is HF_HOME the same here as where it was fetched? "
+            f"--set {model.key}={EMBEDDED} takes a stand-in"
+        )
+    log.warning("the weights of %s are not in the cache: %s takes their place", name, model.stand_in)
+    return EMBEDDED
+
+
+def fetch(name: str) -> str:
+    """Downloads a model's weights into the cache; says where they lie. Raises PretrainedMissing."""
+    if name == EMBEDDED:
+        return "needs no download"
+    from huggingface_hub import snapshot_download
+
+    model = PRETRAINED[name]
+    try:
+        place = snapshot_download(name, revision=model.revision, allow_patterns=["*.json", "*.txt", *model.files])
+        failed = None if folder(name) else "files are missing"  # offline, it gives what the cache has of them
+    except Exception as error:  # of the network, the hub, the disk
+        failed = f"{type(error).__name__}: {plain(error)[:100]}"
+    if failed:
+        raise PretrainedMissing(
+            f"{model.kind} {name}: the hub did not give it ({failed}); fetch it on a machine with internet and room on its disk, "
+            f"or set {model.key}={EMBEDDED}, a stand-in"
+        )
+    return place

@@ -1,0 +1,48 @@
+"""YAML files of parameters: read without trusting what is in them."""
+
+from pathlib import Path
+
+import yaml
+
+from guidebook.config.errors import ParamsError, plain
+
+LONGEST = 100_000  # bytes of a params file
+
+
+def read(path: Path) -> dict:
+    """The mapping in a YAML file, unchecked. Raises ParamsError."""
+    name = plain(path.name)
+    try:
+        if not path.exists():
+            raise ParamsError(f"{name}: there is no such file")
+        if not path.is_file():
+            raise OSError("it is no file")  # and no device, which might never end
+        with open(path, "rb") as file:
+            text = file.read(LONGEST + 1)
+        if len(text) > LONGEST:
+            raise ValueError(f"it is longer than the {LONGEST:,} bytes that are allowed")
+        raw = _Loader(text.decode()).get_single_data()
+    except ParamsError:
+        raise
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ParamsError(f"{name} cannot be read as YAML: {plain(error)[:200]}") from None
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{name} must hold `key: value` lines, found {type(raw).__name__}")
+    return raw
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without objects, and without what hides a mistake: a key that stands twice (YAML would let the last one win), and
+    the merge key `<<`, which can also grow a file a millionfold."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "the merge key << is not allowed", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                name = self.construct_object(key)
+                if name in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{name!r:.60} stands twice", key.start_mark)
+                seen.add(name)
+        return super().construct_mapping(node, deep)

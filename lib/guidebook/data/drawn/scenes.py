@@ -1,0 +1,130 @@
+"""Drawn pictures of coloured objects: a scene is data, and drawing it a function of that data alone.
+
+A scene has one object or several, each with its kind, colour, place, size and angle, so that a caption can say what is
+in it. Arithmetic is in float64, and on tensors only + − × ÷ and the square root, which every machine rounds alike: the
+pixels are the same everywhere, whatever the batch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from guidebook.config.datasets import CATALOG
+from guidebook.data.drawn.shapes import box, circle, direction, pixels, polygon, table
+from guidebook.runtime.rng import generator
+
+KINDS = CATALOG["scenes"].classes
+COLOURS = {
+    "red": (0.86, 0.12, 0.14), "orange": (1.00, 0.52, 0.06), "yellow": (0.99, 0.88, 0.20), "green": (0.13, 0.62, 0.24),
+    "blue": (0.13, 0.33, 0.87), "purple": (0.49, 0.14, 0.62), "pink": (1.00, 0.63, 0.78), "white": (0.97, 0.97, 0.95),
+    "black": (0.10, 0.10, 0.12),
+}  # fmt: skip
+APART = 0.65  # distance in RGB from which two colours may meet as object and background
+SIZES, TURN = (0.7, 0.86), 14  # of random scenes: shares of the picture's side, and degrees to either side
+REACH = 1.15  # halves of its size that a shape reaches across or up, turned by up to 20°
+CHUNK = 2**17  # pixels drawn at a time; no picture depends on it
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object. Lengths are shares of the picture's side, x from its left and y from its top."""
+
+    kind: str
+    colour: str
+    x: float
+    y: float
+    size: float  # the side of the square that its shape fits
+    angle: float  # degrees, counterclockwise
+
+    def __post_init__(self):
+        if self.kind not in KINDS or self.colour not in COLOURS:
+            raise ValueError(f"a {self.colour} {self.kind}: kinds are {', '.join(KINDS)}; colours {', '.join(COLOURS)}")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is in one picture; of two things that overlap, the later lies over the earlier."""
+
+    things: tuple[Thing, ...]
+    background: str
+    light: float  # where it comes from: degrees, counterclockwise from the right
+
+
+def random_scenes(n: int, seed: int) -> list[Scene]:
+    """`n` scenes of one object, the kinds in turn. Scene `i` is a function of (seed, i): it does not depend on `n`."""
+    drawn = (torch.rand(7, generator=generator(seed, "scene", i)) for i in range(n))
+    return [_random_scene(KINDS[i % len(KINDS)], u) for i, u in enumerate(drawn)]
+
+
+def _random_scene(kind: str, u: torch.Tensor) -> Scene:
+    """A scene from seven numbers in [0, 1): one object, wholly in the picture."""
+    x, y, size, angle, colour, background, light = u.tolist()
+    size, angle = SIZES[0] + (SIZES[1] - SIZES[0]) * size, TURN * (2 * angle - 1)
+    x, y = (0.5 + (1 - REACH * size) * (at - 0.5) for at in (x, y))
+    colour = list(COLOURS)[int(colour * len(COLOURS))]
+    others = [c for c in COLOURS if math.dist(COLOURS[c], COLOURS[colour]) >= APART]
+    return Scene((Thing(kind, colour, x, y, size, angle),), others[int(background * len(others))], 45 + 90 * light)
+
+
+def render(scenes: Sequence[Scene], resolution: int) -> torch.Tensor:
+    """Pictures (N, 3, H, W) uint8 of scenes, H = W = `resolution`."""
+    step = max(1, CHUNK // resolution**2)
+    parts = [_render(scenes[i : i + step], resolution) for i in range(0, len(scenes), step)]
+    return torch.cat([torch.empty(0, 3, resolution, resolution, dtype=torch.uint8), *parts])
+
+
+def _render(scenes: Sequence[Scene], side: int) -> torch.Tensor:
+    """`render` of a few scenes: layer by layer, in each all objects of a kind at once."""
+    light = table(direction(s.light) for s in scenes)  # (N, 2, 1, 1)
+    x, y = pixels(side)
+    image = table(COLOURS[s.background] for s in scenes) * (0.86 + 0.2 * _along(light, x - 0.5, 0.5 - y))[:, None]
+    for layer in range(max(len(s.things) for s in scenes)):
+        things = {i: s.things[layer] for i, s in enumerate(scenes) if len(s.things) > layer}
+        for kind in {t.kind for t in things.values()}:
+            at = [i for i, t in things.items() if t.kind == kind]
+            image[at] = _add(image[at], [things[i] for i in at], light[at])
+    return (image * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
+
+
+def _add(image: torch.Tensor, things: Sequence[Thing], light: torch.Tensor) -> torch.Tensor:
+    """Pictures (N, 3, H, W) with one more thing each, all of one kind, and its shadow. `light` (N, 2, 1, 1) points to it."""
+    side, shape = image.shape[-1], SHAPES[things[0].kind]
+    x, y, half, cos, sin = table((t.x, t.y, t.size / 2, *direction(t.angle)) for t in things).unbind(1)
+    right, up = (pixels(side)[0] - x) / half, (y - pixels(side)[1]) / half  # from the thing's middle, in halves of it
+    u, v = right * cos + up * sin, up * cos - right * sin
+    inside = shape(u, v)  # (N, H, W)
+    lx, ly = light.unbind(1)
+    shadow = shape(u + 0.2 * (lx * cos + ly * sin), v + 0.2 * (ly * cos - lx * sin))
+    image = image * (1 - 0.3 * (0.5 - shadow * half * 10).clamp(0, 1))[:, None]  # soft over a tenth of the picture
+    shade = 0.8 + 0.1 * _along(light, right, up) + 0.12 * (-2.5 * inside).clamp(0, 1)  # the rim is darker
+    cover = (0.5 - inside * half * side).clamp(0, 1)[:, None]  # the outline is soft over one pixel
+    return image * (1 - cover) + table(COLOURS[t.colour] for t in things) * shade[:, None] * cover
+
+
+def _along(light: torch.Tensor, right: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """How far each pixel lies towards the light (N, H, W)."""
+    return right * light[:, 0] + up * light[:, 1]
+
+
+# Each shape: a signed distance of (u right, v up) to an outline within about −1 … 1
+STAR = [(r * x, r * y) for i in range(10) for r, (x, y) in [((1.08, 0.46)[i % 2], direction(90 + 36 * i))]]
+SHAPES = {
+    "ball": lambda u, v: circle(u, v, 0, 0, 0.92),
+    "box": lambda u, v: box(u, v, 0, 0.78, 0.78),
+    "triangle": lambda u, v: polygon(u, v, [(-0.92, -0.8), (0.92, -0.8), (0, 0.8)]),
+    "star": lambda u, v: polygon(u, v, STAR),
+    "heart": lambda u, v: torch.minimum(
+        torch.minimum(circle(u, v, -0.46, 0.34, 0.5), circle(u, v, 0.46, 0.34, 0.5)),
+        polygon(u, v, [(0, 0.55), (-0.46, 0.34), (-0.84, 0.0), (0, -0.92), (0.84, 0.0), (0.46, 0.34)]),
+    ),
+    "ring": lambda u, v: circle(u, v, 0, 0, 0.70).abs() - 0.25,
+    "cross": lambda u, v: torch.minimum(box(u, v, 0, 0.34, 0.95), box(u, v, 0, 0.95, 0.34)),
+    "moon": lambda u, v: torch.maximum(circle(u, v, 0, 0, 0.96), -circle(u, v, 0.45, 0, 0.76)),
+    "fish": lambda u, v: torch.minimum(
+        torch.maximum(circle(u, v, -0.23, -0.28, 0.82), circle(u, v, -0.23, 0.28, 0.82)),
+        polygon(u, v, [(0.2, 0), (1.0, 0.66), (0.82, 0), (1.0, -0.66)]),
+    ),
+    "mushroom": lambda u, v: torch.minimum(torch.maximum(circle(u, v, 0, 0, 0.95), -v), box(u, v, -0.4, 0.3, 0.54)),
+}  # fmt: skip

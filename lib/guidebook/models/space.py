@@ -1,0 +1,83 @@
+"""Where diffusion happens: in pixels, or in the latents of a frozen autoencoder."""
+
+from dataclasses import replace
+
+import torch
+
+from guidebook.config.datasets import CATALOG
+from guidebook.config.params import Params
+from guidebook.config.pretrained import PretrainedMissing
+from guidebook.data.images import from_uint8, to_uint8
+from guidebook.data.split import Images, Split
+from guidebook.data.streamed import Streamed
+from guidebook.models.latents import latents
+from guidebook.models.vae import Autoencoder, autoencoder, latent_shape, posterior
+from guidebook.runs.preemption import Stop
+
+
+def space(params: Params) -> "Pixels | Latents":
+    """That of a run."""
+    return Latents(params, autoencoder(params.model.vae, params.data)) if params.model.vae else Pixels(params)
+
+
+def shape_of(params: Params) -> tuple[int, int, int]:
+    """(C, H, W) of what the model learns. Loads nothing."""
+    if params.model.vae:
+        return latent_shape(params.model.vae, params.data)
+    return CATALOG[params.data.name].channels, params.data.resolution, params.data.resolution
+
+
+class Pixels:
+    """The images themselves, their values in `data.range`."""
+
+    def __init__(self, params: Params):
+        self.shape, self._range, self._flips = shape_of(params), params.data.range, params.data.flips
+
+    def same(self, known: str | None) -> None: ...
+
+    def learnt(self, data: Images | Streamed, stop: Stop | None = None) -> Images | Streamed:
+        """What batches are taken from."""
+        return data
+
+    def noise(self, n: int, rng: torch.Generator) -> torch.Tensor:
+        """What `x0` needs to be told besides, for n images: nothing."""
+        return torch.empty(n, 0, device=rng.device)
+
+    def x0(self, images: torch.Tensor, mirrored: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """x_0 (B, *shape) of a part of a batch, of which those that are `mirrored` (B,) are seen in a mirror."""
+        x0 = from_uint8(images, *self._range)
+        return torch.where(mirrored[:, None, None, None], x0.flip(-1), x0) if self._flips else x0
+
+    def images(self, x: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, H, W) uint8, on the CPU, of samples (B, *shape)."""
+        return to_uint8(x.cpu(), *self._range)
+
+
+class Latents:
+    """A fresh draw of the posterior that the autoencoder gives each image. The same methods as `Pixels`."""
+
+    def __init__(self, params: Params, vae: Autoencoder):
+        self.shape, self._data, self.autoencoder = shape_of(params), params.data, vae
+
+    def same(self, known: str | None) -> None:
+        """Raises PretrainedMissing where a run began with another autoencoder: its latents mean something else."""
+        if known not in (None, self.autoencoder.name):
+            raise PretrainedMissing(
+                f"the run began with the autoencoder {known}, now there is {self.autoencoder.name}: put the first one back, or "
+                "delete the run's folder"
+            )
+
+    def learnt(self, data: Images, stop: Stop | None = None) -> Images:
+        """The moments of the posteriors in the place of the training images: (N, F, 2C, h, w), F = 2 with the mirrored ones."""
+        moments = latents(self.autoencoder, data.train.images, data.fingerprint, self._data.flips, stop)
+        return replace(data, train=Split(moments, data.train.labels))
+
+    def noise(self, n: int, rng: torch.Generator) -> torch.Tensor:
+        return torch.randn(n, *self.shape, generator=rng, device=rng.device)
+
+    def x0(self, moments: torch.Tensor, mirrored: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        which = mirrored.long() if self._data.flips else torch.zeros_like(mirrored, dtype=torch.int64)
+        return posterior(moments[torch.arange(len(which), device=which.device), which], noise, self.autoencoder.scale)
+
+    def images(self, x: torch.Tensor) -> torch.Tensor:
+        return self.autoencoder.decode(x)

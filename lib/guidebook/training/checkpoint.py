@@ -1,0 +1,130 @@
+"""Checkpoints that survive a crash at any instruction: written aside, hashed, fsynced, then renamed.
+
+A checkpoint is a folder `nimg-<images seen>` of safetensors files, `state.json` and a manifest of hashes. There is no pointer
+to the newest one, only a scan.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from guidebook.runs.manifest import MANIFEST, fsync, seal, verify, writing
+
+log = logging.getLogger(__name__)
+NAME = re.compile(r"nimg-(\d{10,})")
+Tensors = dict[str, dict[str, torch.Tensor]]  # file → name → tensor
+
+
+def save(folder: Path, nimg: int, tensors: Tensors, state: dict, keep: int, grid: int) -> Path:
+    """Writes `folder/nimg-…` and prunes the folder. On a full disk the older ones stay and OSError is raised."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final, aside = folder / f"nimg-{nimg:010d}", folder / f".writing-{nimg:010d}"
+    if final in complete(folder):
+        return final
+    for leftover in (final, *folder.glob(".writing-*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside.mkdir()
+    with writing(aside, final.name):
+        for name, group in tensors.items():
+            save_file({k: v.detach().contiguous().cpu() for k, v in group.items()}, aside / f"{name}.safetensors")
+        (aside / "state.json").write_text(json.dumps(state))
+        seal(aside)
+    os.replace(aside, final)
+    fsync(folder)
+    prune(folder, keep, grid)
+    return final
+
+
+def prune(folder: Path, keep: int, grid: int, trained: bool = False) -> None:
+    """Removes all but the newest `keep` of the checkpoints that are a multiple of `grid` images apart from the beginning.
+
+    A stop saves between them: such a one stays while it is the newest, or one of two, and never in a run that is trained.
+    """
+    found = complete(folder)
+    regular = [path for path in found if images(path) % grid == 0]
+    newest = 0 if trained else 1 if len(regular) > 1 else 2
+    kept = {*regular[-keep:], *found[len(found) - newest :]}
+    for old in found:
+        if old not in kept:
+            shutil.rmtree(old)
+
+
+class Writer:
+    """Writes checkpoints in a thread while training goes on, one at a time, in order.
+
+    The tensors are copied to the CPU before `save` returns, so the next step may change them.
+    """
+
+    def __init__(self, folder: Path, keep: int, grid: int):
+        self.folder, self.keep, self.grid = folder, keep, grid
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, nimg: int, tensors: Tensors, state: dict) -> None:
+        """Begins to write. Raises what the write before this one met, such as a full disk."""
+        self.wait()
+        copies = {file: {k: v.detach().to("cpu", copy=True) for k, v in g.items()} for file, g in tensors.items()}
+        self._thread = threading.Thread(target=self._write, args=(nimg, copies, state), name="checkpoint")
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises what a write that has ended met; never waits."""
+        if self._thread and not self._thread.is_alive():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk. Raises what the write met."""
+        if self._thread:
+            self._thread.join()
+        self._thread, error, self._error = None, self._error, None
+        if error:
+            raise error
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is None:
+            self.wait()
+        elif self._thread:  # what went wrong in training counts, but the write before it is finished
+            self._thread.join()
+
+    def _write(self, nimg: int, tensors: Tensors, state: dict) -> None:
+        try:
+            save(self.folder, nimg, tensors, state, self.keep, self.grid)
+        except BaseException as error:
+            self._error = error
+
+
+def complete(folder: Path) -> list[Path]:
+    """The complete checkpoints, oldest first. What a crash left unfinished is skipped with a log line."""
+    found = []
+    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if NAME.fullmatch(path.name) and (path / MANIFEST).is_file():
+            found.append(path)
+        else:
+            log.warning("skipped %s: not a complete checkpoint", path.name)
+    return sorted(found, key=images)
+
+
+def images(path: Path) -> int:
+    """Images seen at a checkpoint, which its name says."""
+    return int(NAME.fullmatch(path.name)[1])
+
+
+def load(path: Path, device="cpu") -> tuple[Tensors, dict]:
+    """The tensors and the state of a checkpoint. Raises seal.Corrupt where a file is not what was written."""
+    names = verify(path, f"delete the folder {path} and run again: training goes on from the checkpoint before it")
+    state = json.loads((path / "state.json").read_text())
+    files = [path / n for n in names if n.endswith(".safetensors")]
+    where = torch.device(device)
+    # Several processes call it cpu:0, which safetensors does not know.
+    name = "cpu" if where.type == "cpu" else str(where)
+    return {f.stem: load_file(f, device=name) for f in files}, state

@@ -1,0 +1,210 @@
+"""What changes while training, and the step that changes it."""
+
+import json
+import math
+
+import torch
+
+from guidebook.conditioning.training import conditions
+from guidebook.config.datasets import CATALOG, DataError
+from guidebook.config.params import Params
+from guidebook.data.feed import feed
+from guidebook.data.split import Images
+from guidebook.data.streamed import Streamed
+from guidebook.diffusion.objective import loss, process
+from guidebook.models.space import Latents, Pixels, space
+from guidebook.models.unet import build, suit
+from guidebook.runs.preemption import Stop
+from guidebook.runs.run import Run, write
+from guidebook.runtime import distributed
+from guidebook.runtime.rng import generator
+from guidebook.training import checkpoint
+from guidebook.training.ema import EMA
+from guidebook.training.profiler import Profiler
+
+BINS = 10  # timestep bins of the logged loss
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss is NaN or infinite. Nothing of it was saved."""
+
+
+class Trainer:
+    """Everything that changes while training, and the step that changes it. The clock is `nimg`, images seen."""
+
+    def __init__(
+        self,
+        params: Params,
+        data: Images | Streamed,
+        stop: Stop | None = None,
+        where: Pixels | Latents | None = None,  # instead of the space that params name
+    ):
+        t, world = params.train, distributed.world()
+        self.params, self.device = params, world.device
+        if t.batch % world.num_processes:
+            raise ValueError(
+                f"{world.num_processes} processes cannot share train.batch = {t.batch}: take a number that divides it"
+            )
+        self.mine = slice(world.process_index, None, world.num_processes)
+        device = self.device
+        self.model = suit(build(params), device, t).train()
+        if t.compile:
+            self.model.compile()  # in place: the weights keep their names
+        self.wrapped = distributed.shared(self.model)
+        self.weights = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
+        self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
+        if isinstance(data, Images):
+            _check(data, params)
+        self.space = where or space(params)
+        self.feed = feed(self.space.learnt(data, stop), t)
+        self.conditions = conditions(params, data)
+        self.process, self.gamma = process(params.diffusion, device), params.diffusion.min_snr_gamma
+        self.data, self.nimg, self.seconds, self.profiler = data, 0, 0.0, Profiler(device)
+        self._clear()
+
+    def step(self) -> None:
+        """One optimiser step on the next `batch` images. Its randomness depends on (seed, nimg) and nothing else."""
+        t, device = self.params.train, self.device
+        mark = self.profiler.mark
+        self.profiler.begin()
+        images, labels = self.feed.batch(self.nimg)
+        mark("data")
+        rng = generator(t.seed, "step", self.nimg, device=device)
+        steps = torch.randint(0, len(self.process), (t.batch,), generator=rng, device=device)
+        dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
+        eps = torch.randn(t.batch, *self.space.shape, generator=rng, device=device)
+        mirrored = torch.rand(t.batch, generator=rng, device=device) < (0.5 if self.params.data.flips else 0.0)
+        drawn = self.space.noise(t.batch, rng)
+        # Every process draws for the whole batch and takes its share: any number of processes sees the same noise.
+        steps, dropped, eps, mirrored, drawn = (x[self.mine] for x in (steps, dropped, eps, mirrored, drawn))
+        mark("noise")
+        captions = self.conditions.rows(self.nimg, labels)
+        mark("caption dropout")
+
+        losses, share = [], t.micro_batch or t.batch
+        parts = [slice(at, at + share) for at in range(0, len(labels), share)]
+        for i, part in enumerate(parts):
+            x0 = self.space.x0(images[part], mirrored[part], drawn[part])
+            if t.channels_last:
+                x0 = x0.contiguous(memory_format=torch.channels_last)
+            mark("to device")
+            cond = self.conditions.embedded(captions[part], dropped[part])
+            mark("text")
+            # Gradients travel between processes once a step, with the last part.
+            model = self.wrapped if i == len(parts) - 1 else self.model
+            with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
+                each = loss(model, self.process, x0, eps[part], steps[part], cond, self.gamma, mark)
+            (each.sum() / len(labels)).backward()
+            losses.append(each.detach())
+            mark("backward")
+        if t.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.weights, t.clip_norm)
+        self.optimizer.param_groups[0]["lr"] = self.lr_at(self.nimg)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        mark("optimiser")
+        for average in self.averages:
+            average.update(self.weights)
+        mark("EMA")
+
+        losses, bins = torch.cat(losses), steps * BINS // len(self.process)
+        self.step_losses.append(losses.mean())
+        self.bin_sum.index_add_(0, bins, losses)
+        self.bin_count.index_add_(0, bins, torch.ones_like(losses))
+        self.nimg += t.batch
+        mark("statistics")
+
+    def close(self) -> None:
+        """Ends the threads that prepare batches."""
+        self.feed.close()
+
+    def lr_at(self, nimg: int) -> float:
+        """The learning rate of the step from `nimg`: rises along a line over `warmup` images, then stays."""
+        t = self.params.train
+        return t.lr * min(1.0, (nimg + t.batch) / t.warmup) if t.warmup else t.lr
+
+    def flush(self) -> dict:
+        """The line of `stats.jsonl` for the steps since the last one. Raises NonFiniteLoss, naming the step."""
+        losses, *bins = self._statistics()
+        losses, (sums, counts) = losses.tolist(), (x.tolist() for x in bins)
+        for i, value in enumerate(losses):
+            if not math.isfinite(value):
+                at, batch = self.nimg // self.params.train.batch - len(losses) + i, self.params.train.batch
+                raise NonFiniteLoss(
+                    f"loss {value} at step {at} ({at * batch:,} images seen), lr {self.lr_at(at * batch):g}: "
+                    "no such weights were saved; lower train.lr or set train.clip_norm, then run again"
+                )
+        self._clear()
+        by_bin = [s / c if c else None for s, c in zip(sums, counts, strict=True)]
+        return {
+            "nimg": self.nimg,
+            "loss": sum(losses) / len(losses),
+            "loss_by_timestep": by_bin,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "ms_by_part": self.profiler.flush(),
+        }
+
+    def state(self) -> tuple[checkpoint.Tensors, dict]:
+        """Tensors and facts from which `restore` makes an equal trainer. Raises NonFiniteLoss for weights that are not finite."""
+        if not torch.stack([w.isfinite().all() for w in self.weights]).all():
+            raise NonFiniteLoss(
+                f"weights are not finite after {self.nimg:,} images: they were not saved; lower train.lr"
+            )
+        moments = self.optimizer.state
+        tensors = {"model": self.model.state_dict()} | {a.name: a.weights for a in self.averages}
+        tensors["optimizer"] = {f"{i}.{k}": v for i, w in enumerate(self.weights) for k, v in moments[w].items()}
+        tensors["statistics"] = dict(zip(("step_losses", "bin_sum", "bin_count"), self._statistics(), strict=True))
+        return tensors, {"nimg": self.nimg, "seconds": self.seconds, "ema": [a.updates for a in self.averages]}
+
+    def restore(self, tensors: checkpoint.Tensors, state: dict) -> None:
+        self.model.load_state_dict(tensors["model"])
+        for average, count in zip(self.averages, state["ema"], strict=True):
+            average.updates = count
+            for name, weight in average.weights.items():
+                weight.copy_(tensors[average.name][name])
+        for i, w in enumerate(self.weights):
+            self.optimizer.state[w] = {k: tensors["optimizer"][f"{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+        pending = tensors["statistics"]
+        self.step_losses = list(pending["step_losses"])
+        if distributed.world().is_main_process:  # the others' share is in there
+            self.bin_sum, self.bin_count = pending["bin_sum"], pending["bin_count"]
+        self.nimg, self.seconds = state["nimg"], state["seconds"]
+
+    def resume(self, run: Run) -> None:
+        """Goes on from the newest complete checkpoint of the run, if there is one."""
+        found = checkpoint.complete(run.path / "checkpoints")
+        if found:
+            self.restore(*checkpoint.load(found[-1], self.device))
+        everywhere = distributed.total(torch.tensor(float(self.nimg), device=self.device))
+        if everywhere != self.nimg * distributed.world().num_processes:
+            raise RuntimeError(
+                f"{run.path.name}: the processes do not see the same checkpoints (here {self.nimg:,} images): is the folder shared "
+                "by all nodes? Run again"
+            )
+        if distributed.world().is_main_process:
+            kept = [row for row in run.stats() if row["nimg"] <= self.nimg]
+            write(run.path / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+    def _statistics(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of all processes since the last line: the loss of each step, loss sums and image counts by timestep bin."""
+        losses = torch.stack(self.step_losses) if self.step_losses else torch.zeros(0, device=self.device)
+        sums, counts = distributed.total(self.bin_sum), distributed.total(self.bin_count)
+        return distributed.total(losses) / distributed.world().num_processes, sums, counts
+
+    def _clear(self) -> None:
+        self.step_losses = []
+        self.bin_sum, self.bin_count = (torch.zeros(BINS, device=self.device) for _ in range(2))
+
+
+def _check(data: Images, params: Params) -> None:
+    """Raises DataError where the training images are not as many as there should be, or have other labels."""
+    expected = CATALOG[params.data.name]
+    bad = sum(name.startswith(f"{params.data.name}/train ") for name in data.skipped)
+    most = 2 ** len(data.classes) if expected.attributes else len(data.classes)
+    rows = min(expected.train - bad, params.data.limit or expected.train)
+    if len(data.train) != rows or int(data.train.labels.max()) >= most:
+        raise DataError(
+            f"{params.data.name} has {len(data.train):,} training images with labels up to {int(data.train.labels.max())}; "
+            f"expected {rows:,} of {len(data.classes)} {'attributes' if expected.attributes else 'classes'}: check $GUIDEBOOK_DATA"
+        )
