@@ -6,8 +6,8 @@ import statistics
 import pytest
 import torch
 
-from guidebook.bench import BENCHES, cache, checkpoint, latents, loop, measuring, page, read, train
-from guidebook.bench.example import Captioned, Example
+from bench import BENCHES, cache, checkpoint, latents, loop, measuring, page, read, train
+from bench.example import Captioned, Example
 from guidebook.config.params import load as load_params
 from guidebook.data.images import from_uint8, load
 from guidebook.models.space import Latents
@@ -18,7 +18,7 @@ from guidebook.sampling.sets import ImageSet
 from guidebook.training.trainer import Trainer
 
 training, sampling, quality, bench_latents = (
-    importlib.import_module(f"guidebook.bench.{n}") for n in ("train", "sample", "quality", "latents")
+    importlib.import_module(f"bench.{n}") for n in ("train", "sample", "quality", "latents")
 )
 Encoding = bench_latents.Encoding
 
@@ -84,7 +84,7 @@ OBJECTIVES = {
 @pytest.mark.parametrize("every_step", [True, False], ids=["encodes", "encoded"])
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_both_loops_compute_the_same_loss_gradient_and_step(small, monkeypatch, objective, every_step):
-    params = small.replace(diffusion=objective, train={"clip_norm": 1.0, "caption_dropout": 0.3})
+    params = small.replace(objective=objective, train={"clip_norm": 1.0, "caption_dropout": 0.3})
     data, told = load(params.data), {}
     import guidebook.training.trainer
 

@@ -41,7 +41,7 @@ def noisy(t: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     test = load(PARAMS.data).test
     x0 = from_uint8(test.images, *PARAMS.data.range)
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
-    return process(PARAMS.diffusion).noisy(x0, eps, torch.tensor(t)), test.labels
+    return process(PARAMS.objective).noisy(x0, eps, torch.tensor(t)), test.labels
 
 
 def right(reader, t: int) -> float:
@@ -115,11 +115,11 @@ def test_it_is_trained_once(reader, monkeypatch):
 
 
 @pytest.mark.parametrize(("same", "change"), [
-    (True, {"data": {"caption": "number {label}"}}), (True, {"diffusion": {"prediction": "v_prediction"}}),
+    (True, {"data": {"caption": "number {label}"}}), (True, {"objective": {"prediction": "v_prediction"}}),
     (True, {"sample": {"guidance": [2]}, "train": {"seed": 5}}),
     (False, {"data": {"range": [-1.0, 1.0]}}), (False, {"data": {"limit": 500}}), (False, {"data": {"flips": True}}),
-    (False, {"data": {"resolution": 16}}), (False, {"diffusion": {"schedule": "linear"}}),
-    (False, {"diffusion": {"timesteps": 500}}),
+    (False, {"data": {"resolution": 16}}), (False, {"objective": {"schedule": "linear"}}),
+    (False, {"objective": {"timesteps": 500}}),
 ])  # fmt: skip
 def test_it_is_another_where_the_noisy_images_are_others_and_only_there(reader, monkeypatch, same, change):
     monkeypatch.setattr(module, "_train", refuse)

@@ -12,7 +12,6 @@ import pytest
 from typer.testing import CliRunner
 
 from guidebook import __version__
-from guidebook.bench import BENCHES
 from guidebook.book.progress import status_table
 from guidebook.cli import app
 
@@ -52,7 +51,7 @@ def test_help_lists_every_command(guidebook):
     done = guidebook("--help")
     assert done.returncode == 0
     commands = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    assert {"run", "show", "record", "train", "status", "fetch", "build", "bench"} <= commands
+    assert {"run", "show", "record", "train", "status", "fetch", "build"} <= commands
 
 
 def test_help_answers_within_half_a_second(guidebook):
@@ -114,11 +113,6 @@ BAD = {
     "a setting without section": (["run", "mnist", "--set", "lr=1"], "write section.key=value"),
     "a setting of two lines": (["run", "mnist", "--set", "a\nb=1"], "write section.key=value"),
     "one bad experiment of two": (["run", "mnist", "mnsit"], "experiment 'mnsit' is not known"),
-    "an unknown bench": (["bench", "trian"], "bench 'trian' is not known (nearest: train); there are: loop"),
-    "an experiment for a bench of its own": (["bench", "loop", "--experiment", "mnist"], "--experiment is for train, sample"),
-    "a profile for a bench of its own": (["bench", "checkpoint", "--profile", "demo"], "bench checkpoint measures mnist/demo"),
-    "an unknown experiment to bench": (["bench", "train", "--experiment", "mnsit"], "(nearest: mnist)"),
-    "an unknown profile to bench": (["bench", "train", "--profile", "dmeo"], "'dmeo' is not known (nearest: demo)"),
 }  # fmt: skip
 
 
@@ -175,36 +169,6 @@ def test_show_says_what_the_published_setting_costs():
     assert shown["images_seen"] == shown["updates"] * 512
     assert shown["gflops_per_image"] > 0
     assert shown["params"]["train"]["batch"] == 512
-
-
-@pytest.mark.parametrize(
-    ("words", "gpu", "measured"),
-    [
-        (["train"], False, "cifar10/demo"),
-        (["train"], True, "cifar10/best"),
-        (["sample", "--experiment", "samplers"], False, "samplers/demo"),
-        (["sample", "--experiment", "samplers"], True, "samplers/best"),
-        (["quality", "--experiment", "mnist"], True, "mnist/demo"),
-        (["quality", "--profile", "smoke"], True, "cifar10/smoke"),
-        (["train", "--experiment", "mnist", "--profile", "paper"], False, "mnist/paper"),
-        (["loop"], True, None),
-    ],
-)
-def test_a_bench_measures_the_experiment_and_profile_that_were_asked_for(words, gpu, measured, monkeypatch):
-    def measure(say, params=None):
-        said.append(params and f"{params.experiment}/{params.profile}")
-
-    said = []
-    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    monkeypatch.setattr("guidebook.bench.BENCHES", dict.fromkeys(BENCHES, measure))
-    done = CliRunner().invoke(app, ["bench", *words])
-    assert (done.exit_code, done.output, said) == (0, "", [measured])
-
-
-@pytest.mark.parametrize("name", BENCHES)
-def test_every_bench_can_be_asked_for(name, monkeypatch):
-    monkeypatch.setattr("guidebook.bench.BENCHES", {name: lambda say, params=None: say(f"measured {name}")})
-    assert CliRunner().invoke(app, ["bench", name]).output == f"measured {name}\n"
 
 
 @pytest.mark.parametrize(("words", "said"), [([], "no runs yet: guidebook run mnist\n"), (["--json"], "[]\n")])

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from guidebook.bench import loading, ways
-from guidebook.bench.apart import apart, memory
-from guidebook.bench.loader import _entropy
+from bench import loading, ways
+from bench.apart import apart, memory
+from bench.loader import _entropy
 from guidebook.training.profiler import PARTS
 
 FILES, ROWS = 6, 10
@@ -70,9 +70,9 @@ def test_the_entropy_of_labels():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatch):
     """Its processes and its set are replaced by small ones: what is tried is what becomes of the numbers."""
-    import guidebook.bench  # its attribute `loader` is the function
+    import bench  # its attribute `loader` is the function
 
-    module = __import__("sys").modules["guidebook.bench.loader"]
+    module = __import__("sys").modules["bench.loader"]
     monkeypatch.setattr(
         module, "_write", lambda place, params: [os.link(f, place / f.name) for f in folder.glob("*.parquet")]
     )
@@ -83,7 +83,7 @@ def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatc
     kept = []
     monkeypatch.setattr(module.measuring, "keep", kept.append)
     said = []
-    found = guidebook.bench.loader(said.append, repeats=2)
+    found = bench.loader(said.append, repeats=2)
     assert kept == [found]
     assert [r["name"] for r in found["rows"]] == [*module.ALONE, *ways.WAYS]
     assert all(r["memory_mb"] == 7 and r["entropy"] == 3 for r in found["rows"] if r["name"] in ways.WAYS)
@@ -109,13 +109,13 @@ def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatc
 
 
 def test_the_batches_report_every_size(monkeypatch, tiny):
-    import guidebook.bench
+    import bench
 
-    module = __import__("sys").modules["guidebook.bench.batch"]
+    module = __import__("sys").modules["bench.batch"]
     monkeypatch.setattr(module, "SECONDS", 0.01)
     monkeypatch.setattr(module, "apart", lambda work, *told, watched=True: work(*told) | {"memory_mb": 5.0})
     monkeypatch.setattr(module.measuring, "keep", lambda found: None)
-    found = guidebook.bench.batch(lambda line: None, tiny, repeats=2)
+    found = bench.batch(lambda line: None, tiny, repeats=2)
     b = tiny.train.batch
     assert [r["batch"] for r in found["rows"]] == [b // 2, b, 2 * b]
     assert all(r["memory_mb"] == 5 and set(r["ms_by_part"]) == set(PARTS) for r in found["rows"])

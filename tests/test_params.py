@@ -24,8 +24,8 @@ OTHER = {
         "phrasings": 3,
     },
     "text": {"encoder": "openai/clip-vit-base-patch32", "tokens": 9},
-    "model": {"channels": [32, 64, 96], "layers_per_block": 2, "head_dim": 16, "vae": "embedded"},
-    "diffusion": {
+    "model": {"channels": [32, 64, 96], "layers_per_block": 2, "num_heads": 16, "vae": "embedded"},
+    "objective": {
         "schedule": "linear", "timesteps": 500, "prediction": "v_prediction", "min_snr_gamma": 5.0,
         "zero_terminal_snr": True,
     },
@@ -87,7 +87,7 @@ def test_paper_profile_is_the_published_setting():
     assert params.model.channels == (32, 64, 64, 32)
     assert (train.batch, train.lr, train.epochs, train.caption_dropout) == (512, 1e-3, 20, 0)
     assert (train.ema, train.clip_norm) == ((), None)
-    assert (params.diffusion.schedule, params.diffusion.timesteps) == ("squaredcos_cap_v2", 1000)
+    assert (params.objective.schedule, params.objective.timesteps) == ("squaredcos_cap_v2", 1000)
     assert (params.sample.sampler, params.sample.steps, params.sample.seed) == ("ddpm", 50, 422)
 
 
@@ -130,7 +130,7 @@ REFUSED = {
     "nothing for a section": (None, "train", None, ["train", "None", "dictionary"]),
     "range upside down": ("data", "range", [1.0, 0.0], ["data", "low < high"]),
     "weights that are not kept": ("sample", "weights", "ema-0.5", ["sample.weights", "raw", "ema-0.99"]),
-    "more steps than timesteps": ("sample", "steps", 1001, ["sample.steps", "diffusion.timesteps"]),
+    "more steps than timesteps": ("sample", "steps", 1001, ["sample.steps", "objective.timesteps"]),
     "classes of unequal size": ("evaluate", "samples", 501, ["evaluate.samples", "multiple of 10"]),
     "channels no group norm divides": ("model", "channels", [32, 48, 64], ["model.channels.1", "48", "multiple of 32"]),
     "phrasings of a class": ("data", "phrasings", 2, ["data.phrasings", "digits"]),
@@ -294,7 +294,7 @@ def test_another_value_is_known_for_every_parameter():
 
 # What else must be so for the other value to be allowed
 NEEDS = {
-    "diffusion.zero_terminal_snr": {"diffusion": {"prediction": "v_prediction"}, "sample": {"spacing": "trailing"}},
+    "objective.zero_terminal_snr": {"objective": {"prediction": "v_prediction"}, "sample": {"spacing": "trailing"}},
     "sample.eta": {"sample": {"sampler": "ddim"}},
     "data.phrasings": {"data": {"name": "faces", "caption": None}},
     "model.vae": {"data": {"name": "scenes", "range": [-1.0, 1.0]}},
@@ -384,9 +384,9 @@ def test_any_text_as_a_file_gives_one_line(tmp_path_factory, text):
     [
         ({"sample": {"spacing": "karras"}}, "spacing = karras is for sampler = heun"),
         ({"sample": {"eta": 0.5}}, "eta = 0.5 is for sampler = ddim"),
-        ({"diffusion": {"zero_terminal_snr": True}}, "zero_terminal_snr = True needs diffusion.prediction"),
-        ({"diffusion": {"zero_terminal_snr": True, "prediction": "v_prediction"}}, "visit the last timestep"),
-        ({"diffusion": {"prediction": "sample"}, "sample": {"sampler": "heun"}}, "heun does not take"),
+        ({"objective": {"zero_terminal_snr": True}}, "zero_terminal_snr = True needs objective.prediction"),
+        ({"objective": {"zero_terminal_snr": True, "prediction": "v_prediction"}}, "visit the last timestep"),
+        ({"objective": {"prediction": "sample"}, "sample": {"sampler": "heun"}}, "heun does not take"),
         ({"sample": {"methods": [{"name": "rescaled", "guidance": [2]}]}}, r"takes the settings ['phi']"),
         ({"sample": {"methods": [{"name": "rescaled", "guidance": [2], "settings": {"phi": 2.0}}]}}, "must be from 0 to 1"),
         ({"sample": {"methods": [{"name": "cfg-plus-plus", "guidance": [w]} for w in (1, 2)]}},

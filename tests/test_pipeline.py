@@ -43,7 +43,7 @@ def faces(tmp_path_factory):
             P.load("celeba", "demo").replace(
                 data={"limit": 64, "resolution": 16, "phrasings": 1},
                 text={"tokens": 48},
-                model={"channels": [32, 32], "head_dim": 4},
+                model={"channels": [32, 32], "num_heads": 4},
                 train={"batch": 16, "epochs": 2, "warmup": 0, "ema": [0.9], "precision": "fp32"},
                 sample={"steps": 4, "guidance": [1, 3], "weights": "ema-0.9"},
             )

@@ -138,7 +138,7 @@ def test_mirrored_images_are_as_many_as_not_and_nothing_else_changes(tiny, monke
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
 def test_other_predictions_and_weights_learn_too(tiny, prediction):
     told = {"prediction": prediction, "min_snr_gamma": 5.0}
-    trainer = Trainer(tiny.replace(diffusion=told, train={"lr": 2e-3}), load(tiny.data))
+    trainer = Trainer(tiny.replace(objective=told, train={"lr": 2e-3}), load(tiny.data))
     losses = []
     for _ in range(40):
         trainer.step()

@@ -36,7 +36,7 @@ def test_another_seed_other_weights():
 
 
 def test_what_is_no_part_of_the_network_does_not_change_its_weights():
-    changed = SMOKE.replace(train={"lr": 0.5, "batch": 3}, sample={"seed": 9}, diffusion={"timesteps": 500})
+    changed = SMOKE.replace(train={"lr": 0.5, "batch": 3}, sample={"seed": 9}, objective={"timesteps": 500})
     assert torch.equal(flat(build(SMOKE)), flat(build(changed)))
 
 
@@ -51,7 +51,7 @@ def test_a_prediction_has_the_shape_of_the_image(channels):
 def test_every_setting_of_the_model_changes_the_network():
     changes = [{}, {"layers_per_block": 2}, {"channels": [32, 64, 32]}, {"channels": [32, 32, 32, 32]}]
     assert len({parameters(build(SMOKE.replace(model=change))) for change in changes}) == len(changes)
-    wide = build(SMOKE.replace(model={"head_dim": 16})).config.attention_head_dim
+    wide = build(SMOKE.replace(model={"num_heads": 16})).config.attention_head_dim
     assert (build(SMOKE).config.attention_head_dim, wide) == (8, 16)
 
 

@@ -229,22 +229,3 @@ def build() -> None:
     except NotebookFailed as failed:
         print(f"guidebook: {failed}", file=sys.stderr)
         sys.exit(1)
-
-
-@app.command()
-def bench(
-    what: Annotated[
-        str, typer.Argument(help="loop, checkpoint, cache: own cost; train, sample, quality, loader, script, latents")
-    ],
-    experiment: Annotated[str | None, typer.Option(help="whose data; cifar10, or wikiart for batch")] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="of the experiment; if not given demo, or best where there are one and a GPU")
-    ] = None,
-) -> None:
-    """Measure speed on this machine, as ratios within one run; the book's page on performance is drawn from them."""
-    from guidebook.bench.benching import asked
-
-    params = asked(what, experiment, profile)
-    from guidebook.bench import BENCHES  # after a refusal, for it is heavy
-
-    BENCHES[what](print, **({"params": params} if params else {}))

@@ -29,9 +29,9 @@ RAW = {name: yaml.safe_load(text) for name, text in PROFILES.items()}
 KINDS = {
     "data.name": "choice", "data.resolution": "count", "data.range": "list", "data.caption": "caption",
     "data.limit": "count or null", "text.encoder": "choice", "text.tokens": "count", "model.channels": "list",
-    "model.layers_per_block": "count", "model.head_dim": "count", "diffusion.schedule": "choice",
-    "diffusion.timesteps": "count", "data.flips": "switch", "diffusion.prediction": "choice",
-    "diffusion.min_snr_gamma": "rate or null", "diffusion.zero_terminal_snr": "switch", "train.warmup": "seed",
+    "model.layers_per_block": "count", "model.num_heads": "count", "objective.schedule": "choice",
+    "objective.timesteps": "count", "data.flips": "switch", "objective.prediction": "choice",
+    "objective.min_snr_gamma": "rate or null", "objective.zero_terminal_snr": "switch", "train.warmup": "seed",
     "sample.eta": "share", "sample.spacing": "choice", "train.batch": "count", "train.micro_batch": "count or null", "train.lr": "rate",
     "train.weight_decay": "not negative", "train.epochs": "rate", "train.caption_dropout": "share", "train.ema": "list",
     "train.clip_norm": "rate or null", "train.precision": "choice", "train.seed": "seed",

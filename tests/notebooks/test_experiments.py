@@ -10,10 +10,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from guidebook.bench.measuring import read
 from guidebook.book.notebook import execute, missing
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.report.claims import answers, every
+from guidebook.report.performance import read
 from guidebook.runs.run import opened, record
 
 EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100"]  # mnist has tests of its own

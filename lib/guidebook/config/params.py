@@ -33,7 +33,7 @@ class Params(Section):
     data: Data
     text: Text
     model: Model
-    diffusion: Diffusion
+    objective: Diffusion
     train: Train
     sample: Sample
     evaluate: Evaluate
@@ -46,16 +46,16 @@ class Params(Section):
                 f"sample.weights = {self.sample.weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
             )
         for solver in (self.sample, *self.sample.solvers):
-            if solver.steps > self.diffusion.timesteps:
-                most = self.diffusion.timesteps
-                raise ValueError(f"sample.steps = {solver.steps} must not exceed diffusion.timesteps = {most}")
-            if solver.sampler == "heun" and self.diffusion.prediction == "sample":
+            if solver.steps > self.objective.timesteps:
+                most = self.objective.timesteps
+                raise ValueError(f"sample.steps = {solver.steps} must not exceed objective.timesteps = {most}")
+            if solver.sampler == "heun" and self.objective.prediction == "sample":
                 raise ValueError(
-                    "sample.sampler = heun does not take diffusion.prediction = sample: take another sampler"
+                    "sample.sampler = heun does not take objective.prediction = sample: take another sampler"
                 )
-            if self.diffusion.zero_terminal_snr and (solver.spacing == "leading" or solver.sampler == "heun"):
+            if self.objective.zero_terminal_snr and (solver.spacing == "leading" or solver.sampler == "heun"):
                 raise ValueError(
-                    "diffusion.zero_terminal_snr needs sample.spacing trailing or linspace, which visit the last timestep, "
+                    "objective.zero_terminal_snr needs sample.spacing trailing or linspace, which visit the last timestep, "
                     "and a sample.sampler other than heun, for which its noise is infinite"
                 )
         if len(set(self.sample.guidance)) < len(self.sample.guidance):
@@ -89,7 +89,7 @@ class Params(Section):
     @property
     def training_key(self) -> str:
         """8 hex digits of everything the trained weights depend on."""
-        parts = self.model_dump(mode="json", include={"data", "text", "model", "diffusion", "train"})
+        parts = self.model_dump(mode="json", include={"data", "text", "model", "objective", "train"})
         for free in FREE:
             del parts["train"][free]
         for section, later in LATER:

@@ -56,7 +56,7 @@ class Model(Section):
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
     vae: Literal["embedded", "stabilityai/sd-vae-ft-mse"] | None = None  # whose latents are learnt; None is the pixels
     # What diffusers' U-Net calls attention_head_dim and takes as the number of heads
-    head_dim: Annotated[int, Field(ge=1, le=256)]
+    num_heads: Annotated[int, Field(ge=1, le=256)]
 
 
 class Diffusion(Section):
@@ -70,7 +70,7 @@ class Diffusion(Section):
     def _possible(self):
         if self.zero_terminal_snr and self.prediction == "epsilon":
             raise ValueError(
-                "diffusion.zero_terminal_snr = True needs diffusion.prediction v_prediction or sample: noise alone says nothing of x0"
+                "objective.zero_terminal_snr = True needs objective.prediction v_prediction or sample: noise alone says nothing of x0"
             )
         return self
 

@@ -58,7 +58,7 @@ def noisy_classifier(params: Params) -> NoisyClassifier:
 
     It is trained in fp32 on every device. Which device that was is not in its name: the first one that is trained counts.
     """
-    return _found(params.data, params.diffusion)
+    return _found(params.data, params.objective)
 
 
 @functools.lru_cache(maxsize=2)

@@ -74,7 +74,7 @@ def run_scheduler(params: Params) -> SchedulerMixin:
     there alone it is left at 0, and who loads the pipeline has to put the folder's scheduler back, as the card shows.
     """
     latent, spacing = bool(params.model.vae), params.sample.spacing
-    made = scheduler(params.diffusion, params.sample.sampler, spacing, clip=not latent)
+    made = scheduler(params.objective, params.sample.sampler, spacing, clip=not latent)
     if not latent or spacing == "leading":
         return made
     return type(made).from_config(made.config, steps_offset=1)

@@ -28,7 +28,7 @@ def build(params: Params) -> UNet2DConditionModel:
             down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * inner, "DownBlock2D"),
             up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * inner, "UpBlock2D"),
             cross_attention_dim=WIDTH,
-            attention_head_dim=params.model.head_dim,
+            attention_head_dim=params.model.num_heads,
         )
 
 

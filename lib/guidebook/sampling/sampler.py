@@ -57,7 +57,7 @@ class Sampler:
             halve(self.model)
         self.space, self.asked = space(run.params), Asked(run.params)
         self.space.same(run.provenance().get("autoencoder"))
-        self.process = process(run.params.diffusion, self.device)
+        self.process = process(run.params.objective, self.device)
         self.rows = 0  # images that went through the network
 
     def labels(self, index: torch.Tensor) -> list[int]:
@@ -84,7 +84,7 @@ class Sampler:
         _refuse(solver, method, prompt, guide)
         # The noise of cfg-plus-plus is not that of the guided image, so no clip may mend it.
         clip = not p.model.vae and (method is None or method.name != "cfg-plus-plus")
-        noise_scheduler = scheduler(p.diffusion, solver.sampler, solver.spacing, clip)
+        noise_scheduler = scheduler(p.objective, solver.sampler, solver.spacing, clip)
         noise_scheduler.set_timesteps(solver.steps, device=self.device)
         cond, uncond = self.asked.embeddings(index, prompt)
         both = (self, cond, uncond, w)

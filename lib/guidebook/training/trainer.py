@@ -59,7 +59,7 @@ class Trainer:
         self.space = where or space(params)
         self.feed = feed(self.space.learnt(data, stop), t)
         self.conditions = conditions(params, data)
-        self.process, self.gamma = process(params.diffusion, device), params.diffusion.min_snr_gamma
+        self.process, self.gamma = process(params.objective, device), params.objective.min_snr_gamma
         self.data, self.nimg, self.seconds, self.profiler = data, 0, 0.0, Profiler(device)
         self._clear()
 

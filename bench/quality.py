@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import torch
 
-from guidebook.bench import measuring
-from guidebook.bench.sample import ours, piped, timed, usual
+from bench import measuring
+from bench.sample import ours, piped, timed, usual
 from guidebook.config import params as P
 from guidebook.config.schema import Method, Solver
 from guidebook.metrics.measure import measure
@@ -39,7 +39,7 @@ def quality(
         params = measuring.chosen(params)
         run = find(params.experiment, params.profile)
     run.needs("the model")
-    solver, n = usual(run.params.diffusion), n or min(5000, run.params.evaluate.samples)
+    solver, n = usual(run.params.objective), n or min(5000, run.params.evaluate.samples)
     peers = {w: judged(run, (solver, None, w), n) for w in run.params.sample.guidance if w > 1}
     w = min(peers, key=lambda w: peers[w][1]["value"])
     bar = peers[w][1]
@@ -63,7 +63,7 @@ def candidates(params: P.Params, w: float) -> list[Candidate]:
     solvers = dict.fromkeys(
         Solver(**s.model_dump(include=set(Solver.model_fields))) for s in (params.sample, *params.sample.solvers)
     )
-    fewer = [s for s in solvers if s.steps < usual(params.diffusion).steps]
+    fewer = [s for s in solvers if s.steps < usual(params.objective).steps]
     intervals = [(m, scale) for m in params.sample.methods if m.name == "interval" for scale in m.guidance]
     return [(s, m, scale) for s in fewer for m, scale in [(None, w), *intervals]]
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from guidebook.bench import measuring
-from guidebook.bench.apart import apart
-from guidebook.bench.ways import BATCH, BUFFER, LIBRARIES, SIDE, WAYS, WORKERS, prepare, shards, stream, whole
+from bench import measuring
+from bench.apart import apart
+from bench.ways import BATCH, BUFFER, LIBRARIES, SIDE, WAYS, WORKERS, prepare, shards, stream, whole
 from guidebook.config import params as P
 from guidebook.data.decode import BadImage, decode, decode_in_thread, quiet
 from guidebook.data.images import load

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from guidebook.bench import measuring
-from guidebook.bench.apart import apart
+from bench import measuring
+from bench.apart import apart
 from guidebook.config import params as P
 from guidebook.models import latents
 from guidebook.models.small_vae import build

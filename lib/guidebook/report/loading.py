@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from guidebook.bench.page import missing, where
 from guidebook.report.figures import COLOURS
+from guidebook.report.performance import missing, where
 from guidebook.report.tables import Html, table
 from guidebook.runs.run import Run
 from guidebook.training.profiler import PARTS

@@ -13,13 +13,12 @@ import diffusers
 import torch
 
 from guidebook.config import params as P
-from guidebook.config.paths import RESULTS
 from guidebook.config.pretrained import resolve
+from guidebook.report.performance import FOLDER
 from guidebook.runs.run import commit, write
 from guidebook.runtime.distributed import world
 from guidebook.training.loop import cpu_name
 
-FOLDER = RESULTS / "bench"
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # FLOP/s in bf16 without sparsity, from NVIDIA's data sheets
 
 
@@ -109,11 +108,6 @@ def keep(found: dict) -> Path | None:
     path = FOLDER / f"{found['bench']}-{made['experiment']}-{made['profile']}-{made['kind']}.json"
     write(path, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
-
-
-def read(name: str) -> list[dict]:
-    """The reports of a bench, one for each setting and kind of device it was measured on."""
-    return [json.loads(path.read_text()) for path in sorted(FOLDER.glob(f"{name}-*.json"))]
 
 
 def tell(say: Callable[[str], None], found: dict) -> None:

@@ -1,5 +1,6 @@
 """What the book's page on performance shows: figures and tables of the reports, all of a bench side by side."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -7,8 +8,16 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from guidebook.config.paths import RESULTS
 from guidebook.report.figures import COLOURS
 from guidebook.report.tables import Html, table
+
+FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
+
+
+def read(name: str) -> list[dict]:
+    """The reports of a bench, one for each setting and kind of device it was measured on."""
+    return [json.loads(path.read_text()) for path in sorted(FOLDER.glob(f"{name}-*.json"))]
 
 
 def speeds(reports: Sequence[dict]) -> Figure | Html:
@@ -162,7 +171,7 @@ def machines(*benches: Sequence[dict]) -> str:
 
 
 def missing() -> Html:
-    return Html("<p><em>Not measured yet: <code>guidebook bench</code> writes what would be shown here.</em></p>")
+    return Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
 
 
 def _number(value: float | None, form: str, scale: float = 1) -> str:

@@ -20,7 +20,7 @@ from torchvision import transforms
 from tqdm import tqdm
 from transformers import CLIPTextModel
 
-from guidebook.bench.measuring import Nowhere
+from bench.measuring import Nowhere
 from guidebook.conditioning.captions import NULL, class_captions
 from guidebook.conditioning.encoders import encode
 from guidebook.config.params import Data, Params
@@ -62,7 +62,7 @@ class Example:
         AcceleratorState._reset_state()  # one process holds loops of both precisions here
         self.accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
         t = self.params = params.train
-        self.diffusion, self.noise_scheduler = params.diffusion, scheduler(params.diffusion)
+        self.objective, self.noise_scheduler = params.objective, scheduler(params.objective)
         captions = [*class_captions(params.data.caption, data.classes), NULL]
         model, ids = text_model(params.text, captions)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -91,7 +91,7 @@ class Example:
         dropped = torch.rand(len(x0), device=x0.device) < self.params.caption_dropout
         caption = torch.where(dropped, len(self.ids) - 1, caption)
         eps = torch.randn_like(x0)
-        t = torch.randint(0, self.diffusion.timesteps, (len(x0),), device=x0.device)
+        t = torch.randint(0, self.objective.timesteps, (len(x0),), device=x0.device)
         self.learn(x0, eps, t, caption)
         return len(x0)
 
@@ -118,7 +118,7 @@ class Example:
 
     def loss(self, predicted: torch.Tensor, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The mean squared error of whatever is predicted, weighted as the example does where params weigh it."""
-        kind, gamma = self.diffusion.prediction, self.diffusion.min_snr_gamma
+        kind, gamma = self.objective.prediction, self.objective.min_snr_gamma
         target = {"epsilon": eps, "sample": x0}.get(kind)
         if target is None:
             target = self.noise_scheduler.get_velocity(x0, eps, t)

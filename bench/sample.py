@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
-from guidebook.bench import measuring
-from guidebook.bench.example import text_model
-from guidebook.bench.pipeline import GuidedPipeline
+from bench import measuring
+from bench.example import text_model
+from bench.pipeline import GuidedPipeline
 from guidebook.conditioning.captions import NULL, class_captions
 from guidebook.config import params as P
 from guidebook.config.datasets import CATALOG
@@ -44,7 +44,7 @@ def sample(
     Raises NotTheSame where in fp32 a pixel differs by more than 1 of 255.
     """
     params, index = measuring.chosen(params), torch.arange(batch)
-    solver = usual(params.diffusion)
+    solver = usual(params.objective)
     with prepared(params, build(params)) as run:
         ways = {
             "pipeline, fp32": piped(run, "raw", SCALE, solver, torch.float32),
@@ -140,7 +140,7 @@ def piped(
     captions = class_captions(params.data.caption, CATALOG[params.data.name].classes)
     text, ids = text_model(params.text, [*captions, NULL])
     model = UNet2DConditionModel.from_pretrained(run.path / "model" / weights, use_safetensors=True, torch_dtype=dtype)
-    noise_scheduler = scheduler(params.diffusion, solver.sampler, solver.spacing)
+    noise_scheduler = scheduler(params.objective, solver.sampler, solver.spacing)
     pipe = GuidedPipeline(model.eval(), noise_scheduler, text, signed=low < 0).to(world().device)
     pipe.set_progress_bar_config(file=measuring.Nowhere())
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 import yaml
 
-from guidebook.bench import measuring
-from guidebook.bench.apart import apart
+from bench import measuring
+from bench.apart import apart
 from guidebook.conditioning.captions import attribute_caption
 from guidebook.conditioning.encoders import encode
 from guidebook.config import params as P
@@ -150,7 +150,7 @@ def _sample(text: str) -> dict:
     params = P.check(yaml.safe_load(text), "the bench")
     device, model = world().device, suit(build(params).eval(), world().device, params.train)
     told = encode(params.text, ["A photo of a young woman", ""]).to(device)
-    steps, decoder = scheduler(params.diffusion, "ddpm", "leading", clip=False), _autoencoder(params)
+    steps, decoder = scheduler(params.objective, "ddpm", "leading", clip=False), _autoencoder(params)
     steps.set_timesteps(STEPS, device=device)
     if params.train.precision == "bf16":
         halve(model)

@@ -5,16 +5,15 @@ pipelines do, `loader` compares ways to load images, `batch` sizes of a batch, `
 `cache` how many build the latents, and these write `book/results/bench/<name>-<experiment>-<profile>-<device>.json`, from which the book's page is drawn.
 """
 
-from guidebook.bench.batch import batch
-from guidebook.bench.cache import cache
-from guidebook.bench.checkpoint import checkpoint
-from guidebook.bench.latents import latents
-from guidebook.bench.loader import loader
-from guidebook.bench.loop import loop
-from guidebook.bench.measuring import read
-from guidebook.bench.quality import quality
-from guidebook.bench.sample import sample
-from guidebook.bench.train import train
+from bench.batch import batch
+from bench.cache import cache
+from bench.checkpoint import checkpoint
+from bench.latents import latents
+from bench.loader import loader
+from bench.loop import loop
+from bench.quality import quality
+from bench.sample import sample
+from bench.train import train
 
 BENCHES = {
     "loop": loop,
@@ -28,4 +27,4 @@ BENCHES = {
     "cache": cache,
 }
 
-__all__ = ["BENCHES", "batch", "cache", "checkpoint", "latents", "loader", "loop", "quality", "read", "sample", "train"]
+__all__ = ["BENCHES", "batch", "cache", "checkpoint", "latents", "loader", "loop", "quality", "sample", "train"]

@@ -44,7 +44,7 @@ def _bare(params: P.Params) -> Callable[[], None]:
     from guidebook.models.unet import build
 
     split, model = load(params.data).train, build(params).train()
-    images, noise = split.images.float() / 255, scheduler(params.diffusion)
+    images, noise = split.images.float() / 255, scheduler(params.objective)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=params.train.lr, weight_decay=params.train.weight_decay, fused=True
     )
@@ -52,7 +52,7 @@ def _bare(params: P.Params) -> Callable[[], None]:
 
     def step():
         index = torch.randint(0, len(images), (batch,))
-        t, eps = torch.randint(0, params.diffusion.timesteps, (batch,)), torch.randn(batch, *images.shape[1:])
+        t, eps = torch.randint(0, params.objective.timesteps, (batch,)), torch.randn(batch, *images.shape[1:])
         predicted = model(noise.add_noise(images[index], eps, t), t, cond[index], return_dict=False)[0]
         torch.nn.functional.mse_loss(predicted, eps).backward()
         if params.train.clip_norm is not None:

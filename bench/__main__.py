@@ -1,4 +1,7 @@
-"""What a bench is asked to measure, settled before anything heavy is imported."""
+"""`python -m bench NAME`: measures speed on this machine, as ratios within one run, and keeps what it found in `book/results/bench/`."""
+
+import argparse
+import sys
 
 from guidebook.config import params as P
 from guidebook.config.errors import nearest
@@ -36,3 +39,23 @@ def asked(what: str, experiment: str | None, profile: str | None) -> P.Params | 
         if torch.cuda.is_available():
             return P.load(experiment, "best")
     return params
+
+
+def main(words: list[str] | None = None) -> None:
+    """The command; wrong words are one line on stderr and exit status 1."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", help=f"the library's own cost: {', '.join(OWN)}; against others: {', '.join(AGAINST)}")
+    parser.add_argument("--experiment", help="whose data; cifar10, or wikiart for batch")
+    parser.add_argument("--profile", help="of the experiment; if not given demo, or best where there are one and a GPU")
+    given = parser.parse_args(words)
+    try:
+        params = asked(given.name, given.experiment, given.profile)
+    except P.ParamsError as error:
+        sys.exit(f"bench: {error}")
+    import bench  # after a refusal, for it is heavy
+
+    bench.BENCHES[given.name](print, **({"params": params} if params else {}))
+
+
+if __name__ == "__main__":
+    main()

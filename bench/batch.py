@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from guidebook.bench import measuring
-from guidebook.bench.apart import apart
+from bench import measuring
+from bench.apart import apart
 from guidebook.config import params as P
 from guidebook.data.images import load
 from guidebook.training.trainer import Trainer

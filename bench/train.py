@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from guidebook.bench import measuring
-from guidebook.bench.example import Example
+from bench import measuring
+from bench.example import Example
 from guidebook.config import params as P
 from guidebook.data.images import Images, load
 from guidebook.models.unet import build, gflops
