@@ -23,7 +23,7 @@ from guidebook.models.unet import build
 from guidebook.runs import manifest
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.sampler import Sampler
 
 STEPS, SCALE = 50, 3.0  # of the pipeline; what a guided sample costs does not depend on the scale

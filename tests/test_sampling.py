@@ -15,7 +15,7 @@ from guidebook.diffusion.guidance import classifier_free
 from guidebook.diffusion.objective import SAMPLERS, process, scheduler
 from guidebook.models.unet import build
 from guidebook.runs.run import open_run
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.draw import draw
 from guidebook.sampling.sampler import Sampler, sample
 from guidebook.training.loop import train

@@ -19,7 +19,7 @@ from guidebook.data.hub import downloaded
 from guidebook.data.mapped import mapped
 from guidebook.data.split import Images, Split, packed
 from guidebook.data.streamed import Streamed
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 log = logging.getLogger(__name__)
 

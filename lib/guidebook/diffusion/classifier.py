@@ -20,7 +20,7 @@ from guidebook.diffusion.objective import Process, process
 from guidebook.runs.manifest import verify, whole
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
-from guidebook.runtime.rng import generator, seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
 VERSION, STEPS, BATCH, LR, SEED, WIDTH, TIME = 1, 800, 128, 2e-3, 0, 64, 128
 

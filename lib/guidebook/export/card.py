@@ -16,7 +16,7 @@ from guidebook.config.paths import ROOT
 from guidebook.config.pretrained import EMBEDDED
 from guidebook.report.tables import with_interval
 from guidebook.runs.run import Run
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 SHOWN = 4  # images that the card's code draws
 # Fields of a metric record that say what images it is of, in this order
@@ -139,7 +139,7 @@ def _use(run: Run) -> str:
         f"Captions and seeds are those of the study's first {len(captions)} images at w = {w:g}: the images are {same}."
         if own
         else None,
-        f'Image i of the study has the seed `guidebook.runtime.rng.seed_of(({s.seed} << 32) + i, "image")`.',
+        f'Image i of the study has the seed `guidebook.runtime.seeds.seed_of(({s.seed} << 32) + i, "image")`.',
         "`guidance_scale` is w: 1 or less is off here, and the study's w = 0 is an empty prompt."
         if latent
         else "`guidance_scale` is w: 1 is off and 0 is unconditional.",

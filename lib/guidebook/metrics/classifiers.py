@@ -16,7 +16,7 @@ from guidebook.config.params import digest
 from guidebook.data.images import Split, order
 from guidebook.data.split import unpacked
 from guidebook.metrics.classifier_nets import ResidualNet, SmallNet
-from guidebook.runtime.rng import generator, seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
 MOMENTUM, DECAY, SMOOTHING = 0.9, 5e-4, 0.1  # of the residual recipe
 

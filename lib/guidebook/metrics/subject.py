@@ -15,7 +15,7 @@ from guidebook.metrics.features import features
 from guidebook.metrics.intervals import Interval
 from guidebook.metrics.networks import Inception, JudgeNetwork, Network
 from guidebook.runs.run import Run
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.sets import ImageSet
 
 SPACES = {"judge": JudgeNetwork, "inception": lambda data: Inception()}  # feature spaces of distances between sets

@@ -14,7 +14,7 @@ from guidebook.config.schema import VAES, Data
 from guidebook.data.images import from_uint8, order
 from guidebook.data.split import Images
 from guidebook.runs import manifest
-from guidebook.runtime.rng import generator, seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
 WIDTHS, GROUPS = (16, 48), 8
 STEPS, OTHERWISE = {8: 50, 16: 1300, 32: 1300}, 2000  # by resolution

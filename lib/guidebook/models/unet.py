@@ -9,7 +9,7 @@ from guidebook.conditioning.encoders import WIDTH
 from guidebook.config.params import Params
 from guidebook.config.schema import Train
 from guidebook.models.space import shape_of
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 PLAIN = 32  # places across of the widest level with attention, up to which a CPU computes it with plain products
 

@@ -12,7 +12,7 @@ from guidebook.metrics.measure import once
 from guidebook.metrics.networks import JudgeNetwork
 from guidebook.metrics.subject import HOW, also, record
 from guidebook.runs.run import Run
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.draw import spec_of
 from guidebook.sampling.sampler import Sampler
 from guidebook.sampling.sets import ImageSet, image_set

@@ -12,7 +12,7 @@ from guidebook.models.space import space
 from guidebook.models.unet import halve, suit
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.training.loop import load_model
 
 

@@ -36,7 +36,7 @@ from guidebook.data.drawn.motifs import (
     waves,
 )  # fmt: skip
 from guidebook.runs import manifest
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 LONG, SHORT = (1645, 2085), (1204, 1600)  # pixels of a painting's longer and shorter side
 WIDE = 0.514  # share of paintings that are wider than high: the mean is 1640 × 1627, as on the hub
