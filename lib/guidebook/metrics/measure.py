@@ -18,7 +18,7 @@ from guidebook.metrics.subject import (
     reference,
     rows,
 )
-from guidebook.runs import pool
+from guidebook.runs import launch
 from guidebook.runs.lock import owned
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import agreed, barrier, world
@@ -138,8 +138,8 @@ def _groups(
         missing = []
     # A process of another node may lack what this one has: then all do without.
     missing = [group for group in missing if not agreed(GROUPS[group].why_absent() is not None)]
-    if missing and pool.wanted(run.params):
-        pool.do(run, stage[0], **stage[1], groups=missing)
+    if missing and launch.wanted(run.params):
+        launch.do(run, stage[0], **stage[1], groups=missing)
     else:
         for group in missing:
             with owned(run.path):

@@ -4,7 +4,7 @@ import torch
 
 from guidebook.conditioning.captions import NULL
 from guidebook.config.schema import Method, Solver
-from guidebook.runs import pool
+from guidebook.runs import launch
 from guidebook.runs.run import Run, opened
 from guidebook.runtime.distributed import main_first
 from guidebook.sampling.sampler import Sampler
@@ -33,7 +33,7 @@ def draw(
     name = f"w{guidance:g}" if prompt is None else "null-caption" if prompt == NULL else "prompt"
     name = "-".join([name, *([solver.sampler] if solver else []), *([method.name] if method else [])])
     folder = path_of(run, name, spec)
-    if not folder.exists() and not run.recorded and pool.wanted(run.params):
+    if not folder.exists() and not run.recorded and launch.wanted(run.params):
         told = {
             "guidance": guidance,
             "n": n,
@@ -42,7 +42,7 @@ def draw(
             "at": at,
             "guide": guide and str(guide.path),
         }
-        pool.do(run, "draw", **told, **{k: v and v.model_dump() for k, v in (("solver", solver), ("method", method))})
+        launch.do(run, "draw", **told, **{k: v and v.model_dump() for k, v in (("solver", solver), ("method", method))})
 
     def make():
         sampler = Sampler(run, spec["weights"], at)

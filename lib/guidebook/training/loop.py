@@ -20,7 +20,7 @@ from guidebook.data.images import load
 from guidebook.data.streamed import Streamed
 from guidebook.models.space import space
 from guidebook.models.unet import build
-from guidebook.runs import manifest, pool
+from guidebook.runs import launch, manifest
 from guidebook.runs.lock import job_id, owned
 from guidebook.runs.preemption import Stop, stopping
 from guidebook.runs.run import Run, commit
@@ -37,13 +37,13 @@ def train(run: Run) -> None:
     """Trains the run to its end, from its newest checkpoint on; returns at once when `model/` is there.
 
     With `train.processes` above 1 it starts so many, unless it runs in one of several already (`torchrun`).
-    Raises Preempted (asked to stop), NonFiniteLoss, Locked, manifest.Corrupt, OSError (disk full), pool.ProcessFailed.
+    Raises Preempted (asked to stop), NonFiniteLoss, Locked, manifest.Corrupt, OSError (disk full), launch.ProcessFailed.
     """
     if (run.path / "model").is_dir() or (run.recorded and run.stats()):
         return
     run.needs("the training")
-    if pool.wanted(run.params):
-        return pool.do(run, "train")
+    if launch.wanted(run.params):
+        return launch.do(run, "train")
     main = world().is_main_process
     with (
         owned(run.path),
