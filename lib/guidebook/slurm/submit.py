@@ -35,6 +35,11 @@ def tasks(
 
 def _task(experiment: str, profile: str, settings: dict, cluster: Cluster) -> Task:
     params = P.load(experiment, profile, settings)
+    if params.train.precision == "auto":  # resolved here: the job's script names the run's folder
+        from guidebook.runtime.precision import native_bf16
+
+        settings |= {"train.precision": "bf16" if cluster.gpus or native_bf16("cpu") else "fp32"}
+        params = P.load(experiment, profile, settings)
     n, least = params.train.processes, cluster.processes
     if n != least if cluster.gpus else n % cluster.nodes:
         raise SubmitError(
