@@ -19,8 +19,8 @@ from guidebook.data.decode import decode
 from guidebook.data.images import load
 from guidebook.data.mapped import mapped
 from guidebook.data.split import packed, unpacked
-from guidebook.fetch import fetched
 from guidebook.runs.arrays import PARTS
+from guidebook.slurm.fetch import fetched
 
 SIDE, TRAIN, TEST = 8, 23, 7
 RNG = np.random.default_rng(0)

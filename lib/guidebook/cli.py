@@ -206,7 +206,7 @@ def fetch(
 ) -> None:
     """Download data and weights into the cache, for machines without internet."""
     chosen = _load(experiments, profile, set_)
-    from guidebook.fetch import fetched
+    from guidebook.slurm.fetch import fetched
 
     for line in fetched(chosen, decode):
         print(line)
