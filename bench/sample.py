@@ -19,7 +19,7 @@ from guidebook.config.datasets import CATALOG
 from guidebook.config.schema import Method, Solver
 from guidebook.data.images import to_uint8
 from guidebook.diffusion.objective import scheduler
-from guidebook.models.unet import build
+from guidebook.models import build
 from guidebook.runs import manifest
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world

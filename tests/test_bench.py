@@ -11,7 +11,7 @@ from bench.example import Captioned, Example
 from guidebook.config.params import load as load_params
 from guidebook.data.images import from_uint8, load
 from guidebook.models.space import Latents
-from guidebook.models.vae import autoencoder
+from guidebook.models.autoencoder import autoencoder
 from guidebook.report.tables import Html
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet

@@ -12,7 +12,7 @@ from guidebook.config.pretrained import PretrainedMissing
 from guidebook.data.images import from_uint8, load
 from guidebook.diffusion.objective import loss
 from guidebook.models.space import Latents, Pixels, shape_of, space
-from guidebook.models.vae import autoencoder
+from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.run import open_run, opened
 from guidebook.sampling.sampler import Sampler
 from guidebook.training.loop import train

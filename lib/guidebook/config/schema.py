@@ -52,6 +52,7 @@ class Text(Section):
 
 
 class Model(Section):
+    kind: Literal["unet"] = "unet"
     channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(2, 8)]  # by level
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
     vae: Literal["embedded", "stabilityai/sd-vae-ft-mse"] | None = None  # whose latents are learnt; None is the pixels
