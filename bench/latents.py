@@ -27,6 +27,7 @@ from guidebook.models import build
 from guidebook.models.cost import cost
 from guidebook.models.space import Latents, shape_of
 from guidebook.runtime.distributed import world
+from guidebook.runtime.precision import native_bf16
 from guidebook.sampling.sampler import sample
 from guidebook.training.step import prepared
 
@@ -102,7 +103,7 @@ def latents(say: Callable[[str], None], params: P.Params | None = None, repeats:
 
 def _drawn(params: P.Params) -> P.Params:
     """The published setting with drawn faces, in the precision that is fast here."""
-    bf16 = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+    bf16 = native_bf16()
     return params.replace(
         data={"name": "faces", "limit": SET, "phrasings": 1}, text={"encoder": pretrained.resolve(params.text.encoder)},
         train={"epochs": 1e5, "precision": "bf16" if bf16 else "fp32"},

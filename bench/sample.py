@@ -16,7 +16,7 @@ from bench.pipeline import GuidedPipeline
 from guidebook.conditioning.captions import NULL, class_captions
 from guidebook.config import params as P
 from guidebook.config.datasets import CATALOG
-from guidebook.config.schema import Method, Solver
+from guidebook.config.schema import VP, Method, Solver
 from guidebook.data.images import to_uint8
 from guidebook.diffusion.objective import scheduler
 from guidebook.models import build
@@ -94,7 +94,7 @@ def _ratios(speeds: dict[str, list[float]]) -> list[dict]:
     return [measuring.ratio(name, speeds[a], speeds[b], f"{a} / {b}: {what}") for name, a, b, what in pairs]
 
 
-def usual(diffusion: P.Diffusion) -> Solver:
+def usual(diffusion: VP) -> Solver:
     """The way a pipeline samples: 50 steps of DDPM."""
     spacing = "trailing" if diffusion.zero_terminal_snr else "leading"
     return Solver(sampler="ddpm", steps=min(STEPS, diffusion.timesteps), eta=0.0, spacing=spacing)

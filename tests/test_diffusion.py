@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from guidebook.config.schema import Diffusion
+from guidebook.config.schema import VP
 from guidebook.diffusion.objective import SAMPLERS, Process, loss, process, scheduler
 
 SCHEDULES = ["squaredcos_cap_v2", "linear", "scaled_linear"]
@@ -12,10 +12,11 @@ SCHEDULES = ["squaredcos_cap_v2", "linear", "scaled_linear"]
 PREDICTIONS = ["epsilon", "v_prediction", "sample"]
 
 
-def diffusion(schedule="squaredcos_cap_v2", timesteps=1000, prediction="epsilon", zero=False) -> Diffusion:
-    return Diffusion(
-        schedule=schedule, timesteps=timesteps, prediction=prediction, min_snr_gamma=None, zero_terminal_snr=zero
-    )
+def diffusion(schedule="squaredcos_cap_v2", timesteps=1000, prediction="epsilon", zero=False) -> VP:
+    return VP(
+        schedule=schedule, timesteps=timesteps, prediction=prediction, min_snr_gamma=None, zero_terminal_snr=zero,
+        betas=None if schedule == "squaredcos_cap_v2" else (1e-4, 0.02),
+    )  # fmt: skip
 
 
 def images(n: int) -> tuple[torch.Tensor, torch.Tensor]:

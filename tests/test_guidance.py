@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, guiders
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
-from guidebook.config.params import Diffusion
+from guidebook.config.schema import VP
 from guidebook.diffusion.guidance import (
     autoguidance,
     by_classifier,
@@ -19,7 +19,7 @@ from guidebook.diffusion.guidance import (
 )
 from guidebook.diffusion.objective import Process, scheduler
 
-COSINE = Diffusion(
+COSINE = VP(
     schedule="squaredcos_cap_v2", timesteps=1000, prediction="epsilon", min_snr_gamma=None, zero_terminal_snr=False
 )
 ABAR = scheduler(COSINE).alphas_cumprod.double()
@@ -206,7 +206,7 @@ def test_rescaled_guidance_is_that_of_diffusers(w, phi):
     torch.testing.assert_close(ours, guider.forward(eps_c, eps_u).pred)
 
 
-def ddim(diffusion: Diffusion = COSINE, spacing: str = "leading", **settings) -> DDIMScheduler:
+def ddim(diffusion: VP = COSINE, spacing: str = "leading", **settings) -> DDIMScheduler:
     """DDIM in double precision that clips nothing."""
     noise = DDIMScheduler.from_config(scheduler(diffusion, "ddim", spacing).config, clip_sample=False, **settings)
     noise.alphas_cumprod, noise.final_alpha_cumprod = noise.alphas_cumprod.double(), noise.final_alpha_cumprod.double()

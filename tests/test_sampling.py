@@ -9,7 +9,7 @@ from scipy.integrate import quad
 
 from guidebook.conditioning.encoders import WIDTH
 from guidebook.config import params as P
-from guidebook.config.schema import Diffusion, Method, Solver
+from guidebook.config.schema import VP, Method, Solver
 from guidebook.diffusion import classifier
 from guidebook.diffusion.guidance import classifier_free
 from guidebook.diffusion.objective import SAMPLERS, process, scheduler
@@ -21,8 +21,8 @@ from guidebook.sampling.sampler import Sampler, sample
 from guidebook.training.loop import train
 
 PLAIN = {"timesteps": 1000, "prediction": "epsilon", "min_snr_gamma": None, "zero_terminal_snr": False}
-COSINE = Diffusion(schedule="squaredcos_cap_v2", **PLAIN)
-LINEAR = Diffusion(schedule="linear", **PLAIN)
+COSINE = VP(schedule="squaredcos_cap_v2", **PLAIN)
+LINEAR = VP(schedule="linear", betas=(1e-4, 0.02), **PLAIN)
 ABAR = scheduler(COSINE).alphas_cumprod
 
 

@@ -11,7 +11,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from guidebook.config.schema import Diffusion
+from guidebook.config.schema import VP
 
 SAMPLERS = {
     "ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpmpp-2m": DPMSolverMultistepScheduler,
@@ -19,13 +19,14 @@ SAMPLERS = {
 }  # fmt: skip
 
 
-def scheduler(diffusion: Diffusion, sampler: str = "ddpm", spacing: str = "leading", clip: bool = True):
+def scheduler(diffusion: VP, sampler: str = "ddpm", spacing: str = "leading", clip: bool = True):
     """A diffusers scheduler with this noise schedule. Its other settings are diffusers' defaults, as in the source.
 
     Without `clip`, x0 is not clipped to [−1, 1] on the way: for latents, which know no range.
     """
-    # The ends of β are those of Ho et al. 2020 for every sampler; diffusers' defaults differ between its schedulers.
-    settings = {"prediction_type": diffusion.prediction, "beta_start": 1e-4, "beta_end": 0.02}
+    settings = {"prediction_type": diffusion.prediction}
+    if diffusion.betas:
+        settings |= {"beta_start": diffusion.betas[0], "beta_end": diffusion.betas[1]}
     if spacing == "karras":  # the spacing of EDM (Karras et al. 2022, eq. 5)
         settings |= {"use_karras_sigmas": True}
     else:
@@ -110,7 +111,7 @@ class Process:
         return least / per
 
 
-def process(diffusion: Diffusion, device: torch.device | str = "cpu") -> Process:
+def process(diffusion: VP, device: torch.device | str = "cpu") -> Process:
     """The forward process of a run."""
     return Process(scheduler(diffusion).alphas_cumprod.to(device), diffusion.prediction)
 
