@@ -165,7 +165,7 @@ def _publish(run: Run, trainer: Trainer, tensors: checkpoint.Tensors) -> None:
         for name in ("raw", *(a.name for a in trainer.averages)):
             trainer.model.load_state_dict(tensors["model" if name == "raw" else name], strict=name == "raw")
             trainer.model.save_pretrained(aside / name)
-            manifest.seal(aside / name)
+            manifest.checksum(aside / name)
         facts = {"train_seconds": round(trainer.seconds, 1), "images_seen": trainer.nimg}
         run.note(**facts, updates=trainer.nimg // run.params.train.batch, data=_data(run, trainer))
         os.replace(aside, run.path / "model")
