@@ -13,8 +13,8 @@ from bench import measuring
 from bench.apart import apart
 from guidebook.config import params as P
 from guidebook.models import latents
+from guidebook.models.autoencoder import Autoencoder
 from guidebook.models.small_vae import build
-from guidebook.models.vae import Autoencoder
 from guidebook.runtime.malloc import keeping_memory
 from guidebook.training.loop import cpu_name
 

@@ -19,7 +19,7 @@ from guidebook.config.datasets import CATALOG
 from guidebook.config.schema import VP, Method, Solver
 from guidebook.data.images import to_uint8
 from guidebook.diffusion.objective import scheduler
-from guidebook.models.unet import build
+from guidebook.models import build
 from guidebook.runs import manifest
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
@@ -106,7 +106,7 @@ def prepared(params: P.Params, model: UNet2DConditionModel) -> Iterator[Run]:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(params, Path(folder), recorded=False)
         model.save_pretrained(run.path / "model" / "raw")
-        manifest.seal(run.path / "model" / "raw")
+        manifest.checksum(run.path / "model" / "raw")
         yield run
 
 

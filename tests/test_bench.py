@@ -5,17 +5,17 @@ import statistics
 
 import pytest
 import torch
+from guidebook.training.trainer import Trainer
 
 from bench import BENCHES, cache, checkpoint, latents, loop, measuring, page, read, train
 from bench.example import Captioned, Example
 from guidebook.config.params import load as load_params
 from guidebook.data.images import from_uint8, load
+from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import Latents
-from guidebook.models.vae import autoencoder
 from guidebook.report.tables import Html
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet
-from guidebook.training.trainer import Trainer
 
 training, sampling, quality, bench_latents = (
     importlib.import_module(f"bench.{n}") for n in ("train", "sample", "quality", "latents")

@@ -8,8 +8,7 @@ import pytest
 from guidebook.config.datasets import DataError
 from guidebook.config.params import load
 from guidebook.models import latents
-from guidebook.models.vae import autoencoder
-from guidebook.slurm.fetch import fetched
+from guidebook.models.autoencoder import autoencoder
 
 FACES = load("celeba", "smoke")
 

@@ -9,9 +9,9 @@ from diffusers import AutoencoderKL
 from faults.lives import PROCESSES, die
 
 from guidebook.models import latents as module
+from guidebook.models.autoencoder import Autoencoder, posterior
 from guidebook.models.latents import encoded, latents
 from guidebook.models.small_vae import build
-from guidebook.models.vae import Autoencoder, posterior
 from guidebook.runs.arrays import PARTS
 
 SIDE, N = 8, 23

@@ -21,7 +21,7 @@ from guidebook.export import pipeline as module
 from guidebook.export.pipeline import CARD, export, sayable
 from guidebook.export.pixel_pipeline import PixelPipeline
 from guidebook.models import small_vae
-from guidebook.models.vae import autoencoder
+from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.manifest import MANIFEST, Corrupt
 from guidebook.runs.run import NotRecorded, Run, open_run
 from guidebook.runtime.seeds import seed_of

@@ -6,17 +6,17 @@ import shutil
 import pytest
 import torch
 from faults.lives import deadly, said, same_weights, started, the_run, trained
+from guidebook.training.trainer import Trainer
 
 from guidebook.config.params import load as load_params
 from guidebook.config.pretrained import PretrainedMissing
 from guidebook.data.images import from_uint8, load
 from guidebook.diffusion.objective import loss
+from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import Latents, Pixels, shape_of, space
-from guidebook.models.vae import autoencoder
 from guidebook.runs.run import open_run, opened
 from guidebook.sampling.sampler import Sampler
 from guidebook.training.loop import train
-from guidebook.training.trainer import Trainer
 
 N, BATCH = 24, 8
 SAID = "encoding latents", "encoding captions"

@@ -105,16 +105,15 @@ def show(experiment: Experiment, profile: Profile = "demo", set_: Set = None, as
     """Print the resolved parameters and what a run would cost; a multiply-add (MAC, which papers count) is two FLOP."""
     (params,) = _load([experiment], profile, set_)
     from guidebook.config.budget import updates
-    from guidebook.models.unet import build, gflops, parameters
+    from guidebook.models.cost import cost
 
-    model = build(params)
-    gflop, n = gflops(model, params.text.tokens), updates(params)
-    cost = {"parameters": parameters(model), "GMAC_per_image": round(gflop / 2, 4), "GFLOP_per_image": round(gflop, 4)}
-    cost |= {"updates": n, "images_seen": n * params.train.batch}
+    network, n = cost(params), updates(params)
+    facts = {"parameters": network.parameters, "GMAC_per_image": round(network.gmac, 4)}
+    facts |= {"GFLOP_per_image": round(network.gflop, 4), "updates": n, "images_seen": n * params.train.batch}
     if as_json:
-        print(json.dumps({"params": params.model_dump(mode="json"), **cost}, indent=1))
+        print(json.dumps({"params": params.model_dump(mode="json"), **facts}, indent=1))
     else:
-        print(params.yaml() + "\n".join(f"{k.replace('_', ' ')}: {v:,}" for k, v in cost.items()))
+        print(params.yaml() + "\n".join(f"{k.replace('_', ' ')}: {v:,}" for k, v in facts.items()))
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """The forward process, what a model predicts of it, and the training objective."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -119,21 +118,16 @@ def process(diffusion: VP, device: torch.device | str = "cpu") -> Process:
 
 # L = w_t ‖target − f_θ(x_t, t, c)‖², the mean over pixels; with w = 1 and ε as the target, Ho et al. 2020, eq. 14
 def loss(
-    model,  # (x_t, t, cond) → prediction, a diffusers U-Net
+    model,  # (x_t, t, cond) → prediction
     forward: Process,
     x0: torch.Tensor,  # (B, C, H, W) in the model's range
     eps: torch.Tensor,  # (B, C, H, W)
     t: torch.Tensor,  # (B,) int64
-    cond: torch.Tensor,  # (B, L, D)
+    cond,  # a Condition of B images
     gamma: float | None,  # of min-SNR; None weighs all timesteps the same
-    mark: Callable[[str], None] = lambda part: None,  # hears when a part is done
 ) -> torch.Tensor:
     """The loss of each image, (B,) float32."""
     x = forward.noisy(x0, eps, t)
-    mark("noise")
-    predicted = model(x, t, cond, return_dict=False)[0]
-    mark("forward")
+    predicted = model(x, t, cond)
     each = (predicted.float() - forward.target(x0, eps, t)).square().flatten(1).mean(1)
-    each = each if gamma is None else each * forward.weight(t, gamma)
-    mark("loss")
-    return each
+    return each if gamma is None else each * forward.weight(t, gamma)

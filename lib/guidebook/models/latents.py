@@ -17,7 +17,7 @@ PART = 2**22  # pixels of a part
 def latents(vae, images: torch.Tensor, fingerprint: str, flips: bool, stop: Stop | None = None) -> torch.Tensor:
     """Moments (N, F, 2C, h, w) float16, memory-mapped, of images (N, 3, H, W) uint8: found, else encoded by all processes of this world.
 
-    `vae` is a `guidebook.models.vae.Autoencoder`. F = 2 with `flips`: the mirrored image has latents of its own. Raises OSError where
+    `vae` is a `guidebook.models.autoencoder.Autoencoder`. F = 2 with `flips`: the mirrored image has latents of its own. Raises OSError where
     the disk is full, Preempted.
     """
     return torch.from_numpy(encoded(vae, images, fingerprint, flips, stop)["moments"])

@@ -10,8 +10,8 @@ from guidebook.config.pretrained import PretrainedMissing
 from guidebook.data.images import from_uint8, to_uint8
 from guidebook.data.split import Images, Split
 from guidebook.data.streamed import Streamed
+from guidebook.models.autoencoder import Autoencoder, autoencoder, latent_shape, posterior
 from guidebook.models.latents import latents
-from guidebook.models.vae import Autoencoder, autoencoder, latent_shape, posterior
 from guidebook.runs.preemption import Stop
 
 

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from guidebook.conditioning.captions import active, attribute_caption
+from guidebook.conditioning.grammar import active, attribute_caption
 from guidebook.config import params as P
 from guidebook.config.errors import plain
 from guidebook.config.paths import PARAMS

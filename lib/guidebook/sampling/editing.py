@@ -2,7 +2,8 @@
 
 import torch
 
-from guidebook.conditioning.captions import attribute_caption, switched
+from guidebook.conditioning.captions import caption_of
+from guidebook.conditioning.grammar import switched
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.config.params import digest
 from guidebook.config.schema import Solver
@@ -94,8 +95,8 @@ def slerp(a: torch.Tensor, b: torch.Tensor, share: torch.Tensor) -> torch.Tensor
 
 def _drawn(sampler: Sampler, guidance: float, index, labels, solver=None, start=None) -> torch.Tensor:
     """Images of attributes in the words and with the noise of the images number `index`, part by part."""
-    seed, size = sampler.params.sample.seed, sampler.params.sample.batch
-    told = [attribute_caption(a, seed, i, 0) for a, i in zip(labels, index.tolist(), strict=True)]
+    size = sampler.params.sample.batch
+    told = [caption_of(sampler.params, label, i) for label, i in zip(labels, index.tolist(), strict=True)]
     images = []
     for first in range(0, len(index), size):
         part = slice(first, first + size)

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import torch
 
-from guidebook.conditioning.sampling import Asked
+from guidebook.conditioning.captions import NULL
+from guidebook.conditioning.condition import Condition
+from guidebook.conditioning.source import conditions, sample_labels
 from guidebook.config.schema import Method, Solver
 from guidebook.diffusion import guidance
 from guidebook.diffusion.objective import process, scheduler
 from guidebook.models.space import space
-from guidebook.models.unet import halve, suit
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
 from guidebook.runtime.seeds import generator
@@ -52,17 +53,17 @@ class Sampler:
 
     def __init__(self, run: Run, weights: str, at: int | None = None):
         self.params, self.device = run.params, world().device
-        self.model = suit(load_model(run, weights, at), self.device, run.params.train)
+        self.model = load_model(run, weights, at).place(self.device, run.params.train)
         if run.params.train.precision == "bf16":
-            halve(self.model)
-        self.space, self.asked = space(run.params), Asked(run.params)
+            self.model.halve()
+        self.space, self.conditions = space(run.params), conditions(run.params)
         self.space.same(run.provenance().get("autoencoder"))
         self.process = process(run.params.objective, self.device)
         self.rows = 0  # images that went through the network
 
     def labels(self, index: torch.Tensor) -> list[int]:
         """The class each of the images number `index` shows, or its attributes as bits."""
-        return self.asked.labels(index)
+        return sample_labels(self.params, index).tolist()
 
     def images(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, C, H, W) uint8, on the CPU, of samples x."""
@@ -86,7 +87,11 @@ class Sampler:
         clip = not p.model.vae and (method is None or method.name != "cfg-plus-plus")
         noise_scheduler = scheduler(p.objective, solver.sampler, solver.spacing, clip)
         noise_scheduler.set_timesteps(solver.steps, device=self.device)
-        cond, uncond = self.asked.embeddings(index, prompt)
+        if prompt is None:
+            cond = self.conditions(sample_labels(p, index), index)
+        else:
+            cond = self.conditions.prompts([prompt] * len(index) if isinstance(prompt, str) else prompt)
+        cond, uncond = cond.tokens, self.conditions.prompts([NULL] * len(index)).tokens
         both = (self, cond, uncond, w)
         told = method.settings if method else {}
         match method and method.name:
@@ -126,7 +131,7 @@ class Sampler:
         if self.params.train.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.train.precision == "bf16"):
-            return self.model(x, t, cond, return_dict=False)[0].float()
+            return self.model(x, t, Condition(tokens=cond)).float()
 
 
 def _refuse(solver: Solver, method: Method | None, prompt: str | None, guide: Sampler | None) -> None:

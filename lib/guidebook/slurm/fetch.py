@@ -11,7 +11,7 @@ from guidebook.data.hub import downloaded
 from guidebook.data.images import load
 from guidebook.data.split import Images
 from guidebook.data.streamed import Streamed
-from guidebook.models import vae
+from guidebook.models.autoencoder import autoencoder
 from guidebook.models.latents import encoded
 
 
@@ -43,7 +43,7 @@ def _encoded(params: Params, images: Images) -> str:
     if tasks > 1 and int(os.environ["SLURM_ARRAY_TASK_MAX"]) - first + 1 != tasks:
         raise DataError("the tasks of the array are not numbered without gaps: submit it as --array=0-15, say, whole")
     share = (int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, tasks) if tasks > 1 else None
-    model = vae.autoencoder(params.model.vae, params.data)
+    model = autoencoder(params.model.vae, params.data)
     found = encoded(model, images.train.images, images.fingerprint, params.data.flips, share=share)
     what = f"{params.data.name}: latents of {model.name}"
     return (
