@@ -9,6 +9,7 @@ from guidebook.config.datasets import DataError
 from guidebook.config.params import load
 from guidebook.models import latents
 from guidebook.models.autoencoder import autoencoder
+from guidebook.slurm.fetch import fetched
 
 FACES = load("celeba", "smoke")
 
