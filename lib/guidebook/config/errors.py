@@ -64,7 +64,7 @@ def _owner(model: type[BaseModel], loc: tuple, raw: Any) -> type[BaseModel]:
         if isinstance(part, str):
             model = next(_classes(model.model_fields[part].annotation))
         if isinstance(raw, dict) and hasattr(model, "kinds"):
-            model = model.kinds().get(raw.get("kind"), model)
+            model = model.kinds.get(raw.get("kind"), model)
     return model
 
 

@@ -1,7 +1,7 @@
 """The sections of a params file: what each parameter may be. Nothing here imports torch."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -59,22 +59,25 @@ class Kinds(Section):
     """A section of several kinds, told apart by `kind`: a class below names the section, and each class below that is one kind."""
 
     kind: str
+    kinds: ClassVar[dict[str, type["Kinds"]]]
 
     @classmethod
-    def kinds(cls) -> dict[str, type["Kinds"]]:
-        return {get_args(c.model_fields["kind"].annotation)[0]: c for c in cls.__subclasses__()}
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        if Kinds in cls.__bases__:
+            cls.kinds = {}
+        else:
+            cls.kinds[cls.model_fields["kind"].default] = cls
 
     @model_validator(mode="wrap")
     @classmethod
     def _by_kind(cls, raw, handler):
-        kinds, section = cls.kinds(), cls.__name__.lower()
-        if not kinds or not isinstance(raw, Mapping):
+        if Kinds not in cls.__bases__ or not isinstance(raw, Mapping):
             return handler(raw)
-        kind = raw.get("kind")
-        if not isinstance(kind, str) or kind not in kinds:
-            given = f"= {shown(kind)} is not known{nearest(kind, list(kinds))}" if "kind" in raw else "is missing"
-            raise ValueError(f"{section}.kind {given}; allowed there: {', '.join(kinds)}")
-        return kinds[kind].model_validate(raw)
+        if isinstance(kind := raw.get("kind"), str) and kind in cls.kinds:
+            return cls.kinds[kind].model_validate(raw)
+        near = nearest(kind, list(cls.kinds)) if isinstance(kind, str) else ""
+        given = f"= {shown(kind)} is not known{near}" if "kind" in raw else "is missing"
+        raise ValueError(f"{cls.__name__.lower()}.kind {given}; allowed there: {', '.join(cls.kinds)}")
 
 
 class Model(Kinds):
