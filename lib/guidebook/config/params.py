@@ -13,7 +13,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import yaml
-from pydantic import SerializeAsAny, ValidationError, model_validator
+from pydantic import SerializeAsAny, ValidationError
 
 from guidebook.config.datasets import CATALOG
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
@@ -39,11 +39,9 @@ class Params(Section):
     sample: Sample
     evaluate: Evaluate
 
-    @model_validator(mode="after")
-    def _consistent(self):
-        for conflict in (*_in_sampling(self), *_in_data(self)):
-            raise ValueError(conflict)
-        return self
+    def conflicts(self):
+        yield from _in_sampling(self)
+        yield from _in_data(self)
 
     @property
     def training_key(self) -> str:

@@ -1,6 +1,6 @@
 """The sections of a params file: what each parameter may be. Nothing here imports torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -25,6 +25,16 @@ def Tuple(low: int, high: int = 64) -> Any:
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    def conflicts(self) -> Iterable[str]:
+        """What of the values does not go together, a sentence each."""
+        return ()
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        for conflict in self.conflicts():
+            raise ValueError(conflict)
+        return self
+
 
 # Autoencoders: channels of a latent, and pixels that one of its points stands for, across and down.
 VAES = {"embedded": (4, 2), "stabilityai/sd-vae-ft-mse": (4, 8)}
@@ -34,20 +44,17 @@ class Data(Section):
     name: Literal["digits", "mnist", "scenes", "cifar10", "paintings", "wikiart", "faces", "celeba", "imagenet100"]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
-    # `{label}` stands for the class name; None where captions are built from attributes. One line: it is written into pages,
-    # where a line end could begin a directive.
+    # `{label}` stands for the class name; None where captions are built from attributes. One line: pages show it, and in
+    # them a line end could begin a directive.
     caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")] | None
-    phrasings: Count | None = (
-        None  # captions of an image of attributes, one an epoch in turn; None is a new one each epoch
-    )
+    # Captions of an image of attributes, one an epoch in turn; None is a new one each epoch
+    phrasings: Count | None = None
     limit: Count | None  # use only the first images of each split
     flips: bool  # every image is seen as it is or mirrored, by chance
 
-    @model_validator(mode="after")
-    def _ordered(self):
+    def conflicts(self):
         if self.range[0] >= self.range[1]:
-            raise ValueError(f"data.range = {list(self.range)} must be [low, high] with low < high")
-        return self
+            yield f"data.range = {list(self.range)} must be [low, high] with low < high"
 
 
 class Text(Section):
@@ -111,19 +118,17 @@ class VP(Objective):
     min_snr_gamma: Positive | None  # the loss is weighted by min(SNR, γ), as an error of x0 (Hang et al. 2023)
     zero_terminal_snr: bool  # the last timestep is noise alone (Lin et al. 2024)
 
-    @model_validator(mode="after")
-    def _possible(self):
+    def conflicts(self):
         if self.zero_terminal_snr and self.prediction == "epsilon":
-            raise ValueError(
+            yield (
                 "objective.zero_terminal_snr = True needs objective.prediction v_prediction or sample: noise alone says nothing of x0"
             )
         cosine, betas = self.schedule == "squaredcos_cap_v2", self.betas
         if cosine != (betas is None) or (betas and betas[0] >= betas[1]):
-            raise ValueError(
+            yield (
                 f"objective.betas = {betas and list(betas)} does not fit objective.schedule = {self.schedule}: squaredcos_cap_v2 takes "
                 "null, the others [low, high]: [0.0001, 0.02] in Ho et al. 2020, [0.00085, 0.012] in Stable Diffusion"
             )
-        return self
 
 
 class Flow(Objective):
@@ -164,11 +169,9 @@ class Train(Section):
     channels_last: bool = False  # memory layout of convolutions
     compile: bool = False  # torch.compile
 
-    @model_validator(mode="after")
-    def _shared(self):
+    def conflicts(self):
         if self.batch % self.processes:
-            raise ValueError(f"train.processes = {self.processes} must divide train.batch = {self.batch}")
-        return self
+            yield f"train.processes = {self.processes} must divide train.batch = {self.batch}"
 
 
 # What can guide besides classifier-free guidance, and what each has to be told; see guidance.py.
