@@ -442,6 +442,16 @@ def test_what_discrete_timesteps_alone_can_do_is_refused_for_other_objectives(ki
         params.replace(sample={key: value})
 
 
+def test_a_run_departs_from_its_profile_by_what_was_changed_and_not_by_how_it_ran():
+    demo = load("cifar10", "demo")
+    assert P.departures(demo.replace(train={"precision": "bf16", "compile": True})) == []
+    assert P.departures(demo.replace(train={"precision": "fp32", "lr": 0.5})) == [("train.lr", 0.002, 0.5)]
+    assert P.departures(demo.replace(profile="mine", train={"lr": 0.5})) == []
+    assert P.departures(load("cifar10", "best").replace(train={"precision": "fp32"})) == [
+        ("train.precision", "bf16", "fp32")
+    ]
+
+
 # What a training depends on
 
 

@@ -210,6 +210,15 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
     return check(_extended(raw, "notebook"), "notebook")
 
 
+def departures(params: Params) -> list[tuple[str, Any, Any]]:
+    """`(key, its profile's value, its own)` where a run differs from its profile in more than how it is run."""
+    if params.profile not in _names(PARAMS / params.experiment):
+        return []
+    how = {f"train.{name}" for name in FREE}
+    changed = differences(load(params.experiment, params.profile), params)
+    return [c for c in changed if c[0] not in how and c[:2] != ("train.precision", "auto")]
+
+
 def check_word(word: str, what: str) -> None:
     """Raises ParamsError where a name is none that a folder may have."""
     if not re.fullmatch(WORD.strip("^$"), word):
