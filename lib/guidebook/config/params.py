@@ -118,21 +118,17 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     both = dict(base)
     for name, new in changes.items():
         old = base.get(name)
-        alike = (
-            isinstance(old, Mapping)
-            and isinstance(new, Mapping)
-            and new.get("kind", old.get("kind")) == old.get("kind")
-        )
+        alike = isinstance(old, Mapping) and isinstance(new, Mapping) and new.get("kind") in (None, old.get("kind"))
         both[name] = {**old, **new} if alike else new
     return both
 
 
 def check(raw: Mapping[str, Any], where: str, model: type[Section] = Params) -> Any:
-    """Params (or another model) from a mapping. Raises ParamsError, one line."""
+    """Params, or another section, from a mapping. Raises ParamsError, one line."""
     try:
         return model.model_validate(dict(raw))
     except ValidationError as error:
-        raise ParamsError(one_line(error, where, model, raw)) from None
+        raise ParamsError(one_line(error, where)) from None
 
 
 def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Params:

@@ -1,11 +1,10 @@
 """The sections of a params file: what each parameter may be. Nothing here imports torch."""
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from guidebook.config.errors import nearest, shown
+from guidebook.config.section import Kinds, Section, Tuple
 
 WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
 Word = Annotated[str, Field(pattern=WORD)]
@@ -15,25 +14,6 @@ Guidance = Annotated[float, Field(ge=0, le=1000)]
 Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Location = Annotated[float, Field(ge=-100, le=100)]
-
-
-def Tuple(low: int, high: int = 64) -> Any:
-    """A YAML list of `low` to `high` entries, kept as a tuple."""
-    return Field(strict=False, min_length=low, max_length=high)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    def conflicts(self) -> Iterable[str]:
-        """What of the values does not go together, a sentence each."""
-        return ()
-
-    @model_validator(mode="after")
-    def _consistent(self):
-        for conflict in self.conflicts():
-            raise ValueError(conflict)
-        return self
 
 
 # Autoencoders: channels of a latent, and pixels that one of its points stands for, across and down.
@@ -60,31 +40,6 @@ class Data(Section):
 class Text(Section):
     encoder: Literal["embedded", "openai/clip-vit-base-patch32"]
     tokens: Annotated[int, Field(ge=3, le=77)]  # captions are padded or cut to this length
-
-
-class Kinds(Section):
-    """A section of several kinds, told apart by `kind`: a class below names the section, and each class below that is one kind."""
-
-    kind: str
-    kinds: ClassVar[dict[str, type["Kinds"]]]
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        if Kinds in cls.__bases__:
-            cls.kinds = {}
-        else:
-            cls.kinds[cls.model_fields["kind"].default] = cls
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _by_kind(cls, raw, handler):
-        if Kinds not in cls.__bases__ or not isinstance(raw, Mapping):
-            return handler(raw)
-        if isinstance(kind := raw.get("kind"), str) and kind in cls.kinds:
-            return cls.kinds[kind].model_validate(raw)
-        near = nearest(kind, list(cls.kinds)) if isinstance(kind, str) else ""
-        given = f"= {shown(kind)} is not known{near}" if "kind" in raw else "is missing"
-        raise ValueError(f"{cls.__name__.lower()}.kind {given}; allowed there: {', '.join(cls.kinds)}")
 
 
 class Model(Kinds):
