@@ -99,7 +99,7 @@ REFUSED = {
     "phrasings of a class": ("data.phrasings", 2, ["data.phrasings", "digits"]),
     "no caption for classes": ("data.caption", None, ["data.caption", "needs a caption"]),
     "latents of grey images": ("model.vae", "embedded", ["model.vae", "colour images", "[-1, 1]"]),
-    "key that is a number": ("train.7", 1, ["train.7"]),
+    "key that is a number": ("train", {**DEMO["train"], 7: 1}, ["train.7", "not a parameter"]),
     "key of two lines": ("train.a\nb", 1, ["train.a", "not a parameter"]),
     "key with a terminal code": ("\x1b[31mred", 1, ["red", "not a parameter"]),
     "number of 6000 digits": ("train.batch", 16**5000, ["train.batch", "less than or equal"]),
