@@ -45,7 +45,7 @@ class Encoding(Latents):
         super().__init__(params, autoencoder)
         self.bf16 = params.train.precision == "bf16"
 
-    def learnt(self, data, stop=None):
+    def learnt(self, data):
         return data
 
     @torch.no_grad()

@@ -55,7 +55,7 @@ def lines(run: Run) -> Iterator[dict]:
     with owned(run.path), stopping(run) as stop:
         where = space(run.params)
         where.same(run.provenance().get("autoencoder"))
-        trainer = prepared(run.params, stop=stop, where=where)
+        trainer = prepared(run.params, where=where)
         with contextlib.closing(trainer):
             trainer.resume(run)
             if main:

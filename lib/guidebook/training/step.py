@@ -19,7 +19,6 @@ from guidebook.diffusion.objective import loss, process
 from guidebook.models import build
 from guidebook.models.backbone import Backbone
 from guidebook.models.space import Latents, Pixels, space
-from guidebook.runs.preemption import Stop
 from guidebook.runs.run import Run, write
 from guidebook.runtime import distributed
 from guidebook.runtime.rng import generator
@@ -47,7 +46,6 @@ class Noise(NamedTuple):
 def prepared(
     params: Params,
     data: Images | Streamed | None = None,  # None: those of the params
-    stop: Stop | None = None,
     where: Pixels | Latents | None = None,  # None: the space of the params
 ) -> "Trainer":
     """A trainer, after the stages that may take minutes: latents and captions are read, or encoded now with a progress bar each.
@@ -57,9 +55,9 @@ def prepared(
     data, where = data or load(params.data), where or space(params)
     if isinstance(data, Images):
         _check(data, params)
-    learnt = where.learnt(data, stop)
+    learnt = where.learnt(data)
     labels = learnt.train.labels if CATALOG[params.data.name].attributes else None
-    return Trainer(params, learnt, where, conditions(params, labels, stop))
+    return Trainer(params, learnt, where, conditions(params, labels))
 
 
 class Trainer:
