@@ -13,7 +13,7 @@ from guidebook.config.schema import VP, Method, Solver
 from guidebook.diffusion import classifier
 from guidebook.diffusion.guidance import classifier_free
 from guidebook.diffusion.objective import SAMPLERS, process, scheduler
-from guidebook.models.unet import build
+from guidebook.models import build
 from guidebook.runs.run import open_run
 from guidebook.runtime.rng import generator
 from guidebook.sampling.draw import draw
