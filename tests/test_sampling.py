@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.encoders import WIDTH
 from guidebook.config import params as P
-from guidebook.config.schema import Diffusion, Guidance, Solver
+from guidebook.config.schema import VP, Guidance, Solver
 from guidebook.diffusion import classifier
 from guidebook.diffusion.guidance import Pair, clipped, conditional_or_not, denoiser, linear
 from guidebook.diffusion.objective import objective
@@ -24,7 +24,7 @@ from guidebook.sampling.sampler import Backbone, Sampler, sample
 from guidebook.sampling.spec import Draw, guide_run
 from guidebook.training.loop import train
 
-COSINE = Diffusion(
+COSINE = VP(
     schedule="squaredcos_cap_v2", timesteps=1000, prediction="epsilon", min_snr_gamma=None, zero_terminal_snr=False
 )
 PATH = objective(COSINE, dtype=torch.float64)

@@ -13,7 +13,7 @@ from guidebook.metrics.distances import frechet_to
 from guidebook.metrics.features import features
 from guidebook.metrics.measure import FRECHET, once
 from guidebook.metrics.subject import SPACES, record, reference, shuffle, undrawn
-from guidebook.models.vae import autoencoder
+from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet, image_set
 

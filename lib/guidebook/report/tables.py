@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from guidebook.conditioning.captions import active, attribute_caption
+from guidebook.conditioning.grammar import active, attribute_caption
 from guidebook.config import params as P
 from guidebook.config.errors import plain
 from guidebook.config.params import digest
@@ -45,7 +45,7 @@ def banner(run: Run) -> str:
     ]
     lines = [". ".join(html.escape(plain(s[0].upper() + s[1:])) for s in said if s) + "."]
     published = PARAMS / params.experiment / f"{params.profile}.yml"
-    changes = P.differences(P.check(P.read(published), published.name), params) if published.exists() else []
+    changes = P.differences(P.load(params.experiment, params.profile), params) if published.exists() else []
     changes = [c for c in changes if c[0].removeprefix("train.") not in P.FREE]
     if changes:
         told = "; ".join(f"{key} {_changed(a, b)}" for key, a, b in changes)

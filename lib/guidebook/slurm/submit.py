@@ -10,6 +10,7 @@ from guidebook.config import params as P
 from guidebook.config import pretrained
 from guidebook.config.datasets import at_hand
 from guidebook.runs.run import folder
+from guidebook.runtime.precision import native_bf16
 from guidebook.slurm.script import Task, book_script, logs, script
 from guidebook.slurm.site import Cluster, fits
 
@@ -32,6 +33,9 @@ def tasks(
         for seed in seeds or [None]:
             chosen = settings | ({} if seed is None else {"train.seed": seed})
             params = P.load(experiment, profile, chosen)
+            if params.train.precision == "auto":  # resolved here, since the job's script names the run's folder
+                chosen |= {"train.precision": "bf16" if cluster.gpus or native_bf16("cpu") else "fp32"}
+                params = P.load(experiment, profile, chosen)
             n, least = params.train.processes, cluster.processes if cluster.gpus else cluster.nodes
             if n % least or (cluster.gpus and n != least):
                 raise SubmitError(
