@@ -3,6 +3,7 @@
 import logging
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,17 @@ from guidebook.runtime.distributed import world
 log = logging.getLogger(__name__)
 
 
+class Batch(NamedTuple):
+    """This process's share of a batch: n images."""
+
+    images: torch.Tensor  # (n, C, H, W) uint8, on the device
+    labels: torch.Tensor  # (n,) int64, on the CPU
+    index: (
+        torch.Tensor | None
+    )  # (n,) which images of the training split; None of a stream, where captions are of classes
+    epoch: torch.Tensor | None  # (n,) in which each is seen
+
+
 def feed(data: Images | Streamed, train: Train) -> "Resident | Ahead":
     """What gives this process its share of every batch."""
     return Ahead(data, train) if isinstance(data, Streamed) else Resident(data.train, train)
@@ -27,13 +39,14 @@ class Resident:
 
     def __init__(self, split: Split, train: Train):
         device = world().device
-        self.images, self.labels, self._train = split.images.to(device), split.labels.to(device), train
+        self.images, self.labels, self._train = split.images.to(device), split.labels, train
 
-    def batch(self, nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """This process's share of the batch after `nimg` images: (n, C, H, W) uint8 and labels (n,), on the device."""
-        index = order(len(self.labels), self._train.seed, nimg, self._train.batch)[_mine()]
-        index = index.to(self.labels.device, non_blocking=True)
-        return self.images[index], self.labels[index]
+    def batch(self, nimg: int) -> Batch:
+        """This process's share of the batch after `nimg` images."""
+        n, batch = len(self.labels), self._train.batch
+        index = order(n, self._train.seed, nimg, batch)[_mine()]
+        epoch = (torch.arange(nimg, nimg + batch) // n)[_mine()]
+        return Batch(self.images[index.to(self.images.device, non_blocking=True)], self.labels[index], index, epoch)
 
     def close(self) -> None: ...
 
@@ -59,11 +72,8 @@ class Ahead:
             except OSError as error:
                 log.warning("every epoch decodes its images anew: %s", error)
 
-    def batch(self, nimg: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """This process's share of the batch after `nimg` images: (n, C, H, W) uint8 and labels (n,), on the device.
-
-        Raises DataError.
-        """
+    def batch(self, nimg: int) -> Batch:
+        """This process's share of the batch after `nimg` images. Raises DataError."""
         if self._coming is None or self._coming[0] != nimg:
             self._ask(nimg)
         images, labels, copied = self._coming[1].result()
@@ -72,8 +82,7 @@ class Ahead:
             now = torch.cuda.current_stream()
             now.wait_event(copied)
             images.record_stream(now)
-            labels.record_stream(now)
-        return images, labels
+        return Batch(images, labels, None, None)
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
@@ -88,7 +97,7 @@ class Ahead:
         if self._side is None:
             return images, labels, None
         with torch.cuda.stream(self._side):  # beside the step that runs meanwhile
-            images, labels = (x.pin_memory().to(self._device, non_blocking=True) for x in (images, labels))
+            images = images.pin_memory().to(self._device, non_blocking=True)
             copied = torch.cuda.Event()
             copied.record()
         return images, labels, copied
