@@ -1,6 +1,5 @@
 """Images' bytes out of parquet files: what they hold, in little memory, and one line where a file is broken."""
 
-import io
 import random
 import tracemalloc
 

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 
 from guidebook.config.datasets import DataError
 
-ROWS = 4  # read at a time: a row group may take a gigabyte, and in larger batches fresh memory takes longer than reading
+ROWS = (
+    4  # read at a time: a row group may take a gigabyte, and in larger batches fresh memory takes longer than reading
+)
 
 
 def opened(file: str) -> pq.ParquetFile:
@@ -64,6 +66,4 @@ def _number(cells: tuple[int | bool | None, ...]) -> int | None:
 def _unreadable(file: str, which: str, error: Exception, layout: str = "") -> DataError:
     wrong = "was not to be had, or is not a whole parquet file" if "://" in file else "is not a whole parquet file"
     kind = "" if isinstance(error, OSError | ValueError | TypeError | pa.ArrowException) else type(error).__name__
-    return DataError(
-        f"{PurePosixPath(file).name}{which} {wrong}{layout}: " + " ".join(f"{kind} {error}".split())[:200]
-    )
+    return DataError(f"{PurePosixPath(file).name}{which} {wrong}{layout}: " + " ".join(f"{kind} {error}".split())[:200])
