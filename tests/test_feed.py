@@ -12,17 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from guidebook.data.decoded import Filling, opened
 
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.data import decoded as module
 from guidebook.data import stream
+from guidebook.data.batches import Ahead, feed
 from guidebook.data.decode import decode, progressive
-from guidebook.data.decoded import Filling, opened
 from guidebook.data.drawn import paintings
-from guidebook.data.feed import Ahead, feed
-from guidebook.data.images import load
+from guidebook.data.images import Streamed, load
 from guidebook.data.shards import Shards, held_out
-from guidebook.data.streamed import Streamed
 from guidebook.training.checkpoint import Writer
 from guidebook.training.profiler import PARTS
 from guidebook.training.trainer import Trainer

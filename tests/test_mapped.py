@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from guidebook.data.mapped import mapped
 from PIL import Image
 
 from guidebook.config.datasets import ATTRIBUTES, CATALOG, DataError
@@ -16,9 +17,7 @@ from guidebook.config.params import load as load_params
 from guidebook.config.schema import Data
 from guidebook.data import mapped as module
 from guidebook.data.decode import decode
-from guidebook.data.images import load
-from guidebook.data.mapped import mapped
-from guidebook.data.split import packed, unpacked
+from guidebook.data.images import load, packed, unpacked
 from guidebook.fetch import fetched
 from guidebook.runs.arrays import PARTS
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from guidebook.config.datasets import DataError
+from guidebook.data.batches import Stream
 from guidebook.data.decode import decode
 from guidebook.data.shards import Shards, held_out
-from guidebook.data.stream import Stream
 
 SIDE, WINDOW = 4, 24
 FILES, GROUPS, ROWS = 3, 3, 8  # 72 rows
