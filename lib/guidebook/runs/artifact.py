@@ -135,7 +135,7 @@ def reserve(folder: Path, parts: Parts) -> Path:
     (aside / PARTS).mkdir(parents=True, exist_ok=True)
     with _alone(aside):
         for name, (shape, dtype) in parts.shapes.items():
-            _reserve(aside / f"{name}.npy", (parts.at(name, parts.cuts[-1]), *shape), dtype)
+            _reserve(aside / f"{name}.npy", (int(parts.at(name, parts.cuts[-1])), *shape), dtype)
     return aside
 
 
