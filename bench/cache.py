@@ -14,6 +14,7 @@ from guidebook.config.params import Params
 from guidebook.models import latents
 from guidebook.models.autoencoder import Autoencoder
 from guidebook.models.small_vae import build
+from guidebook.runs.artifact import intact
 from guidebook.runtime.malloc import keeping_memory
 from guidebook.training.loop import cpu_name
 
@@ -76,5 +77,5 @@ def _share(folder: str, k: int, n: int, sharing: int, images: int, part: int) ->
         time.sleep(0.001)
     began = time.monotonic()  # one clock for all processes of a machine
     share = (k, n) if sharing == n else (0, 1)
-    whole = latents.encoded(vae, pictures, "bench", False, share=share) is not None
+    whole = intact(latents.encoded(vae, pictures, "bench", False, share=share))
     return {"began": began, "ended": time.monotonic(), "whole": whole}

@@ -24,8 +24,8 @@ from guidebook.conditioning.captions import NULL, class_captions
 from guidebook.conditioning.encoders import parts
 from guidebook.config.params import Data, Params
 from guidebook.config.schema import Text
-from guidebook.data.split import Images, Split
-from guidebook.diffusion.objective import scheduler
+from guidebook.data.images import Images, Split
+from guidebook.diffusion.solvers import scheduler
 from guidebook.models import build
 from guidebook.runtime.distributed import world
 

@@ -18,15 +18,17 @@ from guidebook.conditioning.encoders import encode
 from guidebook.conditioning.grammar import attribute_caption
 from guidebook.config import params as P
 from guidebook.config import pretrained
+from guidebook.config.schema import Solver
 from guidebook.data.images import from_uint8, load
-from guidebook.diffusion.guidance import classifier_free
-from guidebook.diffusion.objective import scheduler
+from guidebook.diffusion.guidance import conditional_or_not, linear
+from guidebook.diffusion.objective import objective
 from guidebook.models import autoencoder as vae
 from guidebook.models import build
 from guidebook.models.cost import cost
 from guidebook.models.space import Latents, shape_of
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import native_bf16
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.sampler import sample
 from guidebook.training.step import prepared
 
@@ -43,7 +45,7 @@ class Encoding(Latents):
         super().__init__(params, autoencoder)
         self.bf16 = params.train.precision == "bf16"
 
-    def learnt(self, data, stop=None):
+    def learnt(self, data):
         return data
 
     @torch.no_grad()
@@ -86,14 +88,14 @@ def latents(params: P.Params, repeats: int = 3) -> dict:
     facts = apart(_sample, params.yaml()) | {
         "precision": params.train.precision, "text_encoder": params.text.encoder,
         "bytes_per_image": held[KEPT, many]["bytes"], "captions_per_s": _captions(),
-        "weights": "published" if pretrained.at_hand(params.model.vae) else "random",
+        "weights": "published" if pretrained.available(params.model.vae) else "random",
     }  # fmt: skip
     return measuring.report("latents", params, rows, ratios, **facts)
 
 
 def _autoencoder(params: P.Params) -> vae.Autoencoder:
     """Stable Diffusion's, with random weights where the published ones are not on this machine."""
-    if pretrained.at_hand(params.model.vae):
+    if pretrained.available(params.model.vae):
         return vae.autoencoder(params.model.vae, params.data)
     network = vae.AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2,
@@ -128,21 +130,20 @@ def _sample(text: str) -> dict:
     params = P.check(yaml.safe_load(text), "the bench")
     device, model = world().device, build(params).eval().place(world().device, params.train)
     embeddings = encode(params.text, ["A photo of a young woman", ""]).to(device)
-    steps, decoder = scheduler(params.objective, "ddpm", "leading", clip=False), _autoencoder(params)
-    steps.set_timesteps(STEPS, device=device)
+    path, decoder = objective(params.objective, dtype=torch.float64), _autoencoder(params)
+    solver = Solver(sampler="ddpm", steps=STEPS, eta=0.0, spacing="leading")
     if bf16 := params.train.precision == "bf16":
         model.halve()
 
-    def net(x, t, cond):
-        return model(x, t, Condition(tokens=cond))
+    pair = conditional_or_not(path, model, *(Condition(tokens=row[None]) for row in embeddings))
+    denoise, found, states = linear(pair, 2.0), {}, []
 
     def drawing() -> None:
-        states.extend(x for _, x in sample(denoise, steps, shape_of(params), [0]))
+        states.extend(x for _, x in sample(denoise, path, solver, shape_of(params), [generator(0, "image")], device))
 
-    denoise, found, states = classifier_free(net, embeddings[:1], embeddings[1:], 2.0), {}, []
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        first = denoise(torch.randn(1, *shape_of(params), device=device), steps.timesteps[0])
-        decoder.decode(first.float())  # warms up
+        x0, _ = denoise(torch.randn(1, *shape_of(params), device=device), torch.tensor(980.0))
+        decoder.decode(x0.float())  # warms up
         found["sample_s"] = measuring.seconds(drawing)
     found["decode_s"] = measuring.seconds(lambda: decoder.decode(states[-1].float()))
     sizes = {"parameters": cost(params).parameters, "sample_mb": measuring.device_mb()}

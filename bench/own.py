@@ -13,7 +13,7 @@ from guidebook.conditioning.encoders import width
 from guidebook.config.budget import checkpoint_steps
 from guidebook.config.params import Params
 from guidebook.data.images import load
-from guidebook.diffusion.objective import scheduler
+from guidebook.diffusion.solvers import scheduler
 from guidebook.models import build
 from guidebook.training.checkpoint import Writer
 from guidebook.training.step import Trainer, prepared

@@ -17,11 +17,10 @@ from torch import Tensor
 class GuidedPipeline(DiffusionPipeline):
     """Images of captions given as tokens, guided at a scale in diffusers' words: 1 is off."""
 
-    def __init__(self, unet: UNet2DConditionModel, scheduler, text_encoder, signed: bool = True):
+    def __init__(self, unet: UNet2DConditionModel, scheduler, text_encoder):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder)
-        # `signed`: the model's range is −1 … 1, else 0 … 1
-        self.image_processor = VaeImageProcessor(vae_scale_factor=1, do_normalize=signed)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=1)
 
     @torch.no_grad()
     def __call__(self, ids: Tensor, null: Tensor, scale: float, steps: int, generator: list, eta: float = 0.0) -> list:
@@ -44,6 +43,4 @@ class GuidedPipeline(DiffusionPipeline):
                     predicted = uncond + scale * (cond - uncond)
                 x = self.scheduler.step(predicted, t, x, **extra, return_dict=False)[0]
                 bar.update()
-        if not self.image_processor.config.do_normalize:
-            x = x.clamp(0, 1)  # else the processor clips
         return self.image_processor.postprocess(x.float(), output_type="pil")

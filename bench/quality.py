@@ -13,13 +13,13 @@ import torch
 from bench import measuring
 from bench.sample import ours, piped, timed, usual
 from guidebook.config.params import Params
-from guidebook.config.schema import Method, Solver
+from guidebook.config.schema import Guidance, Solver
 from guidebook.metrics.measure import measure
 from guidebook.runs.run import Run, find
 from guidebook.sampling.draw import draw
 from guidebook.sampling.sets import ImageSet
 
-Candidate = tuple[Solver, Method | None, float]
+Candidate = tuple[Solver, Guidance]
 FP32, BF16 = PIPELINES = ("pipeline, fp32", "pipeline, bf16")
 
 
@@ -31,9 +31,9 @@ def quality(params: Params, repeats: int = 5, batch: int = 32, run: Run | None =
     run = run or find(params.experiment, params.profile)
     run.needs("the model")
     solver, n = usual(run.params.objective), min(5000, run.params.evaluate.samples)
-    peers = {w: judged(run, (solver, None, w), n) for w in run.params.sample.guidance if w > 1}
+    peers = {w: judged(run, (solver, Guidance(w=w)), n) for w in run.params.sample.guidance if w > 1}
     w = min(peers, key=lambda w: peers[w][1]["value"])
-    peer, bar = (solver, None, w), peers[w][1]
+    peer, bar = (solver, Guidance(w=w)), peers[w][1]
     print(f"pipeline: fd_judge {bar['value']:.2f} [{bar['low']:.2f}, {bar['high']:.2f}] at w = {w:g}")
     tried = [(peer, peers[w]), *((candidate, judged(run, candidate, n)) for candidate in candidates(run.params, w))]
     for candidate, (_, fd) in tried:
@@ -59,41 +59,41 @@ def candidates(params: Params, w: float) -> list[Candidate]:
     """What may be faster: every solver with fewer steps than the pipeline's, guided at its scale or in an interval."""
     own = (params.sample, *params.sample.solvers)
     solvers = dict.fromkeys(Solver(**s.model_dump(include=set(Solver.model_fields))) for s in own)
-    intervals = [(m, scale) for m in params.sample.methods if m.name == "interval" for scale in m.guidance]
+    intervals = [way for m in params.sample.methods if m.between and not m.against for way in m.each()]
     fewer = [s for s in solvers if s.steps < usual(params.objective).steps]
-    return [(s, m, scale) for s in fewer for m, scale in [(None, w), *intervals]]
+    return [(s, way) for s in fewer for way in [Guidance(w=w), *intervals]]
 
 
 def judged(run: Run, candidate: Candidate, n: int) -> tuple[ImageSet, dict]:
     """The candidate's set of samples, and its `fd_judge`."""
-    solver, method, w = candidate
-    images = draw(run, w, n, solver=solver, method=method)
+    solver, guidance = candidate
+    images = draw(run, guidance, n, solver=solver)
     return images, next(r for r in measure(run, images) if r["metric"] == "fd_judge")
 
 
 def called(candidate: Candidate) -> str:
-    solver, method, w = candidate
-    words = [f"library, {solver.sampler}, {solver.steps} steps", f"w = {w:g}"]
-    if method:
-        words.append(f"{method.name} {', '.join(f'{k} {v:g}' for k, v in method.settings.items())}")
+    solver, guidance = candidate
+    words = [f"library, {solver.sampler}, {solver.steps} steps", f"w = {guidance.w:g}"]
+    if guidance.between:
+        words.append("interval {:g} < σ ≤ {:g}".format(*guidance.between))
     words += [solver.spacing] if solver.spacing != "leading" else []
     return ", ".join([*words, f"eta {solver.eta:g}"] if solver.eta else words)
 
 
 def _blocks(run: Run, peer: Candidate, good: list[Candidate], batch: int) -> dict[str, Callable[[], float]]:
-    weights, index, (solver, _, w) = run.params.sample.weights, torch.arange(batch), peer
+    weights, index, (solver, w) = run.params.sample.weights, torch.arange(batch), (peer[0], peer[1].w)
     ways = {FP32: piped(run, weights, w, solver, torch.float32), BF16: piped(run, weights, w, solver, torch.bfloat16)}
-    ways |= {called(c): ours(run, weights, c[2], c[0], c[1]) for c in [peer, *good]}
+    ways |= {called(c): ours(run, weights, c[1], c[0]) for c in [peer, *good]}
     for way in ways.values():
         way(index)  # warms up
     return {name: timed(way, index) for name, way in ways.items()}
 
 
 def _row(name: str, candidate: Candidate, both: tuple[ImageSet, dict], speeds: dict[str, list[float]]) -> dict:
-    (solver, method, w), (images, record) = candidate, both
+    (solver, guidance), (images, record) = candidate, both
     return {
         "name": name, "speed": measuring.spread(speeds[name]) if name in speeds else None, "speeds": speeds.get(name),
-        "sampler": solver.sampler, "steps": solver.steps, "guidance": w, "method": method and method.name,
-        "settings": method.settings if method else {}, "evaluations": images.facts.get("evaluations"),
+        "sampler": solver.sampler, "steps": solver.steps, "guidance": guidance.w, "method": guidance.between and "interval",
+        "settings": guidance.model_dump(mode="json", exclude_defaults=True), "evaluations": images.facts.get("evaluations"),
         "fd_judge": {k: record[k] for k in ("value", "low", "high", "n")},
     }  # fmt: skip

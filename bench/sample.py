@@ -16,15 +16,16 @@ from guidebook import models
 from guidebook.conditioning.captions import NULL, class_captions
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
-from guidebook.config.schema import VP, Method, Solver
+from guidebook.config.schema import VP, Guidance, Solver
 from guidebook.data.images import to_uint8
-from guidebook.diffusion.objective import scheduler
+from guidebook.diffusion.solvers import scheduler
 from guidebook.models.backbone import Backbone
 from guidebook.runs import manifest
 from guidebook.runs.run import Run, resolved
 from guidebook.runtime.distributed import world
 from guidebook.runtime.seeds import generator
 from guidebook.sampling.sampler import Sampler
+from guidebook.sampling.spec import Draw
 
 STEPS, SCALE = 50, 3.0  # of the pipeline; what a guided sample costs does not depend on the scale
 Drawing = Callable[[Tensor], Tensor]  # numbers of images (B,) → images (B, C, H, W) uint8
@@ -87,12 +88,12 @@ def prepared(params: Params, model: Backbone) -> Iterator[Run]:
         yield run
 
 
-def ours(run: Run, weights: str, w: float, solver: Solver, method: Method | None = None) -> Drawing:
+def ours(run: Run, weights: str, guidance: Guidance | float, solver: Solver) -> Drawing:
     """The library's sampler."""
-    sampler = Sampler(run, weights)
+    sampler = Sampler(run, Draw.of(run.params, guidance, 1, weights=weights, solver=solver))
 
     def drawn(index: Tensor) -> Tensor:
-        *_, (_, x) = sampler.steps(w, index, solver=solver, method=method)
+        *_, (_, x) = sampler.steps(index)
         return to_uint8(x.cpu(), *run.params.data.range)
 
     return drawn
@@ -102,13 +103,12 @@ def piped(run: Run, weights: str, w: float, solver: Solver, dtype: torch.dtype) 
     """The pipeline with the same captions and the same noise."""
     params = run.params
     low, high = params.data.range
-    if (low, high) not in ((-1.0, 1.0), (0.0, 1.0)):
-        raise ValueError(f"data.range = [{low:g}, {high:g}]: a diffusers pipeline ends in images from −1 or 0 to 1")
+    if (low, high) != (-1.0, 1.0):
+        raise ValueError(f"data.range = [{low:g}, {high:g}]: a diffusers pipeline clips to [−1, 1]")
     captions = class_captions(params.data.caption, CATALOG[params.data.name].classes)
     text, ids = text_model(params.text, [*captions, NULL])
     unet = models.load(run.path / "model" / weights).stock().eval().to(dtype)
-    steps = scheduler(params.objective, solver.sampler, solver.spacing)
-    pipe = GuidedPipeline(unet, steps, text, signed=low < 0).to(world().device)
+    pipe = GuidedPipeline(unet, scheduler(params.objective, solver), text).to(world().device)
     pipe.set_progress_bar_config(file=measuring.Nowhere())
 
     def drawn(index: Tensor) -> Tensor:

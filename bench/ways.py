@@ -7,9 +7,11 @@ but the library's own decode an image whole and then resize it, as they do; one 
 import functools
 import io
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,10 +19,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from guidebook.data.batches import Stream
+from guidebook.data.cache import Cache
 from guidebook.data.decode import BadImage, decode_in_thread
-from guidebook.data.decoded import Filling, opened, place
 from guidebook.data.shards import Shards
-from guidebook.data.stream import Stream
 
 SIDE, BATCH, WORKERS = 128, 16, 2  # pixels, images, threads or processes
 BUFFER, KEPT = 1000, 5  # rows that are shuffled, of all workers together; files that an LRU keeps
@@ -31,9 +33,16 @@ def shards(folder: Path) -> Shards:
     return Shards(sorted(folder.glob("train-*.parquet")), "image", "style", 27)
 
 
-def stream(folder: Path, start: int = 0, threads: int = WORKERS, keep: Filling | None = None) -> Stream:
-    """This library's own, from an image on."""
-    return Stream(shards(folder), SIDE, 0, BUFFER, start, 1, threads, 64, 0.02, {}, keep)
+def cache(folder: Path) -> Cache:
+    """This library's decoded images, below the folder."""
+    os.environ["GUIDEBOOK_RUNS"] = str(folder / "runs")
+    return Cache("bench", shards(folder), SIDE, 0.02)
+
+
+def stream(folder: Path, start: int = 0, threads: int = WORKERS) -> Stream:
+    """This library's own, from an image on; what it decodes is not kept."""
+    kept = cache(folder)
+    return Stream(SimpleNamespace(shards=kept.shards, cache=kept, window=BUFFER), 0, start, decoders=threads)
 
 
 def whole(image: Image.Image) -> np.ndarray:
@@ -167,11 +176,10 @@ def ours(folder: Path):
 
 
 def ours_decoded(folder: Path):
-    rows = shards(folder)
-    decoded = opened(place(folder, rows, SIDE))
+    rows, (images, labels) = shards(folder), cache(folder).split("train")
     for start in itertools.count(0, BATCH):
-        chosen = rows.order(0, start, BATCH, BUFFER)
-        yield decoded.images(chosen), torch.from_numpy(decoded.labels[chosen])
+        chosen = rows.place("train", rows.order(0, start, BATCH, BUFFER))
+        yield images[chosen], labels[chosen]
 
 
 def prepare(folder: Path) -> None:
@@ -185,12 +193,7 @@ def prepare(folder: Path) -> None:
             for i, row in enumerate(pq.read_table(file).to_pylist()):
                 label = str(row["style"]).encode()
                 out.write({"__key__": f"{file.stem}-{i:05}", "jpg": row["image"]["bytes"], "cls": label})
-    found = shards(folder)
-    filling = Filling(place(folder, found, SIDE), found, SIDE)
-    with stream(folder, keep=filling) as filled:
-        while not (decoded := filling.done()):
-            filled.next(BATCH)
-    for i, (image, label) in enumerate(zip(*decoded.split("train"), strict=True)):
+    for i, (image, label) in enumerate(zip(*cache(folder).split("train"), strict=True)):
         image.numpy().tofile(folder / "small" / f"{i:06}-{label}.bin")
 
 

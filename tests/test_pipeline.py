@@ -13,7 +13,8 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from guidebook.conditioning import encoders
-from guidebook.conditioning.captions import NULL, attribute_caption
+from guidebook.conditioning.captions import NULL
+from guidebook.conditioning.grammar import attribute_caption
 from guidebook.config import params as P
 from guidebook.config import pretrained
 from guidebook.config.datasets import ATTRIBUTES

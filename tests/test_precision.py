@@ -1,4 +1,4 @@
-"""Where bf16 is native."""
+"""`train.precision: auto`: what it becomes, when, and what bears it."""
 
 import os
 import subprocess
@@ -7,42 +7,56 @@ import sys
 import pytest
 import torch
 
-from guidebook.runtime.precision import native_bf16
+from guidebook.config.params import differences, load
+from guidebook.runs.run import open_run, opened
+from guidebook.runtime import precision
+from guidebook.slurm import submit
+from guidebook.slurm.site import load as load_cluster
+
+AUTO = load("mnist", "smoke").replace(train={"precision": "auto"})
 
 
-@pytest.fixture(autouse=True)
-def full(monkeypatch):
-    """A CPU with bf16, nothing of which is hidden."""
-    for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.mark.parametrize(("able", "becomes"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_resolved_when_a_run_is_opened_and_is_in_its_key_and_its_params(able, becomes, runs, monkeypatch):
+    monkeypatch.setattr(precision, "native_bf16", lambda device=None: able)
+    run = open_run(AUTO)
+    assert differences(AUTO, run.params) == [("train.precision", "auto", becomes)]
+    assert run.path.name.endswith(AUTO.replace(train={"precision": becomes}).training_key)
+    assert opened(run.path).params == run.params
+    assert open_run(AUTO).path == open_run(run.params).path == run.path
+    assert run.variant("other", train={"lr": 0.5}).params.train.precision == becomes
+
+
+@pytest.mark.parametrize("given", ["fp32", "bf16"])
+def test_a_precision_that_is_given_stays(given, runs):
+    assert open_run(AUTO.replace(train={"precision": given})).params.train.precision == given
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_job_of_slurm_is_given_the_precision_that_names_its_folder(gpus, runs, monkeypatch):
+    monkeypatch.setattr(submit, "native_bf16", lambda device: False)
+    cluster = load_cluster().model_copy(update={"gpus": gpus})
+    [task] = submit.tasks(["mnist"], "smoke", {"train.precision": "auto"}, None, cluster)
+    assert f"train.precision={'bf16' if gpus else 'fp32'}" in task.words
+    assert "train.precision=auto" not in task.words
+
+
+def test_a_cpu_whose_wide_instructions_are_hidden_has_no_native_bf16():
+    code = "from guidebook.runtime.precision import native_bf16; print(native_bf16('cpu'))"
+    env = os.environ | {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_bf16_is_native_on_a_cpu_with_the_instructions(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for avx, amx in ((True, False), (False, True), (False, False)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert precision.native_bf16("cpu") == (avx or amx)
 
 
-@pytest.mark.parametrize(("bf16", "amx", "expected"), [(False, False, False), (True, False, True), (False, True, True)])
-def test_a_cpu_has_bf16_by_its_instructions(monkeypatch, bf16, amx, expected):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert native_bf16("cpu") == expected
-
-
-@pytest.mark.parametrize("native", [False, True])
-def test_a_gpu_has_bf16_where_it_does_not_emulate_it(monkeypatch, native):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
-    assert native_bf16() == native
-
-
-@pytest.mark.parametrize(
-    ("isa", "expected"), [("AVX2", False), ("AVX512_CORE_VNNI", False), ("AVX512_CORE_BF16", True)]
-)
-def test_instructions_hidden_from_onednn_do_not_count(monkeypatch, isa, expected):
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
-    assert native_bf16("cpu") == expected
-
-
-def test_instructions_hidden_from_torch_do_not_count():
-    words = [sys.executable, "-c", "from guidebook.runtime.precision import native_bf16; print(native_bf16('cpu'))"]
-    env = os.environ | {"ATEN_CPU_CAPABILITY": "avx2"}
-    assert subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout == "False\n"
+@pytest.mark.parametrize("profile", ["demo", "smoke"])
+@pytest.mark.parametrize("experiment", ["celeba", "cifar10", "imagenet100", "mnist", "samplers", "wikiart"])
+def test_no_demo_and_no_smoke_asks_for_what_a_laptop_is_slow_in(experiment, profile):
+    assert load(experiment, profile).train.precision in ("auto", "fp32")

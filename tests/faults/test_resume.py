@@ -40,8 +40,7 @@ from guidebook.config.budget import kept_checkpoints
 from guidebook.runs.lock import lock
 from guidebook.runs.run import folder, open_run
 from guidebook.training import checkpoint, loop
-from guidebook.training import step as training_step
-from guidebook.training.step import NonFiniteLoss
+from guidebook.training.step import NonFiniteLoss, Trainer
 
 KILLED = -signal.SIGKILL
 
@@ -189,8 +188,8 @@ def test_a_corrupt_checkpoint_stops_the_run_and_deleting_it_is_enough(short, unb
 
 
 def nan_at(step: int, monkeypatch):
-    real, calls = training_step.Trainer.losses, itertools.count()
-    monkeypatch.setattr(training_step.Trainer, "losses", lambda *a: real(*a) * (math.nan if next(calls) == step else 1))
+    real, calls = Trainer.losses, itertools.count()
+    monkeypatch.setattr(Trainer, "losses", lambda *a: real(*a) * (math.nan if next(calls) == step else 1))
 
 
 @pytest.fixture
@@ -228,14 +227,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_names_the_step_and_keeps_the_la
 def test_weights_that_are_not_finite_are_never_saved(short, runs, monkeypatch, step):
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(runs))
     run = open_run(short.replace(train={"epochs": 15 * BATCH / 64}))
-    real, calls = training_step.Trainer.step, itertools.count(1)
+    real, calls = Trainer.step, itertools.count(1)
 
     def spoilt(self):
         real(self)
         if next(calls) == step:
             self.weights[0].data.view(-1)[0] = math.inf
 
-    monkeypatch.setattr(training_step.Trainer, "step", spoilt)
+    monkeypatch.setattr(Trainer, "step", spoilt)
     with pytest.raises(NonFiniteLoss, match=f"after {step * BATCH:,} images"):
         loop.train(run)
     assert not (run.path / "model").exists()
@@ -247,7 +246,7 @@ def test_a_finished_training_is_found_and_not_touched(unbroken, monkeypatch):
         return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in unbroken.path.rglob("*")}
 
     before = files()
-    monkeypatch.setattr(loop, "Trainer", None)  # whoever trains needs one
+    monkeypatch.setattr(loop, "prepared", None)  # whoever trains needs one
     loop.train(unbroken)
     assert files() == before
 

@@ -9,22 +9,21 @@ from guidebook.conditioning.captions import NULL, caption_of, class_captions
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.encoders import encode, width
 from guidebook.config.datasets import CATALOG
-from guidebook.config.params import Params, digest
+from guidebook.config.params import Params
 from guidebook.config.paths import runs
 from guidebook.data.images import load
-from guidebook.runs.arrays import built
-from guidebook.runs.preemption import Stop
+from guidebook.runs.artifact import Parts, arrays, artifact
 from guidebook.runtime.distributed import world
 
 PART = 512  # captions encoded at a time
 
 
-def conditions(params: Params, labels: Tensor | None = None, stop: Stop | None = None) -> "Conditions":
+def conditions(params: Params, labels: Tensor | None = None) -> "Conditions":
     """The source of a run. Training gives the `labels` (N,) of its images: with `data.phrasings`, their captions are encoded now.
 
     Raises Preempted, and OSError where the disk is full.
     """
-    kept = kept_captions(params, labels, stop) if labels is not None and params.data.phrasings else None
+    kept = kept_captions(params, labels) if labels is not None and params.data.phrasings else None
     return Conditions(params, kept)
 
 
@@ -63,16 +62,18 @@ class Conditions:
         return Condition(tokens=encode(self.params.text, captions, world().device))
 
 
-def kept_captions(params: Params, labels: Tensor, stop: Stop | None = None) -> Tensor:
+def kept_captions(params: Params, labels: Tensor) -> Tensor:
     """Embeddings (phrasings · N, L, D) float16, memory-mapped, of the captions of N training images, epoch by epoch."""
-    n, text, labels = len(labels), params.text, labels.tolist()
-    key = digest([2, text.model_dump(), params.train.seed, labels, params.data.phrasings])
+    n, text, phrasings, labels = len(labels), params.text, params.data.phrasings, labels.tolist()
 
     def make(first: int, end: int):
         captions = [caption_of(params, labels[row % n], row % n, row // n) for row in range(first, end)]
         return {"embeddings": encode(text, captions, world().device).half().cpu().numpy()}, []
 
-    total, folder = n * params.data.phrasings, runs() / "data" / f"captions-{params.data.name}-{key}"
-    shapes = {"embeddings": ((text.tokens, width(text)), "float16")}
-    made = built(folder, [*range(0, total, PART), total], shapes, make, "encoding captions", stop)
-    return torch.from_numpy(made["embeddings"])
+    parts = Parts(
+        [*range(0, n * phrasings, PART), n * phrasings], {"embeddings": ((text.tokens, width(text)), "float16")}
+    )
+    name, spec = f"captions-{params.data.name}", [text, params.train.seed, labels, phrasings]
+    return torch.from_numpy(
+        arrays(artifact(runs() / "data", name, spec, make, parts, "encoding captions"))["embeddings"]
+    )

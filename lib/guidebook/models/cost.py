@@ -31,10 +31,10 @@ class Cost:
 def cost(params: Params) -> Cost:
     """The cost of a run's backbone, from a network without memory, which computes nothing."""
     with torch.device("meta"):
-        net, x, t = build(params), torch.zeros(1, *shape_of(params)), torch.zeros(1)
-        cond = Condition(tokens=torch.zeros(1, params.text.tokens, width(params.text)))
+        net, x, t = build(params), torch.zeros(2, *shape_of(params)), torch.zeros(2)
+        cond = Condition(tokens=torch.zeros(2, params.text.tokens, width(params.text)))
         # Attention as plain products: the counter does not know a CPU's fused one.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             net(x, t, cond)
     parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    return Cost(parameters, counter.get_total_flops() // 2)
+    return Cost(parameters, counter.get_total_flops() // (2 * len(x)))

@@ -28,7 +28,7 @@ from guidebook.runs.run import Run, opened
 GRACE = 30  # seconds in which the others may end by themselves when one has
 STAGES = {  # functions of a run and of what JSON can hold
     "train": "guidebook.training.loop:train",
-    "draw": "guidebook.sampling.draw:draw_told",
+    "draw": "guidebook.sampling.draw:sample_set",
     "measure": "guidebook.metrics.measure:measure_stored",
     "measure_real": "guidebook.metrics.measure:measure_real",
 }

@@ -7,7 +7,7 @@ from shlex import join
 
 from guidebook.config import params as P
 from guidebook.config import pretrained
-from guidebook.config.datasets import at_hand
+from guidebook.config.datasets import available
 from guidebook.runs.run import folder
 from guidebook.slurm.script import Task, book_script, logs, script
 from guidebook.slurm.site import Cluster
@@ -57,9 +57,9 @@ def _task(experiment: str, profile: str, settings: dict, cluster: Cluster) -> Ta
 
 def missing(params: P.Params) -> tuple[str, ...]:
     """What a run would have to download: its data set, its text encoder, its autoencoder."""
-    names = [] if at_hand(params.data.name) else [f"data set {params.data.name}"]
+    names = [] if available(params.data.name) else [f"data set {params.data.name}"]
     for name in filter(None, (params.text.encoder, params.model.vae)):
-        if not pretrained.at_hand(name):
+        if not pretrained.available(name):
             model = pretrained.PRETRAINED[name]
             names.append(f"{model.kind} {name} (or --set {model.key}={pretrained.EMBEDDED}, a stand-in)")
     return tuple(names)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from guidebook import models
 from guidebook.config.budget import checkpoint_images, checkpoint_steps, updates
 from guidebook.config.datasets import DataError
-from guidebook.data.streamed import Streamed
+from guidebook.data.images import Streamed
 from guidebook.models.backbone import Backbone
 from guidebook.models.space import space
 from guidebook.runs import launch, manifest
@@ -55,7 +55,7 @@ def lines(run: Run) -> Iterator[dict]:
     with owned(run.path), stopping(run) as stop:
         where = space(run.params)
         where.same(run.provenance().get("autoencoder"))
-        trainer = prepared(run.params, stop=stop, where=where)
+        trainer = prepared(run.params, where=where)
         with contextlib.closing(trainer):
             trainer.resume(run)
             if main:
@@ -196,7 +196,7 @@ def _data(run: Run, trainer: Trainer) -> dict:
     data = trainer.data
     facts = {"name": run.params.data.name, "source": data.source, "fingerprint": data.fingerprint}
     facts |= {"skipped": list(data.skipped)}
-    return facts | ({"progressive": data.progressive} if isinstance(data, Streamed) else {})
+    return facts | ({"progressive": data.cache.progressive} if isinstance(data, Streamed) else {})
 
 
 def device_name(device: torch.device) -> str:
