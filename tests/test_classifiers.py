@@ -8,8 +8,7 @@ import torch.nn.functional as F
 
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import digest
-from guidebook.data.images import Split
-from guidebook.data.split import packed
+from guidebook.data.images import Split, packed
 from guidebook.metrics import classifiers as C
 from guidebook.metrics.classifier_nets import FEATURES
 from guidebook.metrics.judge import recipes

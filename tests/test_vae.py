@@ -10,7 +10,7 @@ from guidebook.config.pretrained import EMBEDDED, PRETRAINED, SD_VAE, Pretrained
 from guidebook.config.schema import VAES, Data
 from guidebook.data.images import from_uint8, load
 from guidebook.models import small_vae
-from guidebook.models.vae import (
+from guidebook.models.autoencoder import (
     Autoencoder,
     autoencoder,
     latent_shape,
@@ -65,7 +65,7 @@ def test_encoding_and_decoding_are_the_networks(vae, images):
 def test_an_image_does_not_depend_on_those_beside_it(vae, images, monkeypatch):
     whole, latents = vae.encode(images[:7]), torch.randn(7, 4, 4, 4)
     decoded = vae.decode(latents)
-    monkeypatch.setattr("guidebook.models.vae.PART", 3 * 64)  # three images at a time
+    monkeypatch.setattr("guidebook.models.autoencoder.PART", 3 * 64)  # three images at a time
     torch.testing.assert_close(vae.encode(images[:7]), whole, rtol=1e-4, atol=1e-5)
     assert (vae.decode(latents).int() - decoded.int()).abs().max() <= 1
 

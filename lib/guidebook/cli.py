@@ -107,17 +107,17 @@ def show(
 
     params = P.load(experiment, profile, overrides(set_))
     from guidebook.config.budget import updates
-    from guidebook.models.unet import build, gflops, parameters
+    from guidebook.models.cost import cost
 
-    model, n = build(params), updates(params)
-    cost = {
-        "parameters": parameters(model), "gflops_per_image": round(gflops(model, params.text.tokens), 4),
+    network, n = cost(params), updates(params)
+    facts = {
+        "parameters": network.parameters, "gmac_per_image": round(network.gmac, 4), "gflop_per_image": round(network.gflop, 4),
         "updates": n, "images_seen": n * params.train.batch,
     }  # fmt: skip
     if as_json:
-        print(json.dumps({"params": params.model_dump(mode="json"), **cost}, indent=1))
+        print(json.dumps({"params": params.model_dump(mode="json"), **facts}, indent=1))
     else:
-        print(params.yaml() + "\n".join(f"{k.replace('_', ' ')}: {v:,}" for k, v in cost.items()))
+        print(params.yaml() + "\n".join(f"{k.replace('_', ' ')}: {v:,}" for k, v in facts.items()))
 
 
 @app.command()
