@@ -25,11 +25,7 @@ FIELDS = {
     "interval",
     "n",
     "guidance",
-    "prompt",
-    "sampler",
-    "steps",
-    "weights",
-    "seed",
+    "draw",
 }
 
 

@@ -9,9 +9,14 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from guidebook.conditioning.captions import NULL
 from guidebook.conditioning.condition import Condition
+from guidebook.config.schema import Solver
 from guidebook.data.images import to_uint8
+from guidebook.diffusion.guidance import clipped, conditional_or_not, linear
+from guidebook.diffusion.objective import vp
+from guidebook.diffusion.solvers import SCHEDULERS
 from guidebook.models import load
 from guidebook.models.backbone import Backbone
+from guidebook.sampling.sampler import sample
 
 
 class Network(ModelMixin):
@@ -39,7 +44,6 @@ class PixelPipeline(DiffusionPipeline):
         self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
         self.register_to_config(unet=(__name__, Network.__name__), shape=list(shape), range=list(range))
 
-    # x_{t−1} ~ p_θ(x_{t−1} | x_t), from x_T ~ N(0, I)   (Ho et al. 2020, algorithm 2), as guidebook.sampling.sampler.sample
     @torch.no_grad()
     def __call__(
         self,
@@ -54,21 +58,21 @@ class PixelPipeline(DiffusionPipeline):
         rngs = [generator] if isinstance(generator, torch.Generator) else generator
         if len(prompts) != len(rngs):
             raise ValueError(f"{len(prompts)} prompts and {len(rngs)} generators: give one generator per prompt")
-        device, cond = self._execution_device, Condition(tokens=self._embeddings([*prompts, *[NULL] * len(prompts)]))
-        told = {"generator": rngs} if "DDPM" in type(self.scheduler).__name__ else {}
-        if "DDIM" in type(self.scheduler).__name__:
-            told = {"generator": rngs, "eta": eta, "use_clipped_model_output": True}
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        x = torch.stack([torch.randn(*self.config.shape, generator=rng) for rng in rngs]).to(device)
-        x = x * self.scheduler.init_noise_sigma
-        for t in self.progress_bar(self.scheduler.timesteps):
-            scaled = self.scheduler.scale_model_input(x, t)
-            out, null = self.unet(torch.cat([scaled, scaled]), t, cond).chunk(2)
-            x = self.scheduler.step(null + guidance_scale * (out - null), t, x, **told).prev_sample
+        kinds, config = {kind: name for name, kind in SCHEDULERS.items()}, self.scheduler.config
+        spacing = "karras" if config.get("use_karras_sigmas") else config.timestep_spacing
+        sampler, steps = kinds[type(self.scheduler).__name__], num_inference_steps
+        solver = Solver(sampler=sampler, steps=steps, eta=eta, spacing=spacing)
+        path, shape = vp(self.scheduler.alphas_cumprod.double().cpu(), config.prediction_type), tuple(self.config.shape)
+        cond, uncond = (self._condition(captions) for captions in (prompts, [NULL] * len(prompts)))
+        denoise = linear(conditional_or_not(path, self.unet, cond, uncond), guidance_scale)
+        walk = sample(clipped(denoise, path, *self.config.range), path, solver, shape, rngs, self._execution_device)
+        *_, (_, x) = self.progress_bar(walk)
         pixels = to_uint8(x.cpu(), *self.config.range).permute(0, 2, 3, 1).numpy()
         return ImagePipelineOutput([Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels])
 
-    def _embeddings(self, captions: list[str]) -> torch.Tensor:
-        """(N, L, D) float32 of N captions."""
+    def _condition(self, captions: list[str]) -> Condition:
+        """Of N captions."""
         told = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        return self.text_encoder(told.input_ids.to(self.text_encoder.device)).last_hidden_state.float()
+        return Condition(
+            tokens=self.text_encoder(told.input_ids.to(self.text_encoder.device)).last_hidden_state.float()
+        )
