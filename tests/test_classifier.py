@@ -10,7 +10,7 @@ from guidebook.config import params as P
 from guidebook.data.images import from_uint8, load
 from guidebook.diffusion import classifier as module
 from guidebook.diffusion.classifier import NoisyClassifier, noisy_classifier
-from guidebook.diffusion.objective import process
+from guidebook.diffusion.objective import objective
 from guidebook.runs.manifest import Corrupt
 
 PARAMS = P.load("mnist", "smoke").replace(data={"limit": None})
@@ -41,7 +41,7 @@ def noisy(t: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     test = load(PARAMS.data).test
     x0 = from_uint8(test.images, *PARAMS.data.range)
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
-    return process(PARAMS.objective).noisy(x0, eps, torch.tensor(t)), test.labels
+    return objective(PARAMS.objective).add_noise(x0, eps, torch.tensor(t)), test.labels
 
 
 def right(reader, t: int) -> float:
@@ -118,7 +118,7 @@ def test_it_is_trained_once(reader, monkeypatch):
     (True, {"data": {"caption": "number {label}"}}), (True, {"objective": {"prediction": "v_prediction"}}),
     (True, {"sample": {"guidance": [2]}, "train": {"seed": 5}}),
     (False, {"data": {"range": [-1.0, 1.0]}}), (False, {"data": {"limit": 500}}), (False, {"data": {"flips": True}}),
-    (False, {"data": {"resolution": 16}}), (False, {"objective": {"schedule": "linear"}}),
+    (False, {"data": {"resolution": 16}}), (False, {"objective": {"schedule": "linear", "betas": [1e-4, 0.02]}}),
     (False, {"objective": {"timesteps": 500}}),
 ])  # fmt: skip
 def test_it_is_another_where_the_noisy_images_are_others_and_only_there(reader, monkeypatch, same, change):

@@ -10,16 +10,19 @@ import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from guidebook.config.pretrained import EMBEDDED, located
 from guidebook.config.schema import Text
 
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import CLIPTextModel, PreTrainedTokenizerBase
+
+    Parts = tuple[PreTrainedTokenizerBase, CLIPTextModel]
+
 START, END, WORD = "<start>", "<end>", re.compile(r"\w+|[^\w\s]")  # of the embedded encoder
-Parts = tuple[PreTrainedTokenizerBase, CLIPTextModel]
 
 
 class Encoder(ABC):
@@ -28,7 +31,7 @@ class Encoder(ABC):
     width: int
 
     @abstractmethod
-    def parts(self, captions: Iterable[str]) -> Parts:
+    def parts(self, captions: Iterable[str]) -> "Parts":
         """The tokenizer and the text model, on the CPU; to be read only. Embedded ones know the words of `captions` alone."""
 
     @torch.no_grad()
@@ -45,14 +48,14 @@ class Clip(Encoder):
     def __init__(self, name: str, width: int):
         self.name, self.width = name, width
 
-    def parts(self, captions: Iterable[str]) -> Parts:
+    def parts(self, captions: Iterable[str]) -> "Parts":
         """Raises PretrainedMissing."""
         return _clip(self.name)
 
 
 @functools.lru_cache(maxsize=2)
-def _clip(name: str) -> Parts:
-    from transformers import CLIPTokenizerFast
+def _clip(name: str) -> "Parts":
+    from transformers import CLIPTextModel, CLIPTokenizerFast
 
     folder = located(name)
     model = CLIPTextModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
@@ -65,7 +68,7 @@ class Embedded(Encoder):
     width = 512
 
     @torch.no_grad()
-    def parts(self, captions: Iterable[str]) -> Parts:
+    def parts(self, captions: Iterable[str]) -> "Parts":
         vocabulary = [START, END, *sorted({w for caption in captions for w in WORD.findall(caption.lower())})]
         model = copy.deepcopy(_layers(self.width))
         vectors = torch.stack([_normal(word, self.width) for word in vocabulary])
@@ -76,7 +79,9 @@ class Embedded(Encoder):
 
 @functools.cache
 @torch.no_grad()
-def _layers(width: int) -> CLIPTextModel:
+def _layers(width: int) -> "CLIPTextModel":
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     config = CLIPTextConfig(
         vocab_size=2, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=8,
         max_position_embeddings=77, bos_token_id=0, eos_token_id=1, pad_token_id=1,
@@ -89,8 +94,11 @@ def _layers(width: int) -> CLIPTextModel:
     return model
 
 
-def _word_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+def _word_tokenizer(vocabulary: list[str]) -> "PreTrainedTokenizerBase":
     """Captions to word numbers between <start> and <end>, padded by <end> as CLIP's; raises for a word outside the vocabulary."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.Split(Regex(WORD.pattern), "removed", invert=True)
@@ -123,7 +131,7 @@ def encode(text: Text, captions: Sequence[str], device: torch.device | str = "cp
     return torch.cat([encoder([*row], text.tokens, torch.device(device)) for encoder in encoders(text)], -1)[rows]
 
 
-def parts(text: Text, captions: Iterable[str]) -> Parts:
+def parts(text: Text, captions: Iterable[str]) -> "Parts":
     """Copies of the tokenizer, which pads and cuts to `text.tokens`, and of the text model, for an exported pipeline."""
     (encoder,) = encoders(text)
     tokenizer, model = map(copy.deepcopy, encoder.parts(captions))

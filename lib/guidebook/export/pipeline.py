@@ -21,6 +21,7 @@ from guidebook.diffusion.solvers import scheduler
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
 from guidebook.models.autoencoder import autoencoder
+from guidebook.models.space import shape_of
 from guidebook.runs import manifest
 from guidebook.runs.lock import owned
 from guidebook.runs.run import Run
@@ -57,12 +58,14 @@ def export(run: Run) -> Path:
 def pipeline(run: Run) -> DiffusionPipeline:
     """The pipeline of a run, in memory, on the CPU. A stock one never takes `steps_offset` 0: see `run_scheduler`."""
     params = run.params
-    unet, noise_scheduler = load_model(run, params.sample.weights), run_scheduler(params)
+    net, noise_scheduler = load_model(run, params.sample.weights), run_scheduler(params)
     tokenizer, text_encoder = parts(params.text, sayable(params))
-    shared = {"unet": unet, "text_encoder": text_encoder, "tokenizer": tokenizer}
+    shared = {"text_encoder": text_encoder, "tokenizer": tokenizer}
     if not params.model.vae:
-        return PixelPipeline(**shared, scheduler=noise_scheduler, range=params.data.range)
+        known = {"shape": shape_of(params), "range": params.data.range}
+        return PixelPipeline(net, noise_scheduler, **shared, **known)
     vae = copy.deepcopy(autoencoder(params.model.vae, params.data).network)
+    shared |= {"unet": net.stock()}
     shared["vae"] = vae.to("cpu", memory_format=torch.contiguous_format)
     shared["scheduler"] = type(noise_scheduler).from_config(noise_scheduler.config, steps_offset=1)
     return StableDiffusionPipeline(**shared, safety_checker=None, feature_extractor=None, requires_safety_checker=False)

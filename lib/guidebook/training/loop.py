@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -17,7 +18,6 @@ from guidebook import models
 from guidebook.config.budget import checkpoint_images, checkpoint_steps, updates
 from guidebook.config.datasets import DataError
 from guidebook.data.images import Streamed
-from guidebook.models.backbone import Backbone
 from guidebook.models.space import space
 from guidebook.runs import manifest, pool
 from guidebook.runs.lock import job_id, owned
@@ -27,6 +27,9 @@ from guidebook.runtime.distributed import barrier, world
 from guidebook.training import checkpoint
 from guidebook.training.step import Trainer, prepared
 from guidebook.training.tracking import tracker
+
+if TYPE_CHECKING:
+    from guidebook.models.backbone import Backbone
 
 LOG_EVERY = 20  # steps between lines of stats.jsonl
 
@@ -75,7 +78,7 @@ def lines(run: Run) -> Iterator[dict]:
             barrier()
 
 
-def load_model(run: Run, weights: str, at: int | None = None) -> Backbone:
+def load_model(run: Run, weights: str, at: int | None = None) -> "Backbone":
     """The backbone with raw or averaged weights, in evaluation mode: trained to its end, or as it was after `at` images.
 
     Raises manifest.Corrupt, and FileNotFoundError where no checkpoint was kept `at` so many.

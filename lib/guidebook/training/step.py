@@ -15,7 +15,6 @@ from guidebook.data.batches import Batch, feed
 from guidebook.data.images import Images, Streamed, load
 from guidebook.diffusion.objective import objective
 from guidebook.models import build
-from guidebook.models.backbone import Backbone
 from guidebook.models.space import Latents, Pixels, space
 from guidebook.runs.run import Run, write
 from guidebook.runtime import distributed
@@ -143,7 +142,7 @@ class Trainer:
             mark("backward")
         return torch.cat(losses)
 
-    def losses(self, net: Backbone, x0: Tensor, eps: Tensor, t: Tensor, cond: Condition) -> Tensor:
+    def losses(self, net, x0: Tensor, eps: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """The loss of each image (n,) float32."""
         return self.objective.loss(net, x0, eps, t, cond)
 
