@@ -21,7 +21,8 @@ from guidebook.data.drawn import paintings
 from guidebook.data.images import Streamed, load
 from guidebook.data.shards import Shards
 from guidebook.runs import artifact
-from guidebook.runs.artifact import PARTS, intact
+from guidebook.runs.artifact import PARTS
+from guidebook.runs.manifest import intact
 from guidebook.training.checkpoint import Writer
 from guidebook.training.profiler import PARTS as STEPS
 from guidebook.training.trainer import Trainer
