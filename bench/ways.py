@@ -8,17 +8,18 @@ import functools
 import io
 import itertools
 import random
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from guidebook.data.decoded import Filling, opened, place
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from guidebook.data.batches import Stream
+from guidebook.data.cache import Cache
 from guidebook.data.decode import BadImage, decode_in_thread
 from guidebook.data.shards import Shards
 
@@ -30,9 +31,14 @@ def shards(folder: Path) -> Shards:
     return Shards(sorted(folder.glob("train-*.parquet")), "image", "style", 27)
 
 
-def stream(folder: Path, start: int = 0, threads: int = WORKERS, keep: Filling | None = None) -> Stream:
+def cache(folder: Path) -> Cache:
+    return Cache("bench", shards(folder), SIDE, 0.02)
+
+
+def stream(folder: Path, start: int = 0, threads: int = WORKERS) -> Stream:
     """This library's own, from an image on."""
-    return Stream(shards(folder), SIDE, 0, BUFFER, start, 1, threads, 64, 0.02, {}, keep)
+    data = types.SimpleNamespace(shards=shards(folder), cache=cache(folder), window=BUFFER)
+    return Stream(data, 0, start, 1, threads)
 
 
 def whole(image: Image.Image) -> np.ndarray:
@@ -189,10 +195,10 @@ def ours(folder: Path):
 
 def ours_decoded(folder: Path):
     rows, start = shards(folder), 0
-    decoded = opened(place(folder, rows, SIDE))
+    images, labels = cache(folder).split("train")
     while True:
-        chosen = rows.order(0, start, BATCH, BUFFER)
-        yield decoded.images(chosen), torch.from_numpy(decoded.labels[chosen])
+        chosen = rows.place("train", rows.order(0, start, BATCH, BUFFER))
+        yield images[chosen], labels[chosen]
         start += BATCH
 
 
@@ -206,13 +212,8 @@ def prepare(folder: Path) -> None:
             for i, row in enumerate(pq.read_table(file).to_pylist()):
                 label = str(row["style"]).encode()
                 out.write({"__key__": f"{file.stem}-{i:05}", "jpg": row["image"]["bytes"], "cls": label})
-    found = shards(folder)
-    filling = Filling(place(folder, found, SIDE), found, SIDE)
-    with stream(folder, keep=filling) as filled:
-        while not (decoded := filling.done()):
-            filled.next(BATCH)
     (folder / "small").mkdir()
-    for i, (image, label) in enumerate(zip(*decoded.split("train"), strict=True)):
+    for i, (image, label) in enumerate(zip(*cache(folder).split("train"), strict=True)):
         image.numpy().tofile(folder / "small" / f"{i:06}-{label}.bin")
 
 
