@@ -19,15 +19,17 @@ from guidebook.conditioning.encoders import encode
 from guidebook.conditioning.grammar import attribute_caption
 from guidebook.config import params as P
 from guidebook.config import pretrained
+from guidebook.config.schema import Solver
 from guidebook.data.images import from_uint8, load
-from guidebook.diffusion.guidance import classifier_free
-from guidebook.diffusion.objective import scheduler
+from guidebook.diffusion.guidance import conditional_or_not, linear
+from guidebook.diffusion.objective import objective
 from guidebook.models import autoencoder as vae
 from guidebook.models import build
 from guidebook.models.cost import cost
 from guidebook.models.space import Latents, shape_of
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import native_bf16
+from guidebook.runtime.rng import generator
 from guidebook.sampling.sampler import sample
 from guidebook.training.step import prepared
 
@@ -153,18 +155,18 @@ def _sample(text: str) -> dict:
     params = P.check(yaml.safe_load(text), "the bench")
     device, model = world().device, build(params).eval().place(world().device, params.train)
     told = encode(params.text, ["A photo of a young woman", ""]).to(device)
-    steps, decoder = scheduler(params.objective, "ddpm", "leading", clip=False), _autoencoder(params)
-    steps.set_timesteps(STEPS, device=device)
+    path, decoder = objective(params.objective, dtype=torch.float64), _autoencoder(params)
+    solver = Solver(sampler="ddpm", steps=STEPS, eta=0.0, spacing="leading")
     if params.train.precision == "bf16":
         model.halve()
-    denoise = classifier_free(lambda x, t, cond: model(x, t, Condition(tokens=cond)), told[:1], told[1:], 2.0)
+    pair = conditional_or_not(path, model, Condition(tokens=told[:1]), Condition(tokens=told[1:]))
+    denoise, rngs = linear(pair, 2.0), [generator(0, "image")]
     with torch.autocast(device.type, torch.bfloat16, enabled=params.train.precision == "bf16"):
-        decoder.decode(
-            denoise(torch.randn(1, *shape_of(params), device=device), steps.timesteps[0]).float()
-        )  # warms up
+        x0, _ = denoise(torch.randn(1, *shape_of(params), device=device), torch.tensor(980.0))
+        decoder.decode(x0.float())  # warms up
         measuring.wait()
         started = time.perf_counter()
-        *_, (_, x) = sample(denoise, steps, shape_of(params), [0])
+        *_, (_, x) = sample(denoise, path, solver, shape_of(params), rngs, device)
     measuring.wait()
     drawn = time.perf_counter()
     decoder.decode(x.float())

@@ -40,7 +40,7 @@ def _bare(params: P.Params) -> Callable[[], None]:
     from guidebook.conditioning.condition import Condition
     from guidebook.conditioning.encoders import width
     from guidebook.data.images import load
-    from guidebook.diffusion.objective import scheduler
+    from guidebook.diffusion.solvers import scheduler
     from guidebook.models import build
 
     split, model = load(params.data).train, build(params).train()

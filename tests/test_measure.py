@@ -15,6 +15,7 @@ from guidebook.metrics.networks import Clip, Inception, JudgeNetwork
 from guidebook.metrics.perceptual import Lpips
 from guidebook.runs.run import NotRecorded, open_run
 from guidebook.sampling.sets import ImageSet
+from guidebook.sampling.spec import Draw
 
 FIELDS = {
     "metric",
@@ -41,14 +42,9 @@ def as_samples(run, n, order=None, **facts):
     """The first n real test images, as if they had been drawn."""
     order = torch.arange(n) if order is None else order
     test = load(run.params.data).test
-    named = ("guidance", "prompt", "sampler", "steps", "weights", "seed", "seconds_per_image")
-    facts = dict.fromkeys(named) | {"guidance": 1.0} | facts
-    return ImageSet(
-        "w1",
-        run.path / "samples" / "w1-00000000",
-        test.images[order],
-        facts | {"n": n, "labels": test.labels[order].tolist()},
-    )
+    told = {"draw": Draw.of(run.params, 1.0, n, **facts).json, "n": n, "seconds_per_image": None}
+    told["labels"] = test.labels[order].tolist()
+    return ImageSet("w1", run.path / "samples" / "w1-00000000", test.images[order], told)
 
 
 def test_every_record_has_its_interval_its_number_and_its_method(run):
@@ -153,10 +149,11 @@ def test_what_a_perfect_model_scores_is_the_floor(run, stand_ins):
 
 
 def test_sets_of_one_name_that_were_drawn_otherwise_are_measured_apart(run):
-    one, other = (M.measure(run, as_samples(run, 120, **facts))[0] for facts in ({}, {"eta": 0.5}))
+    drawn = [as_samples(run, 120, **facts) for facts in ({}, {"weights": "raw"})]
+    one, other = (M.measure(run, images)[0] for images in drawn)
     assert one["key"] != other["key"]
-    assert other["eta"] == 0.5
-    assert "eta" not in one
+    assert [r["draw"] for r in (one, other)] == [images.facts["draw"] for images in drawn]
+    assert Draw.model_validate(other["draw"]).weights == "raw"
 
 
 def test_without_weights_there_is_no_record_but_a_reason(run, monkeypatch, tmp_path):

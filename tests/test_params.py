@@ -37,7 +37,7 @@ OTHER = {
     },
     "sample": {
         "sampler": "ddim", "steps": 26, "eta": 0.5, "spacing": "trailing", "guidance": [1], "seed": 1, "batch": 10,
-        "weights": "raw", "methods": [{"name": "rescaled", "guidance": [2], "settings": {"phi": 0.7}}],
+        "weights": "raw", "methods": [{"name": "rescaled", "combine": "rescaled", "w": [2], "phi": 0.7}],
         "solvers": [{"sampler": "heun", "steps": 5, "eta": 0.0, "spacing": "karras"}],
     },
     "evaluate": {"samples": 510},
@@ -387,9 +387,10 @@ def test_any_text_as_a_file_gives_one_line(tmp_path_factory, text):
         ({"objective": {"zero_terminal_snr": True}}, "zero_terminal_snr = True needs objective.prediction"),
         ({"objective": {"zero_terminal_snr": True, "prediction": "v_prediction"}}, "visit the last timestep"),
         ({"objective": {"prediction": "sample"}, "sample": {"sampler": "heun"}}, "heun does not take"),
-        ({"sample": {"methods": [{"name": "rescaled", "guidance": [2]}]}}, r"takes the settings ['phi']"),
-        ({"sample": {"methods": [{"name": "rescaled", "guidance": [2], "settings": {"phi": 2.0}}]}}, "must be from 0 to 1"),
-        ({"sample": {"methods": [{"name": "cfg-plus-plus", "guidance": [w]} for w in (1, 2)]}},
+        ({"sample": {"methods": [{"name": "own", "combine": "rescaled", "w": [2]}]}}, "rescaled.phi = None must be from 0 to 1"),
+        ({"sample": {"methods": [{"name": "own", "combine": "rescaled", "w": [2], "phi": 2.0}]}}, "must be from 0 to 1"),
+        ({"sample": {"methods": [{"name": "own", "w": [2], "against": {"weights": "ema-0.123"}}]}}, "must be one of"),
+        ({"sample": {"methods": [{"name": "cfg-plus-plus", "combine": "cfg-plus-plus", "w": [w]} for w in (1, 2)]}},
          "['cfg-plus-plus', 'cfg-plus-plus'] must name every method once: put all its scales into one entry's guidance"),
     ],
 )  # fmt: skip

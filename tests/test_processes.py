@@ -249,14 +249,14 @@ from pathlib import Path
 from guidebook.diffusion import classifier
 from guidebook.runs.run import opened
 from guidebook.sampling.draw import draw
-from guidebook.config.schema import Method
+from guidebook.config.schema import Guidance
 
 def train(*_):
     print("trained", flush=True)
     time.sleep(2)
 
 classifier._train = train
-draw(opened(Path(sys.argv[1])), 2.0, 14, method=Method(name="classifier", guidance=(2.0,)))
+draw(opened(Path(sys.argv[1])), Guidance(w=2.0, combine="classifier"), 14)
 """
 
 

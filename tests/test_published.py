@@ -11,6 +11,7 @@ from guidebook.metrics.subject import of_real, of_samples
 from guidebook.metrics.weights import WeightsMissing
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet
+from guidebook.sampling.spec import Draw
 
 
 @pytest.fixture(autouse=True)
@@ -91,8 +92,8 @@ def test_with_imagenets_weights_only_the_first_and_last_layer_are_drawn(cache, m
 
 
 def test_the_record_of_a_set_says_what_the_reader_said(tiny, runs, digits):
-    run, known = open_run(tiny), dict.fromkeys(("prompt", "sampler", "steps", "weights", "seed", "seconds_per_image"))
-    facts = known | {"guidance": 5.0, "n": 60, "labels": digits.labels.tolist()}
+    run, draw = open_run(tiny), Draw.of(tiny, 5.0, 60).json
+    facts = {"draw": draw, "seconds_per_image": None, "n": 60, "labels": digits.labels.tolist()}
     (found,) = P.of_published(run, of_samples(ImageSet("w5", run.path, digits.images, facts)))
     right = int((P.untrained_resnet18(1, 10, P.SEED).read(digits.images) == digits.labels).sum())
     assert (found["value"], found["low"], found["high"]) == tuple(np.round(intervals.wilson(right, 60), 6))

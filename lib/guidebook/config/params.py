@@ -65,19 +65,18 @@ def _in_sampling(p: Params) -> Iterator[str]:
     """What of sampling does not go with the objective, or with itself."""
     vp, s = p.objective if p.objective.kind == "vp" else None, p.sample
     tracks = ["raw", *(f"ema-{d}" for d in p.train.ema)]
-    if s.weights not in tracks:
-        yield f"sample.weights = {s.weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
+    for weights in (s.weights, *(m.against.weights for m in s.methods if m.against and m.against.weights)):
+        if weights not in tracks:
+            yield f"sample.weights = {weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
     if len(set(s.guidance)) < len(s.guidance):
         yield f"sample.guidance = {list(s.guidance)[:9]} must name every scale once"
-    for name in (*(solver.sampler for solver in (s, *s.solvers)), *(method.name for method in s.methods)):
+    for name in (*(solver.sampler for solver in (s, *s.solvers)), *(m.combine for m in s.methods)):
         if not vp and name in NEEDS_VP:
             yield f"sample: {name} needs objective.kind = vp, not {p.objective.kind}"
     for solver in (s, *s.solvers) if vp else ():
         if solver.steps > vp.timesteps:
             yield f"sample.steps = {solver.steps} must not exceed objective.timesteps = {vp.timesteps}"
-        if solver.sampler == "heun" and vp.prediction == "sample":
-            yield "sample.sampler = heun does not take objective.prediction = sample: take another sampler"
-        if vp.zero_terminal_snr and (solver.spacing == "leading" or solver.sampler == "heun"):
+        if vp.zero_terminal_snr and (solver.spacing in ("leading", "karras") or solver.sampler == "heun"):
             yield (
                 "objective.zero_terminal_snr needs sample.spacing trailing or linspace, which visit the last timestep, "
                 "and a sample.sampler other than heun, for which its noise is infinite"
@@ -99,7 +98,7 @@ def _in_data(p: Params) -> Iterator[str]:
         )
     if vae and entry.window:
         yield f"model.vae needs all images at once, and {p.data.name} is streamed"
-    if (vae or entry.attributes) and any(m.name == "classifier" for m in p.sample.methods):
+    if (vae or entry.attributes) and any(m.combine == "classifier" for m in p.sample.methods):
         yield "sample.methods: classifier reads the one class of an image in its pixels: not with model.vae or faces"
     if not entry.attributes and (n % classes or n < 3 * classes):
         yield (

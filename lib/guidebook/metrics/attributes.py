@@ -24,7 +24,7 @@ def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Netwo
     the attributes that captions never leave out (`grammar.CORE`). `obedience` is how much likelier the attribute is seen where it was
     asked for, 0 for one that is ignored. Samples of a prompt of their own have none of these.
     """
-    if subject.known["prompt"] is not None:
+    if subject.prompt is not None:
         return []
     labels = enumerate(subject.labels.tolist())
     told = torch.tensor([mentioned(label, *wording(run.params, i)) for i, label in labels])

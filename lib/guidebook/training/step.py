@@ -15,7 +15,7 @@ from guidebook.data.feed import Batch, feed
 from guidebook.data.images import load
 from guidebook.data.split import Images
 from guidebook.data.streamed import Streamed
-from guidebook.diffusion.objective import loss, process
+from guidebook.diffusion.objective import objective
 from guidebook.models import build
 from guidebook.models.space import Latents, Pixels, space
 from guidebook.runs.run import Run, write
@@ -75,7 +75,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
         self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
         self.data, self.space, self.feed, self.conditions = data, where, feed(data, t), source
-        self.process, self.gamma = process(params.objective, self.device), params.objective.min_snr_gamma
+        self.objective = objective(params.objective, self.device)
         self.nimg, self.seconds, self.profiler = 0, 0.0, Profiler(self.device)
         self._clear()
 
@@ -99,7 +99,7 @@ class Trainer:
             average.update(self.weights)
         mark("EMA")
         self.step_losses.append(losses.mean())
-        bins = noise.t * BINS // len(self.process)
+        bins = self.objective.bins(noise.t, BINS)
         self.bin_sum.index_add_(0, bins, losses)
         self.bin_count.index_add_(0, bins, torch.ones_like(losses))
         self.nimg += t.batch
@@ -109,7 +109,7 @@ class Trainer:
         """Every process draws for the whole batch and takes its share: any number of processes sees the same noise."""
         t, device, world = self.params.train, self.device, distributed.world()
         rng = generator(t.seed, "step", self.nimg, device=device)
-        times = torch.randint(0, len(self.process), (t.batch,), generator=rng, device=device)
+        times = self.objective.random_times(t.batch, rng)
         dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
         eps = torch.randn(t.batch, *self.space.shape, generator=rng, device=device)
         mirrored = torch.rand(t.batch, generator=rng, device=device) < (0.5 if self.params.data.flips else 0.0)
@@ -144,7 +144,7 @@ class Trainer:
 
     def losses(self, net, x0: Tensor, eps: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """The loss of each image (n,) float32."""
-        return loss(net, self.process, x0, eps, t, cond, self.gamma)
+        return self.objective.loss(net, x0, eps, t, cond)
 
     def close(self) -> None:
         """Ends the threads that prepare batches."""
