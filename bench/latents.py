@@ -96,7 +96,7 @@ def latents(say: Callable[[str], None], params: P.Params | None = None, repeats:
     facts = drawn | {
         "precision": params.train.precision, "text_encoder": params.text.encoder,
         "bytes_per_image": held[KEPT, many]["bytes"], "captions_per_s": _captions(),
-        "weights": "published" if pretrained.at_hand(params.model.vae) else "random",
+        "weights": "published" if pretrained.available(params.model.vae) else "random",
     }  # fmt: skip
     report = measuring.report("latents", params, rows, ratios, **facts)
     measuring.tell(say, report)
@@ -114,7 +114,7 @@ def _drawn(params: P.Params) -> P.Params:
 
 def _autoencoder(params: P.Params) -> vae.Autoencoder:
     """Stable Diffusion's, with random weights where the published ones are not at hand."""
-    if pretrained.at_hand(params.model.vae):
+    if pretrained.available(params.model.vae):
         return vae.autoencoder(params.model.vae, params.data)
     network = vae.AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2,

@@ -13,9 +13,8 @@ from guidebook.conditioning.source import conditions, kept_captions, sample_labe
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 from guidebook.config.params import load as load_params
-from guidebook.data.feed import feed
-from guidebook.data.images import load
-from guidebook.data.split import Images, Split
+from guidebook.data.batches import feed
+from guidebook.data.images import Images, Split, load
 from guidebook.training.step import Trainer, prepared
 
 N, BATCH, TOKENS = 22, 8, 60  # 22 images are no whole number of batches: the third one spans two epochs

@@ -3,9 +3,11 @@
 import difflib
 import math
 import reprlib
-from typing import Any, get_args
+from collections.abc import Iterable
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 
 class ParamsError(ValueError):
@@ -24,26 +26,27 @@ def plain(text: Any) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
-def one_line(error: ValidationError, where: str, model: type[BaseModel], raw: Any) -> str:
-    """The most telling error of `raw`, which `model` refused."""
-    # A misspelt key is both missing and unknown: the unknown one is the mistake.
-    errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] == "missing")
-    first, more = errors[0], len(errors) - 1
-    loc = [str(p).encode("unicode_escape").decode()[:60] for p in first["loc"]]
-    value, key = shown(first["input"]), ".".join(loc)
-    if first["type"] in ("extra_forbidden", "missing"):
-        names = list(_owner(model, first["loc"], raw).model_fields)
-        unknown = f"is not a parameter{nearest(loc[-1], names)}; its value is {value}"
-        text = f"{key} {unknown if first['type'] == 'extra_forbidden' else 'is missing'}; allowed there: {', '.join(names)}"
-    else:
-        hint = first["msg"].removeprefix("Value error, ")
-        if isinstance(first["input"], str) and _is_number(first["input"]):
-            hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
-        if first["type"] == "tuple_type":
-            hint = "it is a list, written with brackets: [1, 2]"
-        # An error of a section as a whole names its values itself.
-        text = hint if first["type"] == "value_error" else f"{key} = {value}: {hint}"
-    return f"{plain(where)}: {text}" + (f" (and {more} more)" if more else "")
+def unknown(key: Any, names: Iterable[str], value: Any) -> PydanticCustomError:
+    """The error of a key that a section does not have."""
+    name, names = key if isinstance(key, str) else shown(key), list(names)
+    text = f"is not a parameter{nearest(name, names)}; its value is {shown(value)}; allowed there: {', '.join(names)}"
+    return PydanticCustomError("unknown", "{text}", {"key": name, "text": text})
+
+
+def one_line(error: ValidationError, where: str) -> str:
+    """The most telling error as one line."""
+    first, *more = error.errors(include_url=False)
+    path = [*first["loc"], *([first["ctx"]["key"]] if first["type"] == "unknown" else [])]
+    key, hint = ".".join(str(p).encode("unicode_escape").decode()[:60] for p in path), first["msg"]
+    if isinstance(first["input"], str) and _is_number(first["input"]):
+        hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
+    text = {
+        "unknown": f"{key} {hint}",
+        "missing": f"{key} is missing",
+        "value_error": hint.removeprefix("Value error, "),  # of a section as a whole: it names its values itself
+        "tuple_type": f"{key} = {shown(first['input'])}: it is a list, written with brackets: [1, 2]",
+    }.get(first["type"], f"{key} = {shown(first['input'])}: {hint}")
+    return f"{plain(where)}: {text}" + (f" (and {len(more)} more)" if more else "")
 
 
 def shown(value: Any) -> str:
@@ -55,25 +58,6 @@ def shown(value: Any) -> str:
     except ValueError:
         return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _owner(model: type[BaseModel], loc: tuple, raw: Any) -> type[BaseModel]:
-    """The class of the section that the last part of `loc` is, or should be, a key of."""
-    for part in loc[:-1]:
-        raw = raw[part]
-        if isinstance(part, str):
-            model = next(_classes(model.model_fields[part].annotation))
-        if isinstance(raw, dict) and hasattr(model, "kinds"):
-            model = model.kinds().get(raw.get("kind"), model)
-    return model
-
-
-def _classes(annotation: Any):
-    """The sections in an annotation such as tuple[Method, ...]."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _classes(inner)
 
 
 def _is_number(text: str) -> bool:

@@ -13,7 +13,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import yaml
-from pydantic import SerializeAsAny, ValidationError, model_validator
+from pydantic import SerializeAsAny, ValidationError
 
 from guidebook.config.datasets import CATALOG
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
@@ -39,11 +39,9 @@ class Params(Section):
     sample: Sample
     evaluate: Evaluate
 
-    @model_validator(mode="after")
-    def _consistent(self):
-        for conflict in (*_in_sampling(self), *_in_data(self)):
-            raise ValueError(conflict)
-        return self
+    def conflicts(self):
+        yield from _in_sampling(self)
+        yield from _in_data(self)
 
     @property
     def training_key(self) -> str:
@@ -119,21 +117,17 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     both = dict(base)
     for name, new in changes.items():
         old = base.get(name)
-        alike = (
-            isinstance(old, Mapping)
-            and isinstance(new, Mapping)
-            and new.get("kind", old.get("kind")) == old.get("kind")
-        )
+        alike = isinstance(old, Mapping) and isinstance(new, Mapping) and new.get("kind") in (None, old.get("kind"))
         both[name] = {**old, **new} if alike else new
     return both
 
 
 def check(raw: Mapping[str, Any], where: str, model: type[Section] = Params) -> Any:
-    """Params (or another model) from a mapping. Raises ParamsError, one line."""
+    """Params, or another section, from a mapping. Raises ParamsError, one line."""
     try:
         return model.model_validate(dict(raw))
     except ValidationError as error:
-        raise ParamsError(one_line(error, where, model, raw)) from None
+        raise ParamsError(one_line(error, where)) from None
 
 
 def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
@@ -156,34 +150,41 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
 
 def load_file(path: Path) -> Params:
     """A params file that may lie anywhere. Raises ParamsError."""
-    return check(_extended(read(path)), path.name)
+    return check(_extended(read(path), path.name), path.name)
 
 
 def _profile(experiment: str, profile: str, below: tuple[str, ...] = ()) -> dict:
     """The mapping of a profile over those that it extends. Raises ParamsError."""
-    name = f"{experiment}/{profile}"
-    if name in below:
-        raise ParamsError(f"{below[0]}: extends goes round in a circle: {', '.join((*below, name))[:300]}")
     for word, folder, kind in ((experiment, PARAMS, "experiment"), (profile, PARAMS / experiment, "profile")):
         if word not in (names := _names(folder)):
             raise ParamsError(f"{kind} {word[:60]!r} is not known{nearest(word, names)}; there are: {', '.join(names)}")
-    return _extended(read(PARAMS / experiment / f"{profile}.yml"), (*below, name))
+    if (name := f"{experiment}/{profile}") in below:
+        raise ParamsError(f"{name} extends itself")
+    path = PARAMS / experiment / f"{profile}.yml"
+    return _extended(read(path), path.name, (*below, name))
+
+
+def _extended(raw: dict, where: str, below: tuple[str, ...] = ()) -> dict:
+    """A mapping over the profile that its `extends` names. Raises ParamsError."""
+    parent, raw = raw.get("extends"), {k: v for k, v in raw.items() if k != "extends"}
+    if parent is None:
+        return raw
+    if not isinstance(parent, str):
+        raise ParamsError(f"{where}: extends = {shown(parent)}: it is the name of a profile, or EXPERIMENT/PROFILE")
+    experiment, slash, profile = parent.rpartition("/")
+    try:
+        return merged(_profile(experiment if slash else _text(raw, "experiment"), profile, below), raw)
+    except ParamsError as error:
+        raise ParamsError(f"{where}: extends = {shown(parent)}: {error}") from None
+
+
+def _text(raw: dict, key: str) -> str:
+    return value if isinstance(value := raw.get(key), str) else ""
 
 
 def _names(folder: Path) -> list[str]:
     """The experiments in `params/`, or the profiles in the folder of one."""
     return sorted(p.stem for p in folder.glob("*/" if folder == PARAMS else "*.yml")) if folder.is_dir() else []
-
-
-def _extended(raw: dict, below: tuple[str, ...] = ()) -> dict:
-    """A mapping over the profile that its `extends` names. Raises ParamsError."""
-    raw = dict(raw)
-    if (parent := raw.pop("extends", None)) is None:
-        return raw
-    if not isinstance(parent, str):
-        raise ParamsError(f"extends = {shown(parent)}: it is the name of a profile, or EXPERIMENT/PROFILE")
-    experiment, _, profile = parent.rpartition("/")
-    return merged(_profile(experiment or str(raw.get("experiment")), profile, below), raw)
 
 
 def from_notebook(namespace: dict[str, Any]) -> Params:
@@ -198,10 +199,19 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
         named = (n for n in namespace if not n.startswith("_") and n not in jupyter)
         namespace["_parameters"] = [n for n in named if not isinstance(namespace[n], skip)]
     raw = {n: namespace[n] for n in namespace["_parameters"] if namespace[n] is not None}
-    known = raw.get("profile") in _names(PARAMS / str(raw.get("experiment")))
+    known = _text(raw, "profile") in _names(PARAMS / _text(raw, "experiment"))
     if "extends" not in raw and (known or not raw.keys() >= set(SECTIONS)):
         raw["extends"] = raw.get("profile")
-    return check(_extended(raw), "notebook")
+    return check(_extended(raw, "notebook"), "notebook")
+
+
+def departures(params: Params) -> list[tuple[str, Any, Any]]:
+    """`(key, its profile's value, its own)` where a run differs from its profile in more than how it is run."""
+    if params.profile not in _names(PARAMS / params.experiment):
+        return []
+    how = {f"train.{name}" for name in FREE}
+    changed = differences(load(params.experiment, params.profile), params)
+    return [c for c in changed if c[0] not in how and c[:2] != ("train.precision", "auto")]
 
 
 def check_word(word: str, what: str) -> None:

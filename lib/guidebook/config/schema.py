@@ -1,11 +1,10 @@
 """The sections of a params file: what each parameter may be. Nothing here imports torch."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from guidebook.config.errors import nearest, shown
+from guidebook.config.section import Kinds, Section, Tuple
 
 WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
 Word = Annotated[str, Field(pattern=WORD)]
@@ -19,15 +18,6 @@ Location = Annotated[float, Field(ge=-100, le=100)]
 Weights = Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
 
 
-def Tuple(low: int, high: int = 64) -> Any:
-    """A YAML list of `low` to `high` entries, kept as a tuple."""
-    return Field(strict=False, min_length=low, max_length=high)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
 # Autoencoders: channels of a latent, and pixels that one of its points stands for, across and down.
 VAES = {"embedded": (4, 2), "stabilityai/sd-vae-ft-mse": (4, 8)}
 
@@ -36,47 +26,22 @@ class Data(Section):
     name: Literal["digits", "mnist", "scenes", "cifar10", "paintings", "wikiart", "faces", "celeba", "imagenet100"]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
-    # `{label}` stands for the class name; None where captions are built from attributes. One line: it is written into pages,
-    # where a line end could begin a directive.
+    # `{label}` stands for the class name; None where captions are built from attributes. One line: pages show it, and in
+    # them a line end could begin a directive.
     caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")] | None
-    phrasings: Count | None = (
-        None  # captions of an image of attributes, one an epoch in turn; None is a new one each epoch
-    )
+    # Captions of an image of attributes, one an epoch in turn; None is a new one each epoch
+    phrasings: Count | None = None
     limit: Count | None  # use only the first images of each split
     flips: bool  # every image is seen as it is or mirrored, by chance
 
-    @model_validator(mode="after")
-    def _ordered(self):
+    def conflicts(self):
         if self.range[0] >= self.range[1]:
-            raise ValueError(f"data.range = {list(self.range)} must be [low, high] with low < high")
-        return self
+            yield f"data.range = {list(self.range)} must be [low, high] with low < high"
 
 
 class Text(Section):
     encoder: Literal["embedded", "openai/clip-vit-base-patch32"]
     tokens: Annotated[int, Field(ge=3, le=77)]  # captions are padded or cut to this length
-
-
-class Kinds(Section):
-    """A section of several kinds, told apart by `kind`: a class below names the section, and each class below that is one kind."""
-
-    kind: str
-
-    @classmethod
-    def kinds(cls) -> dict[str, type["Kinds"]]:
-        return {get_args(c.model_fields["kind"].annotation)[0]: c for c in cls.__subclasses__()}
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _by_kind(cls, raw, handler):
-        kinds, section = cls.kinds(), cls.__name__.lower()
-        if not kinds or not isinstance(raw, Mapping):
-            return handler(raw)
-        kind = raw.get("kind")
-        if not isinstance(kind, str) or kind not in kinds:
-            given = f"= {shown(kind)} is not known{nearest(kind, list(kinds))}" if "kind" in raw else "is missing"
-            raise ValueError(f"{section}.kind {given}; allowed there: {', '.join(kinds)}")
-        return kinds[kind].model_validate(raw)
 
 
 class Model(Kinds):
@@ -110,19 +75,17 @@ class VP(Objective):
     min_snr_gamma: Positive | None  # the loss is weighted by min(SNR, γ), as an error of x0 (Hang et al. 2023)
     zero_terminal_snr: bool  # the last timestep is noise alone (Lin et al. 2024)
 
-    @model_validator(mode="after")
-    def _possible(self):
+    def conflicts(self):
         if self.zero_terminal_snr and self.prediction == "epsilon":
-            raise ValueError(
+            yield (
                 "objective.zero_terminal_snr = True needs objective.prediction v_prediction or sample: noise alone says nothing of x0"
             )
         cosine, betas = self.schedule == "squaredcos_cap_v2", self.betas
         if cosine != (betas is None) or (betas and betas[0] >= betas[1]):
-            raise ValueError(
+            yield (
                 f"objective.betas = {betas and list(betas)} does not fit objective.schedule = {self.schedule}: squaredcos_cap_v2 takes "
                 "null, the others [low, high]: [0.0001, 0.02] in Ho et al. 2020, [0.00085, 0.012] in Stable Diffusion"
             )
-        return self
 
 
 class Flow(Objective):
@@ -163,11 +126,9 @@ class Train(Section):
     channels_last: bool = False  # memory layout of convolutions
     compile: bool = False  # torch.compile
 
-    @model_validator(mode="after")
-    def _shared(self):
+    def conflicts(self):
         if self.batch % self.processes:
-            raise ValueError(f"train.processes = {self.processes} must divide train.batch = {self.batch}")
-        return self
+            yield f"train.processes = {self.processes} must divide train.batch = {self.batch}"
 
 
 # Settings of each way to guide, and from what to what they go; see diffusion/guidance.py.

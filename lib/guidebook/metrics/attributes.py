@@ -6,7 +6,7 @@ import torch
 from guidebook.conditioning.captions import wording
 from guidebook.conditioning.grammar import CORE, mentioned
 from guidebook.config.datasets import ATTRIBUTES
-from guidebook.data.split import unpacked
+from guidebook.data.images import unpacked
 from guidebook.metrics.intervals import Interval, normal, wilson
 from guidebook.metrics.networks import Network
 from guidebook.metrics.subject import Subject, record

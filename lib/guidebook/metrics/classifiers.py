@@ -13,8 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from guidebook.config.params import digest
-from guidebook.data.images import Split, order
-from guidebook.data.split import unpacked
+from guidebook.data.images import Split, order, unpacked
 from guidebook.metrics.classifier_nets import ResidualNet, SmallNet
 from guidebook.runtime.precision import native_bf16
 from guidebook.runtime.rng import generator, seed_of

@@ -11,8 +11,7 @@ from tqdm import tqdm
 from guidebook.config.params import digest
 from guidebook.config.paths import runs
 from guidebook.config.schema import VAES, Data
-from guidebook.data.images import from_uint8, order
-from guidebook.data.split import Images
+from guidebook.data.images import Images, from_uint8, order
 from guidebook.runs import manifest
 from guidebook.runtime.precision import native_bf16
 from guidebook.runtime.rng import generator, seed_of

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from guidebook import models
 from guidebook.config.budget import checkpoint_images, checkpoint_steps, updates
 from guidebook.config.datasets import DataError
-from guidebook.data.streamed import Streamed
+from guidebook.data.images import Streamed
 from guidebook.models.space import space
 from guidebook.runs import manifest, pool
 from guidebook.runs.lock import job_id, owned
@@ -184,7 +184,7 @@ def _data(run: Run, trainer: Trainer) -> dict:
     data = trainer.data
     facts = {"name": run.params.data.name, "source": data.source, "fingerprint": data.fingerprint}
     facts |= {"skipped": list(data.skipped)}
-    return facts | ({"progressive": data.progressive} if isinstance(data, Streamed) else {})
+    return facts | ({"progressive": data.cache.progressive} if isinstance(data, Streamed) else {})
 
 
 def device_name(device: torch.device) -> str:

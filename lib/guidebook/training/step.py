@@ -11,10 +11,8 @@ from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.source import Conditions, conditions
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Params
-from guidebook.data.feed import Batch, feed
-from guidebook.data.images import load
-from guidebook.data.split import Images
-from guidebook.data.streamed import Streamed
+from guidebook.data.batches import Batch, feed
+from guidebook.data.images import Images, Streamed, load
 from guidebook.diffusion.objective import objective
 from guidebook.models import build
 from guidebook.models.space import Latents, Pixels, space
