@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.source import Conditions, conditions
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Params
@@ -133,16 +132,12 @@ class Trainer:
             # Gradients travel between processes once a step, with the last part.
             net = self.wrapped if first + size >= n else self.model
             with torch.autocast(self.device.type, torch.bfloat16, enabled=t.precision == "bf16"):
-                each = self.losses(net, x0, eps, times, cond)
+                each = self.objective.loss(net, x0, eps, times, cond)
             mark("forward")
             (each.sum() / n).backward()
             losses.append(each.detach())
             mark("backward")
         return torch.cat(losses)
-
-    def losses(self, net, x0: Tensor, eps: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        """The loss of each image (n,) float32."""
-        return self.objective.loss(net, x0, eps, t, cond)
 
     def close(self) -> None:
         """Ends the threads that prepare batches."""
