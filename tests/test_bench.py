@@ -10,12 +10,13 @@ from bench import BENCHES, cache, checkpoint, latents, loop, measuring, page, re
 from bench.example import Captioned, Example
 from guidebook.config.params import load as load_params
 from guidebook.data.images import from_uint8, load
+from guidebook.diffusion.objective import Objective
 from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import Latents
 from guidebook.report.tables import Html
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet
-from guidebook.training.step import Trainer, prepared
+from guidebook.training.step import prepared
 
 training, sampling, quality, bench_latents = (
     importlib.import_module(f"bench.{n}") for n in ("train", "sample", "quality", "latents")
@@ -86,13 +87,13 @@ OBJECTIVES = {
 def test_both_loops_compute_the_same_loss_gradient_and_step(small, monkeypatch, objective, every_step):
     params = small.replace(objective=objective, train={"clip_norm": 1.0, "caption_dropout": 0.3})
     data, told = load(params.data), {}
-    losses = Trainer.losses
+    losses = Objective.loss
 
     def spy(self, net, x0, eps, t, cond):
         told.update(x0=x0, eps=eps, t=t, cond=cond.tokens)
         return losses(self, net, x0, eps, t, cond)
 
-    monkeypatch.setattr(Trainer, "losses", spy)
+    monkeypatch.setattr(Objective, "loss", spy)
     library, example = prepared(params, data), Example(params, data, "fp32", every_step)
     with training.watched(library.optimizer) as ours:
         library.step()
