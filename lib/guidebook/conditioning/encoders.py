@@ -9,20 +9,22 @@ import functools
 import re
 import zlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from guidebook.config.pretrained import EMBEDDED, located
 from guidebook.config.schema import Text
+
+if TYPE_CHECKING:  # seconds, which a page that only shows what was made does not spend
+    from transformers import CLIPTextModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 WIDTH = 512
 START, END, WORD = "<start>", "<end>", re.compile(r"\w+|[^\w\s]")  # of the stand-in
 
 
 @torch.no_grad()
-def parts(text: Text, captions: Iterable[str]) -> tuple[PreTrainedTokenizerBase, CLIPTextModel]:
+def parts(text: Text, captions: Iterable[str]) -> "tuple[PreTrainedTokenizerBase, CLIPTextModel]":
     """The tokenizer, which pads and cuts to `text.tokens`, and the text model, on the CPU, that `encode` uses.
 
     The stand-in's know the words of `captions` and no others.
@@ -51,7 +53,7 @@ def _clip(text: Text, captions: list[str], device: torch.device) -> torch.Tensor
 
 @functools.lru_cache(maxsize=2)
 def _clip_parts(encoder: str, device: torch.device):
-    from transformers import CLIPTokenizerFast
+    from transformers import CLIPTextModel, CLIPTokenizerFast
 
     folder = located(encoder)
     model = CLIPTextModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
@@ -70,8 +72,10 @@ def _embedded(text: Text, captions: list[str], device: torch.device) -> torch.Te
     return model.to(device)(ids.to(device)).last_hidden_state
 
 
-def _stand_in(words: set[str]) -> tuple[list[str], CLIPTextModel]:
+def _stand_in(words: set[str]) -> "tuple[list[str], CLIPTextModel]":
     """The vocabulary of these words, `<start>` and `<end>` first, and the stand-in encoder that knows it."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     vocabulary = [START, END, *sorted(words)]
     config = CLIPTextConfig(
         vocab_size=len(vocabulary), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2,
@@ -88,8 +92,11 @@ def _stand_in(words: set[str]) -> tuple[list[str], CLIPTextModel]:
     return vocabulary, model
 
 
-def _word_tokenizer(vocabulary: list[str], tokens: int) -> PreTrainedTokenizerFast:
+def _word_tokenizer(vocabulary: list[str], tokens: int) -> "PreTrainedTokenizerFast":
     """What `_embedded` does to a caption, as a tokenizer: a word outside the vocabulary makes it raise an exception."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.Split(Regex(WORD.pattern), "removed", invert=True)

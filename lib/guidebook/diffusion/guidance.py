@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler
 
 from guidebook.diffusion.objective import Process
 
@@ -86,7 +85,7 @@ def cfg_plus_plus(
     uncond: torch.Tensor,  # (B, L, D)
     w: float,  # the paper's λ; w = 1 is not off: x0 is the conditional one, the noise put back is not
     process: Process,
-    noise_scheduler: DDIMScheduler,  # the one that will step, with its timesteps set before the first call
+    noise_scheduler,  # a DDIMScheduler: the one that will step, with its timesteps set before the first call
 ) -> Denoise:
     """CFG++, the image guided and the noise unconditional, written as the prediction that makes a DDIM step do this.
 
@@ -94,6 +93,8 @@ def cfg_plus_plus(
     of another kind, or one that clips: the scale grows with the number of steps, and clipping would take most of it away.
     """
     config = noise_scheduler.config
+    from diffusers import DDIMScheduler
+
     if not isinstance(noise_scheduler, DDIMScheduler) or config.clip_sample or config.thresholding:
         raise ValueError(
             f"CFG++ needs a DDIMScheduler that does not clip, got a {type(noise_scheduler).__name__} with clip_sample = "
@@ -193,7 +194,7 @@ def _pair(model: Model, cond: torch.Tensor, uncond: torch.Tensor) -> Callable[..
     return lambda x, t: model(torch.cat([x, x]), t, both).chunk(2)
 
 
-def _next(noise_scheduler: DDIMScheduler, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _next(noise_scheduler, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(a', s') where a DDIM step from timestep t ends."""
     to = int(t) - noise_scheduler.config.num_train_timesteps // noise_scheduler.num_inference_steps
     abar = noise_scheduler.alphas_cumprod[to] if to >= 0 else noise_scheduler.final_alpha_cumprod

@@ -4,19 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    HeunDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
 
 from guidebook.config.schema import Diffusion
 
 SAMPLERS = {
-    "ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpmpp-2m": DPMSolverMultistepScheduler,
-    "unipc": UniPCMultistepScheduler, "heun": HeunDiscreteScheduler,
+    "ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpmpp-2m": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler", "heun": "HeunDiscreteScheduler",
 }  # fmt: skip
 
 
@@ -25,6 +18,8 @@ def scheduler(diffusion: Diffusion, sampler: str = "ddpm", spacing: str = "leadi
 
     Without `clip`, x0 is not clipped to [−1, 1] on the way: for latents, which know no range.
     """
+    import diffusers
+
     # The ends of β are those of Ho et al. 2020 for every sampler; diffusers' defaults differ between its schedulers.
     settings = {"prediction_type": diffusion.prediction, "beta_start": 1e-4, "beta_end": 0.02}
     if spacing == "karras":  # the spacing of EDM (Karras et al. 2022, eq. 5)
@@ -35,7 +30,9 @@ def scheduler(diffusion: Diffusion, sampler: str = "ddpm", spacing: str = "leadi
         settings |= {"clip_sample": clip}
     if diffusion.zero_terminal_snr:
         settings |= {"rescale_betas_zero_snr": True}
-    return SAMPLERS[sampler](num_train_timesteps=diffusion.timesteps, beta_schedule=diffusion.schedule, **settings)
+    return getattr(diffusers, SAMPLERS[sampler])(
+        num_train_timesteps=diffusion.timesteps, beta_schedule=diffusion.schedule, **settings
+    )
 
 
 @dataclass(frozen=True)

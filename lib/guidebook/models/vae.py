@@ -9,8 +9,6 @@ import json
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL
-from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 
 from guidebook.config.pretrained import EMBEDDED, PRETRAINED, located
 from guidebook.config.schema import VAES, Data
@@ -25,7 +23,7 @@ PART = 2**20  # pixels of the images that go through the network at a time
 
 @dataclass(frozen=True)
 class Autoencoder:
-    network: AutoencoderKL
+    network: torch.nn.Module
     name: str  # with the weights' version
 
     @property
@@ -81,9 +79,11 @@ def autoencoder(vae: str, data: Data) -> Autoencoder:
             folder = small_vae.trained(images, data)
         manifest.verify(folder, f"delete {folder} and run again: it is trained anew")
         # What two machines train by one recipe differs, so the name holds the hash of the weights.
-        name = f"{folder.name}@{json.loads((folder / manifest.MANIFEST).read_text())[SAFETENSORS_WEIGHTS_NAME][:8]}"
+        name = f"{folder.name}@{json.loads((folder / manifest.MANIFEST).read_text())['diffusion_pytorch_model.safetensors'][:8]}"
     else:
         folder, name = located(vae), f"{vae}@{PRETRAINED[vae].revision[:8]}"
+    from diffusers import AutoencoderKL
+
     network = AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
     return Autoencoder(network.to(world().device, memory_format=torch.channels_last), name)
 

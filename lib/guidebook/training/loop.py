@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
 from tqdm import tqdm
 
 from guidebook.config.budget import checkpoint_images, checkpoint_steps, updates
@@ -75,7 +74,7 @@ def _trainer(run: Run, stop: Stop) -> Trainer:
     return Trainer(run.params, load(run.params.data), stop, where)
 
 
-def load_model(run: Run, weights: str, at: int | None = None) -> UNet2DConditionModel:
+def load_model(run: Run, weights: str, at: int | None = None) -> torch.nn.Module:
     """The U-Net with raw or averaged weights, in evaluation mode: trained to its end, or as it was after `at` images.
 
     Raises manifest.Corrupt, and FileNotFoundError where no checkpoint was kept `at` so many.
@@ -95,6 +94,8 @@ def load_model(run: Run, weights: str, at: int | None = None) -> UNet2DCondition
         return model.eval()
     folder = run.path / "model" / weights
     manifest.verify(folder, f"delete {folder.parent} and run again: training goes on from its last checkpoint")
+    from diffusers import UNet2DConditionModel
+
     return UNet2DConditionModel.from_pretrained(folder, use_safetensors=True).eval()
 
 
