@@ -9,6 +9,7 @@ import re
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -57,17 +58,29 @@ def draw_pages(pages: Sequence[tuple], say: Callable[[str], None]) -> None:
     """
     stale = [page for page in pages if not up_to_date(*page)]
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST)) as pool:
-        drawn = {pool.submit(execute, *page, threads=1): page[1].stem for page in stale}
+        drawn = {pool.submit(_draw, page): page[1].stem for page in stale}
         try:
             for done, page in enumerate(as_completed(drawn), 1):
                 page.result()
                 say(f"page {done} of {len(stale)} drawn: {drawn[page]}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for kernel in list(_kernels):
-                with suppress(ProcessLookupError):
-                    os.kill(kernel, signal.SIGKILL)
+            while not all(page.done() for page in drawn):  # one may just be starting its kernel
+                for kernel in list(_kernels):
+                    with suppress(ProcessLookupError):
+                        os.kill(kernel, signal.SIGKILL)
+                time.sleep(0.1)
             raise
+
+
+def _draw(page: tuple) -> None:
+    """One page, in a thread."""
+    from jupyter_core.utils import ensure_event_loop
+
+    try:
+        execute(*page, threads=1)
+    finally:
+        ensure_event_loop().close()  # the thread's, which jupyter_client leaves open
 
 
 def execute(

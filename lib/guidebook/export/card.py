@@ -118,7 +118,7 @@ def _measured(run: Run) -> str:
         found = (r["metric"], with_interval(r), r.get("interval"), f"{r['n']:,}", w)
         rows.append([*found, drawn, r["extractor"], r["reference"]])
     heads = ["metric", "value [low, high]", "interval", "n", "w", "of", "extractor", "reference"]
-    return table(heads, rows).text if rows else ""
+    return table(heads, rows).text.replace("</tr>", "</tr>\n") if rows else ""
 
 
 def _setting(value: Any) -> str:
