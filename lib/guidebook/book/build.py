@@ -18,7 +18,6 @@ from guidebook.config.errors import nearest
 from guidebook.config.params import ParamsError
 from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.report.banner import banner
-from guidebook.report.claims import FILE as CLAIMS
 from guidebook.report.claims import answers
 from guidebook.runs.run import Run, all_runs, find, opened
 
@@ -26,8 +25,7 @@ SOURCE, OUTPUT = BOOK / "_build" / "source", BOOK / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
 EXPLORER, PERFORMANCE = NOTEBOOKS / "explorer.ipynb", NOTEBOOKS / "performance.ipynb"
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
-MADE = ("results", "status", "reliability")  # chapters that every build writes
-OPTIONAL = ("explorer", "performance", "claims")  # and those it writes where there is something to show
+OPTIONAL = ("explorer", "performance")  # chapters that a build adds where there is something to show
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,8 @@ def _write_pages(chapters: list[Chapter]) -> None:
     (SOURCE / "results.md").write_text(pages.results(found))
     (SOURCE / "status.md").write_text(pages.status(found))
     (SOURCE / "reliability.md").write_text(pages.reliability())
-    if CLAIMS.exists():
-        answered = [(c.file, c.title, c.data, answers(c.executed)) for c in chapters]
-        (SOURCE / "claims.md").write_text(pages.claims(answered))
+    answered = [(c.file, c.title, c.data, answers(c.executed)) for c in chapters]
+    (SOURCE / "claims.md").write_text(pages.claims(answered))
     (SOURCE / "experiments.txt").write_text(pages.experiments([(_heading(name), rows) for name, rows in of.items()]))
 
 
@@ -175,7 +172,7 @@ def _hero(run: Run | None) -> None:
 def _contents() -> dict:
     """`_toc.yml`. Raises NotebookFailed where it names a chapter that is not written and that no build makes."""
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
-    known = [*sorted(p.stem for p in BOOK.glob("*.md")), *MADE, *OPTIONAL]
+    known = [*sorted(p.stem for p in BOOK.glob("*.md")), *OPTIONAL]
     for name in (str(c.get("file")) for part in toc["parts"] for c in part["chapters"]):
         if name not in known and not any((BOOK / f"{name}.{kind}").is_file() for kind in ("md", "ipynb")):
             raise NotebookFailed(

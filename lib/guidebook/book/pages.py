@@ -1,8 +1,7 @@
-"""Pages made from runs and records: templates (`*.md`, beside this file) filled with tables."""
+"""Chapters of tables from runs and records: each fills the places `<!-- part -->` of its page in `book/`."""
 
 import html
 import json
-from pathlib import Path
 
 from guidebook.book.status import overview
 from guidebook.config.errors import plain
@@ -138,20 +137,22 @@ def reliability() -> str:
     promises: dict[str, dict[str, list]] = {}
     for f in faults:  # one test may try a fault in several rounds
         promises.setdefault(str(f["promise"]), {}).setdefault(f["fault"], []).append(f)
-    heads = ["fault", "tried", "held", "what was seen"]
-    return _page("reliability", summary=summary, **{k: table(heads, _faults(of)).text for k, of in promises.items()})
+    tables = {
+        promise: table(["fault", "tried", "held", "what was seen"], _faults(of)) for promise, of in promises.items()
+    }
+    return _page("reliability", summary=summary, **{promise: t.text for promise, t in tables.items()})
 
 
 def _faults(faults: dict[str, list[dict]]) -> list[list]:
-    return [
-        [fault, *(f"{sum(f[k] for f in rounds):,}" for k in ("tried", "held")), "; ".join(dict.fromkeys(f["detail"] for f in rounds))]
-        for fault, rounds in faults.items()
-    ]  # fmt: skip
+    rows = []
+    for fault, rounds in faults.items():
+        tried, held = (f"{sum(f[k] for f in rounds):,}" for k in ("tried", "held"))
+        rows.append([fault, tried, held, "; ".join(dict.fromkeys(f["detail"] for f in rounds))])
+    return rows
 
 
 def _page(name: str, **parts: str) -> str:
-    """The template `<name>.md`, its places `<!-- part -->` filled."""
-    text = (Path(__file__).parent / f"{name}.md").read_text()
+    text = (BOOK / f"{name}.md").read_text()
     for part, value in parts.items():
         text = text.replace(f"<!-- {part} -->", value)
     return text
