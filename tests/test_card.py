@@ -10,7 +10,7 @@ import yaml
 
 from guidebook.config import params as P
 from guidebook.config.paths import RESULTS
-from guidebook.diffusion.objective import SAMPLERS
+from guidebook.diffusion.solvers import SCHEDULERS as SAMPLERS
 from guidebook.export.card import SCHEDULERS, SHOWN, card
 from guidebook.export.pipeline import export
 from guidebook.report.tables import with_interval

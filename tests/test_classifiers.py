@@ -8,8 +8,7 @@ import torch.nn.functional as F
 
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import digest
-from guidebook.data.images import Split
-from guidebook.data.split import packed
+from guidebook.data.images import Split, packed
 from guidebook.metrics import classifiers as C
 from guidebook.metrics.classifier_nets import FEATURES
 from guidebook.metrics.judge import recipes
@@ -74,7 +73,7 @@ def test_whatever_a_recipe_says_is_in_its_key(field):
 def test_a_judge_trained_in_bf16_has_another_name(monkeypatch):
     keys = set()
     for able in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=able: able)
+        monkeypatch.setattr(C, "native_bf16", lambda device, able=able: device != "cpu" or able)
         keys |= {TINY.key("a")}
         assert replace(TINY, device="cuda").bf16
     assert len(keys) == 2
@@ -82,7 +81,7 @@ def test_a_judge_trained_in_bf16_has_another_name(monkeypatch):
 
 @pytest.mark.parametrize("able", [True, False])
 def test_it_is_trained_in_the_precision_that_its_key_says(able, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    monkeypatch.setattr(C, "native_bf16", lambda device: able)
     real, seen = C.ResidualNet.forward, set()
 
     def forward(self, pixels):

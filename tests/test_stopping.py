@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from guidebook.runs import preemption
 from guidebook.runs.preemption import SIGNALS, Preempted, stopping
 from guidebook.runs.run import open_run
 
@@ -105,3 +106,42 @@ def test_in_a_thread_the_file_is_heard_and_handlers_are_left_alone(run):
     thread.start()
     thread.join()
     assert heard == [True, True]
+
+
+def test_outside_of_any_work_no_stop_is_ever_asked(run):
+    (run.path / "STOP").touch()
+    assert not preemption.current().asked()
+    with stopping(run) as stop:
+        assert preemption.current() is stop
+        assert preemption.current().asked()
+    assert not preemption.current().asked()
+
+
+@pytest.mark.parametrize("when", ["before", "inside"])
+def test_nested_work_hears_what_the_outer_one_hears_and_nothing_is_lost(run, when):
+    other = run.variant("x", train={"caption_dropout": 0.5})
+    with stopping(run) as outer:
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        with stopping(other) as inner:
+            if when == "inside":
+                os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.01)
+            assert preemption.current() is inner
+            assert inner.asked()
+        assert preemption.current() is outer
+        assert outer.asked()
+        with pytest.raises(Preempted):
+            outer.obey("")
+
+
+def test_a_process_that_works_alone_asks_no_other(run, monkeypatch):
+    monkeypatch.setattr(preemption, "agreed", lambda _: pytest.fail("the others wait and do not answer"))
+    monkeypatch.setattr(preemption, "barrier", lambda: pytest.fail("the others wait and do not come"))
+    with stopping(run) as stop:
+        assert not stop.asked(alone=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        assert stop.asked(alone=True)
+        with pytest.raises(Preempted):
+            stop.obey("", alone=True)

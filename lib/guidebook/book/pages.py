@@ -7,8 +7,9 @@ from guidebook.book.status import overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
 from guidebook.report.claims import Answer, configured, every
-from guidebook.report.tables import Html, settings, solver_name, table, with_interval
+from guidebook.report.tables import Html, table, with_interval
 from guidebook.runs.run import Run
+from guidebook.sampling.spec import Draw
 
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
 # Groups of records that are points of a figure or another protocol: their page shows them.
@@ -34,21 +35,8 @@ def _row(r: dict, seed: int) -> tuple:
     metric = " of ".join([r["metric"], *([r["attribute"].replace("_", " ")] if r.get("attribute") else [])])
     w = "real images" if r["guidance"] is None else f"{r['guidance']:g}"
     found = (metric, w, with_interval(r), f"{r['n']:,}", r["interval"], r["extractor"], r["reference"])
-    return (*found, r["weights"], _drawn(r, seed))
-
-
-def _drawn(record: dict, seed: int) -> str:
-    """The sampler of a record's images, and every setting that is not the run's usual one; nothing for real images."""
-    if not record["sampler"]:
-        return ""
-    ways = {
-        "spacing": "{} spacing", "at": "after {:,} images", "prompt": "prompt “{}”", "seed": "seed {}", "guide": "guide {}",
-        "method": "{}",
-    }  # fmt: skip
-    usual = {"seed": seed}
-    unusual = [way.format(record[k]) for k, way in ways.items() if record.get(k) not in (None, usual.get(k))]
-    parts = [solver_name(record), f"{record['steps']} steps", *unusual, settings(record)]
-    return ", ".join(part for part in parts if part)
+    draw = r["draw"] and Draw.model_validate(r["draw"])
+    return (*found, draw and draw.weights, draw and ", ".join(draw.words(seed)))
 
 
 def status(runs: list[Run]) -> str:

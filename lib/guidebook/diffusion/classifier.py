@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import runs
-from guidebook.config.schema import Data, Diffusion
+from guidebook.config.schema import VP, Data
 from guidebook.data.images import Split, from_uint8, load, order
-from guidebook.diffusion.objective import Process, process
+from guidebook.diffusion.objective import Objective, objective
 from guidebook.runs.manifest import verify, whole
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
@@ -64,7 +64,7 @@ def noisy_classifier(params: Params) -> NoisyClassifier:
 
 
 @functools.lru_cache(maxsize=2)
-def _found(data: Data, diffusion: Diffusion) -> NoisyClassifier:
+def _found(data: Data, diffusion: VP) -> NoisyClassifier:
     images, device = load(data), world().device
     noise = diffusion.model_dump(include={"schedule", "timesteps", "zero_terminal_snr"})
     pixels = [images.fingerprint, data.resolution, data.range, data.flips]
@@ -74,7 +74,7 @@ def _found(data: Data, diffusion: Diffusion) -> NoisyClassifier:
         torch.manual_seed(seed_of("noisy classifier", SEED))
         network = NoisyClassifier(images.train.images.shape[1], data.resolution, len(images.classes)).to(device)
     if not folder.is_dir():
-        noisy = functools.partial(_noisy, data=data, forward=process(diffusion, device))
+        noisy = functools.partial(_noisy, data=data, forward=objective(diffusion, device), device=device)
         with exact():
             _train(network, images.train, noisy, data.flips)
             accuracy = _accuracy(network, images.test, noisy)
@@ -88,13 +88,13 @@ def _found(data: Data, diffusion: Diffusion) -> NoisyClassifier:
     return network.eval().requires_grad_(False)
 
 
-def _noisy(pixels, low: float, high: float, *what: int | str, data: Data, forward: Process):
+def _noisy(pixels, low: float, high: float, *what: int | str, data: Data, forward: Objective, device: torch.device):
     """x_t of pixels (B, C, H, W) uint8 and t (B,), from `low` to below `high` of all; by chance, a function of `what`."""
-    rng, first, end = generator("noisy classifier", *what), *(int(share * len(forward)) for share in (low, high))
+    rng, first, end = generator("noisy classifier", *what), *(int(share * forward.timesteps) for share in (low, high))
     t = torch.randint(first, max(end, first + 1), (len(pixels),), generator=rng)
     parts = from_uint8(pixels, *data.range), torch.randn(pixels.shape, generator=rng), t
-    x0, eps, t = (part.to(forward.alphas_cumprod.device) for part in parts)
-    return forward.noisy(x0, eps, t), t
+    x0, eps, t = (part.to(device) for part in parts)
+    return forward.add_noise(x0, eps, t), t
 
 
 def _train(network: NoisyClassifier, split: Split, noisy, flips: bool) -> None:

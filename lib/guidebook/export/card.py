@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from guidebook.conditioning.captions import attribute_caption, bits, class_captions
+from guidebook.conditioning.captions import caption_of
+from guidebook.conditioning.grammar import bits
 from guidebook.config.datasets import CATALOG
 from guidebook.config.errors import plain
 from guidebook.config.params import Params
@@ -19,12 +20,9 @@ from guidebook.config.pretrained import EMBEDDED
 from guidebook.report.tables import table, with_interval
 from guidebook.runs.run import Run
 from guidebook.runtime.rng import seed_of
+from guidebook.sampling.spec import Draw
 
 SHOWN = 4  # images that the card's code draws
-# Fields of a metric record that say which images it is of, in this order
-DRAWN = (
-    "set", "attribute", "prompt", "sampler", "steps", "eta", "spacing", "method", "settings", "guide", "at", "weights", "seed",
-)  # fmt: skip
 SCHEDULERS = {
     "ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpmpp-2m": "DPMSolverMultistepScheduler",
     "unipc": "UniPCMultistepScheduler", "heun": "HeunDiscreteScheduler",
@@ -50,7 +48,7 @@ def card(run: Run) -> str:
         entry=entry, note=_safe(entry.note), side=p.data.resolution, vae=p.model.vae, caption=_safe(p.data.caption),
         batch=p.train.batch, precision=p.train.precision, experiment=f"{p.experiment}/{p.profile}", key=p.training_key,
         facts=_safe(run.provenance()), stand_ins=_stand_ins(p), measured=_measured(run), count=SHOWN,
-        seed_of=f"{seed_of.__module__}.seed_of", **_use(run),
+        seed_of=f"{seed_of.__module__}.seed_of", walk=", ".join(Draw.of(p, 1.0, 1).walk()), **_use(run),
     )  # fmt: skip
     return str(made)
 
@@ -99,14 +97,12 @@ def _captions(run: Run) -> tuple[list[str], bool]:
     """Captions of the study's first images, and whether they are known: of faces, from a set of samples."""
     p, entry = run.params, CATALOG[run.params.data.name]
     if not entry.attributes:
-        every = class_captions(p.data.caption, entry.classes)
-        return [every[i % len(every)] for i in range(SHOWN)], True
+        return [caption_of(p, i % len(entry.classes), i) for i in range(SHOWN)], True
     for file in sorted(run.path.glob("samples/w[0-9]*/set.json")):  # named by `draw` for its guidance scale
         facts = json.loads(file.read_text())
-        if facts["prompt"] is None and facts["seed"] == p.sample.seed:
-            return [attribute_caption(a, p.sample.seed, i, 0) for i, a in enumerate(facts["labels"][:SHOWN])], True
-    example = bits(["Young", "Smiling", "Brown_Hair"])
-    return [attribute_caption(example, p.sample.seed, i, 0) for i in range(SHOWN)], False
+        if facts["draw"].get("prompt") is None and facts["draw"]["seed"] == p.sample.seed:
+            return [caption_of(p, label, i) for i, label in enumerate(facts["labels"][:SHOWN])], True
+    return [caption_of(p, bits(["Young", "Smiling", "Brown_Hair"]), i) for i in range(SHOWN)], False
 
 
 def _measured(run: Run) -> str:
@@ -114,15 +110,15 @@ def _measured(run: Run) -> str:
     rows = []
     for r in run.metrics():
         w = "" if r.get("guidance") is None else f"{r['guidance']:g}"
-        drawn = "; ".join(f"{k} {_setting(r[k])}" for k in DRAWN if r.get(k) not in (None, {}))
+        draw = r["draw"] and Draw.model_validate(r["draw"])
+        of = [
+            *(f"{k} {r[k]}" for k in ("set", "attribute") if r.get(k)),
+            *([*draw.words(), draw.weights] if draw else []),
+        ]
         found = (r["metric"], with_interval(r), r.get("interval"), f"{r['n']:,}", w)
-        rows.append([*found, drawn, r["extractor"], r["reference"]])
+        rows.append([*found, "; ".join(of), r["extractor"], r["reference"]])
     heads = ["metric", "value [low, high]", "interval", "n", "w", "of", "extractor", "reference"]
     return table(heads, rows).text.replace("</tr>", "</tr>\n") if rows else ""
-
-
-def _setting(value: Any) -> str:
-    return ", ".join(f"{k} {v:g}" for k, v in value.items()) if isinstance(value, dict) else f"{value}"
 
 
 def _safe(value: Any) -> Any:

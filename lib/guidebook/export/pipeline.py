@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin, StableDiffusionPipeline
 
-from guidebook.conditioning.captions import PHRASES, WOMAN, class_captions
+from guidebook.conditioning.captions import class_captions
 from guidebook.conditioning.encoders import parts
+from guidebook.conditioning.grammar import PHRASES, WOMAN
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
-from guidebook.diffusion.objective import scheduler
+from guidebook.diffusion.solvers import scheduler
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
-from guidebook.models.vae import autoencoder
+from guidebook.models.autoencoder import autoencoder
 from guidebook.runs import manifest
 from guidebook.runs.lock import owned
 from guidebook.runs.run import Run
@@ -77,7 +78,7 @@ def run_scheduler(params: Params) -> SchedulerMixin:
     there alone it is left at 0, and who loads the pipeline has to put the folder's scheduler back, as the card shows.
     """
     latent, spacing = bool(params.model.vae), params.sample.spacing
-    made = scheduler(params.objective, params.sample.sampler, spacing, clip=not latent)
+    made = scheduler(params.objective, params.sample.solver, clip=not latent)
     if not latent or spacing == "leading":
         return made
     return type(made).from_config(made.config, steps_offset=1)
@@ -98,13 +99,13 @@ def _save(folder: Path, text: str, made: DiffusionPipeline, noise_scheduler: Sch
         aside.mkdir(parents=True)
         made.save_config(aside)
         (aside / CARD).write_text(text)
-        manifest.seal(aside)
+        manifest.checksum(aside)
         components = {k: v for k, v in made.components.items() if v is not None}
         for name, part in (components | {"scheduler": noise_scheduler}).items():
             if isinstance(part, ConfigMixin):
                 part.register_to_config(_name_or_path=name)  # else diffusers writes where it lay on this machine
             part.save_pretrained(aside / name)
-            manifest.seal(aside / name)
+            manifest.checksum(aside / name)
         manifest.fsync(aside)
         os.replace(aside, folder)
 

@@ -13,9 +13,9 @@ from torch import nn
 from tqdm import tqdm
 
 from guidebook.config.params import digest
-from guidebook.data.images import Split, order
-from guidebook.data.split import unpacked
+from guidebook.data.images import Split, order, unpacked
 from guidebook.metrics.classifier_nets import ResidualNet, SmallNet
+from guidebook.runtime.precision import native_bf16
 from guidebook.runtime.rng import generator, seed_of
 
 MOMENTUM, DECAY, SMOOTHING = 0.9, 5e-4, 0.1  # of the residual recipe
@@ -85,7 +85,7 @@ class Residual:
     @property
     def bf16(self) -> bool:
         """Whether it is trained in bf16, else in fp32: without such instructions a CPU is slower in bf16 than in fp32."""
-        return self.device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+        return native_bf16(self.device)
 
     def key(self, fingerprint: str) -> str:
         """8 hex digits of the data, the recipe and the precision; CPUs with and without bf16 train two judges."""

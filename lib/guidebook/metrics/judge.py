@@ -13,8 +13,7 @@ from torch import nn
 
 from guidebook.config.params import Data
 from guidebook.config.paths import runs
-from guidebook.data.images import load
-from guidebook.data.split import Split, packed, unpacked
+from guidebook.data.images import Split, load, packed, unpacked
 from guidebook.metrics.classifiers import Residual, Small, shrunk
 from guidebook.metrics.intervals import Interval, wilson
 from guidebook.runs.manifest import verify, whole

@@ -7,10 +7,8 @@ from guidebook.metrics.curve import fd_curve, fd_infinite, fewest
 from guidebook.metrics.distances import frechet_to, gaussian
 from guidebook.metrics.groups import GROUPS, JACKKNIFE, TRAIN
 from guidebook.metrics.subject import (
-    HOW,
     SPACES,
     Subject,
-    also,
     of_real,
     of_samples,
     real_rows,
@@ -110,7 +108,7 @@ def frechet_against(
 
 def _asked(images: ImageSet) -> dict:
     """What tells a set from others of its name."""
-    return {k: images.facts[k] for k in (*HOW, "n")} | also(images)
+    return images.draw.json
 
 
 def _asked_real(run: Run) -> dict:

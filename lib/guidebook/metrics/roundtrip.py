@@ -11,8 +11,8 @@ from guidebook.metrics import intervals
 from guidebook.metrics.distances import frechet_to
 from guidebook.metrics.features import features
 from guidebook.metrics.measure import FRECHET, once
-from guidebook.metrics.subject import HOW, SPACES, record, reference, shuffle
-from guidebook.models.vae import autoencoder
+from guidebook.metrics.subject import SPACES, record, reference, shuffle, undrawn
+from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet, image_set
 
@@ -60,8 +60,7 @@ def _trip(run: Run) -> tuple[torch.Tensor, torch.Tensor, dict]:
     """Test images, their reconstructions, and what every record says of them."""
     test = load(run.params.data).test.images
     test = test[shuffle(len(test))[: run.params.evaluate.samples]]
-    known = dict.fromkeys((*HOW, "seconds_per_image")) | {"n": len(test)}
-    return test, there_and_back(run, test), known
+    return test, there_and_back(run, test), undrawn(len(test))
 
 
 def _errors(run: Run, trip: Trip) -> list[dict]:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from guidebook.conditioning.captions import NULL, attribute_caption, class_captions
-from guidebook.config.datasets import CATALOG
+from guidebook.conditioning.captions import NULL, caption_of
 from guidebook.config.params import Data
 from guidebook.data.images import Split, load
 from guidebook.metrics.distances import Gaussian, gaussian
@@ -19,8 +18,6 @@ from guidebook.runtime.rng import generator
 from guidebook.sampling.sets import ImageSet
 
 SPACES = {"judge": JudgeNetwork, "inception": lambda data: Inception()}  # feature spaces of distances between sets
-HOW = ("guidance", "prompt", "sampler", "steps", "weights", "seed")  # facts of a set that every record repeats
-ALSO = ("eta", "spacing", "method", "settings", "guide", "at")  # said only where they are not as usual
 
 
 @dataclass(frozen=True)
@@ -31,24 +28,39 @@ class Subject:
     images: torch.Tensor  # (N, C, H, W) uint8
     labels: torch.Tensor  # (N,) int64
     order: torch.Tensor  # (N,) indices: where fewer than N are measured, the first of these
-    known: dict  # fields of its records
+    known: dict  # fields of its records: `drawn` or `undrawn`
+
+    @property
+    def prompt(self) -> str | None:
+        """The one prompt of all images; None where each has the caption of its label."""
+        return (self.known["draw"] or {}).get("prompt")
 
 
 def of_samples(images: ImageSet) -> Subject:
     """A set of samples, in the order they were drawn: every class as often."""
-    facts = {k: images.facts[k] for k in (*HOW, "n", "seconds_per_image")} | also(images)
-    return Subject(images.name, images.images, images.labels, torch.arange(len(images.images)), facts)
+    known = drawn(images) | {"seconds_per_image": images.facts["seconds_per_image"]}
+    return Subject(images.name, images.images, images.labels, torch.arange(len(images.images)), known)
 
 
 def of_real(run: Run, split: str) -> Subject:
     """A split of the real images; its part is taken from a fixed shuffle."""
     real: Split = getattr(load(run.params.data), split)
-    known = dict.fromkeys((*HOW, "seconds_per_image")) | {"n": len(real)}
-    return Subject(f"{split} split", real.images, real.labels, shuffle(len(real)), known)
+    return Subject(f"{split} split", real.images, real.labels, shuffle(len(real)), undrawn(len(real)))
 
 
-def also(images: ImageSet) -> dict:
-    return {k: images.facts[k] for k in ALSO if k in images.facts}
+def drawn(images: ImageSet) -> dict:
+    """Fields of the records of samples: the scale w of their guidance, their number, and all of their `Draw`."""
+    return {
+        "guidance": images.draw.guidance.w,
+        "n": images.facts["n"],
+        "draw": images.draw.json,
+        "seconds_per_image": None,
+    }
+
+
+def undrawn(n: int) -> dict:
+    """The same fields of n images that no network drew."""
+    return {"guidance": None, "n": n, "draw": None, "seconds_per_image": None}
 
 
 def shuffle(n: int) -> torch.Tensor:
@@ -85,13 +97,9 @@ def _reference(data: Data, space: str, network: str) -> Gaussian:
 
 def captions(run: Run, subject: Subject) -> list[str] | None:
     """The caption each image was asked to show; None where it was asked for nothing."""
-    if (prompt := subject.known["prompt"]) is not None:
+    if (prompt := subject.prompt) is not None:
         return None if prompt == NULL else [prompt] * len(subject.images)
-    labels, seed = subject.labels.tolist(), run.params.sample.seed
-    if CATALOG[run.params.data.name].attributes:
-        return [attribute_caption(a, seed, i, 0) for i, a in enumerate(labels)]
-    every = class_captions(run.params.data.caption, load(run.params.data).classes)
-    return [every[i] for i in labels]
+    return [caption_of(run.params, label, i) for i, label in enumerate(subject.labels.tolist())]
 
 
 def record(

@@ -10,9 +10,9 @@ from tqdm import tqdm
 from guidebook.config.params import digest
 from guidebook.config.paths import runs
 from guidebook.config.schema import VAES, Data
-from guidebook.data.images import from_uint8, order
-from guidebook.data.split import Images
+from guidebook.data.images import Images, from_uint8, order
 from guidebook.runs import manifest
+from guidebook.runtime.precision import native_bf16
 from guidebook.runtime.rng import generator, seed_of
 
 WIDTHS, GROUPS = (16, 48), 8
@@ -28,7 +28,7 @@ def trained(images: Images, data: Data) -> Path:
     with weight `KL` per element. `scaling_factor` is one over the standard deviation of its latents.
     """
     most = PASSES * len(images.train) // BATCH
-    steps, bf16 = min(STEPS.get(data.resolution, OTHERWISE), most), torch.cpu._is_avx512_bf16_supported()
+    steps, bf16 = min(STEPS.get(data.resolution, OTHERWISE), most), native_bf16("cpu")
     key = digest([VERSION, images.fingerprint, data.resolution, WIDTHS, GROUPS, steps, BATCH, LR, BETAS, KL, SEED])
     folder = runs() / "vaes" / f"vae-{data.name}-{key}"
     if folder.is_dir():

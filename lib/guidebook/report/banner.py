@@ -2,9 +2,8 @@
 
 import html
 
-from guidebook.config import params as P
 from guidebook.config.errors import plain
-from guidebook.config.paths import PARAMS
+from guidebook.config.params import departures
 from guidebook.config.pretrained import EMBEDDED
 from guidebook.runs.run import Run
 
@@ -31,17 +30,10 @@ def banner(run: Run) -> str:
         else "",
     ]
     text = [". ".join(html.escape(plain(line[0].upper() + line[1:])) for line in lines if line) + "."]
-    published = PARAMS / p.experiment / f"{p.profile}.yml"
-    if published.exists() and (changes := _changes(P.check(P.read(published), published.name), p)):
-        changed = html.escape(plain("; ".join(changes)))
+    if changes := departures(p):
+        changed = html.escape(plain("; ".join(f"{key} {_changed(a, b)}" for key, a, b in changes)))
         text.append(f"<strong>It departs from {html.escape(p.profile)}.yml:</strong> {changed}.")
     return f'<div class="run-banner">{"<br>".join(text)}</div>'
-
-
-def _changes(published: P.Params, params: P.Params) -> list[str]:
-    """`train.lr is 0.1 instead of 0.2`, of each parameter that changes what is learnt or drawn."""
-    found = P.differences(published, params)
-    return [f"{key} {_changed(a, b)}" for key, a, b in found if key.removeprefix("train.") not in P.FREE]
 
 
 def _changed(before, after) -> str:

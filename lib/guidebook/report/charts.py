@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from guidebook.report.figures import COLOURS, plain_numbers
-from guidebook.report.tables import pick, solver_name
+from guidebook.report.tables import pick
 from guidebook.sampling.sets import ImageSet
 
 NAMES = {
@@ -76,7 +76,7 @@ def against_cost(sets: list[tuple[ImageSet, list[dict]]], metric: str, real: lis
     solvers: dict[str, list] = {}
     for images, records in sets:
         point = (images.facts["evaluations"], pick(records, metric))
-        solvers.setdefault(solver_name(images.facts), []).append(point)
+        solvers.setdefault(images.draw.solver_name, []).append(point)
     for k, (name, points) in enumerate(solvers.items()):
         points.sort(key=lambda p: p[0])
         style = {"color": plt.cm.tab10(k), "marker": MARKERS[k], "label": name}

@@ -85,9 +85,9 @@ def answers(notebook: Path) -> list[Answer]:
 
 def configured(claim: Claim) -> Answer:
     """The number of parameters of the document's own configuration, where it states one."""
-    from guidebook.models.unet import build, parameters
+    from guidebook.models.cost import cost
 
-    count = parameters(build(load(*claim.parameters.split("/"))))
+    count = cost(load(*claim.parameters.split("/"))).parameters
     ratio = count / claim.stated
     times = f"{ratio:.2g} times as many" if ratio > 1 else f"{1 / ratio:.2g} times fewer"
     verdict = "holds" if max(ratio, 1 / ratio) < 1.05 else f"does not hold: it is {times}"

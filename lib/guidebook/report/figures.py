@@ -1,7 +1,6 @@
 """Figures of images and of training. Every axis has a label and a unit; a caption stands in the notebook beside it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +10,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from guidebook.config.schema import VP
+from guidebook.diffusion.objective import objective
 from guidebook.sampling.sets import ImageSet, mosaic
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0")
@@ -59,7 +60,7 @@ def by_class(images: ImageSet, classes: Sequence[str], columns: int = 10, rows: 
 def grid_of_sets(sets: dict[str, ImageSet], classes: Sequence[str]) -> Figure:
     """One row per set, one column per class, the same seed along a column."""
     k = len(classes)
-    rows = [f"{name}, w = {s.facts['guidance']:g}" for name, s in sets.items()]
+    rows = [f"{name}, w = {s.draw.guidance.w:g}" for name, s in sets.items()]
     return grid(torch.cat([s.images[:k] for s in sets.values()]), k, rows=rows, heads=classes)
 
 
@@ -67,7 +68,7 @@ def guidance_grid(sets: Sequence[ImageSet], names: Sequence[str] = "12345678", r
     """One row per class (or caption, numbered), one column per guidance scale, the same seed along a row."""
     rows = min(rows, len(names))
     images = torch.stack([s.images[:rows] for s in sets], 1).flatten(0, 1)
-    return grid(images, len(sets), rows=names[:rows], heads=[f"w = {s.facts['guidance']:g}" for s in sets], tile=0.75)
+    return grid(images, len(sets), rows=names[:rows], heads=[f"w = {s.draw.guidance.w:g}" for s in sets], tile=0.75)
 
 
 def before_and_after(images: ImageSet) -> Figure:
@@ -77,7 +78,7 @@ def before_and_after(images: ImageSet) -> Figure:
 
 def edited(images: ImageSet, rows: int = 6) -> Figure:
     """One face per row: with its caption, then with one attribute of the caption switched, the same noise along a row."""
-    heads = ["as asked", *(name.replace("Wearing_", "").replace("_", " ") for name in images.facts["edits"])]
+    heads = ["as asked", *(name.replace("Wearing_", "").replace("_", " ") for name in images.draw.edits)]
     rows = min(rows, len(images.images) // len(heads))
     return grid(images.images[: rows * len(heads)], len(heads), heads=heads, tile=0.85)
 
@@ -113,13 +114,12 @@ def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
     return _labelled(axes, "timestep t (0 = image, last = noise)", "training loss", yscale="log")
 
 
-def schedules(named: dict[str, Any]) -> Figure:
+def schedules(named: dict[str, VP]) -> Figure:
     """The share of the image √ᾱ at each timestep, one line per noise schedule (`params.objective`)."""
-    from guidebook.diffusion.objective import scheduler
-
     axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
-    for (name, objective), colour in zip(named.items(), COLOURS, strict=False):
-        axes.plot(scheduler(objective).alphas_cumprod.sqrt(), color=colour, label=name, linewidth=1.4)
+    for (name, section), colour in zip(named.items(), COLOURS, strict=False):
+        alpha, _ = objective(section).mix(torch.arange(section.timesteps))
+        axes.plot(alpha, color=colour, label=name, linewidth=1.4)
     return _labelled(axes, "timestep t (0 = image, last = noise)", "share of the image √ᾱ")
 
 

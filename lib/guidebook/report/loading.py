@@ -19,7 +19,7 @@ def profile(run: Run) -> Html:
     epochs = _by_epoch(run)
     if not epochs:
         return Html("<p><em>This run was recorded before steps were measured by their parts.</em></p>")
-    parts = list(next(iter(epochs.values()))[0])
+    parts = dict.fromkeys((*next(iter(epochs.values()))[0], *PUBLISHED))
     columns = {name: {p: statistics.mean(line[p] for line in lines) for p in parts} for name, lines in epochs.items()}
     columns["thesis"] = PUBLISHED
     rows = [[part, *(cell for c in columns.values() for cell in _timed(c, part))] for part in parts]

@@ -4,9 +4,11 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from guidebook.conditioning.captions import active, attribute_caption
+from guidebook.conditioning.grammar import active, attribute_caption
 from guidebook.config.errors import plain
+from guidebook.config.params import digest
 from guidebook.sampling.sets import ImageSet
+from guidebook.sampling.spec import Draw
 
 SHOWN = (
     "adherence", "fid", "fd_judge", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
@@ -127,12 +129,12 @@ def count_table(curves: dict[str, list[dict]]) -> Html:
 
 def method_table(methods: dict[str, list[dict]], sets: list[ImageSet]) -> Html:
     """One row per guidance method and scale: adherence, fd_judge, diversity, and the cost of an image."""
-    facts, rows = {(s.facts.get("method"), s.facts["guidance"]): s.facts for s in sets}, []
+    facts, rows = {digest(s.draw.json): s.facts for s in sets}, []
     for name, records in methods.items():
         for w in sorted({r["guidance"] for r in records}):
-            of = facts.get((name, w)) or facts[None, w]
-            shown = [with_interval(pick(records, m, guidance=w)) for m in ("adherence", "fd_judge", "diversity")]
-            rows.append([name, settings(of), f"{w:g}", *shown, of["evaluations"], _ms(of)])
+            shown = [pick(records, m, guidance=w) for m in ("adherence", "fd_judge", "diversity")]
+            of, way = facts[digest(shown[0]["draw"])], Draw.model_validate(shown[0]["draw"]).way()
+            rows.append([name, ", ".join(way), f"{w:g}", *map(with_interval, shown), of["evaluations"], _ms(of)])
     return table(["guidance", "settings", "w", "adherence", "fd_judge", "diversity", "cost", "ms per image"], rows)
 
 
@@ -140,20 +142,11 @@ def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
     """One row per solver and number of steps: its cost and its distance to real images."""
     rows = []
     for images, records in sorted(sets, key=lambda s: s[0].facts["evaluations"]):
-        f, found = images.facts, [with_interval(pick(records, m)) for m in ("fd_judge", "adherence")]
-        spacing = f.get("spacing", "leading")
-        rows.append([solver_name(f), spacing, f"{f['guidance']:g}", f["steps"], f["evaluations"], _ms(f), *found])
-    return table(["solver", "spacing", "w", "steps", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
-
-
-def solver_name(facts: dict) -> str:
-    """`ddim`, or `ddim, η = 1`."""
-    return facts["sampler"] + (f", η = {facts['eta']:g}" if facts.get("eta") else "")
-
-
-def settings(facts: dict) -> str:
-    """`low 0.3, high 5`: the settings of a guidance method."""
-    return ", ".join(f"{k} {v:g}" for k, v in facts.get("settings", {}).items())
+        f, draw, found = images.facts, images.draw, [pick(records, m) for m in ("fd_judge", "adherence")]
+        rows.append(
+            [", ".join(draw.walk()), f"{draw.guidance.w:g}", f["evaluations"], _ms(f), *map(with_interval, found)]
+        )
+    return table(["solver", "w", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
 
 
 def _ms(facts: dict) -> str:
@@ -174,5 +167,5 @@ def caption_table(labels: Sequence[int], seed: int, epochs: int = 2) -> Html:
 
 def prompts(images: ImageSet, rows: int = 8) -> Html:
     """The captions of the first samples of faces, numbered as the rows of a figure are."""
-    seed, labels = images.facts["seed"], images.labels[:rows].tolist()
+    seed, labels = images.draw.seed, images.labels[:rows].tolist()
     return table(["", "caption"], [[i + 1, attribute_caption(a, seed, i, 0)] for i, a in enumerate(labels)])

@@ -23,8 +23,8 @@ def explorer(sets: list[ImageSet], captions: list[str], samples: int = 5) -> wid
         return widgets.SelectionSlider(options=options, description=what, **WIDE)
 
     prompt = slider([_plain(c) for c in captions], "prompt")
-    scale = slider([f"{s.facts['guidance']:g}" for s in sets], "w")
-    scale.index = next((i for i, s in enumerate(sets) if s.facts["guidance"] == 1), 0)
+    scale = slider([f"{s.draw.guidance.w:g}" for s in sets], "w")
+    scale.index = next((i for i, s in enumerate(sets) if s.draw.guidance.w == 1), 0)
     stacks = []
     for k in range(len(captions)):
         pictures = [_picture(s.images[k :: len(captions)][:samples]) for s in sets]
@@ -43,7 +43,7 @@ def live_explorer(run: Run) -> widgets.Widget:
     button, place = widgets.Button(description="draw five", button_style="primary"), widgets.VBox()
 
     def press(_):
-        from guidebook.sampling.draw import draw_now
+        from guidebook.sampling.explore import draw_now
 
         button.disabled = True
         try:
