@@ -6,8 +6,6 @@ import json
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.embeddings import get_timestep_embedding
-from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
@@ -36,12 +34,16 @@ class NoisyClassifier(nn.Module):
         self.time = nn.Sequential(nn.Linear(TIME, TIME), nn.SiLU(), nn.Linear(TIME, TIME))
         self.stem = nn.Conv2d(channels, WIDTH // 2, 3, padding=1)
         widths = [WIDTH // 2, WIDTH // 2, *[WIDTH] * halvings]
+        from diffusers.models.resnet import ResnetBlock2D
+
         block = functools.partial(ResnetBlock2D, temb_channels=TIME, groups=8)
         self.blocks = nn.ModuleList(block(in_channels=a, out_channels=b) for a, b in itertools.pairwise(widths))
         self.norm, self.out = nn.GroupNorm(8, WIDTH), nn.Linear(WIDTH, classes)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Logits (B, K) of x_t (B, C, H, W) in the model's range at timesteps t, (B,) or one for all."""
+        from diffusers.models.embeddings import get_timestep_embedding
+
         time = self.time(get_timestep_embedding(t.to(x.device).expand(len(x)), TIME).to(x.dtype))
         h = self.stem(x)
         for i, block in enumerate(self.blocks):

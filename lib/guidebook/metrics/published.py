@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torchvision.models import resnet18
 
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
@@ -56,6 +55,8 @@ def untrained_resnet18(channels: int, classes: int, seed: int) -> Untrained:
     published = IMAGENET.path() is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("untrained", seed))
+        from torchvision.models import resnet18
+
         network = resnet18(weights=None)
         if published:
             network.load_state_dict(IMAGENET.read())

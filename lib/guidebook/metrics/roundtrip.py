@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 
 import torch
-from torchmetrics.functional.image import structural_similarity_index_measure as similarity
 
 from guidebook.config.params import digest
 from guidebook.data.images import load
@@ -65,6 +64,8 @@ def _trip(run: Run) -> tuple[torch.Tensor, torch.Tensor, dict]:
 
 
 def _errors(run: Run, trip: Trip) -> list[dict]:
+    from torchmetrics.functional.image import structural_similarity_index_measure as similarity
+
     test, after, known = trip()
     ratios, alike = [], []
     for a, b in zip(test.split(PART), after.split(PART), strict=True):

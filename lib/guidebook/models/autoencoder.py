@@ -89,6 +89,7 @@ def autoencoder(vae: str, data: Data) -> Autoencoder:
         name = f"{folder.name}@{json.loads((folder / manifest.MANIFEST).read_text())[WEIGHTS][:8]}"
     else:
         folder, name = located(vae), f"{vae}@{PRETRAINED[vae].revision[:8]}"
+
     network = AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
     return Autoencoder(network.to(world().device, memory_format=torch.channels_last), name)
 

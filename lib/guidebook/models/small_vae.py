@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -65,9 +64,11 @@ def trained(images: Images, data: Data) -> Path:
     return folder
 
 
-def build(resolution: int) -> AutoencoderKL:
+def build(resolution: int) -> torch.nn.Module:
     """The network, with random weights."""
     channels, n = VAES["embedded"][0], len(WIDTHS)
+    from diffusers import AutoencoderKL
+
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n, block_out_channels=WIDTHS,
         layers_per_block=1, latent_channels=channels, norm_num_groups=GROUPS, sample_size=resolution,
