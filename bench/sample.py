@@ -106,7 +106,7 @@ def prepared(params: P.Params, model: UNet2DConditionModel) -> Iterator[Run]:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(params, Path(folder), recorded=False)
         model.save_pretrained(run.path / "model" / "raw")
-        manifest.seal(run.path / "model" / "raw")
+        manifest.checksum(run.path / "model" / "raw")
         yield run
 
 

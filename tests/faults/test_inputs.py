@@ -22,7 +22,7 @@ from guidebook.config.params import load as load_params
 from guidebook.data.images import DataError, load
 from guidebook.report import tables, widgets
 from guidebook.report.claims import Answer, Answers
-from guidebook.runs.manifest import MANIFEST, seal
+from guidebook.runs.manifest import MANIFEST, checksum
 from guidebook.runs.run import all_runs, open_run, opened
 from guidebook.sampling.sets import ImageSet, image_set
 from guidebook.training import checkpoint
@@ -316,7 +316,7 @@ def test_a_pickle_called_safetensors_is_refused_and_does_not_run(kind, sealed, t
             (folder / name).write_bytes(payload)
             if sealed:  # the attacker has written a manifest that agrees
                 (folder / MANIFEST).unlink()
-                seal(folder)
+                checksum(folder)
             tried += 1
             try:
                 use()
@@ -335,7 +335,7 @@ def test_a_configuration_of_a_model_names_no_code(trained, tmp_path):
     (model / "config.json").write_text(json.dumps(config))
     (model / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nclass Evil: pass\n")
     (model / MANIFEST).unlink()
-    seal(model)
+    checksum(model)
     load_model(type(trained)(trained.params, tmp_path / "run", False), "raw")
     assert not (tmp_path / "pwned").exists()
     assert "evil" not in sys.modules
@@ -359,7 +359,7 @@ def test_facts_of_a_set_stay_text(text, runs, tiny, tmp_path, monkeypatch):
     def put(**other):
         (folder / "set.json").write_text(json.dumps(facts | other))
         (folder / MANIFEST).unlink()
-        seal(folder)  # whoever changes a set can write a manifest that agrees
+        checksum(folder)  # whoever changes a set can write a manifest that agrees
 
     put(name=text, __class__=text, note=text)
     found = image_set(run, "x", spec, dict)

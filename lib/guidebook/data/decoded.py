@@ -15,7 +15,7 @@ import torch
 
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.shards import HELD, Shards, held_out
-from guidebook.runs import manifest
+from guidebook.runs import artifact, manifest
 from guidebook.runs.manifest import fsync
 
 VERSION = 2  # of the way from bytes to pixels: other pixels, another number
@@ -48,7 +48,7 @@ def place(root: Path, shards: Shards, resolution: int) -> Path:
 
 def opened(folder: Path) -> Decoded | None:
     """What was decoded before, None where nothing was; a folder whose bytes are not those that were written is deleted."""
-    if not manifest.checked(folder, "it is decoded anew"):
+    if not artifact.intact(folder):
         return None
     # Copy on write: PyTorch takes no arrays that are read-only, and nobody writes.
     arrays = (np.lib.format.open_memmap(folder / f"{name}.npy", mode="c") for name in ("train", "test", "labels"))
@@ -64,7 +64,7 @@ class Filling:
 
     def __init__(self, folder: Path, shards: Shards, resolution: int):
         self.folder, self.shards, self.resolution = folder, shards, resolution
-        self.aside = folder.with_name(f".{folder.name}-{manifest.here()}")
+        self.aside = folder.with_name(f".{folder.name}-{artifact.here()}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with self._alone():
             self.aside.mkdir(exist_ok=True)
@@ -105,8 +105,8 @@ class Filling:
                     return None
                 facts = {"skipped": self._reasons(), "progressive": int((self.state == PROGRESSIVE).sum())}
                 (self.aside / "facts.json").write_text(json.dumps(facts))
-                manifest.seal(self.aside)
-                manifest.trust(self.aside)
+                manifest.checksum(self.aside)
+                artifact._mark_verified(self.aside)
                 os.replace(self.aside, self.folder)
                 fsync(self.folder.parent)
                 (self.folder / ".state.npy").unlink()

@@ -102,13 +102,13 @@ def _save(folder: Path, text: str, whole: DiffusionPipeline, noise_scheduler: Sc
         aside.mkdir(parents=True)
         whole.save_config(aside)
         (aside / CARD).write_text(text)
-        manifest.seal(aside)
+        manifest.checksum(aside)
         components = {k: v for k, v in whole.components.items() if v is not None}
         for name, part in (components | {"scheduler": noise_scheduler}).items():
             if isinstance(part, ConfigMixin):
                 part.register_to_config(_name_or_path=name)  # else diffusers writes where it lay on this machine
             part.save_pretrained(aside / name)
-            manifest.seal(aside / name)
+            manifest.checksum(aside / name)
         manifest.fsync(aside)
         os.replace(aside, folder)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from guidebook.runs import manifest
+from guidebook.runs import artifact, manifest
 from guidebook.runs.preemption import Stop
 from guidebook.runtime.distributed import agreed, barrier, world
 
@@ -41,7 +41,7 @@ class Arrays:
 
 def opened(folder: Path) -> Arrays | None:
     """The arrays of a whole folder; None where there is none, or its bytes are not those that were written."""
-    if not manifest.checked(folder, "it is made anew"):
+    if not artifact.intact(folder):
         return None
     # Copy on write: PyTorch takes no arrays that are read-only, and nobody writes.
     found = {f.stem: np.lib.format.open_memmap(f, mode="c") for f in sorted(folder.glob("*.npy"))}
@@ -111,7 +111,7 @@ def _finish(folder: Path, aside: Path, markers: Sequence[Path]) -> bool:
         with manifest.writing(temporary := aside / PARTS / f"notes.{_me()}", f"the notes of {folder.name}"):
             temporary.write_text(json.dumps(notes))
             os.replace(temporary, aside / "notes.json")
-        manifest.seal(aside)
+        manifest.checksum(aside)
         os.replace(aside, folder)
         manifest.fsync(folder.parent)
         shutil.rmtree(folder / PARTS, ignore_errors=True)
@@ -160,7 +160,7 @@ def _reserve(file: Path, shape: tuple[int, ...], dtype: type) -> None:
 
 def _me() -> str:
     """This process, among those of all machines."""
-    return f"{manifest.here()}-{os.getpid()}"
+    return f"{artifact.here()}-{os.getpid()}"
 
 
 def _write(file: Path, first: int, rows: np.ndarray) -> None:

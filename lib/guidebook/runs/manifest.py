@@ -1,12 +1,9 @@
 """Folders that prove their own bytes: a manifest with the sha256 of each file, checked before anything is read back."""
 
 import contextlib
-import functools
 import hashlib
 import json
-import logging
 import os
-import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +11,6 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 MANIFEST = "manifest.json"
-log = logging.getLogger(__name__)
 
 
 class Corrupt(RuntimeError):
@@ -44,7 +40,7 @@ def whole(folder: Path, what: str) -> Iterator[Path]:
     with writing(aside, what):
         aside.mkdir(parents=True)
         yield aside
-        seal(aside)
+        checksum(aside)
         try:
             os.replace(aside, folder)
         except OSError:
@@ -53,7 +49,7 @@ def whole(folder: Path, what: str) -> Iterator[Path]:
             shutil.rmtree(aside)
 
 
-def seal(folder: Path) -> None:
+def checksum(folder: Path) -> None:
     """Writes a sha256 of each file to the folder's manifest, and everything to the disk. Hidden files are left out."""
     hashes = {f.name: _sha256(f) for f in sorted(folder.iterdir()) if f.name != MANIFEST and f.name[0] != "."}
     (folder / MANIFEST).write_text(_text(hashes))
@@ -80,42 +76,11 @@ def verify(folder: Path, remedy: str) -> list[str]:
     return list(hashes)
 
 
-def checked(folder: Path, remedy: str) -> bool:
-    """Whether a folder is there, each of its files as it was written; else it is deleted, with a warning.
-
-    Gigabytes take seconds to hash: each machine does it once after its start, and again where a file is younger than that.
-    """
-    if not folder.is_dir():
-        return False
-    stamp = folder / f".verified-{here()}"
-    if not stamp.exists() or stamp.read_text() != _stamp(folder):
-        try:
-            verify(folder, remedy)
-        except Corrupt as error:
-            log.warning("%s", error)
-            delete(folder)
-            return False
-        trust(folder)
-    return True
-
-
-def trust(folder: Path) -> None:
-    """Notes that this machine need not check a folder again before its next start."""
-    with contextlib.suppress(OSError):  # on a disk that is full or only for reading it is hashed each time
-        (folder / f".verified-{here()}").write_text(_stamp(folder))
-
-
 def delete(folder: Path) -> None:
     """Takes a folder's name away at once, for others may be about to open it, and then its files."""
     with contextlib.suppress(FileNotFoundError):
         gone = folder.rename(folder.with_name(f".gone-{folder.name}-{os.getpid()}"))
         shutil.rmtree(gone, ignore_errors=True)
-
-
-@functools.cache
-def here() -> str:
-    """This machine and its start: what it had not put on its disk is gone after the next."""
-    return f"{platform.node()}-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"
 
 
 def fsync(path: Path) -> None:
@@ -125,12 +90,6 @@ def fsync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _stamp(folder: Path) -> str:
-    """Names, sizes and times of the files that the manifest is about."""
-    files = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if not f.name.startswith("."))
-    return json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in files])
 
 
 def _text(hashes: dict[str, str]) -> str:

@@ -90,7 +90,7 @@ def path_of(run: Run, name: str, spec: dict) -> Path:
 
 
 def stored(folder: Path) -> ImageSet:
-    """The set in a folder. Raises seal.Corrupt where a file is not what was written."""
+    """The set in a folder. Raises Corrupt where a file is not what was written."""
     if any((folder / name).exists() for name in (MANIFEST, "images.safetensors")):  # a record has neither
         verify(folder, f"delete {folder} and run again: it is drawn anew")
     facts = json.loads((folder / "set.json").read_text())

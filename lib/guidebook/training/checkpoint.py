@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from guidebook.runs.manifest import MANIFEST, fsync, seal, verify, writing
+from guidebook.runs.manifest import MANIFEST, checksum, fsync, verify, writing
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"nimg-(\d{10,})")
@@ -35,7 +35,7 @@ def save(folder: Path, nimg: int, tensors: Tensors, state: dict, keep: int, grid
         for name, group in tensors.items():
             save_file({k: v.detach().contiguous().cpu() for k, v in group.items()}, aside / f"{name}.safetensors")
         (aside / "state.json").write_text(json.dumps(state))
-        seal(aside)
+        checksum(aside)
     os.replace(aside, final)
     fsync(folder)
     prune(folder, keep, grid)
@@ -120,7 +120,7 @@ def images(path: Path) -> int:
 
 
 def load(path: Path, device="cpu") -> tuple[Tensors, dict]:
-    """The tensors and the state of a checkpoint. Raises seal.Corrupt where a file is not what was written."""
+    """The tensors and the state of a checkpoint. Raises Corrupt where a file is not what was written."""
     names = verify(path, f"delete the folder {path} and run again: training goes on from the checkpoint before it")
     state = json.loads((path / "state.json").read_text())
     files = [path / n for n in names if n.endswith(".safetensors")]

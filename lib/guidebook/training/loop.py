@@ -162,7 +162,7 @@ def _publish(run: Run, trainer: Trainer, tensors: dict) -> None:
         for name in ("raw", *(a.name for a in trainer.averages)):
             trainer.model.load_state_dict(tensors["model" if name == "raw" else name], strict=name == "raw")
             trainer.model.save_pretrained(aside / name)
-            manifest.seal(aside / name)
+            manifest.checksum(aside / name)
         run.note(
             train_seconds=round(trainer.seconds, 1),
             images_seen=trainer.nimg,

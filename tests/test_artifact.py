@@ -15,13 +15,18 @@ import psutil
 import pytest
 from faults.lives import PROCESSES, deadly
 
-from guidebook.runs import arrays as module
+from guidebook.config.schema import Text
+from guidebook.runs import artifact as module
 from guidebook.runs import preemption
-from guidebook.runs.arrays import PARTS, built, opened
+from guidebook.runs.artifact import PARTS, Parts, arrays, artifact, intact, notes, place
+from guidebook.runs.manifest import verify
 from guidebook.runs.preemption import Preempted, Stop
+from guidebook.runtime.distributed import agreed, alone
 
 N, PAGE = 50, 4096
 CUTS = (0, 7, 8, 20, 21, 33, N)
+SPEC = {"of": "test"}
+A = place(Path(), "a", SPEC).name
 SHAPES = {"squares": ((3, 2), np.float32), "names": ((), np.int64)}
 
 
@@ -41,14 +46,16 @@ def counting(made: list, make=rows):
     return counted
 
 
-def make_in(folder: Path, made: list | None = None, cuts=CUTS, **told):
-    return built(folder, cuts, SHAPES, rows if made is None else counting(made), "squaring", **told)
+def make_in(root: Path, made: list | None = None, cuts=CUTS, make=rows, **told) -> Path:
+    return artifact(
+        root, "a", SPEC, counting(made, make) if made is not None else make, Parts(cuts, SHAPES, **told), "squaring"
+    )
 
 
-def as_made(found) -> bool:
-    arrays, notes = rows(0, N)
-    same = all(np.array_equal(found[name], x) and found[name].dtype == x.dtype for name, x in arrays.items())
-    return same and found.by_name.keys() == arrays.keys() and found.notes == tuple(notes)
+def as_made(folder: Path) -> bool:
+    found, (expected, noted) = arrays(folder), rows(0, N)
+    same = all(np.array_equal(found[name], x) and found[name].dtype == x.dtype for name, x in expected.items())
+    return same and found.keys() == expected.keys() and notes(folder) == noted
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -60,19 +67,20 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def whole(tmp_path):
     """The folder of one process that nothing interrupted."""
     made = []
-    assert as_made(make_in(tmp_path / "whole", made))
+    folder = make_in(tmp_path / "whole", made)
+    assert as_made(folder)
     assert made == list(itertools.pairwise(CUTS))
-    return tmp_path / "whole"
+    return folder
 
 
 @pytest.mark.parametrize("cuts", [(0, N), CUTS, tuple(range(N + 1))], ids=["one part", "uneven parts", "a part a row"])
 def test_arrays_hold_what_was_made_and_are_made_once(tmp_path, cuts):
-    assert as_made(make_in(tmp_path / "a", cuts=cuts))
+    assert as_made(make_in(tmp_path, cuts=cuts))
     made = []
-    assert as_made(make_in(tmp_path / "a", made, cuts))
+    assert as_made(make_in(tmp_path, made, cuts))
     assert made == []
-    assert {f.name for f in tmp_path.iterdir()} == {"a"}
-    assert bytes_of(tmp_path / "a").keys() == {"squares.npy", "names.npy", "notes.json", "manifest.json"}
+    assert {f.name for f in tmp_path.iterdir()} == {A}
+    assert bytes_of(tmp_path / A).keys() == {"squares.npy", "names.npy", "notes.json", "manifest.json"}
 
 
 def test_a_file_is_one_that_numpy_reads(whole):
@@ -82,29 +90,28 @@ def test_a_file_is_one_that_numpy_reads(whole):
 
 def test_what_is_written_into_an_open_array_stays_out_of_its_file(whole):
     before = bytes_of(whole)
-    opened(whole)["names"][:] = -1
+    arrays(whole)["names"][:] = -1
     assert bytes_of(whole) == before
-    assert as_made(opened(whole))
+    assert as_made(whole)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 6, 8])
 def test_shares_in_any_order_make_every_part_once_and_the_last_has_the_arrays(tmp_path, whole, n):
     order, made = random.Random(n).sample(range(n), n), []
-    found = [make_in(tmp_path / "shared", made, share=(k, n)) for k in order]
+    found = [intact(make_in(tmp_path, made, share=(k, n))) for k in order]
     holders = [i for i, k in enumerate(order) if k < len(CUTS) - 1]  # with more shares than parts some are empty
-    assert [bool(x) for x in found] == [i >= holders[-1] for i in range(n)]
+    assert found == [i >= holders[-1] for i in range(n)]
     assert sorted(made) == list(itertools.pairwise(CUTS))
-    assert as_made(found[-1])
-    assert bytes_of(tmp_path / "shared") == bytes_of(whole)
+    assert as_made(tmp_path / A)
+    assert bytes_of(tmp_path / A) == bytes_of(whole)
 
 
 def test_a_share_that_comes_again_makes_nothing_again(tmp_path):
     made = []
-    assert make_in(tmp_path / "a", made, share=(0, 2)) is None
-    assert make_in(tmp_path / "a", made, share=(0, 2)) is None
+    for _ in range(2):
+        assert not intact(make_in(tmp_path, made, share=(0, 2)))
     assert made == list(itertools.pairwise(CUTS))[::2]
-    assert opened(tmp_path / "a") is None
-    assert as_made(make_in(tmp_path / "a", made))  # who has no share finishes what all of them left
+    assert as_made(make_in(tmp_path, made))  # who has no share finishes what all of them left
     assert sorted(made) == list(itertools.pairwise(CUTS))
 
 
@@ -114,9 +121,23 @@ def _of_a_world(folder: Path, rank: int, size: int) -> None:
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "GUIDEBOOK_STORE": f"file://{folder}/store"}
     made = []
     assert as_made(make_in(folder / "even", made))
-    for i in range(3):  # one of them has a part less to make, and may be asked to stop as often
+    for i in range(3):  # one of them has a part less to make, and polls as often
         stop = Stop(types.SimpleNamespace(path=folder))
         assert as_made(make_in(folder / f"odd-{i}", cuts=(0, 5, 10, N), stop=stop))
+
+    def write(aside: Path) -> None:
+        assert alone()  # what asks the others in here would wait for ever
+        assert not agreed(False)
+        (aside / "rank.txt").write_text(str(rank))
+
+    def refuse(aside: Path) -> None:
+        raise Preempted("a test") if rank == 0 else AssertionError
+
+    assert (artifact(folder, "by-main", 1, write) / "rank.txt").read_text() == "0"
+    with pytest.raises(Preempted):
+        artifact(folder, "by-main", 2, refuse)
+    with pytest.raises(ZeroDivisionError if rank == 0 else RuntimeError):
+        artifact(folder, "by-main", 3, lambda aside: 1 / 0)
     (folder / f"made-{rank}.txt").write_text(repr(made))
 
 
@@ -131,7 +152,7 @@ def test_two_processes_that_talk_make_half_each_and_both_have_all(tmp_path, whol
     parts = list(itertools.pairwise(CUTS))
     assert [(tmp_path / f"made-{rank}.txt").read_text() for rank in range(2)] == [repr(parts[::2]), repr(parts[1::2])]
     for name in ("even", "odd-0", "odd-1", "odd-2"):
-        assert bytes_of(tmp_path / name) == bytes_of(whole)
+        assert bytes_of(tmp_path / name / A) == bytes_of(whole)
 
 
 @pytest.mark.parametrize("part", range(len(CUTS) - 1))
@@ -140,64 +161,64 @@ def test_of_two_that_know_nothing_of_each_other_the_slower_one_has_the_arrays_to
 
     def slow(first: int, end: int):
         if first == CUTS[part]:
-            assert as_made(make_in(tmp_path / "a"))
+            assert as_made(make_in(tmp_path))
         return rows(first, end)
 
-    assert as_made(built(tmp_path / "a", CUTS, SHAPES, slow, "squaring"))
-    assert bytes_of(tmp_path / "a") == bytes_of(whole)
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["a", "whole"]
+    assert as_made(make_in(tmp_path, make=slow))
+    assert bytes_of(tmp_path / A) == bytes_of(whole)
+    assert sorted(f.name for f in tmp_path.iterdir()) == [A, "whole"]
 
 
 @pytest.mark.parametrize("share", [None, (0, 1)], ids=["alone", "shared"])
-@pytest.mark.parametrize("moment", ["mkdir", "_alone", "_finish", "dumps", "seal", "replace"])
+@pytest.mark.parametrize("moment", ["mkdir", "_alone", "_finish", "dumps", "checksum", "replace"])
 def test_who_is_overtaken_at_the_very_beginning_or_end_has_the_arrays_too(tmp_path, whole, monkeypatch, moment, share):
-    owners = {"mkdir": Path, "dumps": module.json, "seal": module.manifest, "replace": os}
+    owners = {"mkdir": Path, "dumps": module.json, "checksum": module.manifest, "replace": os}
     owner, parts = owners.get(moment, module), len(CUTS) - 1
     real, overtaken = getattr(owner, moment), []
 
     def call(*args, **kwargs):
-        ready = moment in ("mkdir", "_alone") or len(list((tmp_path / ".a" / PARTS).glob("*.json"))) == parts
-        if not overtaken and ready and (moment != "replace" or args[1] == tmp_path / "a"):
+        ready = moment in ("mkdir", "_alone") or len(list((tmp_path / f".{A}" / PARTS).glob("*.json"))) == parts
+        if not overtaken and ready and (moment != "replace" or args[1] == tmp_path / A):
             overtaken.append(True)
-            assert as_made(make_in(tmp_path / "a"))
+            assert as_made(make_in(tmp_path))
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, moment, call)
-        assert as_made(make_in(tmp_path / "a", share=share))
+        assert as_made(make_in(tmp_path, share=share))
     assert overtaken
-    assert bytes_of(tmp_path / "a") == bytes_of(whole)
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["a", "whole"]
+    assert bytes_of(tmp_path / A) == bytes_of(whole)
+    assert sorted(f.name for f in tmp_path.iterdir()) == [A, "whole"]
 
 
 # Killed
 
 
-def _killed(folder: Path, where: str, which: int | str, when: str) -> None:
+def _killed(root: Path, where: str, which: int | str, when: str) -> None:
     deadly(where, which, when)
-    make_in(folder)
+    make_in(root)
 
 
 MOMENTS = [
-    ("guidebook.runs.arrays._reserve", 1, "before", 0), ("guidebook.runs.arrays._reserve", 2, "before", 0),
+    ("guidebook.runs.artifact._reserve", 1, "before", 0), ("guidebook.runs.artifact._reserve", 2, "before", 0),
     ("os.posix_fallocate", 2, "before", 0), ("os.posix_fallocate", 1, "after", 0), ("os.link", 1, "after", 0),
-    ("guidebook.runs.arrays._write", 1, "before", 0), ("guidebook.runs.arrays._write", 5, "after", 2),
-    ("guidebook.runs.arrays._write", 6, "after", 2), ("json.dumps", 4, "before", 3),
+    ("guidebook.runs.artifact._write", 1, "before", 0), ("guidebook.runs.artifact._write", 5, "after", 2),
+    ("guidebook.runs.artifact._write", 6, "after", 2), ("json.dumps", 5, "before", 3),
     ("guidebook.runs.manifest.fsync", 3, "after", 2), ("os.replace", 3, "after", 3), ("os.replace", 6, "after", 6),
-    ("os.replace", 7, "before", 6), ("os.replace", 7, "after", 6), ("guidebook.runs.manifest.seal", 1, "before", 6),
-    ("guidebook.runs.manifest.seal", 1, "after", 6), ("os.replace", 8, "before", 6), ("os.replace", 8, "after", 6),
+    ("os.replace", 7, "before", 6), ("os.replace", 7, "after", 6), ("guidebook.runs.manifest.checksum", 1, "before", 6),
+    ("guidebook.runs.manifest.checksum", 1, "after", 6), ("os.replace", 8, "before", 6), ("os.replace", 8, "after", 6),
 ]  # fmt: skip
 
 
 def test_wherever_it_is_killed_parts_that_were_made_are_not_made_again(tmp_path, whole):
     parts = list(itertools.pairwise(CUTS))
     for i, (where, which, when, done) in enumerate(MOMENTS):
-        folder, made = tmp_path / str(i) / "a", []
-        process = PROCESSES.Process(target=_killed, args=(folder, where, which, when))
+        folder, made = tmp_path / str(i) / A, []
+        process = PROCESSES.Process(target=_killed, args=(folder.parent, where, which, when))
         process.start()
         process.join(60)
         assert process.exitcode == -signal.SIGKILL, MOMENTS[i]
-        assert as_made(make_in(folder, made)), MOMENTS[i]
+        assert as_made(make_in(folder.parent, made)), MOMENTS[i]
         assert made == parts[done:], MOMENTS[i]
         assert {k: v for k, v in bytes_of(folder).items() if k in bytes_of(whole)} == bytes_of(whole), MOMENTS[i]
 
@@ -209,11 +230,11 @@ def _slowly(folder: Path, life: int) -> None:
         time.sleep(0.005)
         return rows(first, end)
 
-    built(folder, range(N + 1), SHAPES, make, "squaring")
+    make_in(folder.parent, cuts=range(N + 1), make=make)
 
 
 def test_killed_at_random_moments_it_repeats_one_part_a_life_at_most(tmp_path, whole):
-    folder, rng, made = tmp_path / "often" / "a", random.Random(0), []
+    folder, rng, made = tmp_path / "often" / A, random.Random(0), []
     folder.parent.mkdir()
     for life in range(6):
         process, said = PROCESSES.Process(target=_slowly, args=(folder, life)), folder.with_name(f"made-{life}.txt")
@@ -228,7 +249,7 @@ def test_killed_at_random_moments_it_repeats_one_part_a_life_at_most(tmp_path, w
         made += [int(line) for line in said.read_text().split()]
     assert sorted(set(made)) == list(range(N))
     assert len(made) <= N + 5
-    assert as_made(opened(folder))
+    assert as_made(folder)
     same = ("squares.npy", "names.npy", "notes.json")
     assert all(bytes_of(folder)[name] == bytes_of(whole)[name] for name in same)
 
@@ -245,9 +266,9 @@ def test_who_is_asked_to_stop_does_so_after_the_part_and_goes_on_there(tmp_path,
         return rows(first, end)
 
     with pytest.raises(Preempted, match="stopped squaring, part 3 of 6, saved"):
-        built(tmp_path / "a", CUTS, SHAPES, make, "squaring", Stop(run))
+        make_in(tmp_path, make=make, stop=Stop(run))
     assert made == list(itertools.pairwise(CUTS))[:3]
-    assert as_made(built(tmp_path / "a", CUTS, SHAPES, make, "squaring", Stop(run)))
+    assert as_made(make_in(tmp_path, make=make, stop=Stop(run)))
     assert made == list(itertools.pairwise(CUTS))
 
 
@@ -260,11 +281,11 @@ def test_a_changed_byte_is_noticed_and_all_is_made_anew(whole, file, caplog):
     before, raw, made = bytes_of(whole), bytearray((whole / file).read_bytes()), []
     raw[-3] ^= 1
     (whole / file).write_bytes(raw)
-    assert as_made(make_in(whole, made))
+    assert as_made(make_in(whole.parent, made))
     assert made == list(itertools.pairwise(CUTS))
-    assert [r.getMessage() for r in caplog.records] == [f"whole: {file} is not what was written; it is made anew"]
+    assert [r.getMessage() for r in caplog.records] == [f"{A}: {file} is not what was written; it is made anew"]
     assert bytes_of(whole) == before
-    assert {f.name for f in whole.parent.iterdir()} == {"whole"}
+    assert {f.name for f in whole.parent.iterdir()} == {A}
 
 
 @pytest.fixture
@@ -287,15 +308,19 @@ def pages(first: int, end: int):
     return {"wide": np.arange(first, end, dtype=np.uint8)[:, None].repeat(PAGE, 1)}, [f"row {first}"]
 
 
+def make_pages(root: Path, n: int, make) -> Path:
+    return artifact(root, "a", SPEC, make, Parts(range(n + 1), WIDE), "paging")
+
+
 def test_a_disk_without_room_for_all_is_refused_before_anything_is_made(small):
     made = []
     with pytest.raises(OSError, match=r"^wide\.npy \(0\.00 GB\) was not written \(.*No space left on device") as said:
-        built(small.place / "a", range(61), WIDE, counting(made, pages), "paging")
+        make_pages(small.place, 60, counting(made, pages))
     assert len(str(said.value).splitlines()) == 1
     assert made == []
     assert [f.name for f in small.place.rglob("*") if f.is_file()] == ["lock"]
     small.resize(300 * PAGE)
-    found = built(small.place / "a", range(61), WIDE, counting(made, pages), "paging")
+    found = arrays(make_pages(small.place, 60, counting(made, pages)))
     assert np.array_equal(found["wide"][:, 0], np.arange(60))
     assert len(made) == 60
 
@@ -315,19 +340,21 @@ def test_a_disk_that_fills_meanwhile_keeps_every_part_that_was_made(small):
             small.relieve()
             small.leave(room)
         try:
-            built_once = built(small.place / "a", range(11), WIDE, make, "paging")
+            built_once = arrays(make_pages(small.place, 10, make))
             break
         except OSError as error:
             full += 1
             said.append(str(error))
-            assert not (small.place / "a").exists()
-            done = len(list((small.place / ".a" / PARTS).glob("*.json")))
+            assert not (small.place / A).exists()
+            done = len(list((small.place / f".{A}" / PARTS).glob("*.json")))
             assert done >= 3
-            assert not [f for f in (small.place / ".a" / PARTS).iterdir() if f.suffix != ".json" and f.name != "lock"]
+            assert not [
+                f for f in (small.place / f".{A}" / PARTS).iterdir() if f.suffix != ".json" and f.name != "lock"
+            ]
     assert full >= 3
     assert sorted(set(made)) == list(range(10))
     assert len(made) <= 10 + full  # only the part that found no room is made again
-    assert {text.partition(" was not written (")[0] for text in said[:-1]} <= {"paging", "the notes of a"}
+    assert {text.partition(" was not written (")[0] for text in said[:-1]} <= {"paging", f"the notes of {A}"}
     assert all("No space left on device" in text and len(text.splitlines()) == 1 for text in said)
     assert np.array_equal(built_once["wide"], pages(0, 10)[0]["wide"])
 
@@ -340,7 +367,7 @@ def test_memory_does_not_grow_with_the_array(tmp_path):
         seen.append(process.memory_info().rss)
         return {"wide": np.full((end - first, side), first, np.uint8)}, []
 
-    found = built(tmp_path / "a", range(parts + 1), {"wide": ((side,), np.uint8)}, make, "growing")
+    found = arrays(artifact(tmp_path, "a", 0, make, Parts(range(parts + 1), {"wide": ((side,), np.uint8)})))
     after = process.memory_info().rss
     assert len(seen) == parts
     assert max(*seen[1:], after) - seen[1] < parts * side / 8
@@ -354,8 +381,75 @@ def test_parts_that_are_left_of_other_cuts_vouch_for_no_row_of_these(tmp_path):
         return rows(first, end)
 
     with pytest.raises(InterruptedError):
-        built(tmp_path / "a", CUTS, SHAPES, once, "squaring")
+        make_in(tmp_path, make=once)
     made = []
     others = (0, 20, N)
-    assert as_made(make_in(tmp_path / "a", made, others))
+    assert as_made(make_in(tmp_path, made, others))
     assert made == list(itertools.pairwise(others))
+
+
+# Folders
+
+
+def write_text(text: str):
+    return lambda aside: (aside / "a.txt").write_text(text)
+
+
+def test_a_folder_has_its_name_once_it_is_complete(tmp_path):
+    root, made = tmp_path / "runs", []
+
+    def write(aside: Path) -> None:
+        made.append(aside)
+        (aside / "a.txt").write_text("a")
+        assert not place(root, "thing", SPEC).exists()
+
+    folder = artifact(root, "thing", SPEC, write)
+    assert artifact(root, "thing", SPEC, write) == folder == place(root, "thing", SPEC)
+    assert verify(folder, "") == ["a.txt"]
+    assert list(root.iterdir()) == [folder]
+    assert len(made) == 1
+
+
+def test_another_spec_is_another_folder(tmp_path):
+    specs = [1, "1", [1], {"a": 1}, {"a": (1, None)}, Path("2"), Text(encoder="embedded", tokens=8), None]
+    folders = [artifact(tmp_path, "thing", spec, write_text(str(spec))) for spec in specs]
+    assert len(set(folders)) == len(specs)
+    assert [(f / "a.txt").read_text() for f in folders] == [str(spec) for spec in specs]
+
+
+def test_of_two_that_make_a_folder_the_first_one_counts(tmp_path):
+    def slow(aside: Path) -> None:
+        (aside / "a.txt").write_text("second")
+        aside.rename(tmp_path / "later")
+        artifact(tmp_path, "thing", SPEC, write_text("first"))
+        (tmp_path / "later").rename(aside)
+
+    folder = artifact(tmp_path, "thing", SPEC, slow)
+    assert (folder / "a.txt").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_cannot_get_its_name_is_an_error_and_leaves_nothing(tmp_path):
+    place(tmp_path, "thing", SPEC).write_text("a file is in the way")
+    with pytest.raises(OSError, match="the thing was not written"):
+        artifact(tmp_path, "thing", SPEC, write_text("a"), what="the thing")
+    assert list(tmp_path.iterdir()) == [place(tmp_path, "thing", SPEC)]
+
+
+def test_bytes_are_checked_once_a_start_of_the_machine_and_when_a_file_changed(tmp_path, monkeypatch, caplog):
+    hashed, real = [], module.manifest.verify
+    monkeypatch.setattr(module.manifest, "verify", lambda *given: hashed.append(1) or real(*given))
+    folder = artifact(tmp_path, "thing", SPEC, write_text("a"))
+    assert intact(folder)
+    assert hashed == []  # who made it knows
+    monkeypatch.setattr(module, "here", lambda: "another-start")
+    for _ in range(2):
+        assert artifact(tmp_path, "thing", SPEC, write_text("b")) == folder
+    assert len(hashed) == 1
+    (folder / "a.txt").write_text("z")
+    with caplog.at_level(logging.WARNING):
+        artifact(tmp_path, "thing", SPEC, write_text("b"))
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{folder.name}: a.txt is not what was written; it is made anew"
+    ]
+    assert (folder / "a.txt").read_text() == "b"

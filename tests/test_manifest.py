@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from guidebook.runs.manifest import MANIFEST, Corrupt, seal, verify, whole
+from guidebook.runs.manifest import MANIFEST, Corrupt, checksum, verify
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def sealed(tmp_path):
     folder.mkdir()
     (folder / "a.bin").write_bytes(random.Random(0).randbytes(100))
     (folder / "b.json").write_text(json.dumps({"b": 1}))
-    seal(folder)
+    checksum(folder)
     return folder
 
 
@@ -56,32 +56,3 @@ def test_a_file_that_is_gone_is_noticed(sealed):
 def test_a_file_that_came_later_is_no_part_of_it(sealed):
     (sealed / "c.txt").write_text("later")
     assert verify(sealed, "") == ["a.bin", "b.json"]
-
-
-def test_a_folder_has_its_name_once_it_is_whole(tmp_path):
-    folder = tmp_path / "runs" / "thing"
-    with whole(folder, "the thing") as aside:
-        (aside / "a.txt").write_text("a")
-        assert not folder.exists()
-    assert verify(folder, "") == ["a.txt"]
-    assert list(folder.parent.iterdir()) == [folder]
-
-
-def test_of_two_that_make_a_folder_the_first_one_counts(tmp_path):
-    folder = tmp_path / "thing"
-    with whole(folder, "the thing") as aside:
-        (aside / "a.txt").write_text("second")
-        aside.rename(tmp_path / "later")
-        with whole(folder, "the thing") as first:
-            (first / "a.txt").write_text("first")
-        (tmp_path / "later").rename(aside)
-    assert (folder / "a.txt").read_text() == "first"
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_a_folder_that_cannot_get_its_name_is_an_error_and_leaves_nothing(tmp_path):
-    folder = tmp_path / "thing"
-    folder.write_text("a file is in the way")
-    with pytest.raises(OSError, match="the thing was not written"), whole(folder, "the thing") as aside:
-        (aside / "a.txt").write_text("a")
-    assert list(tmp_path.iterdir()) == [folder]

@@ -1,0 +1,254 @@
+"""Artifacts: folders that are made once, by any number of processes and machines, and found afterwards.
+
+    def train(aside: Path) -> None: ...  # writes files into an empty folder
+    folder = artifact(runs() / "judges", "judge-mnist", {"data": fingerprint, "steps": 800}, train)
+
+Large arrays are made in parts, so that whoever is killed repeats one part at most, and are memory-mapped afterwards:
+
+    def encode(first: int, end: int): ...  # rows [first, end) → {"latents": (end - first, 4, 32, 32)} and a list of notes
+    parts = Parts([*range(0, n, 512), n], {"latents": ((4, 32, 32), "float16")})
+    latents = arrays(artifact(runs() / "data", "latents", spec, encode, parts))["latents"]
+"""
+
+import contextlib
+import fcntl
+import functools
+import itertools
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic_core import to_jsonable_python
+from tqdm import tqdm
+
+from guidebook.config.params import digest
+from guidebook.runs import manifest, preemption
+from guidebook.runtime.distributed import agreed, alone, barrier, solo, world
+
+PARTS = ".parts"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Arrays `<name>.npy` whose rows are made part by part: `make(first, end)` gives the rows by name, and notes (JSON values)."""
+
+    cuts: Sequence[int]  # a part is the rows between two of them
+    shapes: dict[str, tuple[tuple[int, ...], Any]]  # by name: shape of a row, and dtype
+    finish: Callable[[Path], None] | None = None  # writes further files into the folder when all rows are there
+    share: tuple[int, int] | None = None  # (k, n): one of n that do not talk; None is a process of its world
+    stop: preemption.Stop | None = None
+
+
+def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | None = None, what: str = "") -> Path:
+    """The folder `root/<name>-<8 hex of spec>`: found, else made aside, hashed in a manifest, put on the disk and renamed.
+
+    `spec` is all that the files depend on: JSON values, pydantic models, tuples, paths. `what` names it in errors and beside the
+    progress bar. Every process of a world calls it, outside of `main_first`: the main one makes a folder, all share its parts. With
+    `parts.share` the others may still be at work, who finish it: ask `intact` then. A changed byte is noticed on the first use after
+    the start of a machine, and the folder made anew with a warning.
+
+    Raises OSError where the disk is full, Preempted, and what `make` raises. Parts that were made stay.
+    """
+    folder, what = place(root, name, spec), what or name
+    missing, shared = not intact(folder), parts is not None and parts.share is not None
+    # What one process does not see yet, all of them wait for.
+    if missing if shared else agreed(missing):
+        complete = _fill(folder, make, parts, what) if parts else _write_folder(folder, make, what)
+        if complete and not intact(folder):
+            raise OSError(
+                f"{what}: {folder.name} is not there after it was made: is it on a disk that all processes see? Run again"
+            )
+    return folder
+
+
+def place(root: Path, name: str, spec: Any) -> Path:
+    """Where an artifact lies, or would."""
+    return root / f"{name}-{digest(to_jsonable_python(spec))}"
+
+
+def intact(folder: Path) -> bool:
+    """Whether an artifact is there, each file as it was written; else what is there is deleted, with a warning.
+
+    Gigabytes take seconds to hash: each machine does it once after its start, and again where a file's size or time changed.
+    """
+    if not folder.is_dir():
+        return False
+    stamp = _stamp(folder)
+    if not stamp.exists() or stamp.read_text() != _sizes_and_times(folder):
+        try:
+            manifest.verify(folder, "it is made anew")
+        except manifest.Corrupt as error:
+            log.warning("%s", error)
+            manifest.delete(folder)
+            return False
+        _mark_verified(folder)
+    return True
+
+
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays (N, …) of an artifact by name, memory-mapped."""
+    # Copy on write: PyTorch takes no arrays that are read-only, and nobody writes.
+    return {f.stem: np.lib.format.open_memmap(f, mode="c") for f in sorted(folder.glob("*.npy"))}
+
+
+def notes(folder: Path) -> list:
+    """The notes of an artifact's parts, in order."""
+    return json.loads((folder / "notes.json").read_text())
+
+
+def _write_folder(folder: Path, make: Callable[[Path], None], what: str) -> bool:
+    """The main process makes a folder; the others wait, and fail when it does. Of two runs at once, the first one's counts."""
+    error, aside = None, folder.with_name(f".{folder.name}-{_me()}")
+    if world().is_main_process:
+        try:
+            with solo(), _unless(folder), manifest.writing(aside, what):
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir(parents=True)
+                make(aside)
+                _rename(aside, folder)
+        except BaseException as raised:
+            error = raised
+        shutil.rmtree(aside, ignore_errors=True)
+    stopped, failed = agreed(isinstance(error, preemption.Preempted)), agreed(error is not None)
+    if failed:
+        raise error or (preemption.Preempted(what) if stopped else RuntimeError(f"{what}: the main process failed"))
+    return True
+
+
+def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
+    """Parts of arrays, in turns; True where all of them are made. A part is written, put on the disk and then marked as made."""
+    aside = folder.with_name(f".{folder.name}")
+    with _unless(folder):
+        (aside / PARTS).mkdir(parents=True, exist_ok=True)
+        with _alone(aside):
+            for name, (shape, dtype) in parts.shapes.items():
+                _reserve(aside / f"{name}.npy", (parts.cuts[-1], *shape), dtype)
+    ranges = list(itertools.pairwise(parts.cuts))
+    markers = [f"{PARTS}/{first:09d}-{end:09d}.json" for first, end in ranges]
+    k, n = parts.share or ((0, 1) if alone() else (world().process_index, world().num_processes))
+    stop = parts.stop or getattr(preemption, "current", lambda: None)()
+    # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
+    for i in tqdm(range(k, k + len(ranges), n), desc=what, unit="part", mininterval=1, disable=bool(k)):
+        if i < len(ranges) and not (aside / markers[i]).exists() and not folder.is_dir():
+            rows, noted = make(*ranges[i])
+            with _unless(folder):
+                for name, values in rows.items():
+                    _write(aside / f"{name}.npy", ranges[i][0], values)
+                _write_json(aside, markers[i], noted, what)
+        if stop and stop.asked():
+            stop.obey(f"{what}, part {min(i + 1, len(ranges))} of {len(ranges)}")
+    if parts.share:
+        return _finish(folder, aside, markers, parts.finish)
+    barrier()
+    if world().is_main_process:
+        _finish(folder, aside, markers, parts.finish)
+    barrier()
+    return True
+
+
+def _finish(folder: Path, aside: Path, markers: Sequence[Path], finish: Callable[[Path], None] | None) -> bool:
+    """The arrays under their name, if every part is there."""
+    with _unless(folder):
+        if not all((aside / marker).exists() for marker in markers):
+            if folder.is_dir():  # whoever began when another ended
+                shutil.rmtree(aside, ignore_errors=True)
+            return folder.is_dir()
+        gathered = [note for marker in markers for note in json.loads((aside / marker).read_text())]
+        _write_json(aside, "notes.json", gathered, f"the notes of {folder.name}")
+        if finish:
+            finish(aside)
+        _rename(aside, folder)
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+    return folder.is_dir()
+
+
+def _rename(aside: Path, folder: Path) -> None:
+    """A complete folder under its name."""
+    manifest.checksum(aside)
+    _mark_verified(aside)
+    os.replace(aside, folder)
+    manifest.fsync(folder.parent)
+
+
+def _write_json(aside: Path, name: str, value: Any, what: str) -> None:
+    temporary = aside / PARTS / f"{Path(name).stem}.{_me()}"
+    with manifest.writing(temporary, what):
+        temporary.write_text(json.dumps(value))
+        manifest.fsync(temporary)
+        os.replace(temporary, aside / name)
+
+
+@contextlib.contextmanager
+def _unless(folder: Path) -> Iterator[None]:
+    """What fails in here does not matter where another process finished the folder meanwhile: all else is gone then."""
+    try:
+        yield
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+@contextlib.contextmanager
+def _alone(aside: Path) -> Iterator[None]:
+    """One process at a time: the disk need not hold what each of them reserves."""
+    with open(aside / PARTS / "lock", "w") as gate:
+        with contextlib.suppress(OSError):  # a file system without locks: each reserves, and what one of them has stays
+            fcntl.flock(gate, fcntl.LOCK_EX)
+        yield
+
+
+def _reserve(file: Path, shape: tuple[int, ...], dtype: Any) -> None:
+    """An empty array in a file, with all of its bytes taken from the disk at once; left alone where it is there."""
+    if file.exists():
+        return
+    aside = file.parent / PARTS / f"{file.stem}.{_me()}"  # which goes when all is there, whoever was killed
+    with manifest.writing(aside, f"{file.name} ({math.prod(shape) * np.dtype(dtype).itemsize / 1e9:.2f} GB)"):
+        np.lib.format.open_memmap(aside, "w+", np.dtype(dtype), shape)
+        with open(aside, "r+b") as made:  # to write into a hole of a full disk would end the process
+            os.posix_fallocate(made.fileno(), 0, aside.stat().st_size)
+            os.fsync(made.fileno())
+        # Where locks do not reach, another process may have made it meanwhile, and begun to fill it.
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, file)
+        aside.unlink()
+
+
+def _write(file: Path, first: int, rows: np.ndarray) -> None:
+    """Rows (n, …) at their place in an array, and on the disk."""
+    array = np.lib.format.open_memmap(file, mode="r+")
+    array[first : first + len(rows)] = rows
+    array.flush()
+
+
+def _me() -> str:
+    """This process, among those of all machines."""
+    return f"{here()}-{os.getpid()}"
+
+
+@functools.cache
+def here() -> str:
+    """This machine and its start: what it had not put on its disk is gone after the next."""
+    return f"{platform.node()}-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"
+
+
+def _stamp(folder: Path) -> Path:
+    return folder / f".verified-{here()}"
+
+
+def _mark_verified(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # on a disk that is full or only for reading it is hashed each time
+        _stamp(folder).write_text(_sizes_and_times(folder))
+
+
+def _sizes_and_times(folder: Path) -> str:
+    files = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if not f.name.startswith("."))
+    return json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in files])
