@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from guidebook.conditioning.captions import _BIT, consistent, switched
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.config.params import check, load
+from guidebook.metrics.edits import edit_records
 from guidebook.metrics.features import features
-from guidebook.metrics.networks import JudgeNetwork
+from guidebook.metrics.judge import judge
 from guidebook.runs.run import open_run
 from guidebook.sampling import editing
 from guidebook.training.loop import train
@@ -69,15 +70,15 @@ def test_edits_of_one_face_differ_in_the_caption_alone(run):
 
 def test_edits_are_drawn_anew_by_another_sampler_and_measured_once(run):
     images = editing.edits(run, 2.0, 3, ("Male",))
-    records = editing.edit_records(run, images)
+    records = edit_records(run, images)
     assert [(r["metric"], r["attribute"], r["n"]) for r in records] == [("edit_before", "Male", 3), ("edit", "Male", 3)]
-    sees = features(images.images, JudgeNetwork(run.params.data))["classes"] & _BIT["Male"]
+    sees = features(images.images, judge(run.params.data))["classes"] & _BIT["Male"]
     now = images.labels & _BIT["Male"]
     assert torch.equal(now[::2] == 0, now[1::2] != 0)
     for record, seen in zip(records, (sees[::2], sees[1::2]), strict=True):
         assert record["value"] == pytest.approx((seen == now[1::2]).double().mean().item())
         assert 0 <= record["low"] <= record["value"] <= record["high"] <= 1
-    assert editing.edit_records(run, images) == records
+    assert edit_records(run, images) == records
     other = run.params.replace(sample={"steps": 2})
     assert editing.edits(open_run(other), 2.0, 3, ("Male",)).folder != images.folder
 

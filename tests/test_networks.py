@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from guidebook.config.pretrained import CLIP, PRETRAINED
 from guidebook.metrics import networks, perceptual
-from guidebook.metrics.distances import frechet
-from guidebook.metrics.judge import Judge
+from guidebook.metrics.frechet import frechet_to, gaussian
+from guidebook.metrics.judge import Judge, recipes
 from guidebook.metrics.networks import Clip, Inception
 from guidebook.metrics.perceptual import Lpips
 from guidebook.metrics.published import Untrained
@@ -103,7 +103,8 @@ def test_the_fid_is_pytorch_fids_from_png_files(inception, theirs, tmp_path, mon
         read = fid_score.get_activations(files, theirs, batch_size=4, num_workers=0)
         read = read[:, :4]
         moments += [read.mean(0), np.cov(read, rowvar=False)]
-    ours = frechet(*(inception.read(images)["features"][:, :4] for images in sets))
+    mine, other = (inception.read(images)["features"][:, :4] for images in sets)
+    ours = frechet_to(mine, gaussian(other))[0]
     assert ours > 0.01
     assert ours == pytest.approx(fid_score.calculate_frechet_distance(*moments), abs=1e-3)
 
@@ -121,7 +122,7 @@ def test_a_grey_image_is_one_of_three_equal_channels(inception):
 
 
 def test_the_name_says_which_weights(inception):
-    assert inception.at_hand()
+    assert inception.why_absent() is None
     assert inception.name == f"inception-{networks.INCEPTION.sha256}"
 
 
@@ -184,10 +185,9 @@ def test_a_converted_file_is_read_and_named_for_its_own_bytes(weights, nothing_a
 )
 def test_a_network_that_is_not_at_hand_says_which_file_and_reads_nothing(network, file):
     absent = network()
-    assert not absent.at_hand()
     assert file in absent.why_absent()
     assert "\n" not in absent.why_absent()
-    with pytest.raises(WeightsMissing, match=r"not at hand|not in the hub's cache"):
+    with pytest.raises(WeightsMissing, match=r"not available|not in the hub's cache"):
         absent.read(pictures(1))
 
 
@@ -210,9 +210,10 @@ def test_whatever_reads_images_reads_them_in_fp32_that_is_fp32():
             return own(x), own(x)
 
     own, images = Seen(12, 10), pictures(2, 2)
-    judge = Judge(Two(), "", (0, 0, 0), 0)
-    judge.network.register_parameter("w", own.weight)
-    for read in (Plain().read, Untrained(own, "").read, judge.read):
+    judge = Judge(Two(), "", recipes()["digits"]["cpu"], torch.zeros(10), torch.ones(10))
+    untrained = Untrained(1, 10, 0)
+    untrained.network = own
+    for read in (Plain().read, untrained.read, judge.read):
         seen.clear()
         read(images)
         assert set(seen) == {(False, True)}, read
@@ -293,7 +294,7 @@ def clip(tmp_path):
 def test_clip_sees_what_transformers_own_processor_shows_it(clip):
     from transformers import CLIPImageProcessor
 
-    assert Clip().at_hand()
+    assert Clip().why_absent() is None
     images = pictures(3, 40)
     images[:, :, :20] = 200
     processor = CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})

@@ -1,58 +1,58 @@
 """Metric records of image sets: measured once, found afterwards."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 from guidebook.config.params import digest
-from guidebook.metrics.curve import fd_curve, fd_infinite, fewest
-from guidebook.metrics.distances import frechet_to, gaussian
+from guidebook.metrics.frechet import fd_curve, fd_infinite, fewest, frechet_to, gaussian
 from guidebook.metrics.groups import GROUPS, JACKKNIFE, TRAIN
-from guidebook.metrics.subject import (
-    HOW,
-    SPACES,
-    Subject,
-    also,
-    of_real,
-    of_samples,
-    real_rows,
-    record,
-    reference,
-    rows,
-)
+from guidebook.metrics.records import fields
+from guidebook.metrics.subject import SPACES, Subject, of_real, of_samples, real_rows, reference, rows
 from guidebook.runs import pool
 from guidebook.runs.lock import owned
+from guidebook.runs.preemption import stopping
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import agreed, barrier, world
 from guidebook.sampling.sets import ImageSet, stored
 
-REAL = "test split"
 COUNTS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 FRECHET = {"judge": "fd_judge", "inception": "fid"}  # what a Fréchet distance is called in each feature space
 
 
-def measure(run: Run, images: ImageSet, groups: Sequence[str] = ("judge",)) -> list[dict]:
-    """Records of a set of samples, group by group (`groups.GROUPS`).
+def measure(run: Run, images: ImageSet | None, groups: Sequence[str] = ("judge",)) -> list[dict]:
+    """Records of a set of samples, group by group (`groups.GROUPS`); for None, of the test split.
 
-    `fd_judge` is a Fréchet distance to the train split in the judge's features. It is no FID and cannot be compared with one.
-    A group whose weights are not on this machine, or that a record does not hold, gives nothing: `absent` says why. Several
-    processes read a share of the images each.
+    `fd_judge` is a Fréchet distance to the train split in the judge's features, each standardised by the train split. It is no FID and
+    cannot be compared with one. A group whose weights are not on this machine, or that a recorded run does not hold, gives nothing:
+    `absent` says why. Several processes read a share of the images each. Raises Preempted.
     """
-    stage = ("measure", {"folder": images.folder.name})
-    return _groups(run, images.name, _asked(images), groups, stage, lambda: of_samples(images))
+    if unknown := [group for group in groups if group not in GROUPS]:
+        raise ValueError(f"no group of metrics is called {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    if pool.wanted(run.params) and not run.recorded:
+        missing = [g for g in groups if not run.metrics(key=_key(run, images, g)) and not GROUPS[g].absent()]
+        if missing:
+            pool.do(run, "measure", folder=images and images.folder.name, groups=missing)
+    subject = functools.cache(lambda: _subject(run, images))
+    found = []
+    for group in groups:
+        make = functools.partial(lambda group: GROUPS[group].make(run, subject()), group)
+        found += once(run, images, group, make, absent=GROUPS[group].absent(), needed=group == "judge")
+    return found
 
 
-def measure_stored(run: Run, folder: str, groups: Sequence[str] = ("judge",)) -> list[dict]:
-    """`measure` of the set in `samples/<folder>`."""
-    return measure(run, stored(run.path / "samples" / folder), groups)
+def measure_stored(run: Run, folder: str | None, groups: Sequence[str]) -> list[dict]:
+    """`measure` of the set in `samples/<folder>`, or of the test split."""
+    return measure(run, folder and stored(run.path / "samples" / folder), groups)
 
 
 def measure_real(run: Run, groups: Sequence[str] = ("judge",)) -> list[dict]:
     """The same records of the test split, which no model has seen: what a perfect model would reach."""
-    return _groups(run, REAL, _asked_real(run), groups, ("measure_real", {}), lambda: of_real(run, "test"))
+    return measure(run, None, groups)
 
 
 def absent(groups: Sequence[str]) -> list[str]:
     """Why groups cannot be measured on this machine: the metrics, the file and where to put it, a line each."""
-    return [why for group in groups if (why := GROUPS[group].why_absent())]
+    return [f"{', '.join(GROUPS[group].metrics)}: {why}" for group in groups if (why := GROUPS[group].absent())]
 
 
 def judge_record(run: Run) -> dict:
@@ -68,18 +68,17 @@ def fd_curve_records(
     Records `fd_judge` (`fid`) at each count there are images for and at all of them, and `fd_judge_inf` (`fid_inf`) where there are enough to
     extrapolate. For `images` None of the test split: the floor of each.
     """
-    name, asked = _named(run, images)
 
     def make() -> list[dict]:
-        subject, network, metric = _subject(run, images, "test"), SPACES[space](run.params.data), FRECHET[space]
-        mine, train = rows(run, subject, space)["features"], reference(run, space)
+        subject, network, metric = _subject(run, images), SPACES[space](run.params.data), FRECHET[space]
+        mine, train = rows(run, subject, space)["features"], reference(run.params.data, network)
         some = sorted({c for c in counts if c < len(mine)} | {len(mine)})
         points = [(metric, n, value) for n, value in fd_curve(mine, train, some)]
         if len(mine) >= fewest(mine.shape[1]):
             points.append((f"{metric}_inf", len(mine), fd_infinite(mine, train)))
-        return [record(m, value, JACKKNIFE, network, TRAIN, subject.known | {"n": n}) for m, n, value in points]
+        return [subject.record(m, value, JACKKNIFE, network, TRAIN, n=n) for m, n, value in points]
 
-    return _in_space(run, name, [asked, list(counts)], f"curve-{space}", space, make)
+    return once(run, images, f"curve-{space}", make, list(counts), absent=why_absent(space))
 
 
 def frechet_against(
@@ -94,83 +93,61 @@ def frechet_against(
 
     For `images` None of the other split's real images: the floor of this protocol. Raises ValueError where there are fewer.
     """
-    name, asked = _named(run, images, "train" if split == "test" else "test")
+    other = "train" if split == "test" else "test"
 
     def make() -> list[dict]:
-        subject, real = _subject(run, images, "train" if split == "test" else "test"), of_real(run, split)
+        subject, real = _subject(run, images, other), of_real(run, split)
         if n > len(subject.images) or m > len(real.images):
             there = f"{subject.name} has {len(subject.images):,}, {real.name} {len(real.images):,}"
             raise ValueError(f"{n:,} images against {m:,} were asked for, but {there}")
         value = frechet_to(rows(run, subject, space)["features"][:n], gaussian(real_rows(run, split, space, m)))
-        against, known = f"{split} split, {m:,} images", subject.known | {"n": n}
-        return [record(FRECHET[space], value, JACKKNIFE, SPACES[space](run.params.data), against, known)]
+        network, against = SPACES[space](run.params.data), f"{split} split, {m:,} images"
+        return [subject.record(FRECHET[space], value, JACKKNIFE, network, against, n=n)]
 
-    return _in_space(run, name, [asked, n, m, split], f"against-{space}", space, make)
-
-
-def _asked(images: ImageSet) -> dict:
-    """What tells a set from others of its name."""
-    return {k: images.facts[k] for k in (*HOW, "n")} | also(images)
+    return once(run, images, f"against-{space}", make, [n, m, split], why_absent(space), split=other)
 
 
-def _asked_real(run: Run) -> dict:
-    return {"real": True, "samples": run.params.evaluate.samples}
-
-
-def _named(run: Run, images: ImageSet | None, split: str = "test") -> tuple[str, dict]:
-    return (f"{split} split", {"real": True}) if images is None else (images.name, _asked(images))
-
-
-def _subject(run: Run, images: ImageSet | None, split: str) -> Subject:
-    return of_real(run, split) if images is None else of_samples(images)
-
-
-def _groups(
-    run: Run, name: str, asked: dict, groups: Sequence[str], stage: tuple[str, dict], subject: Callable[[], Subject]
-) -> list[dict]:
-    if unknown := [group for group in groups if group not in GROUPS]:
-        raise ValueError(f"no group of metrics is called {', '.join(unknown)}; there are {', '.join(GROUPS)}")
-    keys = {group: _key(run, name, asked, group) for group in groups}
-    missing = [group for group, key in keys.items() if not run.metrics(key=key)]
-    if run.recorded:
-        if "judge" in missing:
-            run.needs(f"the measurement of {name}")
-        missing = []
-    # A process of another node may lack what this one has: then all do without.
-    missing = [group for group in missing if not agreed(GROUPS[group].why_absent() is not None)]
-    if missing and pool.wanted(run.params):
-        pool.do(run, stage[0], **stage[1], groups=missing)
-    else:
-        for group in missing:
-            with owned(run.path):
-                _add(run, name, keys[group], group, GROUPS[group].make(run, subject()))
-    return [r for key in keys.values() for r in run.metrics(key=key)]
-
-
-def _in_space(run: Run, name: str, asked: list, group: str, space: str, make: Callable[[], list[dict]]) -> list[dict]:
-    """Records of one feature space, found or made by this process alone."""
+def why_absent(space: str) -> str | None:
+    """Why the network of a feature space cannot read here, or None: a judge is trained where there is none."""
     if space not in SPACES:
         raise ValueError(f"no feature space is called {space!r:.60}; there are {', '.join(SPACES)}")
-    key = digest([name, asked, group])
-    if run.recorded or not SPACES[space](run.params.data).at_hand():
-        return run.metrics(key=key)
-    return once(run, name, key, group, make)
+    return None if space == "judge" else GROUPS[space].absent()
 
 
-def once(run: Run, name: str, key: str, group: str, make: Callable[[], list[dict]]) -> list[dict]:
-    """The records of `key`: found, else made now and added, all or none. Raises NotRecorded."""
-    if not run.metrics(key=key):
+def once(
+    run: Run,
+    images: ImageSet | str | None,  # a set of samples, the name of other images, or None for a split
+    group: str,
+    make: Callable[[], list[dict]],
+    spec: Sequence = (),  # what the records depend on besides the images and the group
+    absent: str | None = None,  # why they cannot be made here: then there are none
+    needed: bool = False,  # whether a recorded run must have them, else NotRecorded is raised
+    split: str = "test",
+) -> list[dict]:
+    """The records of a group of metrics: found, else made by all processes together and added, all or none."""
+    key, name = _key(run, images, group, spec, split), _name(images, split)
+    # A process of another node may lack what this one has: then all do without.
+    if not run.recorded and not run.metrics(key=key) and not agreed(absent is not None):
+        with owned(run.path), stopping(run):
+            records = [r | {"set": name, "key": key, "group": group} for r in make()]
+            if world().is_main_process and records:
+                run.add_metrics(records)
+            barrier()
+    found = run.metrics(key=key)
+    if needed and not found:
         run.needs(f"the measurement of {name}")
-        with owned(run.path):
-            _add(run, name, key, group, make())
-    return run.metrics(key=key)
+    return found
 
 
-def _key(run: Run, name: str, asked: dict, group: str) -> str:
-    return digest([name, asked, group, run.params.evaluate.samples])
+def _key(run: Run, images: ImageSet | str | None, group: str, spec: Sequence = (), split: str = "test") -> str:
+    drawn = fields(images.facts) | {"n": images.facts["n"]} if isinstance(images, ImageSet) else None
+    drawn = drawn and {k: v for k, v in drawn.items() if k != "seconds_per_image"}
+    return digest([_name(images, split), drawn, group, list(spec), run.params.evaluate.samples])
 
 
-def _add(run: Run, name: str, key: str, group: str, records: list[dict]) -> None:
-    if world().is_main_process and records:
-        run.add_metrics([r | {"set": name, "key": key, "group": group} for r in records])
-    barrier()
+def _name(images: ImageSet | str | None, split: str) -> str:
+    return images if isinstance(images, str) else images.name if images else f"{split} split"
+
+
+def _subject(run: Run, images: ImageSet | None, split: str = "test") -> Subject:
+    return of_samples(images) if images else of_real(run, split)

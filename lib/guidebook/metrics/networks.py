@@ -1,7 +1,7 @@
-"""The networks that metrics look through, each with its published weights: images in, rows of numbers out.
+"""The networks whose features metrics compare, with their published weights: images in, rows of numbers out.
 
-A network whose weights are not on this machine says so in `why_absent`, and nothing is read with it: there is no stand-in, so that
-no number stands under a wrong name.
+Where the weights are not on this machine `why_absent` says so, and nothing is read: there is no stand-in, so that no number stands
+under a wrong name.
 """
 
 import functools
@@ -10,12 +10,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from guidebook.config.params import Data
 from guidebook.config.pretrained import CLIP, PRETRAINED, folder, located
-from guidebook.data.images import load
-from guidebook.metrics.judge import judge
 from guidebook.metrics.weights import Weights, WeightsMissing
-from guidebook.runtime.distributed import main_first, world
+from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
 
 INCEPTION = Weights(
@@ -26,18 +23,22 @@ INCEPTION = Weights(
 
 
 class Network:
-    """A frozen network: a subclass gives it a name and either `forward` or `read`."""
+    """A frozen network: a subclass gives it a name, what it gives, and `forward`. Networks of one name are equal."""
 
     name: str  # for the `extractor` field of records; it holds the first digits of the weights' hash
+    gives: tuple[tuple[str, tuple[int, ...], str], ...]  # the name of rows, the shape of each and its dtype
     batch = 100
     weights: tuple[Weights, ...] = ()
+
+    def __eq__(self, other):
+        return isinstance(other, Network) and self.name == other.name
+
+    def __hash__(self):
+        return hash(self.name)
 
     def why_absent(self) -> str | None:
         """One line on which file is missing and where to put it, or None."""
         return next((why for w in self.weights if (why := w.why_absent())), None)
-
-    def at_hand(self) -> bool:
-        return self.why_absent() is None
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Rows of numbers by name, each (B, …), of images (B, C, H, W) uint8 on the device."""
@@ -51,26 +52,6 @@ class Network:
             raise WeightsMissing(why)
         parts = [self.forward(part.to(world().device)) for part in images.split(self.batch)]
         return {name: torch.cat([p[name] for p in parts]).cpu() for name in parts[0]}
-
-
-class JudgeNetwork(Network):
-    """The judge of a data set, which is trained where there is none: always at hand."""
-
-    def __init__(self, data: Data):
-        self.data = data
-
-    @property
-    def name(self) -> str:
-        return self.judge().name
-
-    def judge(self):
-        load(self.data)  # where all processes may have to work at it together
-        with main_first():  # it trains the judge where there is none; the others find it
-            return judge(self.data)
-
-    def read(self, images):
-        classes, features = self.judge().read(images)
-        return {"classes": classes, "features": features}
 
 
 class Inception(Network):
@@ -95,6 +76,8 @@ class Inception(Network):
 
 class Clip(Network):
     """CLIP ViT-B/32 (Radford et al. 2021): `features` (B, 512) of length 1, in one space with `captions`."""
+
+    gives = (("features", (512,), "float32"),)
 
     @property
     def name(self) -> str:

@@ -1,54 +1,51 @@
-"""What is measured, and the shape of what is said about it: images with their captions on one side, metric records on the other."""
+"""What is measured: samples, or real images in their place, each with its caption and its features."""
 
 import functools
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from guidebook.conditioning.captions import NULL, attribute_caption, class_captions
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Data
 from guidebook.data.images import Split, load
-from guidebook.metrics.distances import Gaussian, gaussian
 from guidebook.metrics.features import features
+from guidebook.metrics.frechet import Gaussian, gaussian
 from guidebook.metrics.intervals import Interval
-from guidebook.metrics.networks import Inception, JudgeNetwork, Network
+from guidebook.metrics.judge import judge
+from guidebook.metrics.networks import Inception, Network
+from guidebook.metrics.records import REAL, fields, record
 from guidebook.runs.run import Run
 from guidebook.runtime.rng import generator
 from guidebook.sampling.sets import ImageSet
 
-SPACES = {"judge": JudgeNetwork, "inception": lambda data: Inception()}  # feature spaces of distances between sets
-HOW = ("guidance", "prompt", "sampler", "steps", "weights", "seed")  # facts of a set that every record repeats
-ALSO = ("eta", "spacing", "method", "settings", "guide", "at")  # said only where they are not as usual
+SPACES = {"judge": judge, "inception": lambda data: Inception()}  # feature spaces of distances between sets
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Samples, or real images in their place."""
-
     name: str  # for the `set` field of records
     images: torch.Tensor  # (N, C, H, W) uint8
     labels: torch.Tensor  # (N,) int64
     order: torch.Tensor  # (N,) indices: where fewer than N are measured, the first of these
     known: dict  # fields of its records
 
+    def record(
+        self, metric: str, value: Interval, method: str, extractor: Network | str, reference: str | None = None, **more
+    ) -> dict:
+        """A metric record: of all images, unless `more` says of how many (`n`)."""
+        return record(metric, value, method, extractor, reference, {**self.known, "n": len(self.images), **more})
+
 
 def of_samples(images: ImageSet) -> Subject:
     """A set of samples, in the order they were drawn: every class as often."""
-    facts = {k: images.facts[k] for k in (*HOW, "n", "seconds_per_image")} | also(images)
-    return Subject(images.name, images.images, images.labels, torch.arange(len(images.images)), facts)
+    return Subject(images.name, images.images, images.labels, torch.arange(len(images.images)), fields(images.facts))
 
 
 def of_real(run: Run, split: str) -> Subject:
     """A split of the real images; its part is taken from a fixed shuffle."""
     real: Split = getattr(load(run.params.data), split)
-    known = dict.fromkeys((*HOW, "seconds_per_image")) | {"n": len(real)}
-    return Subject(f"{split} split", real.images, real.labels, shuffle(len(real)), known)
-
-
-def also(images: ImageSet) -> dict:
-    return {k: images.facts[k] for k in ALSO if k in images.facts}
+    return Subject(f"{split} split", real.images, real.labels, shuffle(len(real)), REAL)
 
 
 def shuffle(n: int) -> torch.Tensor:
@@ -64,23 +61,13 @@ def rows(run: Run, subject: Subject, space: str) -> dict[str, torch.Tensor]:
 
 def real_rows(run: Run, split: str, space: str, n: int) -> torch.Tensor:
     """Features of the first n real images of the fixed shuffle, (n, D)."""
-    return _real_rows(run.params.data, split, space, SPACES[space](run.params.data).name, n)
-
-
-def reference(run: Run, space: str) -> Gaussian:
-    """The Gaussian of the whole train split in a feature space."""
-    return _reference(run.params.data, space, SPACES[space](run.params.data).name)
-
-
-@functools.lru_cache(maxsize=4)
-def _real_rows(data: Data, split: str, space: str, network: str, n: int) -> torch.Tensor:
-    images = getattr(load(data), split).images
-    return features(images, SPACES[space](data))["features"][shuffle(len(images))[:n]]
+    return rows(run, of_real(run, split), space)["features"][:n]
 
 
 @functools.lru_cache(maxsize=2)
-def _reference(data: Data, space: str, network: str) -> Gaussian:
-    return gaussian(features(load(data).train.images, SPACES[space](data))["features"])
+def reference(data: Data, network: Network) -> Gaussian:
+    """The Gaussian of the whole train split in a feature space."""
+    return gaussian(features(load(data).train.images, network)["features"])
 
 
 def captions(run: Run, subject: Subject) -> list[str] | None:
@@ -92,18 +79,3 @@ def captions(run: Run, subject: Subject) -> list[str] | None:
         return [attribute_caption(a, seed, i, 0) for i, a in enumerate(labels)]
     every = class_captions(run.params.data.caption, load(run.params.data).classes)
     return [every[i] for i in labels]
-
-
-def record(
-    metric: str,
-    value: Interval,
-    method: str,  # how the interval was found
-    network: Network | str,  # what the images were read by
-    against: str | None,
-    known: dict,
-) -> dict:
-    """A metric record."""
-    middle, low, high = (float(np.round(x, 6)) for x in value)
-    body = {"metric": metric, "value": middle, "low": low, "high": high, "interval": method}
-    extractor = network.name if isinstance(network, Network) else network
-    return body | known | {"extractor": extractor, "reference": against}

@@ -28,32 +28,27 @@ class Weights:
     inside: str | None = None  # the folder of an installed package that ships it, as `package/folder`
     url: str | None = None
 
-    def places(self) -> list[Path]:
-        """Where it is looked for: `$GUIDEBOOK_DATA/weights`, the cache of torch.hub, the package that ships it."""
-        root = os.environ.get("GUIDEBOOK_DATA")
-        folders = [Path(root) / "weights"] if root else []
-        folders.append(Path(torch.hub.get_dir()) / "checkpoints")
-        if self.inside:
-            package, _, folder = self.inside.partition("/")
-            spec = importlib.util.find_spec(package)
-            folders = [Path(spec.submodule_search_locations[0]) / folder] if spec else []
-        return folders
-
     def path(self) -> Path | None:
-        """The file, or the same weights as safetensors beside it."""
-        stem = Path(self.file).stem
-        every = [folder / name for folder in self.places() for name in (self.file, f"{stem}.safetensors")]
-        return next((path for path in every if path.is_file()), None)
+        """The file, or the same weights as safetensors: in `$GUIDEBOOK_DATA/weights`, torch.hub's cache, the package that ships it."""
+        folders = [Path(torch.hub.get_dir()) / "checkpoints"]
+        if root := os.environ.get("GUIDEBOOK_DATA"):
+            folders.insert(0, Path(root) / "weights")
+        if self.inside:
+            package, _, inner = self.inside.partition("/")
+            spec = importlib.util.find_spec(package)
+            folders = [Path(spec.submodule_search_locations[0]) / inner] if spec else []
+        names = (self.file, f"{Path(self.file).stem}.safetensors")
+        return next((path for folder in folders for name in names if (path := folder / name).is_file()), None)
 
     def why_absent(self) -> str | None:
         """One line on why it cannot be read, or None."""
-        path = self.path()
-        if path is None and self.inside:
-            return f"{self.file} is missing: it comes with {self.inside.partition('/')[0]}, which is not installed"
+        path, package = self.path(), self.inside and self.inside.partition("/")[0]
+        if path is None and package:
+            return f"{self.file} is missing: it comes with {package}, which is not installed"
         if path is None:
-            return f"{self.file} is not at hand: put it into $GUIDEBOOK_DATA/weights or torch's cache, hub/checkpoints (from {self.url})"
+            return f"{self.file} is not available: put it into $GUIDEBOOK_DATA/weights or torch's cache, hub/checkpoints (from {self.url})"
         if not self._published(path):
-            remedy = f"install {self.inside.partition('/')[0]} anew" if self.inside else f"put that of {self.url} there"
+            remedy = f"install {package} anew" if package else f"put that of {self.url} there"
             return (
                 f"{path} is not the published file: its sha256 begins with {_sha256(path)[:8]}, not {self.sha256[:8]}; "
                 f"delete it or {remedy}"

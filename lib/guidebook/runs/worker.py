@@ -18,7 +18,6 @@ STAGES = {
     "train": "guidebook.training.loop:train",
     "draw": "guidebook.sampling.draw:draw_told",
     "measure": "guidebook.metrics.measure:measure_stored",
-    "measure_real": "guidebook.metrics.measure:measure_real",
 }
 
 

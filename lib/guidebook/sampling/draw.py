@@ -5,8 +5,8 @@ import torch
 from guidebook.conditioning.captions import NULL
 from guidebook.config.schema import Method, Solver
 from guidebook.runs import pool
+from guidebook.runs.preemption import stopping
 from guidebook.runs.run import Run, opened
-from guidebook.runtime.distributed import main_first
 from guidebook.sampling.sampler import Sampler
 from guidebook.sampling.sets import ImageSet, image_set, in_parts, path_of
 
@@ -51,8 +51,11 @@ def draw(
         def steps(index: torch.Tensor):
             return sampler.steps(guidance, index, prompt, solver, method, other)
 
-        with main_first():  # a classifier that guides is trained here, not while parts are timed
-            steps(torch.arange(1))
+        if method and method.name == "classifier":  # trained before parts are timed
+            from guidebook.diffusion.classifier import noisy_classifier
+
+            with stopping(run):
+                noisy_classifier(run.params)
 
         def part(index: torch.Tensor) -> torch.Tensor:
             *_, (_, x) = steps(index)

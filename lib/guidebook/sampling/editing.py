@@ -3,14 +3,7 @@
 import torch
 
 from guidebook.conditioning.captions import attribute_caption, switched
-from guidebook.config.datasets import ATTRIBUTES
-from guidebook.config.params import digest
 from guidebook.config.schema import Solver
-from guidebook.metrics.features import features
-from guidebook.metrics.intervals import wilson
-from guidebook.metrics.measure import once
-from guidebook.metrics.networks import JudgeNetwork
-from guidebook.metrics.subject import HOW, also, record
 from guidebook.runs.run import Run
 from guidebook.runtime.rng import generator
 from guidebook.sampling.draw import spec_of
@@ -36,32 +29,6 @@ def edits(run: Run, guidance: float, n: int, attributes: tuple[str, ...] = EDITS
         return _drawn(sampler, guidance, index, labels), {"labels": labels}
 
     return image_set(run, "edits", spec, make)
-
-
-def edit_records(run: Run, images: ImageSet) -> list[dict]:
-    """`edit` of each attribute: of the faces whose caption was changed in it, in how many the judge sees it as the new caption says.
-
-    `edit_before` is the same of those faces before the change, which a model that ignores it stays at.
-    """
-    names = images.facts["edits"]
-    known = dict.fromkeys((*HOW, "seconds_per_image")) | {k: images.facts[k] for k in HOW} | also(images)
-    key = digest(["edits and before", names, known, images.facts["n"]])
-
-    def make() -> list[dict]:
-        network, found = JudgeNetwork(run.params.data), []
-        seen = features(images.images, network)["classes"]
-        for i, name in enumerate(names):
-            bit = 1 << ATTRIBUTES.index(name)
-            told = images.labels[i + 1 :: 1 + len(names)] & bit
-            for metric, at in (("edit_before", 0), ("edit", i + 1)):
-                right = (seen[at :: 1 + len(names)] & bit) == told
-                value = wilson(int(right.sum()), len(right))
-                found.append(
-                    record(metric, value, "Wilson", network, None, known | {"attribute": name, "n": len(right)})
-                )
-        return found
-
-    return once(run, images.name, key, "edits", make)
 
 
 def interpolation(run: Run, guidance: float, rows: int = 4, columns: int = 10) -> ImageSet:
