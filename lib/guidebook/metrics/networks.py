@@ -26,7 +26,7 @@ class Network:
     """A frozen network: a subclass gives it a name, what it gives, and `forward`. Networks of one name are equal."""
 
     name: str  # for the `extractor` field of records; it holds the first digits of the weights' hash
-    gives: tuple[tuple[str, tuple[int, ...], str], ...]  # the name of rows, the shape of each and its dtype
+    gives: tuple[tuple[str, tuple[int, ...], str], ...] = ()  # of what `features` keeps: name, shape and dtype of rows
     batch = 100
     weights: tuple[Weights, ...] = ()
 
@@ -61,6 +61,7 @@ class Inception(Network):
     in the code of the Inception Score (Salimans et al. 2016).
     """
 
+    gives = (("features", (2048,), "float32"), ("logits", (1008,), "float32"))
     weights = (INCEPTION,)
 
     @property
