@@ -9,10 +9,9 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy.stats import ortho_group
 
 from guidebook.metrics import intervals
-from guidebook.metrics.diversity import diversity, diversity_of_squares
 from guidebook.metrics.frechet import frechet_to, gaussian, influences
 from guidebook.metrics.intervals import Z
-from guidebook.metrics.pixels import grain
+from guidebook.metrics.scores import diversity, diversity_of_squares, grain
 
 
 def frechet(a, b) -> float:

@@ -5,8 +5,7 @@ import logging
 import pytest
 import torch
 
-from guidebook.metrics import features as module
-from guidebook.metrics.features import features
+from guidebook.metrics import networks as module
 from guidebook.metrics.networks import Network
 from guidebook.runs import preemption
 from guidebook.runs.preemption import Preempted, stopping
@@ -37,7 +36,7 @@ def images():
 def test_a_set_is_read_once_whatever_is_read_at_a_time(runs, images, part, monkeypatch):
     monkeypatch.setattr(module, "PART", part)
     network, other = Counting(), Counting()
-    first, second = features(images, network), features(images.clone(), other)
+    first, second = network.features(images), other.features(images.clone())
     assert (network.seen, other.seen) == (10, 0)
     assert set(first) == {"features", "classes"}
     torch.testing.assert_close(first, second)
@@ -48,25 +47,25 @@ def test_a_set_is_read_once_whatever_is_read_at_a_time(runs, images, part, monke
 
 def test_other_pixels_and_other_networks_are_read_anew(runs, images):
     network = Counting()
-    features(images, network)
+    network.features(images)
     images[3, 0, 0, 0] += 1
-    features(images, network)
-    features(images.reshape(10, 1, 2, 8), network)
+    network.features(images)
+    network.features(images.reshape(10, 1, 2, 8))
     assert network.seen == 30
     network.name = "another"
-    features(images, network)
+    network.features(images)
     assert network.seen == 40
 
 
 def test_a_flipped_byte_is_seen_and_the_set_is_read_again(runs, images, caplog):
     network = Counting()
-    first = features(images, network)
+    first = network.features(images)
     (file,) = (runs / "features").glob("*/features.npy")
     raw, expected = bytearray(file.read_bytes()), first["features"].clone()
     raw[-1] ^= 1
     file.write_bytes(raw)
     with caplog.at_level(logging.WARNING):
-        again = features(images, network)
+        again = network.features(images)
     assert network.seen == 20
     assert "features.npy is not what was written" in caplog.text
     torch.testing.assert_close(again["features"], expected)
@@ -78,7 +77,7 @@ def test_stopped_between_parts_it_goes_on_there(runs, images, tiny, monkeypatch)
     with stopping(run):
         preemption.current().signalled = True
         with pytest.raises(Preempted):
-            features(images, network)
+            network.features(images)
     assert network.seen == 4
-    features(images, network)
+    network.features(images)
     assert network.seen == 10

@@ -109,7 +109,7 @@ def test_its_name_is_that_of_its_weights(tiny_recipe, folder):
 @pytest.mark.parametrize("field", [f.name for f in fields(Recipe) if f.name not in ("device", "attributes")])
 def test_whatever_a_recipe_says_makes_another_judge(tiny_recipe, folder, field, monkeypatch):
     judge(DIGITS)
-    others = {"seed": 7, "side": 6, "mirror": False, "cutout": 2, "smoothing": 0.2, "momentum": 0.8}
+    others = {"seed": 7, "side": 6, "mirror": False, "smoothing": 0.2, "momentum": 0.8}
     tiny_recipe(replace(TINY, **{field: others[field] if field in others else getattr(TINY, field) * 2}))
     monkeypatch.setattr(Recipe, "train", refuse)
     with pytest.raises(AssertionError, match="trained again"):

@@ -12,8 +12,7 @@ from guidebook.metrics import measure as M
 from guidebook.metrics import subject
 from guidebook.metrics.groups import GROUPS
 from guidebook.metrics.judge import Judge, judge
-from guidebook.metrics.networks import Clip, Inception
-from guidebook.metrics.perceptual import Lpips
+from guidebook.metrics.networks import Clip, Inception, Lpips
 from guidebook.runs.run import NotRecorded, open_run
 from guidebook.sampling.sets import ImageSet
 

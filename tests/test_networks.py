@@ -11,11 +11,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from guidebook.config.pretrained import CLIP, PRETRAINED
-from guidebook.metrics import networks, perceptual
+from guidebook.metrics import networks
 from guidebook.metrics.frechet import frechet_to, gaussian
 from guidebook.metrics.judge import Judge, recipes
-from guidebook.metrics.networks import Clip, Inception
-from guidebook.metrics.perceptual import Lpips
+from guidebook.metrics.networks import Clip, Inception, Lpips
 from guidebook.metrics.published import Untrained
 from guidebook.metrics.weights import Weights, WeightsMissing
 
@@ -181,7 +180,7 @@ def test_a_converted_file_is_read_and_named_for_its_own_bytes(weights, nothing_a
 
 
 @pytest.mark.parametrize(
-    ("network", "file"), [(Inception, networks.INCEPTION.file), (Clip, CLIP), (Lpips, perceptual.ALEXNET.file)]
+    ("network", "file"), [(Inception, networks.INCEPTION.file), (Clip, CLIP), (Lpips, networks.ALEXNET.file)]
 )
 def test_a_network_that_is_not_at_hand_says_which_file_and_reads_nothing(network, file):
     absent = network()
@@ -225,11 +224,11 @@ def lpips(nothing_at_hand, monkeypatch):
     from torchvision.models import alexnet
 
     state = {f"features.{k}": w for k, w in scrambled(alexnet().features).items()}
-    published(state, nothing_at_hand, perceptual, "ALEXNET", monkeypatch)
-    monkeypatch.setattr(Lpips, "weights", (perceptual.ALEXNET, perceptual.LINEAR))
-    perceptual._stages.cache_clear()
+    published(state, nothing_at_hand, networks, "ALEXNET", monkeypatch)
+    monkeypatch.setattr(Lpips, "weights", (networks.ALEXNET, networks.LINEAR))
+    networks._stages.cache_clear()
     yield Lpips(), state
-    perceptual._stages.cache_clear()
+    networks._stages.cache_clear()
 
 
 @pytest.mark.parametrize("size", [64, 96])
@@ -242,7 +241,7 @@ def test_squared_distances_of_lpips_features_are_torchmetrics_lpips(lpips, size)
     convolutions = [m for m in own if isinstance(m, torch.nn.Conv2d)]
     for m, index in zip(convolutions, (0, 3, 6, 8, 10), strict=True):
         m.load_state_dict({k: state[f"features.{index}.{k}"] for k in ("weight", "bias")})
-    theirs.load_state_dict(perceptual.LINEAR.read(), strict=False)
+    theirs.load_state_dict(networks.LINEAR.read(), strict=False)
     a, b = pictures(2, size), pictures(2, size, seed=1) // 3
     with torch.no_grad():
         expected = theirs(a / 127.5 - 1, b / 127.5 - 1).flatten()

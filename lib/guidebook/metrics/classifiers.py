@@ -74,14 +74,13 @@ class Recipe:
     """All that the weights depend on besides the images.
 
     SGD with Nesterov momentum under one cycle of the learning rate, label smoothing, bf16 where the device has it. Every image is
-    shifted, mirrored in every second epoch and loses a square of itself, each on its own.
+    shifted and, in every second epoch, mirrored, each on its own.
     """
 
     device: str  # the kind it is trained on: a GPU's judge and a CPU's are two judges
     widths: tuple[int, ...]  # channels after each halving of the resolution
     depth: int  # convolutions of a residual branch
     epochs: int
-    cutout: int = 0  # side of the square, in pixels; 0 for none
     shift: int = 4  # pixels
     mirror: bool = True
     lr: float = 0.2  # at its peak
@@ -124,14 +123,13 @@ class Recipe:
 
     def augmented(self, images: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The batch of a step, (B, C, H, W) uint8, and the indices (B,) of its images among `images` (N, C, H, W)."""
-        n, size, rng = len(images), images.shape[-1], generator("augment", self.seed, step)
+        n, rng = len(images), generator("augment", self.seed, step)
         place = torch.arange(step * self.batch, (step + 1) * self.batch)
         index = order(n, self.seed, step * self.batch, self.batch)
         mirrored = ((_coins(n, self.seed)[index] + place // n) % 2 == 1) & self.mirror
         shift = torch.randint(-self.shift, self.shift + 1, (self.batch, 2), generator=rng)
-        corner = torch.randint(0, size - self.cutout + 1, (self.batch, 2), generator=rng)
-        index, mirrored, shift, corner = (x.to(images.device) for x in (index, mirrored, shift, corner))
-        return cut(moved(images, index, shift, mirrored), corner, self.cutout), index
+        index, mirrored, shift = (x.to(images.device) for x in (index, mirrored, shift))
+        return moved(images, index, shift, mirrored), index
 
 
 def objective(logits: torch.Tensor, labels: torch.Tensor, attributes: bool, smoothing: float = 0.0) -> torch.Tensor:
@@ -158,28 +156,16 @@ def moved(
 ) -> torch.Tensor:
     """Windows (B, C, H, W) on images that go on beyond their edges as reflections; some of them seen in a mirror."""
     (channels, height, width), device = images.shape[1:], images.device
-    rows = _reflected(torch.arange(height, device=device) + shift[:, :1], height)
-    columns = _reflected(torch.arange(width, device=device) + shift[:, 1:], width)
+    rows, columns = (torch.arange(n, device=device) + by for n, by in ((height, shift[:, :1]), (width, shift[:, 1:])))
+    rows, columns = (n - 1 - (n - 1 - i.abs()).abs() for n, i in ((height, rows), (width, columns)))
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     channel = torch.arange(channels, device=device)[:, None, None]
     return images[index[:, None, None, None], channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def cut(pixels: torch.Tensor, corner: torch.Tensor, side: int) -> torch.Tensor:
-    """Pixels (B, C, H, W) with a grey square in each, its upper left corner (B, 2) given (DeVries & Taylor 2017)."""
-    height, width = (torch.arange(n, device=pixels.device) for n in pixels.shape[-2:])
-    rows, columns = ((at >= c) & (at < c + side) for at, c in ((height, corner[:, :1]), (width, corner[:, 1:])))
-    return pixels.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 128)
-
-
 def one_cycle(step: int, steps: int) -> float:
     """The share of the peak learning rate: up in a straight line over a quarter of the steps, down to 0 over the others."""
     return float(np.interp(step / steps, [0, 0.25, 1], [0.05, 1, 0]))
-
-
-def _reflected(i: torch.Tensor, size: int) -> torch.Tensor:
-    last = size - 1
-    return last - (last - i.abs()).abs()
 
 
 @functools.lru_cache(maxsize=2)

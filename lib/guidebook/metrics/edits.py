@@ -1,7 +1,6 @@
 """Whether an edit of one attribute in a caption is seen in the image."""
 
 from guidebook.config.datasets import ATTRIBUTES
-from guidebook.metrics.features import features
 from guidebook.metrics.intervals import wilson
 from guidebook.metrics.judge import judge
 from guidebook.metrics.measure import once
@@ -19,7 +18,7 @@ def edit_records(run: Run, images: ImageSet) -> list[dict]:
 
     def make() -> list[dict]:
         network, found, subject = judge(run.params.data), [], of_samples(images)
-        seen = features(images.images, network)["classes"]
+        seen = network.features(images.images)["classes"]
         for i, name in enumerate(names):
             bit = 1 << ATTRIBUTES.index(name)
             told = images.labels[i + 1 :: 1 + len(names)] & bit

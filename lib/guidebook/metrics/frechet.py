@@ -103,10 +103,9 @@ def fewest(width: int) -> int:
 
 
 def _at_zero(counts: list[int]) -> list[float]:
-    """Weights of the values at 1/N whose sum is what the least-squares line says at 0."""
+    """Weights of the values at 1/N whose sum is the least-squares line at 0."""
     x = 1 / torch.tensor(counts, dtype=torch.float64)
-    away = x - x.mean()
-    return (1 / len(x) - x.mean() * away / away.square().sum()).tolist()
+    return torch.linalg.pinv(torch.stack([torch.ones_like(x), x], 1))[0].tolist()
 
 
 def _parts(features: torch.Tensor, count: int) -> list[torch.Tensor]:

@@ -14,15 +14,11 @@ from guidebook.data.images import load
 from guidebook.metrics import intervals, published
 from guidebook.metrics.attributes import of_attributes
 from guidebook.metrics.copying import copies, copying, nearest
-from guidebook.metrics.diversity import diversity, diversity_of_squares
-from guidebook.metrics.features import features
 from guidebook.metrics.frechet import fd_infinite, fewest, frechet_to
 from guidebook.metrics.kernel import kernel_distance
 from guidebook.metrics.manifold import NEIGHBOURS, manifold
-from guidebook.metrics.networks import Clip, Inception
-from guidebook.metrics.perceptual import Lpips
-from guidebook.metrics.pixels import grain, saturation
-from guidebook.metrics.scores import clip_score, inception_score
+from guidebook.metrics.networks import Clip, Inception, Lpips
+from guidebook.metrics.scores import clip_score, diversity, diversity_of_squares, grain, inception_score, saturation
 from guidebook.metrics.subject import SPACES, Subject, captions, real_rows, reference, rows, shuffle
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, world
@@ -39,7 +35,7 @@ def matched(run: Run, subject: Subject) -> int:
 def of_judge(run: Run, subject: Subject) -> list[dict]:
     """adherence, fd_judge, diversity and grain."""
     network, n = SPACES["judge"](run.params.data), matched(run, subject)
-    read, ordered = features(subject.images, network), rows(run, subject, "judge")["features"]
+    read, ordered = network.features(subject.images), rows(run, subject, "judge")["features"]
     if CATALOG[run.params.data.name].attributes:
         adherence = of_attributes(run, subject, read["classes"], network)
     else:
@@ -81,7 +77,7 @@ def of_clip(run: Run, subject: Subject) -> list[dict]:
         return []
     place = {caption: i for i, caption in enumerate(dict.fromkeys(asked))}
     written = network.captions(list(place))[[place[c] for c in asked]]
-    score = clip_score(features(subject.images, network)["features"], written)
+    score = clip_score(network.features(subject.images)["features"], written)
     return [subject.record("clip_score", score, "normal", network)]
 
 

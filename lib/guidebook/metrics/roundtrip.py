@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from guidebook.data.images import load
 from guidebook.metrics import intervals
-from guidebook.metrics.features import features
 from guidebook.metrics.frechet import frechet_to
 from guidebook.metrics.groups import JACKKNIFE, TRAIN
 from guidebook.metrics.measure import FRECHET, once, why_absent
@@ -72,5 +71,5 @@ def _errors(run: Run, before: torch.Tensor, after: Subject) -> list[dict]:
 
 def _distance(run: Run, after: Subject, space: str) -> list[dict]:
     network = SPACES[space](run.params.data)
-    value = frechet_to(features(after.images, network)["features"], reference(run.params.data, network))
+    value = frechet_to(network.features(after.images)["features"], reference(run.params.data, network))
     return [after.record(f"r{FRECHET[space]}", value, JACKKNIFE, network, TRAIN)]

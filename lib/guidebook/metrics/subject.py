@@ -9,7 +9,6 @@ from guidebook.conditioning.captions import NULL, attribute_caption, class_capti
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Data
 from guidebook.data.images import Split, load
-from guidebook.metrics.features import features
 from guidebook.metrics.frechet import Gaussian, gaussian
 from guidebook.metrics.intervals import Interval
 from guidebook.metrics.judge import judge
@@ -55,7 +54,7 @@ def shuffle(n: int) -> torch.Tensor:
 
 def rows(run: Run, subject: Subject, space: str) -> dict[str, torch.Tensor]:
     """What the network of a space reads in the subject, each (N, …), in the subject's order."""
-    read = features(subject.images, SPACES[space](run.params.data))
+    read = SPACES[space](run.params.data).features(subject.images)
     return {name: x[subject.order] for name, x in read.items()}
 
 
@@ -67,7 +66,7 @@ def real_rows(run: Run, split: str, space: str, n: int) -> torch.Tensor:
 @functools.lru_cache(maxsize=2)
 def reference(data: Data, network: Network) -> Gaussian:
     """The Gaussian of the whole train split in a feature space."""
-    return gaussian(features(load(data).train.images, network)["features"])
+    return gaussian(network.features(load(data).train.images)["features"])
 
 
 def captions(run: Run, subject: Subject) -> list[str] | None:
