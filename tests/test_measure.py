@@ -66,7 +66,7 @@ def test_the_judge_reads_the_whole_test_split(run):
 
 def test_a_measurement_is_made_once(run, monkeypatch):
     first = M.measure_real(run)
-    monkeypatch.setattr(M, "_subject", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(subject, "load", lambda *_: pytest.fail("measured again"))
     assert M.measure_real(run) == first
     assert json.loads((run.path / "metrics.json").read_text()) == first
 

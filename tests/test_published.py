@@ -8,7 +8,7 @@ from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics import published as P
 from guidebook.metrics.subject import of_real, of_samples
-from guidebook.metrics.weights import WeightsMissing
+from guidebook.metrics.weights import Weights, WeightsMissing
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet
 
@@ -83,7 +83,7 @@ def test_a_file_that_is_not_imagenets_is_refused(cache):
 def test_with_imagenets_weights_only_the_first_and_last_layer_are_drawn(cache, monkeypatch):
     weights = P.resnet18(weights=None).state_dict()
     torch.save(weights, cache / P.IMAGENET.file)
-    monkeypatch.setattr(P.IMAGENET.__class__, "_published", lambda *_: True)
+    monkeypatch.setattr(P, "IMAGENET", Weights(P.IMAGENET.file, "", P.IMAGENET.source))
     reader = P.Untrained(3, 10, seed=0)
     assert reader.name == "resnet18-untrained, imagenet body"
     drawn = {k for k, v in reader.network.state_dict().items() if not (k in weights and torch.equal(v, weights[k]))}

@@ -4,7 +4,7 @@ from guidebook.config.datasets import ATTRIBUTES
 from guidebook.metrics.intervals import wilson
 from guidebook.metrics.judge import judge
 from guidebook.metrics.measure import once
-from guidebook.metrics.subject import of_samples
+from guidebook.metrics.subject import Subject, of_samples
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet
 
@@ -16,16 +16,16 @@ def edit_records(run: Run, images: ImageSet) -> list[dict]:
     """
     names = images.facts["edits"]
 
-    def make() -> list[dict]:
-        network, found, subject = judge(run.params.data), [], of_samples(images)
-        seen = network.features(images.images)["classes"]
+    def make(run: Run, subject: Subject) -> list[dict]:
+        network, found = judge(run.params.data), []
+        seen = network.features(subject.images)["classes"]
         for i, name in enumerate(names):
             bit = 1 << ATTRIBUTES.index(name)
-            told = images.labels[i + 1 :: 1 + len(names)] & bit
+            told = subject.labels[i + 1 :: 1 + len(names)] & bit
             for metric, at in (("edit_before", 0), ("edit", i + 1)):
                 right = (seen[at :: 1 + len(names)] & bit) == told
                 value, n = wilson(int(right.sum()), len(right)), len(right)
                 found.append(subject.record(metric, value, "Wilson", network, attribute=name, n=n))
         return found
 
-    return once(run, images, "edits", make, names, needed=True)
+    return once(run, of_samples(images), "edits", make, names, needed=True)

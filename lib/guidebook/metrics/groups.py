@@ -17,7 +17,7 @@ from guidebook.metrics.copying import copies, copying, nearest
 from guidebook.metrics.frechet import fd_infinite, fewest, frechet_to
 from guidebook.metrics.kernel import kernel_distance
 from guidebook.metrics.manifold import NEIGHBOURS, manifold
-from guidebook.metrics.networks import Clip, Inception, Lpips
+from guidebook.metrics.networks import NETWORKS
 from guidebook.metrics.scores import clip_score, diversity, diversity_of_squares, grain, inception_score, saturation
 from guidebook.metrics.subject import SPACES, Subject, captions, real_rows, reference, rows, shuffle
 from guidebook.runs.run import Run
@@ -58,7 +58,7 @@ def of_manifold(run: Run, subject: Subject) -> list[dict]:
 
 def of_inception(run: Run, subject: Subject) -> list[dict]:
     """fid, kid, inception_score, precision, recall, density, coverage, and fid_inf where there are images enough."""
-    network, n, read = Inception(), matched(run, subject), rows(run, subject, "inception")
+    network, n, read = NETWORKS["inception"], matched(run, subject), rows(run, subject, "inception")
     mine, train = read["features"], reference(run.params.data, network)
     found = [
         subject.record("fid", frechet_to(mine[:n], train), JACKKNIFE, network, TRAIN, n=n),
@@ -72,7 +72,7 @@ def of_inception(run: Run, subject: Subject) -> list[dict]:
 
 def of_clip(run: Run, subject: Subject) -> list[dict]:
     """clip_score: of each image with its own caption."""
-    asked, network = captions(run, subject), Clip()
+    asked, network = captions(run, subject), NETWORKS["clip"]
     if asked is None:
         return []
     place = {caption: i for i, caption in enumerate(dict.fromkeys(asked))}
@@ -83,7 +83,7 @@ def of_clip(run: Run, subject: Subject) -> list[dict]:
 
 def of_lpips(run: Run, subject: Subject) -> list[dict]:
     """lpips_diversity: mean LPIPS of two images of one caption. Not through the cache: its features are larger than images."""
-    network, asked = Lpips(), captions(run, subject)
+    network, asked = NETWORKS["lpips"], captions(run, subject)
     kinds = subject.labels if subject.known["prompt"] is None else torch.zeros_like(subject.labels)
     if asked is None or min(kinds.unique(return_counts=True)[1]) < 3:
         return []
@@ -141,19 +141,23 @@ def _between_sets(run: Run, subject: Subject, space: str, kernel: str, ending: s
 class Group:
     metrics: tuple[str, ...]
     make: Callable[[Run, Subject], list[dict]]
-    absent: Callable[[], str | None] = lambda: None  # why its weights cannot be read, in one line
 
 
 MANIFOLD = ("precision", "recall", "density", "coverage")
 GROUPS = {
     "judge": Group(("adherence", "fd_judge", "diversity", "grain"), of_judge),
     "manifold": Group(("kd_judge", *(f"{m}_judge" for m in MANIFOLD)), of_manifold),
-    "published": Group(("accuracy_untrained",), published.of_published, published.why_absent),
+    "published": Group(("accuracy_untrained",), published.of_published),
     "copying": Group(("copying", "copies"), of_copying),
     "colour": Group(("saturation",), of_colour),
-    "inception": Group(
-        ("fid", "kid", *MANIFOLD, "inception_score", "fid_inf"), of_inception, lambda: Inception().why_absent()
-    ),
-    "clip": Group(("clip_score",), of_clip, lambda: Clip().why_absent()),
-    "lpips": Group(("lpips_diversity",), of_lpips, lambda: Lpips().why_absent()),
+    "inception": Group(("fid", "kid", *MANIFOLD, "inception_score", "fid_inf"), of_inception),
+    "clip": Group(("clip_score",), of_clip),
+    "lpips": Group(("lpips_diversity",), of_lpips),
 }
+
+
+def why_absent(group: str) -> str | None:
+    """Why the weights of a group's network cannot be read, in one line, or None. Judges are trained where there is none."""
+    if group == "published":
+        return published.why_absent()
+    return NETWORKS[group].why_absent() if group in NETWORKS else None

@@ -1,13 +1,11 @@
 """Metric records of image sets: measured once, found afterwards."""
 
-import functools
 from collections.abc import Callable, Sequence
 
 from guidebook.config.params import digest
 from guidebook.metrics.frechet import fd_curve, fd_infinite, fewest, frechet_to, gaussian
-from guidebook.metrics.groups import GROUPS, JACKKNIFE, TRAIN
-from guidebook.metrics.records import fields
-from guidebook.metrics.subject import SPACES, Subject, of_real, of_samples, real_rows, reference, rows
+from guidebook.metrics.groups import GROUPS, JACKKNIFE, TRAIN, why_absent
+from guidebook.metrics.subject import FRECHET, SPACES, Subject, of_real, of_samples, real_rows, reference, rows
 from guidebook.runs import pool
 from guidebook.runs.lock import owned
 from guidebook.runs.preemption import stopping
@@ -16,7 +14,6 @@ from guidebook.runtime.distributed import agreed, barrier, world
 from guidebook.sampling.sets import ImageSet, stored
 
 COUNTS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
-FRECHET = {"judge": "fd_judge", "inception": "fid"}  # what a Fréchet distance is called in each feature space
 
 
 def measure(run: Run, images: ImageSet | None, groups: Sequence[str] = ("judge",)) -> list[dict]:
@@ -28,16 +25,13 @@ def measure(run: Run, images: ImageSet | None, groups: Sequence[str] = ("judge",
     """
     if unknown := [group for group in groups if group not in GROUPS]:
         raise ValueError(f"no group of metrics is called {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    subject = _subject(run, images)
     if pool.wanted(run.params) and not run.recorded:
-        missing = [g for g in groups if not run.metrics(key=_key(run, images, g)) and not GROUPS[g].absent()]
+        missing = [g for g in groups if not run.metrics(key=_key(run, subject, g)) and not why_absent(g)]
         if missing:
             pool.do(run, "measure", folder=images and images.folder.name, groups=missing)
-    subject = functools.cache(lambda: _subject(run, images))
-    found = []
-    for group in groups:
-        make = functools.partial(lambda group: GROUPS[group].make(run, subject()), group)
-        found += once(run, images, group, make, absent=GROUPS[group].absent(), needed=group == "judge")
-    return found
+    found = [once(run, subject, g, GROUPS[g].make, absent=why_absent(g), needed=g == "judge") for g in groups]
+    return [record for records in found for record in records]
 
 
 def measure_stored(run: Run, folder: str | None, groups: Sequence[str]) -> list[dict]:
@@ -52,7 +46,7 @@ def measure_real(run: Run, groups: Sequence[str] = ("judge",)) -> list[dict]:
 
 def absent(groups: Sequence[str]) -> list[str]:
     """Why groups cannot be measured on this machine: the metrics, the file and where to put it, a line each."""
-    return [f"{', '.join(GROUPS[group].metrics)}: {why}" for group in groups if (why := GROUPS[group].absent())]
+    return [f"{', '.join(GROUPS[group].metrics)}: {why}" for group in groups if (why := why_absent(group))]
 
 
 def judge_record(run: Run) -> dict:
@@ -69,8 +63,8 @@ def fd_curve_records(
     extrapolate. For `images` None of the test split: the floor of each.
     """
 
-    def make() -> list[dict]:
-        subject, network, metric = _subject(run, images), SPACES[space](run.params.data), FRECHET[space]
+    def make(run: Run, subject: Subject) -> list[dict]:
+        network, metric = SPACES[space](run.params.data), FRECHET[space]
         mine, train = rows(run, subject, space)["features"], reference(run.params.data, network)
         some = sorted({c for c in counts if c < len(mine)} | {len(mine)})
         points = [(metric, n, value) for n, value in fd_curve(mine, train, some)]
@@ -78,7 +72,7 @@ def fd_curve_records(
             points.append((f"{metric}_inf", len(mine), fd_infinite(mine, train)))
         return [subject.record(m, value, JACKKNIFE, network, TRAIN, n=n) for m, n, value in points]
 
-    return once(run, images, f"curve-{space}", make, list(counts), absent=why_absent(space))
+    return once(run, _subject(run, images), f"curve-{space}", make, list(counts), why_absent(space))
 
 
 def frechet_against(
@@ -93,60 +87,45 @@ def frechet_against(
 
     For `images` None of the other split's real images: the floor of this protocol. Raises ValueError where there are fewer.
     """
-    other = "train" if split == "test" else "test"
 
-    def make() -> list[dict]:
-        subject, real = _subject(run, images, other), of_real(run, split)
+    def make(run: Run, subject: Subject) -> list[dict]:
+        real, network = of_real(run, split), SPACES[space](run.params.data)
         if n > len(subject.images) or m > len(real.images):
             there = f"{subject.name} has {len(subject.images):,}, {real.name} {len(real.images):,}"
             raise ValueError(f"{n:,} images against {m:,} were asked for, but {there}")
         value = frechet_to(rows(run, subject, space)["features"][:n], gaussian(real_rows(run, split, space, m)))
-        network, against = SPACES[space](run.params.data), f"{split} split, {m:,} images"
-        return [subject.record(FRECHET[space], value, JACKKNIFE, network, against, n=n)]
+        return [subject.record(FRECHET[space], value, JACKKNIFE, network, f"{split} split, {m:,} images", n=n)]
 
-    return once(run, images, f"against-{space}", make, [n, m, split], why_absent(space), split=other)
-
-
-def why_absent(space: str) -> str | None:
-    """Why the network of a feature space cannot read here, or None: a judge is trained where there is none."""
-    if space not in SPACES:
-        raise ValueError(f"no feature space is called {space!r:.60}; there are {', '.join(SPACES)}")
-    return None if space == "judge" else GROUPS[space].absent()
+    other = _subject(run, images, "train" if split == "test" else "test")
+    return once(run, other, f"against-{space}", make, [n, m, split], why_absent(space))
 
 
 def once(
     run: Run,
-    images: ImageSet | str | None,  # a set of samples, the name of other images, or None for a split
+    subject: Subject,
     group: str,
-    make: Callable[[], list[dict]],
+    make: Callable[[Run, Subject], list[dict]],
     spec: Sequence = (),  # what the records depend on besides the images and the group
     absent: str | None = None,  # why they cannot be made here: then there are none
     needed: bool = False,  # whether a recorded run must have them, else NotRecorded is raised
-    split: str = "test",
 ) -> list[dict]:
     """The records of a group of metrics: found, else made by all processes together and added, all or none."""
-    key, name = _key(run, images, group, spec, split), _name(images, split)
+    key = _key(run, subject, group, spec)
     # A process of another node may lack what this one has: then all do without.
     if not run.recorded and not run.metrics(key=key) and not agreed(absent is not None):
         with owned(run.path), stopping(run):
-            records = [r | {"set": name, "key": key, "group": group} for r in make()]
+            records = [r | {"set": subject.name, "key": key, "group": group} for r in make(run, subject)]
             if world().is_main_process and records:
                 run.add_metrics(records)
             barrier()
     found = run.metrics(key=key)
     if needed and not found:
-        run.needs(f"the measurement of {name}")
+        run.needs(f"the measurement of {subject.name}")
     return found
 
 
-def _key(run: Run, images: ImageSet | str | None, group: str, spec: Sequence = (), split: str = "test") -> str:
-    drawn = fields(images.facts) | {"n": images.facts["n"]} if isinstance(images, ImageSet) else None
-    drawn = drawn and {k: v for k, v in drawn.items() if k != "seconds_per_image"}
-    return digest([_name(images, split), drawn, group, list(spec), run.params.evaluate.samples])
-
-
-def _name(images: ImageSet | str | None, split: str) -> str:
-    return images if isinstance(images, str) else images.name if images else f"{split} split"
+def _key(run: Run, subject: Subject, group: str, spec: Sequence = ()) -> str:
+    return digest([subject.name, subject.known, group, list(spec), run.params.evaluate.samples])
 
 
 def _subject(run: Run, images: ImageSet | None, split: str = "test") -> Subject:

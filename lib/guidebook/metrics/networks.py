@@ -7,7 +7,6 @@ under a wrong name.
 import functools
 import hashlib
 import itertools
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,20 +18,12 @@ from guidebook.runs.artifact import Parts, arrays, artifact
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
 
-INCEPTION = Weights(
-    "pt_inception-2015-12-05-6726825d.pth",
-    "6726825d",
-    url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-)
-
+_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
+INCEPTION = Weights("pt_inception-2015-12-05-6726825d.pth", "6726825d", f"{_FID}/pt_inception-2015-12-05-6726825d.pth")
 ALEXNET = Weights(
-    "alexnet-owt-7be5be79.pth", "7be5be79", url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+    "alexnet-owt-7be5be79.pth", "7be5be79", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 )
-LINEAR = Weights(
-    "alex.pth",
-    "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
-    inside="torchmetrics/functional/image/lpips_models",
-)
+LINEAR = Weights("alex.pth", "df73285e35b22355a2df87cdb6b70b34", "torchmetrics/functional/image/lpips_models")
 LEAST = 64  # pixels: AlexNet has nothing left of smaller images at its last layers
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 PART = 500  # images whose features are kept at a time: a stop is obeyed after each
@@ -93,56 +84,74 @@ class Inception(Network):
     in the code of the Inception Score (Salimans et al. 2016).
     """
 
+    name, weights = f"inception-{INCEPTION.id}", (INCEPTION,)
     gives = (("features", (2048,), "float32"), ("logits", (1008,), "float32"))
-    weights = (INCEPTION,)
-
-    @property
-    def name(self) -> str:
-        return f"inception-{INCEPTION.id()}"
 
     def forward(self, images):
-        body, last = _inception(INCEPTION.id(), world().device)
         x = F.interpolate(rgb(images) / 255, (299, 299), mode="bilinear", align_corners=False)
-        features = body(2 * x - 1)
-        return {"features": features, "logits": features @ last.T}
+        features = self._body(2 * x - 1)
+        return {"features": features, "logits": features @ self._last.T}
+
+    @functools.cached_property
+    def _body(self) -> torch.nn.Module:
+        """The network up to the last pool; `_last` are the weights (1008, 2048) of the layer after it."""
+        from pytorch_fid import inception as fid
+        from torchvision.models import inception_v3
+
+        with torch.device("meta"):
+            net = inception_v3(num_classes=1008, aux_logits=False, init_weights=False, transform_input=False)
+            net.Mixed_5b = fid.FIDInceptionA(192, pool_features=32)
+            net.Mixed_5c = fid.FIDInceptionA(256, pool_features=64)
+            net.Mixed_5d = fid.FIDInceptionA(288, pool_features=64)
+            for name, channels in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
+                setattr(net, f"Mixed_{name}", fid.FIDInceptionC(768, channels_7x7=channels))
+            net.Mixed_7b = fid.FIDInceptionE_1(1280)
+            net.Mixed_7c = fid.FIDInceptionE_2(2048)
+        net.load_state_dict(self.weights[0].read(), assign=True)
+        self._last, net.fc = net.fc.weight.to(world().device), torch.nn.Identity()
+        return net.eval().to(world().device)
 
 
 class Clip(Network):
     """CLIP ViT-B/32 (Radford et al. 2021): `features` (B, 512) of length 1, in one space with `captions`."""
 
+    name = f"{CLIP}@{PRETRAINED[CLIP].revision[:8]}"
     gives = (("features", (512,), "float32"),)
-
-    @property
-    def name(self) -> str:
-        return f"{CLIP}@{PRETRAINED[CLIP].revision[:8]}"
 
     def why_absent(self):
         return None if folder(CLIP) else f"{CLIP} is not in the hub's cache: guidebook fetch EXPERIMENT brings it"
 
     def forward(self, images):
-        model, _ = _clip(located(CLIP), world().device)
-        size = model.config.vision_config.image_size
+        size = self._model.config.vision_config.image_size
         x = F.interpolate(rgb(images), (size, size), mode="bicubic", antialias=True).round().clamp(0, 255) / 255
         mean = x.new_tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
         std = x.new_tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
-        pooled = model.vision_model(pixel_values=(x - mean) / std).pooler_output
-        return {"features": F.normalize(model.visual_projection(pooled), dim=-1)}
+        pooled = self._model.vision_model(pixel_values=(x - mean) / std).pooler_output
+        return {"features": F.normalize(self._model.visual_projection(pooled), dim=-1)}
 
     @torch.no_grad()
     @exact()
     def captions(self, captions: list[str]) -> torch.Tensor:
         """Captions as rows (N, 512) of length 1."""
-        model, tokenizer = _clip(located(CLIP), world().device)
-        found = []
+        from transformers import CLIPTokenizerFast
+
+        tokenizer, found = CLIPTokenizerFast.from_pretrained(located(CLIP), local_files_only=True), []
         for first in range(0, len(captions), self.batch):
             part = captions[first : first + self.batch]
             words = tokenizer(part, padding=True, truncation=True, max_length=77, return_tensors="pt")
-            pooled = model.text_model(**words.to(world().device)).pooler_output
-            found.append(F.normalize(model.text_projection(pooled), dim=-1).cpu())
+            pooled = self._model.text_model(**words.to(world().device)).pooler_output
+            found.append(F.normalize(self._model.text_projection(pooled), dim=-1).cpu())
         return torch.cat(found)
 
+    @functools.cached_property
+    def _model(self) -> torch.nn.Module:
+        from transformers import CLIPModel
 
-# d(x, x') = Σ_l 1/(H_l W_l) Σ_hw ‖w_l ⊙ (y_hw − y'_hw)‖², y of unit length along the channels   (eq. 1)
+        model = CLIPModel.from_pretrained(located(CLIP), use_safetensors=True, local_files_only=True)
+        return model.eval().to(world().device)
+
+
+# d(x, x') = Σ_l 1/(H_l W_l) Σ_hw ‖w_l ⊙ (y_hw − y'_hw)‖², y of unit length along the channels   (Zhang et al. 2018, eq. 1)
 class Lpips(Network):
     """`features` (B, D) whose squared Euclidean distance is the LPIPS of two images; AlexNet, version 0.1.
 
@@ -150,23 +159,32 @@ class Lpips(Network):
     cost one forward pass an image. Images under 64 pixels are enlarged to 64.
     """
 
-    weights = (ALEXNET, LINEAR)
-
-    @property
-    def name(self) -> str:
-        return f"lpips-alexnet-{ALEXNET.id()}-{LINEAR.id()}"
+    name, weights = f"lpips-alexnet-{ALEXNET.id}-{LINEAR.id}", (ALEXNET, LINEAR)
 
     def forward(self, images):
-        stages = _stages(ALEXNET.id(), LINEAR.id(), world().device)
         x = rgb(images) / 127.5 - 1
         if x.shape[-1] < LEAST:
             x = F.interpolate(x, (LEAST, LEAST), mode="bilinear", align_corners=False)
         x, parts = (x - x.new_tensor(SHIFT)[:, None, None]) / x.new_tensor(SCALE)[:, None, None], []
-        for layers, root in stages:
+        for layers, root in self._stages:
             x = layers(x)
             unit = x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt()
             parts.append((unit * root / (x.shape[-2] * x.shape[-1]) ** 0.5).flatten(1))
         return {"features": torch.cat(parts, 1)}
+
+    @functools.cached_property
+    def _stages(self) -> list[tuple[torch.nn.Sequential, torch.Tensor]]:
+        """AlexNet's five stages up to their ReLU, each with the roots (C, 1, 1) of LPIPS' weights of its channels."""
+        from torchvision.models import alexnet
+
+        body, linear = self.weights
+        with torch.device("meta"):
+            layers = alexnet().features
+        known = {k.removeprefix("features."): v for k, v in body.read().items() if k.startswith("features.")}
+        layers.load_state_dict(known, assign=True)
+        roots = [w[0].clamp(min=0).sqrt().to(world().device) for _, w in sorted(linear.read().items())]
+        slices = [layers[a:b].eval().to(world().device) for a, b in itertools.pairwise((0, 2, 5, 8, 10, 12))]
+        return list(zip(slices, roots, strict=True))
 
 
 def rgb(images: torch.Tensor) -> torch.Tensor:
@@ -174,43 +192,4 @@ def rgb(images: torch.Tensor) -> torch.Tensor:
     return images.float().expand(-1, 3, -1, -1)
 
 
-@functools.lru_cache(maxsize=1)
-def _inception(id: str, device: torch.device) -> tuple[torch.nn.Module, torch.Tensor]:
-    """The network up to the last pool, and the weights (1008, 2048) of its last layer."""
-    from pytorch_fid import inception as fid
-    from torchvision.models import inception_v3
-
-    with torch.device("meta"):
-        net = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False, transform_input=False)
-        net.Mixed_5b = fid.FIDInceptionA(192, pool_features=32)
-        net.Mixed_5c = fid.FIDInceptionA(256, pool_features=64)
-        net.Mixed_5d = fid.FIDInceptionA(288, pool_features=64)
-        for name, channels in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
-            setattr(net, f"Mixed_{name}", fid.FIDInceptionC(768, channels_7x7=channels))
-        net.Mixed_7b = fid.FIDInceptionE_1(1280)
-        net.Mixed_7c = fid.FIDInceptionE_2(2048)
-    net.load_state_dict(INCEPTION.read(), assign=True)
-    last, net.fc = net.fc.weight.to(device), torch.nn.Identity()
-    return net.eval().to(device), last
-
-
-@functools.lru_cache(maxsize=1)
-def _clip(folder: Path, device: torch.device):
-    from transformers import CLIPModel, CLIPTokenizerFast
-
-    model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    return model.eval().to(device), CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
-
-
-@functools.lru_cache(maxsize=1)
-def _stages(alexnet_id: str, linear_id: str, device: torch.device) -> list[tuple[torch.nn.Sequential, torch.Tensor]]:
-    """AlexNet's five stages up to their ReLU, each with the roots (C, 1, 1) of LPIPS' weights of its channels."""
-    from torchvision.models import alexnet
-
-    with torch.device("meta"):
-        layers = alexnet().features
-    known = {k.removeprefix("features."): v for k, v in ALEXNET.read().items() if k.startswith("features.")}
-    layers.load_state_dict(known, assign=True)
-    weights = [w[0].clamp(min=0).sqrt().to(device) for _, w in sorted(LINEAR.read().items())]
-    slices = [layers[a:b].eval().to(device) for a, b in itertools.pairwise((0, 2, 5, 8, 10, 12))]
-    return list(zip(slices, weights, strict=True))
+NETWORKS = {"inception": Inception(), "clip": Clip(), "lpips": Lpips()}

@@ -13,7 +13,7 @@ REAL = dict.fromkeys((*HOW, "seconds_per_image"))  # the same fields of real ima
 
 def fields(facts: dict) -> dict:
     """The fields of the records of a set of samples, from the facts in its `set.json`."""
-    return {k: facts.get(k) for k in REAL} | {k: facts[k] for k in ALSO if k in facts}
+    return {k: facts.get(k) for k in (*REAL, "n")} | {k: facts[k] for k in ALSO if k in facts}
 
 
 def record(

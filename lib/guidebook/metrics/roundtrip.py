@@ -6,12 +6,12 @@ import torch
 from torchmetrics.functional.image import structural_similarity_index_measure as similarity
 from tqdm import tqdm
 
-from guidebook.data.images import load
+from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics.frechet import frechet_to
 from guidebook.metrics.groups import JACKKNIFE, TRAIN
-from guidebook.metrics.measure import FRECHET, once, why_absent
-from guidebook.metrics.subject import SPACES, Subject, of_real, reference
+from guidebook.metrics.measure import once, why_absent
+from guidebook.metrics.subject import FRECHET, SPACES, Subject, of_real, reference
 from guidebook.models.vae import autoencoder
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet, image_set
@@ -26,11 +26,10 @@ def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
     SSIM is that of Wang et al. (2004). The Fréchet distances are between the test images after the trip and the train split as it is;
     that of Inception is left out where its weights are not available.
     """
-    trip = functools.cache(lambda: _trip(run))
-    found = once(run, NAME, NAME, lambda: _errors(run, *trip()), needed=True)
+    subject = Subject(NAME, functools.cache(lambda: _after(run)))
+    found = once(run, subject, NAME, _errors, needed=True)
     for space in SPACES:
-        make = functools.partial(lambda space: _distance(run, trip()[1], space), space)
-        found += once(run, NAME, f"{NAME} {space}", make, absent=why_absent(space))
+        found += once(run, subject, f"{NAME} {space}", functools.partial(_distance, space=space), [], why_absent(space))
     return image_set(run, "round-trip", {"images": f"{SHOWN} of the test split"}, lambda: _pairs(run)), found
 
 
@@ -46,19 +45,22 @@ def _pairs(run: Run) -> tuple[torch.Tensor, dict]:
     return torch.cat([before, there_and_back(run, before)]), {"labels": 2 * split.labels[:SHOWN].tolist()}
 
 
-def _trip(run: Run) -> tuple[torch.Tensor, Subject]:
-    """Test images, and their reconstructions."""
+def _before(run: Run) -> Split:
+    """The test images that make the trip."""
     test = of_real(run, "test")
     chosen = test.order[: run.params.evaluate.samples]
-    before, labels = test.images[chosen], test.labels[chosen]
-    parts = tqdm(before.split(PART), NAME, unit="part", delay=2, leave=False)
-    after = torch.cat([there_and_back(run, part) for part in parts])
-    return before, Subject(NAME, after, labels, torch.arange(len(after)), test.known)
+    return Split(test.images[chosen], test.labels[chosen])
 
 
-def _errors(run: Run, before: torch.Tensor, after: Subject) -> list[dict]:
+def _after(run: Run) -> Split:
+    before = _before(run)
+    parts = tqdm(before.images.split(PART), NAME, unit="part", delay=2, leave=False)
+    return Split(torch.cat([there_and_back(run, part) for part in parts]), before.labels)
+
+
+def _errors(run: Run, after: Subject) -> list[dict]:
     ratios, alike = [], []
-    for a, b in zip(before.split(PART), after.images.split(PART), strict=True):
+    for a, b in zip(_before(run).images.split(PART), after.images.split(PART), strict=True):
         error = (a.double() - b.double()).square().mean((1, 2, 3))
         ratios.append(10 * torch.log10(255**2 / error.clamp(min=1e-3)))
         alike.append(similarity(b.float(), a.float(), data_range=255.0, reduction="none"))

@@ -1,7 +1,8 @@
 """What is measured: samples, or real images in their place, each with its caption and its features."""
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 
@@ -12,39 +13,54 @@ from guidebook.data.images import Split, load
 from guidebook.metrics.frechet import Gaussian, gaussian
 from guidebook.metrics.intervals import Interval
 from guidebook.metrics.judge import judge
-from guidebook.metrics.networks import Inception, Network
+from guidebook.metrics.networks import NETWORKS, Network
 from guidebook.metrics.records import REAL, fields, record
 from guidebook.runs.run import Run
 from guidebook.runtime.rng import generator
 from guidebook.sampling.sets import ImageSet
 
-SPACES = {"judge": judge, "inception": lambda data: Inception()}  # feature spaces of distances between sets
+# Feature spaces of distances between sets, and what a Fréchet distance is called in each.
+SPACES = {"judge": judge, "inception": lambda data: NETWORKS["inception"]}
+FRECHET = {"judge": "fd_judge", "inception": "fid"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Subject:
+    """Samples, or real images in their place; loaded, or made, when they are first looked at."""
+
     name: str  # for the `set` field of records
-    images: torch.Tensor  # (N, C, H, W) uint8
-    labels: torch.Tensor  # (N,) int64
-    order: torch.Tensor  # (N,) indices: where fewer than N are measured, the first of these
-    known: dict  # fields of its records
+    load: Callable[[], Split | ImageSet]
+    known: dict = field(default_factory=REAL.copy)  # fields of its records
+    shuffled: bool = False  # whether a part of them is taken from a fixed shuffle, else the first ones
+
+    @functools.cached_property
+    def images(self) -> torch.Tensor:
+        return self.load().images
+
+    @functools.cached_property
+    def labels(self) -> torch.Tensor:
+        return self.load().labels
+
+    @functools.cached_property
+    def order(self) -> torch.Tensor:
+        """(N,) indices: where fewer than N are measured, the first of these."""
+        return shuffle(len(self.images)) if self.shuffled else torch.arange(len(self.images))
 
     def record(
         self, metric: str, value: Interval, method: str, extractor: Network | str, reference: str | None = None, **more
     ) -> dict:
         """A metric record: of all images, unless `more` says of how many (`n`)."""
-        return record(metric, value, method, extractor, reference, {**self.known, "n": len(self.images), **more})
+        return record(metric, value, method, extractor, reference, {"n": len(self.images), **self.known, **more})
 
 
 def of_samples(images: ImageSet) -> Subject:
     """A set of samples, in the order they were drawn: every class as often."""
-    return Subject(images.name, images.images, images.labels, torch.arange(len(images.images)), fields(images.facts))
+    return Subject(images.name, lambda: images, fields(images.facts))
 
 
 def of_real(run: Run, split: str) -> Subject:
     """A split of the real images; its part is taken from a fixed shuffle."""
-    real: Split = getattr(load(run.params.data), split)
-    return Subject(f"{split} split", real.images, real.labels, shuffle(len(real)), REAL)
+    return Subject(f"{split} split", lambda: getattr(load(run.params.data), split), shuffled=True)
 
 
 def shuffle(n: int) -> torch.Tensor:
