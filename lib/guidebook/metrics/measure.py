@@ -16,8 +16,8 @@ from guidebook.sampling.sets import ImageSet, stored
 COUNTS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 
-def measure(run: Run, images: ImageSet | None, groups: Sequence[str] = ("judge",)) -> list[dict]:
-    """Records of a set of samples, group by group (`groups.GROUPS`); for None, of the test split.
+def measure(run: Run, images: ImageSet | str | None, groups: Sequence[str] = ("judge",)) -> list[dict]:
+    """Records of a set of samples, or of that in `samples/<images>`, group by group (`groups.GROUPS`); for None, of the test split.
 
     `fd_judge` is a Fréchet distance to the train split in the judge's features, each standardised by the train split. It is no FID and
     cannot be compared with one. A group whose weights are not on this machine, or that a recorded run does not hold, gives nothing:
@@ -25,18 +25,14 @@ def measure(run: Run, images: ImageSet | None, groups: Sequence[str] = ("judge",
     """
     if unknown := [group for group in groups if group not in GROUPS]:
         raise ValueError(f"no group of metrics is called {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    images = stored(run.path / "samples" / images) if isinstance(images, str) else images
     subject = _subject(run, images)
     if pool.wanted(run.params) and not run.recorded:
         missing = [g for g in groups if not run.metrics(key=_key(run, subject, g)) and not why_absent(g)]
         if missing:
-            pool.do(run, "measure", folder=images and images.folder.name, groups=missing)
+            pool.do(run, "measure", images=images and images.folder.name, groups=missing)
     found = [once(run, subject, g, GROUPS[g].make, absent=why_absent(g), needed=g == "judge") for g in groups]
     return [record for records in found for record in records]
-
-
-def measure_stored(run: Run, folder: str | None, groups: Sequence[str]) -> list[dict]:
-    """`measure` of the set in `samples/<folder>`, or of the test split."""
-    return measure(run, folder and stored(run.path / "samples" / folder), groups)
 
 
 def measure_real(run: Run, groups: Sequence[str] = ("judge",)) -> list[dict]:

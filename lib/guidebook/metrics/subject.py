@@ -14,7 +14,7 @@ from guidebook.metrics.frechet import Gaussian, gaussian
 from guidebook.metrics.intervals import Interval
 from guidebook.metrics.judge import judge
 from guidebook.metrics.networks import NETWORKS, Network
-from guidebook.metrics.records import REAL, fields, record
+from guidebook.metrics.records import REAL, fields
 from guidebook.runs.run import Run
 from guidebook.runtime.rng import generator
 from guidebook.sampling.sets import ImageSet
@@ -37,7 +37,7 @@ class Subject:
     def images(self) -> torch.Tensor:
         return self.load().images
 
-    @functools.cached_property
+    @property
     def labels(self) -> torch.Tensor:
         return self.load().labels
 
@@ -47,10 +47,18 @@ class Subject:
         return shuffle(len(self.images)) if self.shuffled else torch.arange(len(self.images))
 
     def record(
-        self, metric: str, value: Interval, method: str, extractor: Network | str, reference: str | None = None, **more
+        self,
+        metric: str,
+        value: Interval,
+        method: str,  # by which the interval was made
+        extractor: Network | str,  # what the images were read by
+        reference: str | None = None,
+        **more,  # further fields; `n` where not all images were measured
     ) -> dict:
-        """A metric record: of all images, unless `more` says of how many (`n`)."""
-        return record(metric, value, method, extractor, reference, {"n": len(self.images), **self.known, **more})
+        middle, low, high = (round(float(x), 6) for x in value)
+        body = {"metric": metric, "value": middle, "low": low, "high": high, "interval": method, "n": len(self.images)}
+        name = extractor if isinstance(extractor, str) else extractor.name
+        return body | self.known | more | {"extractor": name, "reference": reference}
 
 
 def of_samples(images: ImageSet) -> Subject:

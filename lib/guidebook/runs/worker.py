@@ -17,7 +17,7 @@ from pathlib import Path
 STAGES = {
     "train": "guidebook.training.loop:train",
     "draw": "guidebook.sampling.draw:draw_told",
-    "measure": "guidebook.metrics.measure:measure_stored",
+    "measure": "guidebook.metrics.measure:measure",
 }
 
 
