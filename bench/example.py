@@ -26,7 +26,7 @@ from guidebook.conditioning.encoders import encode
 from guidebook.config.params import Data, Params
 from guidebook.config.schema import Text
 from guidebook.data.images import Images, Split
-from guidebook.diffusion.objective import scheduler
+from guidebook.diffusion.solvers import scheduler
 from guidebook.models.unet import build
 from guidebook.runtime.distributed import world
 

@@ -20,7 +20,7 @@ from guidebook.config import params as P
 from guidebook.config import pretrained
 from guidebook.data.images import from_uint8, load
 from guidebook.diffusion.guidance import classifier_free
-from guidebook.diffusion.objective import scheduler
+from guidebook.diffusion.solvers import scheduler
 from guidebook.models import vae
 from guidebook.models.space import Latents, shape_of
 from guidebook.models.unet import build, gflops, halve, parameters, suit

@@ -40,7 +40,7 @@ def loop(say: Callable[[str], None], repeats: int = 9, steps: int = 8) -> float:
 def _bare(params: P.Params) -> Callable[[], None]:
     from guidebook.conditioning.encoders import WIDTH
     from guidebook.data.images import load
-    from guidebook.diffusion.objective import scheduler
+    from guidebook.diffusion.solvers import scheduler
     from guidebook.models.unet import build
 
     split, model = load(params.data).train, build(params).train()

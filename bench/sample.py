@@ -18,7 +18,7 @@ from guidebook.config import params as P
 from guidebook.config.datasets import CATALOG
 from guidebook.config.schema import Method, Solver
 from guidebook.data.images import to_uint8
-from guidebook.diffusion.objective import scheduler
+from guidebook.diffusion.solvers import scheduler
 from guidebook.models.unet import build
 from guidebook.runs import manifest
 from guidebook.runs.run import Run
@@ -140,7 +140,7 @@ def piped(
     captions = class_captions(params.data.caption, CATALOG[params.data.name].classes)
     text, ids = text_model(params.text, [*captions, NULL])
     model = UNet2DConditionModel.from_pretrained(run.path / "model" / weights, use_safetensors=True, torch_dtype=dtype)
-    noise_scheduler = scheduler(params.objective, solver.sampler, solver.spacing)
+    noise_scheduler = scheduler(params.objective, solver)
     pipe = GuidedPipeline(model.eval(), noise_scheduler, text, signed=low < 0).to(world().device)
     pipe.set_progress_bar_config(file=measuring.Nowhere())
 

@@ -25,7 +25,7 @@ def run(runs):
 def asked_for(attributes: torch.Tensor, **facts) -> Subject:
     """Samples that were asked to show attributes (N, 40)."""
     labels, n = packed(attributes), len(attributes)
-    known = {"guidance": 1.0, "prompt": None, "n": n} | facts
+    known = {"guidance": 1.0, "draw": facts, "n": n}
     return Subject("w1", lambda: Split(torch.zeros(n, 3, 8, 8, dtype=torch.uint8), labels), known)
 
 

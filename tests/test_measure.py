@@ -15,21 +15,9 @@ from guidebook.metrics.judge import Judge, judge
 from guidebook.metrics.networks import Clip, Inception, Lpips
 from guidebook.runs.run import NotRecorded, open_run
 from guidebook.sampling.sets import ImageSet
+from guidebook.sampling.spec import Draw
 
-FIELDS = {
-    "metric",
-    "value",
-    "low",
-    "high",
-    "interval",
-    "n",
-    "guidance",
-    "prompt",
-    "sampler",
-    "steps",
-    "weights",
-    "seed",
-}
+FIELDS = {"metric", "value", "low", "high", "interval", "n", "guidance", "draw"}
 
 
 @pytest.fixture
@@ -37,18 +25,13 @@ def run(runs, tiny):
     return open_run(tiny.replace(data={"limit": None}, evaluate={"samples": 100}))
 
 
-def as_samples(run, n, order=None, **facts):
+def as_samples(run, n, order=None, **spec):
     """The first n real test images, as if they had been drawn."""
     order = torch.arange(n) if order is None else order
     test = load(run.params.data).test
-    named = ("guidance", "prompt", "sampler", "steps", "weights", "seed", "seconds_per_image")
-    facts = dict.fromkeys(named) | {"guidance": 1.0} | facts
-    return ImageSet(
-        "w1",
-        run.path / "samples" / "w1-00000000",
-        test.images[order],
-        facts | {"n": n, "labels": test.labels[order].tolist()},
-    )
+    facts = {"draw": Draw.of(run.params, 1.0, n, **spec).json, "seconds_per_image": 0.1, "n": n}
+    facts["labels"] = test.labels[order].tolist()
+    return ImageSet("w1", run.path / "samples" / "w1-00000000", test.images[order], facts)
 
 
 def test_every_record_has_its_interval_its_number_and_its_method(run):
@@ -157,10 +140,10 @@ def test_what_a_perfect_model_scores_is_the_floor(run, stand_ins):
 
 
 def test_sets_of_one_name_that_were_drawn_otherwise_are_measured_apart(run):
-    one, other = (M.measure(run, as_samples(run, 120, **facts))[0] for facts in ({}, {"eta": 0.5}))
+    one, other = (M.measure(run, as_samples(run, 120, **spec))[0] for spec in ({}, {"at": 500}))
     assert one["key"] != other["key"]
-    assert other["eta"] == 0.5
-    assert "eta" not in one
+    assert other["draw"]["at"] == 500
+    assert "at" not in one["draw"]
 
 
 def test_without_weights_there_is_no_record_but_a_reason(run, monkeypatch, tmp_path):

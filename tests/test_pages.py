@@ -8,7 +8,6 @@ import pytest
 
 from guidebook.book import pages
 from guidebook.config.paths import RESULTS
-from guidebook.metrics.records import ALSO, HOW
 from guidebook.runs.run import open_run, opened
 
 MADE = {"commit": "0123456789abcdef", "dirty": False, "date": "2026-01-02", "torch": "2.0", "cores": 2}

@@ -11,6 +11,7 @@ from guidebook.metrics.subject import of_real, of_samples
 from guidebook.metrics.weights import Weights, WeightsMissing
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet
+from guidebook.sampling.spec import Draw
 
 
 @pytest.fixture(autouse=True)
@@ -91,8 +92,9 @@ def test_with_imagenets_weights_only_the_first_and_last_layer_are_drawn(cache, m
 
 
 def test_the_record_of_a_set_says_what_the_reader_said(tiny, runs, digits):
-    run, known = open_run(tiny), dict.fromkeys(("prompt", "sampler", "steps", "weights", "seed", "seconds_per_image"))
-    facts = known | {"guidance": 5.0, "n": 60, "labels": digits.labels.tolist()}
+    run = open_run(tiny)
+    facts = {"draw": Draw.of(run.params, 5.0, 60).json, "seconds_per_image": 0.1, "n": 60}
+    facts["labels"] = digits.labels.tolist()
     (found,) = P.of_published(run, of_samples(ImageSet("w5", run.path, digits.images, facts)))
     right = int((P.Untrained(1, 10, P.SEED).read(digits.images)["classes"] == digits.labels).sum())
     assert (found["value"], found["low"], found["high"]) == tuple(np.round(intervals.wilson(right, 60), 6))

@@ -8,8 +8,9 @@ from guidebook.book.status import overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
 from guidebook.report.claims import Answer, configured, every
-from guidebook.report.tables import solver_name, with_interval
+from guidebook.report.tables import with_interval
 from guidebook.runs.run import Run
+from guidebook.sampling.spec import Draw
 
 RECORDS = """# Results
 
@@ -141,7 +142,7 @@ def results(runs: list[Run]) -> str:
             {
                 "metric": " of ".join([r["metric"], *_words(r.get("attribute"))]), "w": "real images" if r["guidance"] is None else f"{r['guidance']:g}", "value": with_interval(r),
                 "n": f"{r['n']:,}", "interval": r["interval"], "read by": r["extractor"], "against": r["reference"] or "",
-                "weights": r["weights"] or "", "drawn by": _drawn(r, run.params.sample.seed),
+                "weights": (r["draw"] or {}).get("weights", ""), "drawn by": _drawn(r, run.params.sample.seed),
             }
             for r in sorted((r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)), key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
         ]  # fmt: skip
@@ -160,16 +161,7 @@ def _words(attribute: str | None) -> list[str]:
 
 def _drawn(record: dict, seed: int) -> str:
     """What drew a record's images, and whatever is not as usual, `seed` being the run's; nothing for real images."""
-    if not record["sampler"]:
-        return ""
-    ways = {
-        "spacing": "{} spacing", "at": "after {:,} images", "prompt": "prompt “{}”", "seed": "seed {}", "guide": "guide {}",
-        "method": "{}",
-    }  # fmt: skip
-    usual = {"seed": seed}
-    said = [way.format(record[k]) for k, way in ways.items() if record.get(k) not in (None, usual.get(k))]
-    settings = [f"{k} {v:g}" for k, v in record.get("settings", {}).items()]
-    return ", ".join([solver_name(record), f"{record['steps']} steps", *said, *settings])
+    return ", ".join(Draw.model_validate(record["draw"]).words(seed)) if record["draw"] else ""
 
 
 def status(runs: list[Run]) -> str:

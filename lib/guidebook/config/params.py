@@ -41,19 +41,20 @@ class Params(Section):
     @model_validator(mode="after")
     def _consistent(self):
         tracks = ["raw", *(f"ema-{d}" for d in self.train.ema)]
-        if self.sample.weights not in tracks:
+        guides = [method.against.weights for method in self.sample.methods if method.against and method.against.weights]
+        for weights in (self.sample.weights, *guides):
+            if weights in tracks:
+                continue
             raise ValueError(
-                f"sample.weights = {self.sample.weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
+                f"sample.weights = {weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
             )
         for solver in (self.sample, *self.sample.solvers):
             if solver.steps > self.objective.timesteps:
                 most = self.objective.timesteps
                 raise ValueError(f"sample.steps = {solver.steps} must not exceed objective.timesteps = {most}")
-            if solver.sampler == "heun" and self.objective.prediction == "sample":
-                raise ValueError(
-                    "sample.sampler = heun does not take objective.prediction = sample: take another sampler"
-                )
-            if self.objective.zero_terminal_snr and (solver.spacing == "leading" or solver.sampler == "heun"):
+            if self.objective.zero_terminal_snr and (
+                solver.spacing in ("leading", "karras") or solver.sampler == "heun"
+            ):
                 raise ValueError(
                     "objective.zero_terminal_snr needs sample.spacing trailing or linspace, which visit the last timestep, "
                     "and a sample.sampler other than heun, for which its noise is infinite"
@@ -75,7 +76,7 @@ class Params(Section):
                 )
             if entry.window:
                 raise ValueError(f"model.vae needs images that are there as a whole, and {self.data.name} is streamed")
-        if (self.model.vae or entry.attributes) and any(m.name == "classifier" for m in self.sample.methods):
+        if (self.model.vae or entry.attributes) and any(m.combine == "classifier" for m in self.sample.methods):
             raise ValueError(
                 "sample.methods: classifier reads the one class of an image in its pixels: not with model.vae or faces"
             )

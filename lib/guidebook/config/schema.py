@@ -8,8 +8,10 @@ WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
 Word = Annotated[str, Field(pattern=WORD)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
-Guidance = Annotated[float, Field(ge=0, le=1000)]
+Scale = Annotated[float, Field(ge=0, le=1000)]
+Sigma = Annotated[float, Field(ge=0, le=1e4)]
 Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
+Weights = Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
 Decay = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -101,34 +103,73 @@ class Train(Section):
         return self
 
 
-# What can guide besides classifier-free guidance, and what each has to be told; see guidance.py.
-METHODS = {
-    "interval": {"low": (0, 1e4), "high": (0, 1e4)}, "rescaled": {"phi": (0, 1)}, "cfg-plus-plus": {},
-    "projected": {"eta": (0, 1), "norm": (1e-6, 1e6), "momentum": (-0.99, 0.99)},
-    "autoguidance": {"share": (0.001, 1)}, "classifier": {},
+# Settings of each way to guide, and from what to what they go; see diffusion/guidance.py.
+WAYS = {
+    "linear": {}, "rescaled": {"phi": (0, 1)}, "cfg-plus-plus": {},
+    "projected": {"eta": (0, 1), "norm": (1e-6, 1e6), "momentum": (-0.99, 0.99)}, "classifier": {},
 }  # fmt: skip
 
 
-class Method(Section):
-    """Another way to guide, with the scales it is tried at."""
+class Guide(Section):
+    """The worse network of autoguidance: this run's as it was, or a variant's that trained for a share of the epochs."""
 
-    name: Literal["interval", "rescaled", "cfg-plus-plus", "projected", "autoguidance", "classifier"]
-    guidance: Annotated[tuple[Guidance, ...], Tuple(1)]
-    settings: dict[str, float] = Field(default_factory=dict, max_length=8)
+    run: Word | None = None  # name of the variant; None is this run
+    share: Annotated[float, Field(gt=0, le=1)] | None = None  # of train.epochs
+    weights: Weights | None = None  # None is those that are guided
+    at: Count | None = None  # images seen; None is the end of the training
 
     @model_validator(mode="after")
-    def _told(self):
-        wanted = METHODS[self.name]
-        if self.settings.keys() != wanted.keys():
-            raise ValueError(
-                f"sample.methods: {self.name} takes the settings {list(wanted)}, got {list(self.settings)}"[:300]
-            )
-        for key, (low, high) in wanted.items():
-            if not low <= self.settings[key] <= high:
-                raise ValueError(
-                    f"sample.methods: {self.name}.{key} = {self.settings[key]:g} must be from {low:g} to {high:g}"
-                )
+    def _another(self):
+        if (self.run is None) != (self.share is None) or not (self.run or self.weights or self.at):
+            raise ValueError("against: give run and share, or weights or at of this run, which make another network")
         return self
+
+
+class Guiding(Section):
+    """A way to guide without its scale."""
+
+    combine: Literal["linear", "rescaled", "cfg-plus-plus", "projected", "classifier"] = "linear"
+    between: Annotated[tuple[Sigma, Sigma], Tuple(2, 2)] | None = None  # noise levels σ; None is all of them
+    against: Guide | None = None  # None is the same network without a condition
+    phi: float | None = None
+    eta: float | None = None
+    norm: float | None = None
+    momentum: float | None = None
+
+    def settings(self) -> dict[str, float]:
+        return {key: getattr(self, key) for key in WAYS[self.combine]}
+
+    @model_validator(mode="after")
+    def _complete(self):
+        for key in ("phi", "eta", "norm", "momentum"):
+            low, high = WAYS[self.combine].get(key, (None, None))
+            value = getattr(self, key)
+            if (value is None) != (low is None) or (value is not None and not low <= value <= high):
+                rule = "is not taken" if low is None else f"must be from {low:g} to {high:g}"
+                raise ValueError(f"guidance: {self.combine}.{key} = {value} {rule}")
+        if self.between and self.between[0] >= self.between[1]:
+            raise ValueError(f"guidance: between = {list(self.between)} must be [low, high] with low < high")
+        if self.combine == "classifier" and self.against:
+            raise ValueError("guidance: classifier takes no against: its gradient is added to the unconditional answer")
+        return self
+
+
+class Guidance(Guiding):
+    """One way to guide at one scale."""
+
+    w: Scale
+
+
+class Method(Guiding):
+    """A named way to guide, with the scales it is tried at."""
+
+    name: Word
+    w: Annotated[tuple[Scale, ...], Tuple(1)]
+
+    def each(self) -> list[Guidance]:
+        """It at every scale."""
+        way = {key: getattr(self, key) for key in Guiding.model_fields}
+        return [Guidance(**way, w=w) for w in self.w]
 
 
 class Solver(Section):
@@ -141,27 +182,30 @@ class Solver(Section):
 
     @model_validator(mode="after")
     def _fits(self):
-        if self.spacing == "karras" and self.sampler != "heun":  # the others would have to round its timesteps
-            raise ValueError(f"spacing = karras is for sampler = heun, not {self.sampler}")
         if self.eta and self.sampler != "ddim":
             raise ValueError(f"eta = {self.eta:g} is for sampler = ddim, not {self.sampler}")
         return self
 
 
 class Sample(Solver):
-    guidance: Annotated[tuple[Guidance, ...], Tuple(1)]
+    guidance: Annotated[tuple[Scale, ...], Tuple(1)]  # of plain classifier-free guidance
     methods: Annotated[tuple[Method, ...], Tuple(0)] = ()
     solvers: Annotated[tuple[Solver, ...], Tuple(0)] = ()  # others to compare with
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     batch: Count
-    weights: Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
+    weights: Weights
+
+    @property
+    def solver(self) -> Solver:
+        """The run's own, as one of those that are compared."""
+        return Solver(**{key: getattr(self, key) for key in Solver.model_fields})
 
     @model_validator(mode="after")
     def _each_once(self):
         names = [method.name for method in self.methods]
         if len(set(names)) < len(names):
             raise ValueError(
-                f"sample.methods = {names[:9]} must name every method once: put all its scales into one entry's guidance"
+                f"sample.methods = {names[:9]} must name every method once: put all its scales into one entry's w"
             )
         return self
 

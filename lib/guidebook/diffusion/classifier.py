@@ -16,7 +16,7 @@ from guidebook.config.params import Params
 from guidebook.config.paths import runs
 from guidebook.config.schema import Data, Diffusion
 from guidebook.data.images import Split, from_uint8, load, order
-from guidebook.diffusion.objective import Process, process
+from guidebook.diffusion.objective import Objective, objective
 from guidebook.runs.artifact import artifact
 from guidebook.runs.fit import fit, state_of
 from guidebook.runtime.distributed import world
@@ -76,7 +76,7 @@ def _found(data: Data, diffusion: Diffusion) -> NoisyClassifier:
 
     @exact()
     def make(aside: Path) -> None:
-        noisy = functools.partial(_noisy, data=data, forward=process(diffusion, device))
+        noisy = functools.partial(_noisy, data=data, forward=objective(diffusion, device), device=device)
         _train(network, images.train, noisy, data.flips, state_of(*place))
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, aside / "model.safetensors")
         facts = {"data": data.name, "noise": noise, "accuracy": _accuracy(network, images.test, noisy)}
@@ -88,13 +88,13 @@ def _found(data: Data, diffusion: Diffusion) -> NoisyClassifier:
     return network.eval().requires_grad_(False)
 
 
-def _noisy(pixels, low: float, high: float, *what: int | str, data: Data, forward: Process):
+def _noisy(pixels, low: float, high: float, *what: int | str, data: Data, forward: Objective, device: torch.device):
     """x_t of pixels (B, C, H, W) uint8 and t (B,), from `low` to below `high` of all; by chance, a function of `what`."""
-    rng, first, end = generator("noisy classifier", *what), *(int(share * len(forward)) for share in (low, high))
+    rng, first, end = generator("noisy classifier", *what), *(int(share * forward.timesteps) for share in (low, high))
     t = torch.randint(first, max(end, first + 1), (len(pixels),), generator=rng)
     parts = from_uint8(pixels, *data.range), torch.randn(pixels.shape, generator=rng), t
-    x0, eps, t = (part.to(forward.alphas_cumprod.device) for part in parts)
-    return forward.noisy(x0, eps, t), t
+    x0, eps, t = (part.to(device) for part in parts)
+    return forward.add_noise(x0, eps, t), t
 
 
 def _train(network: NoisyClassifier, split: Split, noisy, flips: bool, state: Path) -> None:

@@ -17,12 +17,9 @@ from guidebook.config.pretrained import EMBEDDED
 from guidebook.report.tables import with_interval
 from guidebook.runs.run import Run
 from guidebook.runtime.rng import seed_of
+from guidebook.sampling.spec import Draw
 
 SHOWN = 4  # images that the card's code draws
-# Fields of a metric record that say what images it is of, in this order
-DRAWN = (
-    "set", "attribute", "prompt", "sampler", "steps", "eta", "spacing", "method", "settings", "guide", "at", "weights", "seed",
-)  # fmt: skip
 SCHEDULERS = {
     "ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpmpp-2m": "DPMSolverMultistepScheduler",
     "unipc": "UniPCMultistepScheduler", "heun": "HeunDiscreteScheduler",
@@ -67,12 +64,11 @@ def _what(run: Run) -> str:
     averaged = (
         f"averaged with decay {s.weights.removeprefix('ema-')}" if s.weights != "raw" else "as training left them"
     )
-    eta = f" with η = {s.eta:g}" if s.eta else ""
     lines = [
         f"A text-to-image diffusion model of a study of guidance. It draws {'colour' if c == 3 else 'grey'} images of "
         f"{side}×{side} pixels from captions, by diffusion in {where}.",
-        f"Its weights are {averaged} (`{s.weights}`). The study samples it by {s.sampler}{eta} in {s.steps} steps of "
-        f"{s.spacing} spacing; the scheduler in this folder is set to that.",
+        f"Its weights are {averaged} (`{s.weights}`). The study samples it by "
+        f"{', '.join(Draw.of(p, 1.0, 1).walk())}; the scheduler in this folder is set to that.",
     ]
     if standing := _stand_ins(p):
         lines += [f"**It holds stand-ins in the place of what a published model has:** {standing}."]
@@ -155,7 +151,7 @@ def _captions(run: Run) -> tuple[list[str], bool]:
         return [every[i % len(every)] for i in range(SHOWN)], True
     for file in sorted(run.path.glob("samples/w[0-9]*/set.json")):  # what `draw` names by its guidance scale
         facts = json.loads(file.read_text())
-        if facts["prompt"] is None and facts["seed"] == p.sample.seed:
+        if facts["draw"].get("prompt") is None and facts["draw"]["seed"] == p.sample.seed:
             return [attribute_caption(a, p.sample.seed, i, 0) for i, a in enumerate(facts["labels"][:SHOWN])], True
     example = bits(["Young", "Smiling", "Brown_Hair"])
     return [attribute_caption(example, p.sample.seed, i, 0) for i in range(SHOWN)], False
@@ -204,14 +200,17 @@ def _measured(run: Run) -> str:
     rows = []
     for r in records:
         w = "" if r.get("guidance") is None else f"{r['guidance']:g}"
-        drawn = "; ".join(f"{k} {_told(r[k])}" for k in DRAWN if r.get(k) not in (None, {}))
+        drawn = [f"{k} {r[k]}" for k in ("set", "attribute") if r.get(k)]
+        if r["draw"]:
+            draw = Draw.model_validate(r["draw"])
+            drawn += [*draw.words(), draw.weights]
         cells = (
             r["metric"],
             with_interval(r),
             r.get("interval"),
             f"{r['n']:,}",
             w,
-            drawn,
+            "; ".join(drawn),
             r["extractor"],
             r["reference"],
         )
@@ -230,10 +229,6 @@ def _made(run: Run) -> str:
         f"parameters: `{run.params.experiment}/{run.params.profile}`, training key `{run.params.training_key}`",
     ]
     return _listed(lines)
-
-
-def _told(value) -> str:
-    return ", ".join(f"{k} {v:g}" for k, v in value.items()) if isinstance(value, dict) else f"{value}"
 
 
 def _listed(lines: list[str | None]) -> str:

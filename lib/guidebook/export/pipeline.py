@@ -16,7 +16,7 @@ from guidebook.conditioning.captions import PHRASES, WOMAN, class_captions
 from guidebook.conditioning.encoders import parts
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
-from guidebook.diffusion.objective import scheduler
+from guidebook.diffusion.solvers import scheduler
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
 from guidebook.models.vae import autoencoder
@@ -74,7 +74,7 @@ def run_scheduler(params: Params) -> SchedulerMixin:
     there alone it is left at 0, and who loads the pipeline has to put the folder's scheduler back, as the card shows.
     """
     latent, spacing = bool(params.model.vae), params.sample.spacing
-    made = scheduler(params.objective, params.sample.sampler, spacing, clip=not latent)
+    made = scheduler(params.objective, params.sample.solver, clip=not latent)
     if not latent or spacing == "leading":
         return made
     return type(made).from_config(made.config, steps_offset=1)

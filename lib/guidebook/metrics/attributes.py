@@ -23,7 +23,7 @@ def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Netwo
     the attributes that captions never leave out (`captions.CORE`). `obedience` is how much likelier the attribute is seen where it was
     asked for, 0 for one that is ignored. Samples of a prompt of their own have none of these.
     """
-    if subject.known["prompt"] is not None:
+    if subject.prompt is not None:
         return []
     seed = run.params.sample.seed
     told = torch.tensor([said(a, seed, i, 0) for i, a in enumerate(subject.labels.tolist())])

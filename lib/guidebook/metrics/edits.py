@@ -14,7 +14,7 @@ def edit_records(run: Run, images: ImageSet) -> list[dict]:
 
     `edit_before` is the same of those faces before the change, which a model that ignores it stays at.
     """
-    names = images.facts["edits"]
+    names = images.draw.edits
 
     def make(run: Run, subject: Subject) -> list[dict]:
         network, found = judge(run.params.data), []

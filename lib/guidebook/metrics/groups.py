@@ -84,7 +84,7 @@ def of_clip(run: Run, subject: Subject) -> list[dict]:
 def of_lpips(run: Run, subject: Subject) -> list[dict]:
     """lpips_diversity: mean LPIPS of two images of one caption. Not through the cache: its features are larger than images."""
     network, asked = NETWORKS["lpips"], captions(run, subject)
-    kinds = subject.labels if subject.known["prompt"] is None else torch.zeros_like(subject.labels)
+    kinds = subject.labels if subject.prompt is None else torch.zeros_like(subject.labels)
     if asked is None or min(kinds.unique(return_counts=True)[1]) < 3:
         return []
     sums, mine = [], kinds.unique()[world().process_index :: world().num_processes].tolist()

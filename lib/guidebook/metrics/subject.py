@@ -14,11 +14,11 @@ from guidebook.metrics.frechet import Gaussian, gaussian
 from guidebook.metrics.intervals import Interval
 from guidebook.metrics.judge import judge
 from guidebook.metrics.networks import NETWORKS, Network
-from guidebook.metrics.records import REAL, fields
 from guidebook.runs.run import Run
 from guidebook.runtime.rng import generator
 from guidebook.sampling.sets import ImageSet
 
+REAL = {"guidance": None, "draw": None, "seconds_per_image": None}  # fields of records of images that no network drew
 # Feature spaces of distances between sets, and what a Fréchet distance is called in each.
 SPACES = {"judge": judge, "inception": lambda data: NETWORKS["inception"]}
 FRECHET = {"judge": "fd_judge", "inception": "fid"}
@@ -40,6 +40,11 @@ class Subject:
     @property
     def labels(self) -> torch.Tensor:
         return self.load().labels
+
+    @property
+    def prompt(self) -> str | None:
+        """The one prompt of all images; None where each has the caption of its label."""
+        return (self.known["draw"] or {}).get("prompt")
 
     @functools.cached_property
     def order(self) -> torch.Tensor:
@@ -63,7 +68,8 @@ class Subject:
 
 def of_samples(images: ImageSet) -> Subject:
     """A set of samples, in the order they were drawn: every class as often."""
-    return Subject(images.name, lambda: images, fields(images.facts))
+    known = {"guidance": images.draw.guidance.w, "draw": images.draw.json, "n": images.facts["n"]}
+    return Subject(images.name, lambda: images, REAL | known | {"seconds_per_image": images.facts["seconds_per_image"]})
 
 
 def of_real(run: Run, split: str) -> Subject:
@@ -95,8 +101,8 @@ def reference(data: Data, network: Network) -> Gaussian:
 
 def captions(run: Run, subject: Subject) -> list[str] | None:
     """The caption each image was asked to show; None where it was asked for nothing."""
-    if (prompt := subject.known["prompt"]) is not None:
-        return None if prompt == NULL else [prompt] * len(subject.images)
+    if subject.prompt is not None:
+        return None if subject.prompt == NULL else [subject.prompt] * len(subject.images)
     labels, seed = subject.labels.tolist(), run.params.sample.seed
     if CATALOG[run.params.data.name].attributes:
         return [attribute_caption(a, seed, i, 0) for i, a in enumerate(labels)]

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from guidebook.report.figures import COLOURS
-from guidebook.report.tables import solver_name
 from guidebook.sampling.sets import ImageSet
 
 NAMES = {
@@ -130,7 +129,7 @@ def against_cost(sets: list[tuple[ImageSet, list[dict]]], metric: str, real: lis
     """A metric against network evaluations per image, one line per solver."""
     figure, axes = plt.subplots(figsize=(5.6, 3.4))
     named = [
-        (solver_name(s.facts), s.facts["evaluations"], next(r for r in of if r["metric"] == metric)) for s, of in sets
+        (s.draw.solver_name, s.facts["evaluations"], next(r for r in of if r["metric"] == metric)) for s, of in sets
     ]
     for k, name in enumerate(dict.fromkeys(n for n, _, _ in named)):
         points = sorted(((cost, r) for n, cost, r in named if n == name), key=lambda p: p[0])

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from guidebook.config.schema import Diffusion
-from guidebook.diffusion.objective import scheduler
+from guidebook.diffusion.objective import objective
 from guidebook.sampling.sets import ImageSet, mosaic
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0")
@@ -59,7 +59,7 @@ def by_class(images: ImageSet, classes: Sequence[str], columns: int = 10, rows: 
 def grid_of_sets(sets: dict[str, ImageSet], classes: Sequence[str]) -> Figure:
     """One row per set, one column per class, the same seed along a column."""
     k = len(classes)
-    rows = [f"{name}, w = {s.facts['guidance']:g}" for name, s in sets.items()]
+    rows = [f"{name}, w = {s.draw.guidance.w:g}" for name, s in sets.items()]
     return grid(torch.cat([s.images[:k] for s in sets.values()]), k, rows=rows, heads=classes)
 
 
@@ -67,7 +67,7 @@ def guidance_grid(sets: Sequence[ImageSet], classes: Sequence[str], rows: int = 
     """One row per class, one column per guidance scale, the same seed along a row; of more than `rows` classes the first ones."""
     columns = [s.images[: len(classes)][:rows] for s in sets]
     images = torch.stack(columns, 1).flatten(0, 1)
-    return grid(images, len(sets), rows=classes[:rows], heads=[f"w = {s.facts['guidance']:g}" for s in sets], tile=0.75)
+    return grid(images, len(sets), rows=classes[:rows], heads=[f"w = {s.draw.guidance.w:g}" for s in sets], tile=0.75)
 
 
 def before_and_after(images: ImageSet) -> Figure:
@@ -79,13 +79,13 @@ def before_and_after(images: ImageSet) -> Figure:
 def prompt_grid(sets: Sequence[ImageSet], rows: int = 8) -> Figure:
     """One numbered row per caption, one column per guidance scale, the same seed along a row."""
     images = torch.stack([s.images[:rows] for s in sets], 1).flatten(0, 1)
-    heads = [f"{s.facts['guidance']:g}" for s in sets]
+    heads = [f"{s.draw.guidance.w:g}" for s in sets]
     return grid(images, len(sets), rows=[str(i + 1) for i in range(rows)], heads=heads, tile=0.75)
 
 
 def edited(images: ImageSet, rows: int = 6) -> Figure:
     """A face per row: as it was asked for, then with one attribute switched, the same noise along a row."""
-    heads = ["as asked", *(name.replace("Wearing_", "").replace("_", " ") for name in images.facts["edits"])]
+    heads = ["as asked", *(name.replace("Wearing_", "").replace("_", " ") for name in images.draw.edits)]
     rows = min(rows, len(images.images) // len(heads))
     return grid(images.images[: rows * len(heads)], len(heads), heads=heads, tile=0.85)
 
@@ -132,7 +132,8 @@ def schedules(named: dict[str, Diffusion]) -> Figure:
     """How much of the image is left at each timestep, one line per noise schedule."""
     figure, axes = plt.subplots(figsize=(5.6, 2.8))
     for (name, diffusion), colour in zip(named.items(), COLOURS, strict=False):
-        axes.plot(scheduler(diffusion).alphas_cumprod.sqrt(), color=colour, label=name, linewidth=1.4)
+        share, _ = objective(diffusion).mix(torch.arange(diffusion.timesteps))
+        axes.plot(share, color=colour, label=name, linewidth=1.4)
     axes.set(xlabel="timestep t (0 = image, last = noise)", ylabel="share of the image √ᾱ")
     axes.legend()
     return figure

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from guidebook.conditioning.captions import active, attribute_caption
 from guidebook.config import params as P
 from guidebook.config.errors import plain
+from guidebook.config.params import digest
 from guidebook.config.paths import PARAMS
 from guidebook.config.pretrained import EMBEDDED
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet
+from guidebook.sampling.spec import Draw
 
 
 class Html:
@@ -105,7 +107,7 @@ def caption_table(labels: Sequence[int], seed: int, epochs: int = 2) -> Html:
 
 def prompts(images: ImageSet, rows: int = 8) -> Html:
     """What the first samples of attributes were asked to show, numbered as the rows of a figure are."""
-    asked = [attribute_caption(a, images.facts["seed"], i, 0) for i, a in enumerate(images.labels[:rows].tolist())]
+    asked = [attribute_caption(a, images.draw.seed, i, 0) for i, a in enumerate(images.labels[:rows].tolist())]
     return table(["", "caption"], [[str(i + 1), text] for i, text in enumerate(asked)])
 
 
@@ -143,17 +145,15 @@ def _counted(record: dict | None) -> str:
 
 def method_table(methods: dict[str, list[dict]], sets: list[ImageSet]) -> Html:
     """A row per way to guide and scale: adherence, fd_judge, diversity, and what an image costs."""
-    cost = {(s.facts.get("method"), s.facts["guidance"]): s.facts for s in sets}
-    rows = []
+    cost, rows = {digest(s.draw.json): s.facts for s in sets}, []
     for name, records in methods.items():
         for w in sorted({r["guidance"] for r in records}):
-            of, facts = {r["metric"]: r for r in records if r["guidance"] == w}, cost.get((name, w)) or cost[None, w]
-            told = ", ".join(f"{k} {v:g}" for k, v in facts.get("settings", {}).items())
+            of = {r["metric"]: r for r in records if r["guidance"] == w}
+            facts, draw = cost[digest(of["adherence"]["draw"])], Draw.model_validate(of["adherence"]["draw"])
             shown = [with_interval(of[m]) for m in ("adherence", "fd_judge", "diversity")]
-            rows.append(
-                [name, told, f"{w:g}", *shown, str(facts["evaluations"]), f"{1000 * facts['seconds_per_image']:.1f}"]
-            )
-    return table(["guidance", "told", "w", "adherence", "fd_judge", "diversity", "cost", "ms per image"], rows)
+            row = [name, ", ".join(draw.way()), f"{w:g}", *shown, str(facts["evaluations"])]
+            rows.append([*row, f"{1000 * facts['seconds_per_image']:.1f}"])
+    return table(["guidance", "settings", "w", "adherence", "fd_judge", "diversity", "cost", "ms per image"], rows)
 
 
 def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
@@ -161,22 +161,10 @@ def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
     rows = []
     for images, records in sorted(sets, key=lambda s: s[0].facts["evaluations"]):
         facts, of = images.facts, {r["metric"]: r for r in records}
-        spacing = facts.get("spacing", "leading")
-        told = [solver_name(facts), spacing, f"{facts['guidance']:g}", str(facts["steps"]), str(facts["evaluations"])]
-        rows.append(
-            [
-                *told,
-                f"{1000 * facts['seconds_per_image']:.1f}",
-                with_interval(of["fd_judge"]),
-                with_interval(of["adherence"]),
-            ]
-        )
-    return table(["solver", "spacing", "w", "steps", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
-
-
-def solver_name(facts: dict) -> str:
-    """`ddim`, or `ddim, η = 1`."""
-    return facts["sampler"] + (f", η = {facts['eta']:g}" if facts.get("eta") else "")
+        cost = [str(facts["evaluations"]), f"{1000 * facts['seconds_per_image']:.1f}"]
+        told = [", ".join(images.draw.walk()), f"{images.draw.guidance.w:g}", *cost]
+        rows.append([*told, *(with_interval(of[m]) for m in ("fd_judge", "adherence"))])
+    return table(["solver", "w", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
 
 
 def notes(lines: list[str]) -> Html:

@@ -19,9 +19,9 @@ def explorer(sets: list[ImageSet], captions: list[str], samples: int = 5) -> wid
         options=[(_plain(c), i) for i, c in enumerate(captions)], description="prompt", **_WIDE
     )
     scale = widgets.SelectionSlider(
-        options=[(f"{s.facts['guidance']:g}", i) for i, s in enumerate(sets)], description="w", **_WIDE
+        options=[(f"{s.draw.guidance.w:g}", i) for i, s in enumerate(sets)], description="w", **_WIDE
     )
-    scale.index = next((i for i, s in enumerate(sets) if s.facts["guidance"] == 1), 0)
+    scale.index = next((i for i, s in enumerate(sets) if s.draw.guidance.w == 1), 0)
     stacks = []
     for k in range(len(captions)):
         stack = widgets.Stack(
@@ -58,7 +58,7 @@ def live_explorer(run: Run) -> widgets.Widget:
     def press(_):
         button.disabled = True
         try:
-            from guidebook.sampling.draw import draw_now
+            from guidebook.sampling.explore import draw_now
 
             place.children = [_picture(draw_now(run, prompt.value, scale.value, seed.value, 5))]
         except Exception as error:  # shown where the picture would be: a callback has no other place

@@ -16,7 +16,7 @@ from pathlib import Path
 
 STAGES = {
     "train": "guidebook.training.loop:train",
-    "draw": "guidebook.sampling.draw:draw_told",
+    "draw": "guidebook.sampling.draw:sample_set",
     "measure": "guidebook.metrics.measure:measure",
 }
 

@@ -5,6 +5,7 @@ holds their hashes. A recorded run keeps no images but the sheet, so what it giv
 for pixel. While a set is made, its parts wait in `samples/.parts-…`: what was drawn before an interruption is not drawn again.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ from guidebook.runs.manifest import MANIFEST, Corrupt, fsync, verify, whole, wri
 from guidebook.runs.preemption import stopping
 from guidebook.runs.run import SHEET, Run
 from guidebook.runtime.distributed import barrier, world
+from guidebook.sampling.spec import Draw
 
 COLUMNS = 10
 PIXELS = 2**23  # of a sheet, at most: it is kept in the repository
@@ -39,12 +41,19 @@ class ImageSet:
     name: str
     folder: Path
     images: torch.Tensor  # (N, C, H, W) uint8; of a recorded run, the first ones
-    facts: dict  # what set.json holds: how the images were made, `labels`, `seconds_per_image`, `n`
+    facts: (
+        dict  # what set.json holds: `draw` (of samples), `labels`, `clipped`, `evaluations`, `seconds_per_image`, `n`
+    )
 
     @property
     def labels(self) -> torch.Tensor:
-        """The class each image was asked to show, (N,) int64."""
+        """The class or the attributes that each image should show, (N,) int64."""
         return torch.tensor(self.facts["labels"][: len(self.images)])
+
+    @functools.cached_property
+    def draw(self) -> Draw:
+        """What samples were drawn by."""
+        return Draw.model_validate(self.facts["draw"])
 
 
 def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple[torch.Tensor, dict]]) -> ImageSet:

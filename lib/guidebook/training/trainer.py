@@ -5,13 +5,14 @@ import math
 
 import torch
 
+from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.training import conditions
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Params
 from guidebook.data.feed import feed
 from guidebook.data.split import Images
 from guidebook.data.streamed import Streamed
-from guidebook.diffusion.objective import loss, process
+from guidebook.diffusion.objective import objective
 from guidebook.models.space import Latents, Pixels, space
 from guidebook.models.unet import build, suit
 from guidebook.runs.preemption import Stop
@@ -59,7 +60,7 @@ class Trainer:
         self.space = where or space(params)
         self.feed = feed(self.space.learnt(data, stop), t)
         self.conditions = conditions(params, data)
-        self.process, self.gamma = process(params.objective, device), params.objective.min_snr_gamma
+        self.objective = objective(params.objective, device)
         self.data, self.nimg, self.seconds, self.profiler = data, 0, 0.0, Profiler(device)
         self._clear()
 
@@ -71,13 +72,13 @@ class Trainer:
         images, labels = self.feed.batch(self.nimg)
         mark("data")
         rng = generator(t.seed, "step", self.nimg, device=device)
-        steps = torch.randint(0, len(self.process), (t.batch,), generator=rng, device=device)
+        times = self.objective.random_times(t.batch, rng)
         dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
         eps = torch.randn(t.batch, *self.space.shape, generator=rng, device=device)
         mirrored = torch.rand(t.batch, generator=rng, device=device) < (0.5 if self.params.data.flips else 0.0)
         drawn = self.space.noise(t.batch, rng)
         # Every process draws for the whole batch and takes its share: any number of processes sees the same noise.
-        steps, dropped, eps, mirrored, drawn = (x[self.mine] for x in (steps, dropped, eps, mirrored, drawn))
+        times, dropped, eps, mirrored, drawn = (x[self.mine] for x in (times, dropped, eps, mirrored, drawn))
         mark("noise")
         captions = self.conditions.rows(self.nimg, labels)
         mark("caption dropout")
@@ -94,7 +95,8 @@ class Trainer:
             # Gradients travel between processes once a step, with the last part.
             model = self.wrapped if i == len(parts) - 1 else self.model
             with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
-                each = loss(model, self.process, x0, eps[part], steps[part], cond, self.gamma, mark)
+                each = self.objective.loss(_network(model), x0, eps[part], times[part], Condition(tokens=cond))
+            mark("forward")
             (each.sum() / len(labels)).backward()
             losses.append(each.detach())
             mark("backward")
@@ -108,7 +110,7 @@ class Trainer:
             average.update(self.weights)
         mark("EMA")
 
-        losses, bins = torch.cat(losses), steps * BINS // len(self.process)
+        losses, bins = torch.cat(losses), self.objective.bins(times, BINS)
         self.step_losses.append(losses.mean())
         self.bin_sum.index_add_(0, bins, losses)
         self.bin_count.index_add_(0, bins, torch.ones_like(losses))
@@ -195,6 +197,11 @@ class Trainer:
     def _clear(self) -> None:
         self.step_losses = []
         self.bin_sum, self.bin_count = (torch.zeros(BINS, device=self.device) for _ in range(2))
+
+
+def _network(model):
+    """The U-Net as a `diffusion.objective.Network`."""
+    return lambda x, t, cond: model(x, t, cond.tokens, return_dict=False)[0]
 
 
 def _check(data: Images, params: Params) -> None:
