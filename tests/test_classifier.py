@@ -10,7 +10,7 @@ from guidebook.config import params as P
 from guidebook.data.images import from_uint8, load
 from guidebook.diffusion import classifier as module
 from guidebook.diffusion.classifier import NoisyClassifier, noisy_classifier
-from guidebook.diffusion.objective import process
+from guidebook.diffusion.objective import objective
 
 PARAMS = P.load("mnist", "smoke").replace(data={"limit": None})
 
@@ -40,7 +40,7 @@ def noisy(t: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     test = load(PARAMS.data).test
     x0 = from_uint8(test.images, *PARAMS.data.range)
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
-    return process(PARAMS.objective).noisy(x0, eps, torch.tensor(t)), test.labels
+    return objective(PARAMS.objective, "cpu").add_noise(x0, eps, torch.tensor(t)), test.labels
 
 
 def right(reader, t: int) -> float:
