@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from guidebook.data.decoded import Filling, opened, place
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from guidebook.data.batches import Stream
 from guidebook.data.decode import BadImage, decode_in_thread
-from guidebook.data.decoded import Filling, opened, place
 from guidebook.data.shards import Shards
-from guidebook.data.stream import Stream
 
 SIDE, BATCH, WORKERS = 128, 16, 2  # pixels, images, threads or processes
 BUFFER, KEPT = 1000, 5  # rows that are shuffled, of all workers together; files that an LRU keeps

@@ -8,7 +8,7 @@ from guidebook.conditioning.captions import CORE, MINOR, said
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.config.params import load
 from guidebook.data.drawn.faces import random_attributes
-from guidebook.data.split import Split, packed, unpacked
+from guidebook.data.images import Split, packed, unpacked
 from guidebook.metrics.attributes import FEWEST, balanced, difference, of_attributes
 from guidebook.metrics.intervals import wilson
 from guidebook.metrics.subject import Subject

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from guidebook.config.datasets import CATALOG
-from guidebook.data.images import Split
-from guidebook.data.split import packed
+from guidebook.data.images import Split, packed
 from guidebook.metrics import classifiers as C
 from guidebook.metrics.judge import recipes
 

@@ -11,9 +11,8 @@ from guidebook.conditioning.training import Fresh, Kept, OfClasses, conditions
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 from guidebook.config.params import load as load_params
-from guidebook.data.feed import Resident, feed
-from guidebook.data.images import load
-from guidebook.data.split import Images, Split
+from guidebook.data.batches import Resident, feed
+from guidebook.data.images import Images, Split, load
 from guidebook.diffusion.objective import loss
 from guidebook.training.trainer import Trainer
 

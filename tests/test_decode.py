@@ -40,9 +40,13 @@ def png(rows: list[bytes], width: int, depth: int, colour: int, *more: bytes, he
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(more) + body + chunk(b"IEND", b"")
 
 
+# The seven passes of an interlaced PNG: first column, first row, columns apart, rows apart
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
 def interlaced(pixels: np.ndarray) -> bytes:
     """A grey PNG whose rows come in the seven passes of Adam7."""
-    passes = [pixels[y::dy, x::dx] for x, y, dx, dy in module.ADAM7]
+    passes = [pixels[y::dy, x::dx] for x, y, dx, dy in ADAM7]
     data = zlib.compress(b"".join(b"\0" + row.tobytes() for p in passes if p.size for row in p))
     header = struct.pack(">IIBBBBB", pixels.shape[1], len(pixels), 8, 0, 0, 0, 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
@@ -101,12 +105,6 @@ CONVERTED = {
     "16-bit colour wanted in grey": (
         png([r.astype(">u2").tobytes() for r in WIDE_RGB], 9, 16, 2), luma(WIDE_RGB / 257), 2,
     ),
-    "16-bit grey, one value clear": (
-        png([struct.pack(">3H", 300, 257 * 7, 301)], 3, 16, 0, tRNS(300)), np.array([[255, 7, 1]]), 0,
-    ),
-    "2-bit grey, one value clear": (png([b"\x1b"], 4, 2, 0, tRNS(1)), np.array([[0, 255, 170, 255]]), 0),
-    "4-bit grey, one value clear": (png([b"\x05\xaf"], 4, 4, 0, tRNS(10)), np.array([[0, 85, 255, 255]]), 0),
-    "1-bit grey, black clear": (png([b"\x50"], 4, 1, 0, tRNS(0)), np.array([[255] * 4]), 0),
     "grey, one value clear": (
         png([bytes([0, 100, 200])], 3, 8, 0, tRNS(100)), np.array([[0, 255, 200]]), 0,
     ),
@@ -196,7 +194,9 @@ REFUSED = {
     "a bomb that Pillow would only warn of": (png([b"\0"], 10_000, 1, 0, height=10_000), "too large"),
     "a bomb that Pillow would read": (png([b"\0"], 8_000, 1, 0, height=8_000), "too large: 8,000 × 8,000 pixels"),
     "a bomb of text": (encoded(GREY, pnginfo=BIG), "truncated or broken: Decompressed data too large"),
-    "16-bit colour, one value clear": (png([b"\1\2" * 6], 2, 16, 2, tRNS(258, 258, 258)), "16-bit RGB"),
+    "16-bit colour, one value clear": (png([b"\1\2" * 6], 2, 16, 2, tRNS(258, 258, 258)), "colour of 16 bits"),
+    "16-bit grey, one value clear": (png([b"\1\2" * 3], 3, 16, 0, tRNS(258)), "a transparent colour of 16 bits"),
+    "2-bit grey, one value clear": (png([b"\x1b"], 4, 2, 0, tRNS(1)), "a transparent colour of 2 bits"),
 }  # fmt: skip
 
 
@@ -241,13 +241,22 @@ def test_of_a_scaled_jpeg_only_what_is_held_counts(monkeypatch):
             decode(raw, 3, side)
 
 
-def test_progressive_files_are_told_from_their_header():
-    pixels = photograph(40, 30)
-    assert progressive(raw := encoded(pixels, "JPEG", progressive=True))
-    assert progressive(raw[:2] + b"\xff\xff" + raw[2:])  # filled up before a marker
-    with_thumbnail = encoded(pixels, "JPEG", exif=Image.Exif(), comment=b"\xff\xc2")
-    assert not progressive(with_thumbnail)
-    assert not any(map(progressive, (b"", b"\xff\xd8", encoded(pixels, "PNG"), encoded(pixels, "JPEG"), raw[:20])))
+@pytest.mark.parametrize(
+    ("depth", "colour", "channels"),
+    [(1, 0, 1), (4, 0, 1), (8, 0, 1), (16, 0, 1), (8, 2, 3), (16, 2, 3), (2, 3, 1), (8, 3, 1), (8, 4, 2), (16, 6, 4)],
+)
+def test_a_png_of_fewer_rows_than_it_says_is_refused_whatever_its_pixels_are(depth, colour, channels):
+    colours = [chunk(b"PLTE", PALETTE.tobytes())] if colour == 3 else []
+    for pixel in (b"\0", b"\1", b"\xff") if depth == 8 and colour != 3 else (b"\0",):
+        row = pixel * -(-9 * depth * channels // 8)
+        decode(png([row] * 6, 9, depth, colour, *colours), 3)
+        for rows in (0, 5):
+            assert "truncated" in refusal(png([row] * rows, 9, depth, colour, *colours, height=6), 3)
+
+
+def test_a_progressive_jpeg_is_told_from_the_others():
+    raws = {kind: encoded(SMOOTH, "JPEG", progressive=kind) for kind in (False, True)} | {None: encoded(SMOOTH)}
+    assert [kind for kind, raw in raws.items() if progressive(raw)] == [True]
 
 
 CUT = {

@@ -279,7 +279,7 @@ def test_a_missing_split_is_named(written):
     folder, made = written
     pixels, labels = made["train"]
     write(folder, "train", [png(p) for p in pixels], labels)
-    with pytest.raises(DataError, match=r"no test-\*\.parquet in \$GUIDEBOOK_DATA/mnist"):
+    with pytest.raises(DataError, match=r"none of the test-\*\.parquet in \$GUIDEBOOK_DATA/mnist"):
         load(data("mnist", resolution=28))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import logging
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +15,11 @@ from PIL import Image
 from guidebook.config.datasets import ATTRIBUTES, CATALOG, DataError
 from guidebook.config.params import load as load_params
 from guidebook.config.schema import Data
-from guidebook.data import mapped as module
+from guidebook.data import cache as module
 from guidebook.data.decode import decode
-from guidebook.data.images import load
-from guidebook.data.mapped import mapped
-from guidebook.data.split import packed, unpacked
+from guidebook.data.images import _mapped, load, packed, unpacked
 from guidebook.fetch import fetched
-from guidebook.runs.arrays import PARTS
+from guidebook.runs.artifact import PARTS
 
 SIDE, TRAIN, TEST = 8, 23, 7
 RNG = np.random.default_rng(0)
@@ -79,6 +78,10 @@ def celeba(**changes) -> Data:
     return Data(**told | changes)
 
 
+def mapped(hub, **changes):
+    return _mapped(celeba(**changes), hub.folder, "")
+
+
 def pixels(raw: bytes, side: int = SIDE) -> torch.Tensor:
     return torch.from_numpy(decode(raw, 3, side).copy())
 
@@ -134,53 +137,48 @@ def test_classes_are_read_from_a_split_called_validation(runs, tmp_path, monkeyp
 
 @pytest.mark.parametrize("limit", [1, 5, 8, 13, TRAIN + 9])
 def test_a_limit_takes_the_first_rows_and_is_other_data(hub, limit):
-    whole = mapped(celeba(), hub.folder, "train")
-    found, _, fingerprint = mapped(celeba(limit=limit), hub.folder, "train")
-    n = min(limit, TRAIN)
-    assert torch.equal(found.images, whole[0].images[:n])
-    assert torch.equal(found.labels, whole[0].labels[:n])
-    assert (fingerprint == whole[2]) == (n == TRAIN)
+    every, found = mapped(hub), mapped(hub, limit=limit)
+    for split, rows in (("train", TRAIN), ("test", TEST)):
+        part, whole, n = getattr(found, split), getattr(every, split), min(limit, rows)
+        assert torch.equal(part.images, whole.images[:n])
+        assert torch.equal(part.labels, whole.labels[:n])
+    assert (found.fingerprint == every.fingerprint) == (limit > TRAIN)
 
 
 def test_another_resolution_is_other_data(hub):
-    small, large = (mapped(celeba(resolution=side), hub.folder, "train") for side in (SIDE, 2 * SIDE))
-    assert torch.equal(large[0].images[3], pixels(hub.raws["train"][3], 2 * SIDE))
-    assert small[2] != large[2]
+    small, large = (mapped(hub, resolution=side) for side in (SIDE, 2 * SIDE))
+    assert torch.equal(large.train.images[3], pixels(hub.raws["train"][3], 2 * SIDE))
+    assert small.fingerprint != large.fingerprint
 
 
 # Row groups are the rows 0-4, 5-9, 10, and in the second file 11-15, 16-20, 21-22.
-BAD = {10: b"", 12: b"<html>", 13: b"\xff\xd8\xff", 15: None, 20: file(20)[:40]}
-SEEN_INSTEAD = {12: 14, 13: 14, 15: 11, 20: 16}  # after a row group's last comes its first
+BAD = {10: b"", 12: b"<html>", 13: b"\xff\xd8\xff", 15: None, 20: file(20)[:40], 22: b""}
+SEEN_INSTEAD = {10: 11, 12: 14, 13: 14, 15: 16, 20: 21, 22: 0}  # after a split's last row comes its first
 
 
-def test_a_bad_row_is_named_and_replaced_by_the_next_whole_one_of_its_row_group(hub, monkeypatch, caplog):
+def test_a_bad_row_is_named_and_replaced_by_the_next_good_one_of_its_split(hub, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     monkeypatch.setitem(CATALOG, "celeba", dataclasses.replace(CATALOG["celeba"], bad_share=0.25))
     hub.raws["train"] = [BAD.get(i, raw) for i, raw in enumerate(hub.raws["train"])]
     hub.write()
-    told = torch.from_numpy(hub.attributes["train"])
-    with pytest.raises(
-        DataError, match=r"^no image of train-00000-of-00002\.parquet row 10 .* can be read: .*: empty$"
-    ):
-        mapped(celeba(), hub.folder, "train")
-    hub.raws["train"][10] = file(77)
-    hub.write()
-    found, skipped, _ = mapped(celeba(), hub.folder, "train")
-    assert [name.split(": ")[0] for name in skipped] == [
-        f"train-00001-of-00002.parquet row {i - 11}" for i in SEEN_INSTEAD
+    told, found = torch.from_numpy(hub.attributes["train"]), mapped(hub)
+    places = [(0, 10) if i < 11 else (1, i - 11) for i in BAD]
+    assert [name.split(": ")[0] for name in found.skipped] == [
+        f"train-{k:05}-of-00002.parquet row {row}" for k, row in places
     ]
-    assert "celeba/train: 4 of 23 images (17.39%) cannot be read and are skipped: " + skipped[0] in caplog.text
+    assert "celeba: 6 of 30 images (20.00%) cannot be read and are skipped: " + found.skipped[0] in caplog.text
     for i in range(TRAIN):
         at = SEEN_INSTEAD.get(i, i)
-        assert torch.equal(found.images[i], pixels(hub.raws["train"][at])), i
-        assert torch.equal(unpacked(found.labels[i : i + 1], 40)[0], told[at]), i
-    assert mapped(celeba(), hub.folder, "train")[1] == skipped  # also when nothing is decoded
-    assert load(celeba()).skipped == tuple(skipped)
+        assert torch.equal(found.train.images[i], pixels(hub.raws["train"][at])), i
+        assert torch.equal(unpacked(found.train.labels[i : i + 1], 40)[0], told[at]), i
+    assert mapped(hub).skipped == found.skipped  # also when nothing is decoded
     monkeypatch.setitem(CATALOG, "celeba", dataclasses.replace(CATALOG["celeba"], bad_share=0.1))
-    with pytest.raises(
-        DataError, match=r"4 of 23 images \(17.39%\) cannot be read, 10.00% may be skipped: train-00001"
-    ):
-        mapped(celeba(), hub.folder, "train")
+    for _ in range(2):  # found, and decoded anew
+        with pytest.raises(
+            DataError, match=r"^celeba: \d of 30 images .* cannot be read, 10.00% may be skipped: train-"
+        ):
+            mapped(hub)
+        shutil.rmtree(module.runs() / "data")
 
 
 def attribute(values, kind) -> dict:
@@ -200,7 +198,7 @@ def attribute(values, kind) -> dict:
 def test_columns_of_another_kind_are_refused_in_one_line(hub, changed, said):
     hub.write(**changed)
     with pytest.raises(DataError, match=said) as error:
-        mapped(celeba(), hub.folder, "train")
+        mapped(hub)
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -208,18 +206,18 @@ def test_a_column_that_is_missing_is_refused_in_one_line(hub):
     for path in hub.folder.glob("train-*"):
         pq.write_table(pq.read_table(path).drop_columns(["Young"]), path)
     with pytest.raises(DataError, match="Young") as error:
-        mapped(celeba(), hub.folder, "train")
+        mapped(hub)
     assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_without_all_of_its_files_is_refused(hub, split):
     (hub.folder / f"{split}-00001-of-00002.parquet").unlink()
-    with pytest.raises(DataError, match=f"celeba: only {split}-00000-of-00002.parquet of the {split} split in celeba"):
-        mapped(celeba(), hub.folder, split)
+    with pytest.raises(DataError, match=f"celeba: only {split}-00000-of-00002.parquet of the {split}-"):
+        mapped(hub)
     (hub.folder / f"{split}-00000-of-00002.parquet").unlink()
-    with pytest.raises(DataError, match=f"celeba: no file of the {split} split in celeba"):
-        mapped(celeba(), hub.folder, split)
+    with pytest.raises(DataError, match=f"celeba: none of the {split}-"):
+        mapped(hub)
 
 
 def test_decoding_that_was_interrupted_goes_on_at_its_row_group(hub, runs, monkeypatch):
@@ -233,16 +231,16 @@ def test_decoding_that_was_interrupted_goes_on_at_its_row_group(hub, runs, monke
 
     monkeypatch.setattr(module, "decode_in_thread", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        mapped(celeba(), hub.folder, "train")
-    assert len(list(runs.glob(f"data/.mapped-*/{PARTS}/*.json"))) == 3  # of 11 rows
+        mapped(hub)
+    assert len(list(runs.glob(f"data/.decoded-*/{PARTS}/*.json"))) == 3  # of 11 rows
     before = len(decoded)
-    found, _, _ = mapped(celeba(), hub.folder, "train")
-    assert len(decoded) - before == TRAIN - 11
-    assert torch.equal(found.images, torch.stack([pixels(raw) for raw in hub.raws["train"]]))
+    found = mapped(hub)
+    assert len(decoded) - before <= TRAIN + TEST - 12
+    assert torch.equal(found.train.images, torch.stack([pixels(raw) for raw in hub.raws["train"]]))
 
 
 def test_fetching_decodes_only_when_it_is_asked_to(hub, runs):
     params = load_params("celeba", "smoke").replace(data=celeba(flips=False).model_dump(), model={"vae": None})
-    for asked, told, made in ((False, f"in {hub.folder}", 0), (True, "local parquet", 2)):
+    for asked, told, made in ((False, f"in {hub.folder}", 0), (True, "local parquet", 1)):
         assert list(fetched([params], asked)) == ["embedded: needs no download", f"celeba: {told}"]
-        assert len(list(runs.glob("data/mapped-*"))) == made
+        assert len(list(runs.glob("data/decoded-*"))) == made

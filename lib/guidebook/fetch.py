@@ -8,9 +8,7 @@ from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Params
 from guidebook.config.paths import local_data
 from guidebook.data.hub import downloaded
-from guidebook.data.images import load
-from guidebook.data.split import Images
-from guidebook.data.streamed import Streamed
+from guidebook.data.images import Images, Streamed, load
 from guidebook.models import vae
 from guidebook.models.latents import encoded
 
@@ -32,7 +30,8 @@ def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
         images = load(params.data)
         yield f"{name}: {images.source}"
         if decode and isinstance(images, Streamed):
-            yield f"{name}: decoded in {images.decoded.folder}"
+            images.cache.decode()
+            yield f"{name}: decoded in {images.cache.folder}"
         if decode and params.model.vae:
             yield _encoded(params, images)
 

@@ -107,7 +107,7 @@ import sys
 from pathlib import Path
 from guidebook.data.decoded import Filling, place
 from guidebook.data.shards import Shards
-from guidebook.data.stream import Stream
+from guidebook.data.batches import Stream
 
 shards = Shards([sys.argv[1]], "image", "style", 27)
 try:

@@ -10,9 +10,7 @@ from guidebook.conditioning.encoders import WIDTH, encode
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import runs
-from guidebook.data.images import order
-from guidebook.data.split import Images
-from guidebook.data.streamed import Streamed
+from guidebook.data.images import Images, Streamed, order
 from guidebook.runs.arrays import built
 from guidebook.runtime.distributed import world
 

@@ -2,9 +2,7 @@
 
 import io
 import math
-import struct
 import warnings
-import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +12,6 @@ from PIL import Image, ImageOps
 Image.MAX_IMAGE_PIXELS = None  # Pillow refuses by the header; what is held of a scaled JPEG is less
 FORMATS = ("PNG", "JPEG")  # by the file's first bytes, whatever its name says
 PIXELS = 2**25  # more (33 million, 5,793 × 5,793) are not held while one image is decoded: 100 MB in RGB
-# The seven passes of an interlaced PNG: first column, first row, columns apart, rows apart
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 class BadImage(ValueError):
@@ -59,8 +55,9 @@ def decode_in_thread(raw: bytes | None, channels: int, side: int | None = None) 
             image.decodermaxblock = len(raw)  # in one piece: between two, threads wait for one another
             image.load()  # all of it: `open` and `verify` take half a file for whole
             if image.format == "PNG":
-                _every_row(raw)
-            _clear_colour(image, depth=raw[24])  # of a PNG, from its header
+                _every_row(raw, image)
+                if "transparency" in image.info and image.mode != "P" and raw[24] != 8:  # the depth in its header
+                    raise BadImage(f"a transparent colour of {raw[24]} bits, which Pillow compares with scaled pixels")
             picture = _converted(image, "L" if channels == 1 else "RGB")
             pixels = _small(picture, side, width, height) if side else np.asarray(picture)
             if known := image.getexif():  # turned when it is small: that is less work
@@ -80,51 +77,24 @@ def decode_in_thread(raw: bytes | None, channels: int, side: int | None = None) 
 
 
 def progressive(raw: bytes) -> bool:
-    """Whether a file is a JPEG that is stored in several passes over the whole picture."""
-    at = 2 if raw.startswith(b"\xff\xd8") else len(raw)
-    while at + 4 <= len(raw) and raw[at] == 0xFF:
-        kind, size = raw[at + 1], int.from_bytes(raw[at + 2 : at + 4])
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # the header of the picture
-            return kind in (0xC2, 0xC6, 0xCA, 0xCE)
-        at += 1 if kind == 0xFF else 2 + size  # 0xFF may stand before a marker as often as it likes
-    return False
+    """Whether an image file is a JPEG that is stored in several passes over the whole picture."""
+    with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+        return bool(image.info.get("progressive"))
 
 
-def _every_row(raw: bytes) -> None:
-    """Raises BadImage where a PNG's data end before its last row: Pillow would leave the rest black."""
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", raw[16:29])
-    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    steps = ADAM7 if interlaced else ((0, 0, 1, 1),)
-    parts = [((width - x + dx - 1) // dx, (height - y + dy - 1) // dy) for x, y, dx, dy in steps]
-    expected = sum(h * (1 + (w * bits + 7) // 8) for w, h in parts if w)  # a row begins with the number of its filter
-    data, at = b"", 8
-    while at + 8 <= len(raw):
-        size, kind = struct.unpack(">I4s", raw[at : at + 8])
-        data += raw[at + 8 : at + 8 + size] if kind == b"IDAT" else b""
-        at += 12 + size
-    found = len(zlib.decompressobj().decompress(data, expected))
-    if found < expected:
-        raise BadImage(f"truncated: its rows take {expected:,} bytes, it holds {found:,}")
-
-
-def _clear_colour(image: Image.Image, depth: int) -> None:
-    """Mends what Pillow makes of the one colour that a PNG without alpha declares transparent."""
-    clear = image.info.get("transparency")
-    if image.format != "PNG" or clear is None or image.mode not in ("L", "RGB"):
-        return
-    if depth == 16:  # Pillow compares 16 bits with the high bytes that it kept
-        raise BadImage("16-bit RGB with a transparent colour, which cannot be read exactly")
-    if depth < 8:  # the pixels are scaled to 8 bits, the transparent value is not
-        image.info["transparency"] = clear * 255 // (2**depth - 1)
+def _every_row(raw: bytes, image: Image.Image) -> None:
+    """Raises BadImage where a PNG's data end before its last row. Pillow says nothing and leaves the rest of the image as it was,
+    so that other pixels are there when it decodes onto another colour."""
+    with Image.open(io.BytesIO(raw), formats=FORMATS) as again:
+        again.im = Image.new(image.mode, image.size, 1).im
+        if again.tobytes() != image.tobytes():
+            raise BadImage("truncated: its data end before its last row")
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
     """A decoded image as L or RGB."""
     if image.mode.startswith("I"):  # 16-bit grey: `convert` would clip at 255
-        grey = np.asarray(image).astype(np.int64)
-        if (clear := image.info.get("transparency")) is not None:
-            grey[grey == clear] = 65535
-        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+        image = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

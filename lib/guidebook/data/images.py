@@ -4,6 +4,7 @@ import functools
 import hashlib
 import logging
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,66 @@ import torch
 import torch.nn.functional as F
 
 from guidebook.config.datasets import CATALOG, SPLITS, DataError, Entry, allow, parquet_files
-from guidebook.config.params import Data, digest
-from guidebook.config.paths import local_data
-from guidebook.data import parquet
+from guidebook.config.params import Data
+from guidebook.config.paths import local_data, runs
+from guidebook.data import hub, parquet
+from guidebook.data.cache import Cache
 from guidebook.data.decode import BadImage, decode
-from guidebook.data.hub import downloaded
-from guidebook.data.mapped import mapped
-from guidebook.data.split import Images, Split, packed
-from guidebook.data.streamed import Streamed
+from guidebook.data.shards import HELD, Shards
 from guidebook.runtime.rng import seed_of
 
+FILES = 6  # that the drawn paintings are written to
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Split:
+    images: torch.Tensor  # (N, C, H, W) uint8
+    labels: torch.Tensor  # (N,) int64: class indices, or attributes as bits
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Images:
+    train: Split
+    test: Split
+    classes: tuple[str, ...]  # or attributes
+    source: str  # where they came from: "local parquet", "hub", "scikit-learn", "drawn"
+    fingerprint: (
+        str  # 16 hex digits of every pixel and label; of sets too large for memory, of their files and resolution
+    )
+    skipped: tuple[str, ...] = ()  # of both splits: "mnist/train row 17: truncated …"
+    note: str = ""  # one sentence for the provenance and under figures
+
+
+class Streamed:
+    """A set of images too large for memory. What it has in common with `Images` has the same names; `train` and `test` are
+    memory-mapped and decoded when first used, which takes a while. Raises DataError.
+    """
+
+    def __init__(self, data: Data):
+        entry = CATALOG[data.name]
+        self.classes, self.window = entry.classes, entry.window
+        self.source, files, where = hub.streamed(data.name) if entry.hub else ("drawn", _paintings(data, entry), "")
+        self.note = entry.note + where
+        self.shards = Shards(files, entry.image, entry.label, len(entry.classes), data.limit)
+        self.cache = Cache(data.name, self.shards, data.resolution, entry.bad_share)
+        self.fingerprint = self.cache.folder.name.removeprefix("decoded-")
+
+    @functools.cached_property
+    def train(self) -> Split:
+        return Split(*self.cache.split("train"))
+
+    @functools.cached_property
+    def test(self) -> Split:
+        return Split(*self.cache.split("test"))
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The bad images by name: all, once all are decoded, else those that were met."""
+        return self.cache.skipped
 
 
 @functools.lru_cache(maxsize=4)
@@ -41,10 +91,9 @@ def load(data: Data) -> Images | Streamed:
         source, splits = ("drawn", drawn(data)) if drawn else ("scikit-learn", _digits())
     else:
         folder = local_data(data.name)
-        source, folder = ("local parquet", folder) if folder else ("hub", downloaded(data.name))
+        source, folder = ("local parquet", folder) if folder else ("hub", hub.downloaded(data.name))
         if entry.mapped:
-            splits, names, prints = zip(*(mapped(data, folder, split) for split in SPLITS), strict=True)
-            return Images(*splits, entry.classes, source, digest(prints), (*names[0], *names[1]), note)
+            return _mapped(data, folder, source)
         splits, names, jpegs = zip(*(_parquet(folder, data.name, split, entry) for split in SPLITS), strict=True)
         skipped = [*names[0], *names[1]]
         if entry.codec == "PNG" and sum(jpegs):
@@ -127,6 +176,27 @@ def _faces(data: Data) -> list[Split]:
     return splits
 
 
+def _paintings(data: Data, entry: Entry) -> list[Path]:
+    """The files of the drawn paintings, as many as the limit needs; painted now where they are not there yet."""
+    from guidebook.data.drawn import paintings
+
+    every = entry.train + entry.test
+    rows = min(every, data.limit + (data.limit - 1) // (HELD - 1)) if data.limit else every
+    return parquet_files(paintings.drawn(runs() / "data", rows, seed=0, files=FILES), "train")[0]
+
+
+def _mapped(data: Data, folder: Path, source: str) -> Images:
+    """Both splits of a set too large for memory whose training shuffles something smaller, such as its latents: decoded now."""
+    entry = CATALOG[data.name]
+    classes = 2 ** len(entry.classes) if entry.attributes else len(entry.classes)
+    train, test = (hub.split_files(folder, data.name, split) for split in SPLITS)
+    shards = Shards(train, entry.image, entry.label, classes, data.limit, test)
+    cache = Cache(data.name, shards, data.resolution, entry.bad_share)
+    splits = (Split(*cache.split(split)) for split in SPLITS)
+    fingerprint = cache.folder.name.removeprefix("decoded-")
+    return Images(*splits, entry.classes, source, fingerprint, cache.skipped, entry.note)
+
+
 def _jpeg(n: int, rows: int) -> str:
     which = "the files at hand are" if n == rows else f"{n:,} of the {rows:,} files at hand are"
     return f"{which} lossy JPEG copies of the published PNGs: every distance to them carries that offset"
@@ -137,14 +207,7 @@ def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, 
 
     Raises DataError.
     """
-    files, every = parquet_files(folder, split)
-    if not every:
-        some = (
-            f"only {', '.join(f.name for f in files)[:200]} of the {split}-*.parquet"
-            if files
-            else f"no {split}-*.parquet"
-        )
-        raise DataError(f"data set {name}: {some} in {_place(folder, name)}; both splits are needed, whole")
+    files = hub.split_files(folder, name, split)
     rows = [row for file in files for row in parquet.rows(str(file), entry.image, entry.label)]
     good, skipped = [], []
     for i, (raw, label) in enumerate(rows):
@@ -165,11 +228,17 @@ def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, 
         where = f"{name}/{split}"
         log.warning("%s", allow(skipped, len(skipped), len(rows), entry.bad_share, where))
     if not good:
-        raise DataError(f"{name}/{split} holds no images: check {_place(folder, name)}")
+        raise DataError(f"{name}/{split} holds no images: check {folder}")
     good = [g for g in good if g[0].shape == shape]
     images, labels = np.stack([g[0] for g in good]), torch.tensor([g[1] for g in good], dtype=torch.int64)
     return Split(torch.from_numpy(images), labels), skipped, sum(g[3] for g in good)
 
 
-def _place(folder: Path, name: str) -> str:
-    return f"$GUIDEBOOK_DATA/{name}" if folder == local_data(name) else str(folder)
+def packed(attributes: torch.Tensor) -> torch.Tensor:
+    """Attributes (N, K) bool as numbers (N,) int64 whose bit i is the i-th attribute, K ≤ 62."""
+    return (attributes.long() << torch.arange(attributes.shape[1], device=attributes.device)).sum(1)
+
+
+def unpacked(labels: torch.Tensor, k: int) -> torch.Tensor:
+    """The first k attributes (N, k) bool of numbers (N,) int64."""
+    return (labels[:, None] >> torch.arange(k, device=labels.device) & 1).bool()

@@ -2,25 +2,28 @@
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import BinaryIO
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from guidebook.config.datasets import DataError
-from guidebook.data import columns
+
+ROWS = (
+    4  # read at a time: a row group may take a gigabyte, and in larger batches fresh memory takes longer than reading
+)
 
 
 def opened(file: str) -> pq.ParquetFile:
     """A parquet file on this machine, or behind an address such as hf://datasets/… Raises DataError."""
     try:
+        # With `pre_buffer`, or without a buffer, the columns of a row group are read at once.
         if "://" not in file:
-            return pq.ParquetFile(file, buffer_size=2**20)  # without a buffer a row group is read at once
+            return pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
         system, path = fsspec.core.url_to_fs(file)
-        return pq.ParquetFile(path, filesystem=system, buffer_size=2**23)
+        return pq.ParquetFile(path, filesystem=system, buffer_size=2**23, pre_buffer=False)
     except Exception as error:  # of the file, the disk, the network
-        raise DataError(f"{PurePosixPath(file).name} {_wrong(file)}: {_said(error)}") from None
+        raise _unreadable(file, "", error) from None
 
 
 def rows(
@@ -32,46 +35,25 @@ def rows(
     beside the bytes is never opened.
     """
     labels, kind = (label, "booleans") if isinstance(label, tuple) else ((label,), "whole numbers")
+    right = pa.types.is_boolean if kind == "booleans" else pa.types.is_integer
     with opened(file) as parquet:
         try:
-            right = pa.types.is_boolean if kind == "booleans" else pa.types.is_integer
             for name in labels:
                 if not right(found := parquet.schema_arrow.field(name).type):
                     raise TypeError(f"{name} is {found}")
-            for number in range(parquet.num_row_groups) if group is None else [group]:
-                told = parquet.read_row_group(number, columns=list(labels), use_threads=False)
-                cells = zip(*(told[name].to_pylist() for name in labels), strict=True)
-                yield from zip(_bytes(file, parquet, number, image), map(_number, cells), strict=True)
+            groups = range(parquet.num_row_groups) if group is None else [group]
+            columns, left = [f"{image}.bytes", *labels], sum(parquet.metadata.row_group(g).num_rows for g in groups)
+            for batch in parquet.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False):
+                cells = zip(*(batch[name].to_pylist() for name in labels), strict=True)
+                for raw, numbers in zip(batch[image].flatten()[0], cells, strict=True):
+                    yield raw.as_py(), _number(numbers)
+                left -= len(batch)
+            if left:  # Arrow ends a column without a word where a damaged page says so
+                raise ValueError(f"{left:,} rows are missing")
         except Exception as error:  # damaged bytes raise nearly anything
             which = "" if group is None else f", row group {group},"
-            raise DataError(
-                f"{PurePosixPath(file).name}{which} {_wrong(file)} with the columns {image} {{bytes, path}} and {', '.join(labels)[:60]} ({kind}): "
-                f"{_said(error)}"
-            ) from None
-
-
-def _bytes(file: str, parquet: pq.ParquetFile, group: int, image: str) -> Iterator[bytes | None]:
-    """The bytes of the images of a row group, one at a time."""
-    name, part = f"{image}.bytes", parquet.metadata.row_group(group)
-    i = [part.column(i).path_in_schema for i in range(part.num_columns)].index(name)
-    chunk, column = part.column(i), parquet.schema.column(i)
-    if columns.readable(chunk, column):
-        if chunk.num_values != part.num_rows:
-            raise ValueError(f"{chunk.num_values:,} values in {part.num_rows:,} rows")
-        with _raw(file) as raw:
-            yield from columns.values(raw, chunk, column)
-    else:
-        for batch in parquet.iter_batches(4, row_groups=[group], columns=[name], use_threads=False):
-            for cell in batch[image].field("bytes"):
-                yield cell.as_py()
-
-
-def _raw(file: str) -> BinaryIO:
-    """The bytes of a file, here or behind an address."""
-    if "://" not in file:
-        return open(file, "rb")
-    system, path = fsspec.core.url_to_fs(file)
-    return system.open(path, block_size=2**23)
+            layout = f" with the columns {image} {{bytes, path}} and {', '.join(labels)[:60]} ({kind})"
+            raise _unreadable(file, which, error, layout) from None
 
 
 def _number(cells: tuple[int | bool | None, ...]) -> int | None:
@@ -81,10 +63,7 @@ def _number(cells: tuple[int | bool | None, ...]) -> int | None:
     return sum(1 << i for i, cell in enumerate(cells) if cell)
 
 
-def _wrong(file: str) -> str:
-    return "was not to be had, or is not a whole parquet file" if "://" in file else "is not a whole parquet file"
-
-
-def _said(error: Exception) -> str:
-    told = "" if isinstance(error, OSError | ValueError | TypeError | pa.ArrowException) else type(error).__name__
-    return " ".join(f"{told} {error}".split())[:200]
+def _unreadable(file: str, which: str, error: Exception, layout: str = "") -> DataError:
+    wrong = "was not to be had, or is not a whole parquet file" if "://" in file else "is not a whole parquet file"
+    kind = "" if isinstance(error, OSError | ValueError | TypeError | pa.ArrowException) else type(error).__name__
+    return DataError(f"{PurePosixPath(file).name}{which} {wrong}{layout}: " + " ".join(f"{kind} {error}".split())[:200])

@@ -8,9 +8,10 @@ alone. Nothing here decodes.
 import bisect
 import functools
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -50,35 +51,56 @@ class Window:
 class Shards:
     """The first rows of some parquet files in the hub's layout, in the order of the files' names. Raises DataError.
 
-    `limit` is how many of them are for training, None for all.
+    `tests` are the files of the test split, whose rows come last; where there are none, every tenth row is held out for it. `limit`
+    is how many rows are for training, and of `tests` how many for testing; None is all.
     """
 
-    def __init__(self, files: Sequence[str], image: str, label: str, classes: int, limit: int | None = None):
-        self.image, self.label, self.classes, self.groups = image, label, classes, []
-        wanted = limit + (limit - 1) // (HELD - 1) if limit else None  # with the rows that are held out between them
-        digest, first = hashlib.sha256(), 0
+    def __init__(
+        self,
+        files: Sequence[Path | str],
+        image: str,
+        label: str | tuple[str, ...],
+        classes: int,
+        limit: int | None = None,
+        tests: Sequence[Path | str] | None = None,
+    ):
+        self.image, self.label, self.classes, self.groups, self.rows = image, label, classes, [], 0
+        digest = hashlib.sha256()  # of names and footers: 32 GB are not read to be recognised
+        # With the rows that are held out between them
+        self._add(files, limit + (limit - 1) // (HELD - 1) if limit and tests is None else limit, digest)
+        self.first_test = None if tests is None else self.rows
+        self._add(tests or [], limit, digest)
+        digest.update(f"{self.rows} {self.first_test}".encode())
+        self.fingerprint = digest.hexdigest()[:16]
+        if not self.rows:
+            raise DataError("the shards hold no rows: put the hub's parquet files in their place")
+
+    def _add(self, files: Sequence[Path | str], limit: int | None, digest) -> None:
+        left = limit or math.inf
         for file in sorted(map(str, files)):
+            if not left:
+                return
             with parquet.opened(file) as opened:
                 footer, name = opened.metadata, PurePosixPath(file).name
             for i in range(footer.num_row_groups):
                 group = footer.row_group(i)
-                digest.update(f"{name} {i} {group.num_rows} {group.total_byte_size}\n".encode())
-                rows = group.num_rows if wanted is None else min(group.num_rows, wanted - first)
-                self.groups.append(Group(file, i, first, rows))
-                first += rows
-                if first == wanted:
-                    break
-            if first == wanted:
-                break
-        self.rows = first
-        digest.update(str(first).encode())
-        self.fingerprint = digest.hexdigest()[:16]  # of names and footers: 32 GB are not read to be recognised
-        if not first:
-            raise DataError("the shards hold no rows: put the hub's parquet files in their place")
+                if rows := min(group.num_rows, left):
+                    digest.update(f"{name} {i} {group.num_rows} {group.total_byte_size}\n".encode())
+                    self.groups.append(Group(file, i, self.rows, rows))
+                    self.rows, left = self.rows + rows, left - rows
 
     @property
     def train_rows(self) -> int:
-        return self.rows - self.rows // HELD
+        return self.place("train", self.rows)
+
+    def held_out(self, row):
+        """Whether a row, a number or an array of them, belongs to the test split."""
+        return row % HELD == HELD - 1 if self.first_test is None else row >= self.first_test
+
+    def place(self, split: str, row):
+        """How many rows of a split, "train" or "test", come before a row, a number or an array of them; of any other name all rows."""
+        held = row // HELD if self.first_test is None else np.maximum(0, row - self.first_test)
+        return {"train": row - held, "test": held}.get(split, row)
 
     def read(self, group: int) -> Iterator[Row]:
         """The rows of a group, one at a time. Raises DataError."""
@@ -91,6 +113,14 @@ class Shards:
                     f"{self.name(number)} has {said}; allowed are 0 to {self.classes - 1}, for {self.classes} classes"
                 )
             yield Row(number, label, raw)
+
+    def following(self, number: int) -> Iterator[Row]:
+        """The other rows of a row's split, from the next one on and around."""
+        first = self.group_of(number)
+        for i in range(len(self.groups) + 1):
+            for row in self.read((first + i) % len(self.groups)):
+                if (i or row.number > number) and self.held_out(row.number) == self.held_out(number):
+                    yield row
 
     def group_of(self, number: int) -> int:
         """The group that holds a row."""
@@ -107,6 +137,8 @@ class Shards:
 
         All windows hold about `window` rows, within one row group more or less, for they hold groups whole.
         """
+        if self.first_test is not None:
+            raise ValueError("only a set without test files is streamed")
         return _epoch(tuple((g.first, g.rows) for g in self.groups), seed, epoch, window)
 
     def at(self, seed: int, position: int, window: int) -> Iterator[tuple[Window, int]]:
@@ -131,11 +163,6 @@ class Shards:
                 return np.concatenate(parts)
 
 
-def held_out(row):
-    """Whether a row (a number or an array of them) belongs to the test split."""
-    return row % HELD == HELD - 1
-
-
 @functools.lru_cache(maxsize=2)
 def _epoch(groups: tuple[tuple[int, int], ...], seed: int, epoch: int, window: int) -> tuple[Window, ...]:
     rng = generator(seed, "shards", epoch)
@@ -146,7 +173,7 @@ def _epoch(groups: tuple[tuple[int, int], ...], seed: int, epoch: int, window: i
     cuts, windows = np.searchsorted(middles, np.arange(1, n) * sizes.sum() / n), []
     for part in filter(len, np.split(shuffled, cuts)):
         members = np.concatenate([np.arange(first, first + n) for first, n in (groups[i] for i in part)])
-        members = members[~held_out(members)]
+        members = members[members % HELD != HELD - 1]
         order = torch.randperm(len(members), generator=rng).numpy()
         windows.append(Window(tuple(part.tolist()), members[order]))
     return tuple(w for w in windows if len(w.rows))

@@ -5,7 +5,7 @@ import torch
 
 from guidebook.conditioning.captions import CORE, said
 from guidebook.config.datasets import ATTRIBUTES
-from guidebook.data.split import unpacked
+from guidebook.data.images import unpacked
 from guidebook.metrics.intervals import Interval, jackknife_variance, normal, wilson
 from guidebook.metrics.networks import Network
 from guidebook.metrics.subject import Subject

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from guidebook.data.images import Split, order
-from guidebook.data.split import unpacked
+from guidebook.data.images import Split, order, unpacked
 from guidebook.runs.fit import fit
 from guidebook.runtime.precision import native_bf16
 from guidebook.runtime.rng import generator, seed_of

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from guidebook.config.paths import runs
 from guidebook.config.schema import VAES, Data
-from guidebook.data.images import from_uint8, order
-from guidebook.data.split import Images
+from guidebook.data.images import Images, from_uint8, order
 from guidebook.runs.artifact import artifact
 from guidebook.runs.fit import fit, state_of
 from guidebook.runtime.precision import native_bf16

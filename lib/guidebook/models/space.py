@@ -7,9 +7,7 @@ import torch
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 from guidebook.config.pretrained import PretrainedMissing
-from guidebook.data.images import from_uint8, to_uint8
-from guidebook.data.split import Images, Split
-from guidebook.data.streamed import Streamed
+from guidebook.data.images import Images, Split, Streamed, from_uint8, to_uint8
 from guidebook.models.latents import latents
 from guidebook.models.vae import Autoencoder, autoencoder, latent_shape, posterior
 from guidebook.runs.preemption import Stop

@@ -43,8 +43,13 @@ class Parts:
 
     cuts: Sequence[int]  # a part is the rows between two of them
     shapes: dict[str, tuple[tuple[int, ...], Any]]  # by name: shape of a row, and dtype
+    at: Callable[[str, int], int] = lambda name, row: (
+        row
+    )  # where an array's rows begin from a cut on, where it has fewer
     finish: Callable[[Path], None] | None = None  # writes further files into the folder when all rows are there
-    share: tuple[int, int] | None = None  # (k, n): one of n that do not talk; None is a process of its world
+    # (k, n): every n-th part from k on, by one of n that do not talk and do not poll; (k, 1): all, from k on and around.
+    # None: the processes of this world take turns.
+    share: tuple[int, int] | None = None
     stop: preemption.Stop | None = None
 
 
@@ -124,26 +129,34 @@ def _write_folder(folder: Path, make: Callable[[Path], None], what: str) -> bool
     return True
 
 
+def reserve(folder: Path, parts: Parts) -> Path:
+    """The folder beside an artifact's, in which its arrays are filled; the disk has room for all of them. Raises OSError."""
+    aside = folder.with_name(f".{folder.name}")
+    (aside / PARTS).mkdir(parents=True, exist_ok=True)
+    with _alone(aside):
+        for name, (shape, dtype) in parts.shapes.items():
+            _reserve(aside / f"{name}.npy", (int(parts.at(name, parts.cuts[-1])), *shape), dtype)
+    return aside
+
+
 def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
     """Parts of arrays, in turns; True where all of them are made. A part is written, put on the disk and then marked as made."""
     aside = folder.with_name(f".{folder.name}")
     with _unless(folder):
-        (aside / PARTS).mkdir(parents=True, exist_ok=True)
-        with _alone(aside):
-            for name, (shape, dtype) in parts.shapes.items():
-                _reserve(aside / f"{name}.npy", (parts.cuts[-1], *shape), dtype)
+        reserve(folder, parts)
     ranges = list(itertools.pairwise(parts.cuts))
     markers = [f"{PARTS}/{first:09d}-{end:09d}.json" for first, end in ranges]
     k, n = parts.share or ((0, 1) if alone() else (world().process_index, world().num_processes))
-    stop = parts.stop or getattr(preemption, "current", lambda: None)()
+    stop = None if parts.share else parts.stop or getattr(preemption, "current", lambda: None)()
     # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
     for i in tqdm(range(k, k + len(ranges), n), desc=what, unit="part", mininterval=1, disable=bool(k)):
+        i = i % len(ranges) if n == 1 else i
         if i < len(ranges) and not (aside / markers[i]).exists() and not folder.is_dir():
             rows, noted = make(*ranges[i])
             with _unless(folder):
                 for name, values in rows.items():
-                    _write(aside / f"{name}.npy", ranges[i][0], values)
-                _write_json(aside, markers[i], noted, what)
+                    _write(aside / f"{name}.npy", parts.at(name, ranges[i][0]), values)
+                write_json(aside, markers[i], noted, what)
         if stop and stop.asked():
             stop.obey(f"{what}, part {min(i + 1, len(ranges))} of {len(ranges)}")
     if parts.share:
@@ -163,7 +176,7 @@ def _finish(folder: Path, aside: Path, markers: Sequence[Path], finish: Callable
                 shutil.rmtree(aside, ignore_errors=True)
             return folder.is_dir()
         gathered = [note for marker in markers for note in json.loads((aside / marker).read_text())]
-        _write_json(aside, "notes.json", gathered, f"the notes of {folder.name}")
+        write_json(aside, "notes.json", gathered, f"the notes of {folder.name}")
         if finish:
             finish(aside)
         _rename(aside, folder)
@@ -179,7 +192,8 @@ def _rename(aside: Path, folder: Path) -> None:
     manifest.fsync(folder.parent)
 
 
-def _write_json(aside: Path, name: str, value: Any, what: str) -> None:
+def write_json(aside: Path, name: str, value: Any, what: str) -> None:
+    """A file of JSON in a folder that is filled: there as it should be, or not at all."""
     temporary = aside / PARTS / f"{Path(name).stem}.{_me()}"
     with manifest.writing(temporary, what):
         temporary.write_text(json.dumps(value))
@@ -223,10 +237,13 @@ def _reserve(file: Path, shape: tuple[int, ...], dtype: Any) -> None:
 
 
 def _write(file: Path, first: int, rows: np.ndarray) -> None:
-    """Rows (n, …) at their place in an array, and on the disk."""
-    array = np.lib.format.open_memmap(file, mode="r+")
-    array[first : first + len(rows)] = rows
-    array.flush()
+    """Rows (n, …) at their place in an array, and on the disk. Not by mapping it, which on a network's disk writes what is beside."""
+    offset = np.lib.format.open_memmap(file, mode="r").offset
+    with open(file, "r+b") as out:
+        out.seek(offset + first * rows[:1].nbytes)
+        out.write(np.ascontiguousarray(rows).data)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def _me() -> str:

@@ -86,7 +86,8 @@ def main_first() -> Iterator[None]:
     """The main process goes through this block before the others: it makes what they find."""
     if not world().is_main_process:
         barrier()
-    yield
+    with solo():
+        yield
     if world().is_main_process:
         barrier()
 

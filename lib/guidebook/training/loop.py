@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from guidebook.config.budget import checkpoint_images, checkpoint_steps, updates
 from guidebook.config.datasets import DataError
-from guidebook.data.images import load
-from guidebook.data.streamed import Streamed
+from guidebook.data.images import Streamed, load
 from guidebook.models.space import space
 from guidebook.models.unet import build
 from guidebook.runs import manifest, pool
@@ -199,7 +198,7 @@ def _data(run: Run, trainer: Trainer) -> dict:
     """Which images it learnt from, and which of them could not be read: of a stream, known at the end."""
     facts = {"name": run.params.data.name, "source": trainer.data.source, "fingerprint": trainer.data.fingerprint}
     facts |= {"skipped": list(trainer.data.skipped)}
-    return facts | ({"progressive": trainer.data.progressive} if isinstance(trainer.data, Streamed) else {})
+    return facts | ({"progressive": trainer.data.cache.progressive} if isinstance(trainer.data, Streamed) else {})
 
 
 def _threads() -> str:

@@ -9,9 +9,8 @@ from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.training import conditions
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Params
-from guidebook.data.feed import feed
-from guidebook.data.split import Images
-from guidebook.data.streamed import Streamed
+from guidebook.data.batches import feed
+from guidebook.data.images import Images, Streamed
 from guidebook.diffusion.objective import objective
 from guidebook.models.space import Latents, Pixels, space
 from guidebook.models.unet import build, suit
@@ -69,7 +68,7 @@ class Trainer:
         t, device = self.params.train, self.device
         mark = self.profiler.mark
         self.profiler.begin()
-        images, labels = self.feed.batch(self.nimg)
+        images, labels, _ = self.feed.batch(self.nimg)
         mark("data")
         rng = generator(t.seed, "step", self.nimg, device=device)
         times = self.objective.random_times(t.batch, rng)

@@ -35,9 +35,10 @@ from guidebook.data.drawn.motifs import (
     wash,
     waves,
 )  # fmt: skip
-from guidebook.runs import manifest
+from guidebook.runs.artifact import artifact
 from guidebook.runtime.rng import seed_of
 
+VERSION = 1  # another number for other pixels
 LONG, SHORT = (1645, 2085), (1204, 1600)  # pixels of a painting's longer and shorter side
 WIDE = 0.514  # share of paintings that are wider than high: the mean is 1640 × 1627, as on the hub
 QUALITY, GRAIN = 80, 34  # of the JPEG files; of 255 values, those that the canvas's grain takes: files of about 400 kB
@@ -144,27 +145,29 @@ def encode(pixels: np.ndarray, progressive: bool = False) -> bytes:
     return file.getvalue()
 
 
-def write(folder: Path, n: int, seed: int, files: int, group: int = 40) -> None:
-    """`n` paintings in the hub's form: `files` parquet files with row groups of `group` rows, sealed. Raises OSError.
+def drawn(root: Path, n: int, seed: int, files: int, group: int = 40) -> Path:
+    """The folder of `n` paintings in the hub's form: `files` parquet files with row groups of `group` rows. Raises OSError.
 
     Each style has as many as the next, give or take one. Rows lie as in a collection: by style within each third of them.
     One file in 50 is progressive, and one in 400 broken: by turns cut in half, a web page, and cut in its header.
     """
+    spec = [VERSION, n, seed, files, group]
+    return artifact(root, "paintings", spec, functools.partial(write, n=n, seed=seed, files=files, group=group))
+
+
+def write(folder: Path, n: int, seed: int, files: int, group: int = 40) -> None:
+    """Writes the files of `drawn`."""
     styles = np.random.default_rng(seed_of("painted styles", seed)).permutation(np.arange(n) % len(STYLES))
     thirds = np.array_split(np.arange(n), 3)
     order = np.concatenate([third[np.argsort(styles[third], kind="stable")] for third in thirds]).tolist()
     schema = _schema()
-    with (
-        manifest.whole(folder, "the set of drawn paintings") as aside,
-        tqdm(total=n, desc="paintings", unit="img", mininterval=1) as bar,
-    ):
+    with tqdm(total=n, desc="paintings", unit="img", mininterval=1) as bar:
         for k, rows in enumerate(np.array_split(np.arange(n), files)):
             name = f"train-{k:05}-of-{files:05}.parquet"
-            with pq.ParquetWriter(aside / name, schema) as file:
+            with pq.ParquetWriter(folder / name, schema) as file:
                 for at in range(0, len(rows), group):  # no more in memory than one row group
-                    part = [
-                        _row(row, int(styles[order[row]]), seed, order[row]) for row in rows[at : at + group].tolist()
-                    ]
+                    numbers = rows[at : at + group].tolist()
+                    part = [_row(row, int(styles[order[row]]), seed, order[row]) for row in numbers]
                     file.write_table(pa.Table.from_pylist(part, schema))
                     bar.update(len(part))
 

@@ -2,6 +2,7 @@
 
 import io
 import threading
+import types
 import warnings
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import torch
 from PIL import Image
 
 from guidebook.config.datasets import DataError
+from guidebook.data.batches import Stream
+from guidebook.data.cache import Cache
 from guidebook.data.decode import decode
-from guidebook.data.shards import Shards, held_out
-from guidebook.data.stream import Stream
+from guidebook.data.shards import Shards
 
 SIDE, WINDOW = 4, 24
 FILES, GROUPS, ROWS = 3, 3, 8  # 72 rows
@@ -60,7 +62,8 @@ def shards(tmp_path_factory):
 
 
 def stream(shards, start=0, stride=1, threads=2, seed=0, bad_share=0.0, ahead=5):
-    return Stream(shards, SIDE, seed, WINDOW, start, stride, threads, ahead, bad_share, {})
+    data = types.SimpleNamespace(shards=shards, cache=Cache("shards", shards, SIDE, bad_share), window=WINDOW)
+    return Stream(data, seed, start, stride, threads, ahead)
 
 
 def labels(shards, n, **options) -> list[int]:
@@ -74,7 +77,7 @@ def epoch(shards, seed=0, number=0):
 
 
 def test_an_epoch_sees_every_row_that_is_not_held_out_once(shards):
-    wanted = [n for n in range(shards.rows) if not held_out(n)]
+    wanted = [n for n in range(shards.rows) if not shards.held_out(n)]
     assert len(wanted) == shards.train_rows == 65
     for number in range(3):
         assert sorted(epoch(shards, number=number)) == wanted
@@ -195,8 +198,8 @@ def test_a_row_is_named_by_its_file_and_its_place_in_it(shards):
 
 
 def test_the_threads_do_not_run_ahead(shards, monkeypatch):
-    real, decoded = Stream._decoded, []
-    monkeypatch.setattr(Stream, "_decoded", lambda self, row: decoded.append(row) or real(self, row))
+    real, decoded = Cache.image, []
+    monkeypatch.setattr(Cache, "image", lambda self, row: decoded.append(row) or real(self, row))
     with stream(shards, ahead=3) as opened:
         opened.next(2)
         threading.Event().wait(0.3)
@@ -211,8 +214,8 @@ def test_in_the_place_of_a_bad_image_stands_the_next_whole_one_of_its_split(tmp_
     expected = [bad.get(n, n) for n in expected]
     with stream(shards, bad_share=0.1) as opened:
         assert opened.next(shards.train_rows)[1].tolist() == expected
-        assert sorted(opened.bad) == sorted(bad)
-        assert opened.bad[8].startswith("train-00000-of-00003.parquet row 8: neither PNG nor JPEG")
+        assert sorted(opened.cache.bad) == sorted(bad)
+        assert opened.cache.bad[8].startswith("train-00000-of-00003.parquet row 8: neither PNG nor JPEG")
     assert labels(shards, 20, start=40, threads=3, bad_share=0.1) == expected[40:60]
 
 

@@ -1,11 +1,10 @@
 """Streamed sets in training: the same batches from shards and from what was decoded, whoever decodes and whatever is lost."""
 
-import logging
 import os
-import platform
 import resource
 import signal
 import threading
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -14,17 +13,17 @@ import pytest
 import torch
 
 from guidebook.config.datasets import CATALOG, DataError
-from guidebook.data import decoded as module
-from guidebook.data import stream
+from guidebook.data import cache as module
+from guidebook.data.batches import Ahead, Stream, feed
+from guidebook.data.cache import Cache
 from guidebook.data.decode import decode, progressive
-from guidebook.data.decoded import Filling, opened
 from guidebook.data.drawn import paintings
-from guidebook.data.feed import Ahead, feed
-from guidebook.data.images import load
-from guidebook.data.shards import Shards, held_out
-from guidebook.data.streamed import Streamed
+from guidebook.data.images import Streamed, load
+from guidebook.data.shards import Shards
+from guidebook.runs import artifact
+from guidebook.runs.artifact import PARTS, intact
 from guidebook.training.checkpoint import Writer
-from guidebook.training.profiler import PARTS
+from guidebook.training.profiler import PARTS as STEPS
 from guidebook.training.trainer import Trainer
 
 SIDE, TRAIN = 8, 54  # pixels of a decoded image; training images: with those held out 59
@@ -39,6 +38,7 @@ def drawn(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paintings, "LONG", (120, 150))
         patch.setattr(paintings, "SHORT", (90, 110))
+        folder.mkdir()
         paintings.write(folder, 59, seed=0, files=3, group=5)
     paintings._grain.cache_clear()
     first = 0
@@ -55,7 +55,7 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture
 def params(tiny, drawn, runs, monkeypatch):
-    monkeypatch.setattr("guidebook.data.streamed._paintings", lambda data, entry: drawn)
+    monkeypatch.setattr("guidebook.data.images._paintings", lambda data, entry: drawn)
     monkeypatch.setitem(CATALOG, "paintings", replace_entry(bad_share=0.05, window=15))
     told = {"name": "paintings", "resolution": SIDE, "limit": TRAIN, "caption": "A painting in the style of {label}"}
     return tiny.replace(
@@ -76,14 +76,27 @@ def data(params):
     load.cache_clear()
 
 
+def held_out(n):
+    return n % 10 == 9
+
+
+def again(data) -> Cache:
+    """The cache of another process."""
+    return Cache("paintings", data.shards, SIDE, data.cache.bad_share)
+
+
+def kept(cache) -> list[int]:
+    return [row for row in range(59) if not cache.lacks(row)]
+
+
 def batches(data, params, n, start=0):
-    """The first images and labels of a training."""
+    """The first images and labels of a training, and which images they are."""
     fed = feed(data, params.train)
     try:
         found = [fed.batch(start + i * params.train.batch) for i in range(n)]
     finally:
         fed.close()
-    return torch.cat([images for images, _ in found]), torch.cat([labels for _, labels in found])
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 def of_row(data, row):
@@ -105,8 +118,8 @@ def test_the_set_is_streamed_and_its_splits_are_what_the_files_hold(data):
                 assert torch.equal(split.images[at], image)
                 assert split.labels[at] == label
     assert [name.split(":")[0] for name in data.skipped] == [data.shards.name(row) for row in BROKEN]
-    raws = (row.raw for i in range(len(data.shards.groups)) for row in data.shards.read(i))
-    assert data.progressive == sum(map(progressive, raws)) > 0
+    raws = (r.raw for i in range(len(data.shards.groups)) for r in data.shards.read(i) if r.number not in BROKEN)
+    assert data.cache.progressive == sum(map(progressive, raws)) > 0
     assert torch.equal(data.train.images[5], of_row(data, 6)[0])  # in the place of a bad one the next of its split
     assert torch.equal(data.test.images[2], of_row(data, 39)[0])
 
@@ -114,19 +127,22 @@ def test_the_set_is_streamed_and_its_splits_are_what_the_files_hold(data):
 def test_batches_are_the_same_streamed_and_decoded(data, params):
     assert isinstance(feed(data, params.train), Ahead)
     streamed = batches(data, params, 20)  # two epochs and a part of the third
-    assert opened(data.folder)  # the first epoch was kept
-    found = batches(data, params, 20)
+    assert intact(data.cache.folder)  # the first epoch was kept
+    load.cache_clear()
+    found = batches(load(params.data), params, 20)
     assert all(torch.equal(a, b) for a, b in zip(streamed, found, strict=True))
     assert not torch.equal(streamed[1][:TRAIN], streamed[1][TRAIN : 2 * TRAIN])
-    assert sorted(streamed[1][:TRAIN].tolist()) == sorted(data.train.labels.tolist())
+    assert sorted(streamed[2][:TRAIN].tolist()) == list(range(TRAIN))
+    assert torch.equal(streamed[0], data.train.images[streamed[2]])
+    assert torch.equal(streamed[1], data.train.labels[streamed[2]])
 
 
 @pytest.mark.parametrize("start", [6, 48, 54, 60, 600])
 def test_a_batch_is_the_same_wherever_the_training_begins(data, params, start):
     whole = batches(data, params, start // 6 + 3)
-    for images, labels in (batches(data, params, 3, start), batches(data, params, 3, start)):
-        assert torch.equal(images, whole[0][start:])
-        assert torch.equal(labels, whole[1][start:])
+    for _ in range(2):
+        found = batches(data, params, 3, start)
+        assert all(torch.equal(a, b[start:]) for a, b in zip(found, whole, strict=True))
 
 
 def test_a_feed_may_go_back(data, params):
@@ -137,77 +153,67 @@ def test_a_feed_may_go_back(data, params):
     fed.close()
 
 
-def test_two_that_decode_share_the_work_and_a_third_finishes_what_both_left(data, caplog):
-    fillings = [Filling(data.folder, data.shards, SIDE) for _ in range(2)]
-    both = [data.stream(0, rank, 2, filling) for rank, filling in enumerate(fillings)]
-    for one in both:
+def test_two_that_decode_share_the_work_and_a_third_finishes_what_both_left(data, monkeypatch):
+    caches = [data.cache, again(data)]
+    streams = []
+    for rank, cache in enumerate(caches):
+        cache.keep()
+        other = types.SimpleNamespace(shards=data.shards, cache=cache, window=data.window)
+        streams.append(Stream(other, 0, rank, 2, ahead=5))
+    for one in streams:
         one.next(10)
-    for one in both:
+    for one in streams:
         one.close()
-    left = np.flatnonzero(fillings[0].state == module.MISSING).tolist()
-    assert 0 < len(left) <= 59 - 20
-    assert fillings[0].done() is None
-    decodes = []
-    caplog.set_level(logging.WARNING)
-    with pytest.MonkeyPatch.context() as patch:
-        real = Filling.put
-        patch.setattr(Filling, "put", lambda self, row, *rest, **k: (decodes.append(row), real(self, row, *rest, **k)))
-        third = data.decoded
-    assert sorted(set(decodes)) == left  # what was there was not decoded again
-    assert third.folder == data.folder
-    assert not list(data.folder.parent.glob(".*decoded-*/*.npy"))
+    done = kept(data.cache)
+    assert 20 <= len(done) < 59
+    assert not data.cache.complete()
+    decodes, real, third = [], Cache._write, again(data)
+    monkeypatch.setattr(Cache, "_write", lambda self, row, *rest: (decodes.append(row), real(self, row, *rest)))
+    third.decode()
+    assert sorted(decodes + done) == list(range(59))  # what was there was not decoded again
+    assert [f.name for f in data.cache.folder.parent.iterdir()] == [data.cache.folder.name]
+    assert data.cache.complete()
 
 
 def test_what_began_too_late_is_cleared_away(data):
-    assert data.decoded
-    late = Filling(data.folder, data.shards, SIDE)
-    late.state[:] = module.WHOLE
-    assert late.done().labels.tolist() == data.decoded.labels.tolist()
-    assert not late.aside.exists()
+    late = again(data)
+    data.cache.decode()
+    late.keep()
+    assert late.complete()
+    assert [f.name for f in data.cache.folder.parent.iterdir()] == [data.cache.folder.name]
 
 
-def test_what_was_decoded_before_the_machine_restarted_does_not_count(data, monkeypatch):
-    Filling(data.folder, data.shards, SIDE).put(0, np.zeros((3, SIDE, SIDE), np.uint8), 0, module.WHOLE)
-    assert not Filling(data.folder, data.shards, SIDE).lacks(0)
-    monkeypatch.setattr(module.manifest, "here", lambda: f"{platform.node()}-another1")
-    assert Filling(data.folder, data.shards, SIDE).lacks(0)
-    assert data.decoded.labels.shape == (59,)
-    assert not list(data.folder.parent.glob(".*decoded-*/*.npy"))  # of the first start either
+def test_rows_that_were_decoded_before_the_machine_restarted_do_not_count_and_parts_do(data, monkeypatch):
+    data.cache.keep()
+    data.cache._write(6, np.zeros((3, SIDE, SIDE), np.uint8), 0)
+    data.cache._state[6] = module.DECODED
+    artifact.write_json(data.cache.aside, f"{PARTS}/000000000-000000005.json", [{"bad": [], "progressive": 0}], "")
+    for start, rows in (("here", [0, 1, 2, 3, 4, 6]), ("another", [0, 1, 2, 3, 4])):
+        if start == "another":
+            monkeypatch.setattr(module, "here", lambda: "another-start")
+        cache = again(data)
+        cache.keep()
+        assert kept(cache) == rows
 
 
-def test_what_another_machine_has_begun_is_left_alone(data, monkeypatch):
+def test_what_another_machine_decodes_meanwhile_is_left_alone(data, monkeypatch):
+    theirs = again(data)
     with monkeypatch.context() as patch:
-        patch.setattr(module.manifest, "here", lambda: "elsewhere-1234")
-        theirs = Filling(data.folder, data.shards, SIDE)
-    theirs.put(7, np.ones((3, SIDE, SIDE), np.uint8), 3, module.WHOLE)
-    assert data.decoded
-    assert (theirs.aside / "train.npy").exists()
-    assert not theirs.lacks(7)
-    assert theirs.done().labels.tolist() == data.decoded.labels.tolist()  # whoever was first counts
-
-
-def test_bytes_are_hashed_once_after_a_start_of_the_machine_and_again_where_a_file_changed(data, monkeypatch):
-    assert data.decoded
-    hashed, real = [], module.manifest.verify
-    monkeypatch.setattr(module.manifest, "verify", lambda *told: hashed.append(1) or real(*told))
-    assert opened(data.folder)
-    assert opened(data.folder)
-    assert not hashed
-    with monkeypatch.context() as patch:
-        patch.setattr(module.manifest, "here", lambda: "another-start")
-        assert opened(data.folder)
-        assert opened(data.folder)
-    assert len(hashed) == 1
-    (data.folder / "labels.npy").touch()
-    assert opened(data.folder)
-    assert len(hashed) == 2
+        patch.setattr(module, "here", lambda: "elsewhere-1234")
+        theirs.keep()
+    theirs.image(next(data.shards.read(1)))
+    data.cache.decode()
+    assert kept(theirs) == [5]
+    assert theirs.complete()  # whoever was first counts
+    assert np.array_equal(theirs.arrays["train"], data.cache.arrays["train"])
 
 
 @pytest.mark.timeout(60)
 def test_one_of_several_processes_decodes_all_where_the_others_wait(data, monkeypatch):
     alone = type("World", (), {"process_index": 1, "num_processes": 2, "is_main_process": False})
-    monkeypatch.setattr("guidebook.data.streamed.world", lambda: alone)
-    assert data.decoded.labels.shape == (59,)
+    monkeypatch.setattr(module, "world", lambda: alone)
+    data.cache.decode()
+    assert data.cache.arrays["labels"].shape == (59,)
 
 
 def test_another_resolution_is_other_data(data, params):
@@ -217,18 +223,17 @@ def test_another_resolution_is_other_data(data, params):
 
 
 def test_bad_images_are_known_before_all_are_decoded(data):
-    filling = Filling(data.folder, data.shards, SIDE)
-    with data.stream(0, 0, 1, filling) as found:
+    with Stream(data, seed=0) as found:
         found.next(TRAIN)
         assert data.skipped[0].startswith(f"{data.shards.name(5)}: neither PNG nor JPEG")
-    assert data.progressive is None
+    assert data.cache.progressive is None
 
 
 def test_what_was_decoded_takes_the_place_of_the_stream(data, params):
     fed = feed(data, params.train)
     for i in range(2 * TRAIN // params.train.batch + 2):
         fed.batch(i * params.train.batch)
-    assert fed._decoded
+    assert data.cache.arrays
     assert fed._stream is None
     fed.close()
     assert not [t for t in threading.enumerate() if t.name.startswith(("read shards", "decode"))]
@@ -236,11 +241,11 @@ def test_what_was_decoded_takes_the_place_of_the_stream(data, params):
 
 def test_on_several_machines_nothing_is_kept_that_none_of_them_sees_whole(data, params, monkeypatch, caplog):
     two = type("World", (), {"process_index": 0, "num_processes": 2, "device": torch.device("cpu")})
-    monkeypatch.setattr("guidebook.data.feed.world", lambda: two)
-    for here, kept in (("1", False), ("2", True)):
+    monkeypatch.setattr("guidebook.data.batches.world", lambda: two)
+    for here, keeps in (("1", False), ("2", True)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
         fed = feed(data, params.train)
-        assert (fed._filling is not None) == kept
+        assert data.cache.keeps == keeps
         fed.close()
     assert caplog.text.count("guidebook fetch EXPERIMENT --decode") == 1
 
@@ -249,76 +254,75 @@ def test_a_disk_that_is_full_at_the_end_of_decoding_stops_no_training(data, para
     real = os.replace
 
     def full(source, target):
-        if target == data.folder:
+        if target == data.cache.folder:
             raise OSError(28, "No space left on device")
         real(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "replace", full)  # after the manifest was written
-        images, _ = batches(data, params, 24)
+        patch.setattr(os, "replace", full)  # after the manifest was written
+        images = batches(data, params, 24)[0]
     assert "what was decoded could not be kept for other runs: [Errno 28]" in caplog.text
-    assert torch.equal(images, batches(data, params, 24)[0])  # now there is room
-    for stamp in data.folder.glob(".verified-*"):
+    load.cache_clear()
+    assert torch.equal(images, batches(load(params.data), params, 24)[0])  # now there is room
+    for stamp in data.cache.folder.glob(".verified-*"):
         stamp.unlink()
-    assert opened(data.folder)  # its manifest is whole
+    assert intact(data.cache.folder)  # its manifest is complete
 
 
-@pytest.mark.parametrize("file", ["train.npy", "test.npy", "labels.npy", "facts.json", "manifest.json"])
-def test_a_changed_byte_of_what_was_decoded_is_noticed_and_all_is_decoded_anew(data, file, caplog):
-    want, path = data.train.images.clone(), data.folder / file
+@pytest.mark.parametrize("file", ["train.npy", "test.npy", "labels.npy", "notes.json", "manifest.json"])
+def test_a_changed_byte_of_what_was_decoded_is_noticed_and_all_is_decoded_anew(data, params, file, caplog):
+    want, path = data.train.images.clone(), data.cache.folder / file
     raw = bytearray(path.read_bytes())
     raw[-3] ^= 1
     path.write_bytes(raw)
-    assert opened(data.folder) is None
-    assert "is not what was written; it is decoded anew" in caplog.text
-    data._found = None
-    del data.__dict__["decoded"], data.__dict__["train"]
-    assert torch.equal(data.train.images, want)
+    assert torch.equal(Streamed(params.data).train.images, want)
+    assert "is not what was written; it is made anew" in caplog.text
 
 
 def test_other_files_other_sizes_and_other_limits_are_decoded_apart(drawn, data, params):
     places = {
-        module.place(data.folder.parent, Shards(files, "image", "style", 27, limit), side)
+        Cache("paintings", Shards(files, "image", "style", 27, limit), side, 0).folder
         for files in (drawn, drawn[:2])
         for limit in (None, 20)
         for side in (8, 16)
     }
     assert len(places) == 6  # the first 20 rows of both sets are the same
-    assert data.folder in {module.place(data.folder.parent, Shards(drawn, "image", "style", 27, TRAIN), SIDE)}
+    assert data.cache.folder == Cache("paintings", Shards(drawn, "image", "style", 27, TRAIN), SIDE, 0).folder
 
 
 def test_training_goes_on_where_the_disk_has_no_room_for_what_was_decoded(data, params, caplog):
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-        images, _ = batches(data, params, 12)
+        images = batches(data, params, 12)[0]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert "every epoch decodes its images anew: train.npy of the decoded images was not written" in caplog.text
-    assert not list(data.folder.parent.glob("**/*.npy"))
+    assert "every epoch decodes its images anew: train.npy (0.00 GB) was not written" in caplog.text
+    assert not list(data.cache.folder.parent.glob("**/*.npy"))
     assert torch.equal(images, batches(data, params, 12)[0])
 
 
 def test_more_bad_images_than_may_be_skipped_stop_whoever_meets_the_last(params, data, monkeypatch):
-    data.bad_share = 0.02  # one of 59
-    with pytest.raises(DataError, match=r"^shards: 2 of 59 images \(3\.39%\) cannot be read, 2\.00% may be skipped"):
-        data.decoded  # noqa: B018
+    data.cache.bad_share = 0.02  # one of 59
+    with pytest.raises(DataError, match=r"^paintings: 2 of 59 images \(3\.39%\) cannot be read, 2\.00% may be skipped"):
+        data.cache.decode()
     load.cache_clear()
-    again = load(params.data)
-    again.bad_share = 0.02
+    other = load(params.data)
+    other.cache.bad_share = 0.02
     with pytest.raises(DataError, match="2 of 59 images"):  # though this one meets only one of them
-        batches(again, params, 12)
+        batches(other, params, 12)
 
 
 @pytest.mark.timeout(30)
-def test_a_bad_image_that_only_the_test_split_has_is_told_too(data, monkeypatch):
+def test_a_bad_image_that_only_the_test_split_has_is_told_too(data, params, monkeypatch):
     """Nobody waits for that image: unheard, decoding would never end."""
-    data.bad_share, mended = 0.0, np.zeros((3, SIDE, SIDE), np.uint8)
-    real = stream.decode_in_thread
-    monkeypatch.setattr(stream, "decode_in_thread", lambda raw, *a: mended if raw == b"<html>" else real(raw, *a))
-    with pytest.raises(DataError, match=r"^shards: 1 of 59 images .* row 9: empty"):
-        data.decoded  # noqa: B018
+    data.cache.bad_share, mended = 0.0, np.zeros((3, SIDE, SIDE), np.uint8)
+    real = module.decode_in_thread
+    monkeypatch.setattr(module, "progressive", lambda raw: False)
+    monkeypatch.setattr(module, "decode_in_thread", lambda raw, *a: mended if raw == b"<html>" else real(raw, *a))
+    with pytest.raises(DataError, match=r"^paintings: 1 of 59 images .* row 9: empty"):
+        batches(data, params, 20)
 
 
 def weights(trainer):
@@ -353,7 +357,7 @@ def test_parts_of_a_step_add_up_to_the_step(data, params):
         trainer.step()
     spent, parts = 100 * (time.perf_counter() - started), trainer.flush()["ms_by_part"]
     trainer.close()
-    assert set(parts) == set(PARTS)
+    assert set(parts) == set(STEPS)
     assert all(ms > 0 for ms in parts.values())
     assert 0.9 * spent < sum(parts.values()) <= spent
     assert trainer.profiler.flush() == {}

@@ -1,0 +1,260 @@
+"""Batches of a training: from the device's memory, from memory-mapped arrays, or streamed and decoded while training goes on.
+
+A stream gives images in the order of the shards, in bounded memory, from any image on: one thread reads row groups, several decode,
+a bounded queue keeps them from running ahead. Reading the next window keeps pace with using up this one, row by row, so that one
+window is held and no group is waited for.
+"""
+
+import collections
+import itertools
+import logging
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from guidebook.config.datasets import DataError
+from guidebook.config.schema import Train
+from guidebook.data.cache import threads
+from guidebook.data.decode import quiet
+from guidebook.data.images import Images, Split, Streamed, order
+from guidebook.data.shards import HELD, Row, Window
+from guidebook.runtime.distributed import world
+
+AHEAD = 64  # images decoded before they are needed
+log = logging.getLogger(__name__)
+Batch = tuple[
+    torch.Tensor, torch.Tensor, torch.Tensor
+]  # images (b, C, H, W) uint8, labels (b,), indices (b,) on the CPU
+
+
+def feed(data: Images | Streamed, train: Train) -> "Resident | Ahead":
+    """What gives this process its share of every batch."""
+    return Ahead(data, train) if isinstance(data, Streamed) else Resident(data.train, train)
+
+
+class Resident:
+    """Images that lie in the device's memory."""
+
+    def __init__(self, split: Split, train: Train):
+        device = world().device
+        self.images, self.labels, self._train = split.images.to(device), split.labels.to(device), train
+
+    def batch(self, nimg: int) -> Batch:
+        """This process's share of the batch after `nimg` images: images and labels on the device, and which of the split they are."""
+        index = order(len(self.labels), self._train.seed, nimg, self._train.batch)[_mine()]
+        there = index.to(self.labels.device, non_blocking=True)
+        return self.images[there], self.labels[there], index
+
+    def close(self) -> None: ...
+
+
+class Ahead:
+    """Images that are streamed: the first epoch decodes them and keeps what it decoded, later ones find it. The next batch is
+    prepared during the step."""
+
+    def __init__(self, data: Streamed, train: Train):
+        self._data, self._train, self._device = data, train, world().device
+        self._keep, self._stream = True, None
+        self._thread = ThreadPoolExecutor(1, "next batch")
+        self._coming: tuple[int, Future] | None = None
+        self._side = torch.cuda.Stream() if self._device.type == "cuda" else None
+        if data.cache.complete():
+            return
+        self._keep = world().num_processes <= int(os.environ.get("LOCAL_WORLD_SIZE", world().num_processes))
+        if not self._keep:
+            log.warning(
+                "every epoch decodes its images anew, for each of several machines sees only some of them: "
+                "`guidebook fetch EXPERIMENT --decode` before the training decodes them once"
+            )
+            return
+        try:
+            data.cache.keep()
+        except OSError as error:
+            self._keep = False
+            log.warning("every epoch decodes its images anew: %s", error)
+
+    def batch(self, nimg: int) -> Batch:
+        """As `Resident.batch`. Raises DataError."""
+        if self._coming is None or self._coming[0] != nimg:
+            self._prepare(nimg)
+        images, labels, index, copied = self._coming[1].result()
+        self._prepare(nimg + self._train.batch)
+        if copied:
+            now = torch.cuda.current_stream()
+            now.wait_event(copied)
+            images.record_stream(now)
+            labels.record_stream(now)
+        return images, labels, index
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        if self._stream:
+            self._stream.close()
+
+    def _prepare(self, nimg: int) -> None:
+        self._coming = nimg, self._thread.submit(self._prepared, nimg)
+
+    def _prepared(self, nimg: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, "torch.cuda.Event | None"]:
+        data, t = self._data, self._train
+        index = data.shards.place("train", data.shards.order(t.seed, nimg, t.batch, data.window)[_mine()])
+        images, labels = self._next(nimg, index)
+        index = torch.from_numpy(index)
+        if self._side is None:
+            return images, labels, index, None
+        with torch.cuda.stream(self._side):  # beside the step that runs meanwhile
+            images, labels = (x.pin_memory().to(self._device, non_blocking=True) for x in (images, labels))
+            copied = torch.cuda.Event()
+            copied.record()
+        return images, labels, index, copied
+
+    def _next(self, nimg: int, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._complete():
+            if self._stream:  # with its threads and the window that it holds
+                self._stream.close()
+                self._stream = None
+            return self._data.train.images[index], self._data.train.labels[index]
+        first, every = nimg + world().process_index, world().num_processes
+        if self._stream is None or self._stream.seen != first:
+            if self._stream:
+                self._stream.close()
+            self._stream = Stream(self._data, self._train.seed, first, every)
+        return self._stream.next(len(index))
+
+    def _complete(self) -> bool:
+        try:
+            return self._keep and self._data.cache.complete()
+        except OSError as error:
+            log.warning("what was decoded could not be kept for other runs: %s", error)
+            self._keep = False
+            self._data.cache.close()
+            return False
+
+
+class Stream:
+    """Images number `start`, `start + stride`, … of the endless order that (shards, seed, window) have.
+
+    Close it, or use it as a context: its threads end with it.
+    """
+
+    def __init__(
+        self, data: Streamed, seed: int, start: int = 0, stride: int = 1, decoders: int = 0, ahead: int = AHEAD
+    ):
+        quiet()
+        self.shards, self.cache, self.window = data.shards, data.cache, data.window
+        self.seen = start  # of the whole order: the position of the next image
+        self._failed: BaseException | None = None
+        self._seed, self._start, self._stride = seed, start, stride
+        self._ready: queue.Queue[Future | BaseException] = queue.Queue(ahead)
+        self._ended = threading.Event()
+        self._decoders = ThreadPoolExecutor(decoders or threads(), "decode")
+        self._reader = threading.Thread(target=self._run, daemon=True, name="read shards")
+        self._reader.start()
+
+    def next(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next images (n, 3, R, R) uint8 and their labels (n,) int64. Raises DataError."""
+        coming: list[Future] = []
+        while len(coming) < n:
+            if self._ended.is_set() or self._failed:
+                raise self._failed or DataError("the stream is closed")
+            decoded = self._ready.get()
+            if isinstance(decoded, BaseException):
+                self._ready.put(decoded)  # for the next call: the reader has ended
+                raise decoded
+            coming.append(decoded)
+        side = self.cache.resolution
+        images, labels = np.empty((n, 3, side, side), np.uint8), np.empty(n, np.int64)
+        # The last first: by then the others are mostly done, and the decoders were not disturbed.
+        for i in reversed(range(n)):
+            images[i], labels[i] = coming.pop().result()
+        self.seen += n * self._stride
+        return torch.from_numpy(images), torch.from_numpy(labels)
+
+    def close(self) -> None:
+        self._ended.set()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        while self._reader.is_alive():
+            with self._ready.mutex:
+                self._ready.queue.clear()
+                self._ready.not_full.notify()
+            self._reader.join(0.01)
+        self._decoders.shutdown()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            for row in self._rows():
+                if self._ended.is_set():
+                    return
+                self._ready.put(self._decoders.submit(self.cache.image, row))
+        except BaseException as error:  # `next` raises it
+            if not self._ended.is_set():
+                self._ready.put(error)
+
+    def _rows(self) -> Iterator[Row]:
+        """The rows of this process in order, each let go when it is given."""
+        windows = self.shards.at(self._seed, self._start, self.window)
+        (now, begin), offset = next(windows), 0
+        held = dict.fromkeys(now.rows[begin :: self._stride].tolist())
+        filling = self._read(now, held)
+        while True:
+            mine = now.rows[begin + offset :: self._stride].tolist()
+            offset = (
+                begin + offset - len(now.rows)
+            ) % self._stride  # of the next window's rows, the first of this process
+            now, begin = next(windows)
+            coming = dict.fromkeys(now.rows[offset :: self._stride].tolist())
+            reading, rows = self._read(now, coming), sum(self.shards.groups[g].rows for g in now.groups)
+            # Who begins near the end of a window does not wait for the whole next one.
+            pace = max(len(mine), len(coming))
+            for i, number in enumerate(mine):
+                while held[number] is None:
+                    next(filling)
+                yield held.pop(number)
+                due = rows * (i + 1) // pace - rows * i // pace
+                collections.deque(itertools.islice(reading, due), 0)
+            collections.deque(filling, 0)
+            held, filling = coming, reading
+
+    def _read(self, window: Window, held: dict[int, Row | None]) -> Iterator[None]:
+        """Puts the rows of a window that are waited for into `held`, row by row; the groups in the order they are needed.
+
+        Held-out rows that the cache lacks are decoded beside them.
+        """
+        needed = dict.fromkeys(map(self.shards.group_of, held))
+        for number in [*needed, *(g for g in window.groups if g not in needed)]:
+            g = self.shards.groups[number]
+            numbers = range(g.first, g.first + g.rows)
+            tests = {n for n in numbers if self.shards.held_out(n) and self._my_test(n)}
+            if tests or not held.keys().isdisjoint(numbers):
+                for row in self.shards.read(number):
+                    if self._ended.is_set():
+                        return
+                    if row.number in held:
+                        held[row.number] = row
+                    elif row.number in tests:
+                        self._decoders.submit(self.cache.image, row).add_done_callback(self._heed)
+                    yield
+
+    def _heed(self, decoded: Future) -> None:
+        """Nobody waits for a held-out row: what went wrong with it is raised with the next images."""
+        if not decoded.cancelled() and (error := decoded.exception()):
+            self._failed = error
+
+    def _my_test(self, row: int) -> bool:
+        """Whether a held-out row is for this process to decode, and is not kept yet."""
+        return self.cache.keeps and (row // HELD - self._start) % self._stride == 0 and self.cache.lacks(row)
+
+
+def _mine() -> slice:
+    """Which images of a batch are this process's."""
+    return slice(world().process_index, None, world().num_processes)

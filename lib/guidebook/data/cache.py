@@ -1,0 +1,182 @@
+"""Images of shards decoded once, at one resolution, into memory-mapped arrays that all processes and all later runs share.
+
+A first epoch that streams the shards keeps what it decodes, row by row, wherever it begins; what it did not come to is decoded in
+parts, a row group each. Several processes, runs and machines may do so at once: a row that two of them decode has the same bytes.
+"""
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from guidebook.config.datasets import DataError, allow
+from guidebook.config.paths import runs
+from guidebook.data.decode import BadImage, decode_in_thread, progressive, quiet
+from guidebook.data.shards import Row, Shards
+from guidebook.runs.artifact import PARTS, Parts, arrays, artifact, here, notes, place, reserve, write_json
+from guidebook.runtime.distributed import world
+
+VERSION = 3  # of the way from bytes to pixels: other pixels, another number
+MISSING, DECODED, PROGRESSIVE = range(3)  # states of a row
+log = logging.getLogger(__name__)
+
+
+class Cache:
+    """Arrays `train` and `test` (N, 3, R, R) uint8 and `labels` (rows,) int64 of shards.
+
+    A bad row has the image and the label of the next good one of its split. Where more than `bad_share` of all rows are bad, whoever
+    meets the last of them raises DataError.
+    """
+
+    def __init__(self, name: str, shards: Shards, resolution: int, bad_share: float):
+        self.name, self.shards, self.resolution, self.bad_share = name, shards, resolution, bad_share
+        self.bad: dict[int, str] = {}  # rows met so far that cannot be read, and why
+        self._root, self._spec = runs() / "data", [VERSION, shards.fingerprint, resolution]
+        self.folder = place(self._root, f"decoded-{name}", self._spec)
+        self.arrays: dict[str, np.ndarray] | None = None  # when everything is decoded
+        self._state: np.ndarray | None = None  # (rows,) uint8, while rows are kept
+
+    def _parts(self, first: int = 0) -> Parts:
+        image = ((3, self.resolution, self.resolution), np.uint8)
+        cuts = [*(group.first for group in self.shards.groups), self.shards.rows]
+        shapes = {"train": image, "test": image, "labels": ((), np.int64)}
+        return Parts(cuts, shapes, self.shards.place, share=(first, 1))
+
+    def decode(self) -> None:
+        """Decodes what is missing, found or made by other processes meanwhile. Raises OSError where the disk is full, DataError."""
+        if self.arrays is None:
+            k, n = world().process_index, world().num_processes
+            if n == 1:  # tasks of an array
+                k, n = (int(os.environ.get(f"SLURM_ARRAY_TASK_{x}", d)) for x, d in (("ID", 0), ("COUNT", 1)))
+            parts = self._parts(k * len(self.shards.groups) // n % len(self.shards.groups))
+            artifact(self._root, f"decoded-{self.name}", self._spec, self._fill, parts, f"decoding {self.name}")
+            self.arrays = arrays(self.folder)
+            self.close()
+            if self.skipped:
+                log.warning("%s", self._allow(len(self.skipped), self.skipped))
+
+    def complete(self) -> bool:
+        """Whether everything is decoded, by whomever. Raises OSError where the disk is full, DataError."""
+        if self.arrays is None and (self.folder.is_dir() or (self.keeps and self._state.all())):
+            self.decode()
+        return self.arrays is not None
+
+    def split(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """All images (N, 3, R, R) uint8 of "train" or "test", memory-mapped, and their labels (N,) int64. Decodes what is missing."""
+        self.decode()
+        held = self.shards.held_out(np.arange(self.shards.rows))
+        labels = self.arrays["labels"][held if name == "test" else ~held]
+        return torch.from_numpy(self.arrays[name]), torch.from_numpy(labels)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The bad images by name: all, once everything is decoded, else those that were met."""
+        if self.arrays is None:
+            return tuple(self.bad[row] for row in sorted(self.bad))
+        return tuple(name for part in notes(self.folder) for name in part["bad"])
+
+    @property
+    def progressive(self) -> int | None:
+        """How many of the images are progressive JPEGs, once everything is decoded."""
+        return None if self.arrays is None else sum(part["progressive"] for part in notes(self.folder))
+
+    def keep(self) -> None:
+        """From here on `image` keeps what it decodes. Raises OSError where the disk has no room for everything."""
+        self.aside = reserve(self.folder, self._parts())
+        with open(self.aside / PARTS / f"state-{here()}", "ab") as made:
+            os.posix_fallocate(made.fileno(), 0, self.shards.rows)
+        # What a killed process wrote counts until the machine starts again; parts that are marked lie on the disk.
+        state = np.memmap(made.name, np.uint8, "r+")
+        for marker in (self.aside / PARTS).glob("[0-9]*-*.json"):
+            first, end = map(int, marker.stem.split("-"))
+            state[first:end][state[first:end] == MISSING] = DECODED
+        self._files = {}  # opened for writing, and memory-mapped
+        for name in self._parts().shapes:
+            file = self.aside / f"{name}.npy"
+            self._files[name] = os.open(file, os.O_RDWR), np.lib.format.open_memmap(file, mode="r")
+        self._state = state
+
+    def close(self) -> None:
+        """Ends `keep`; what another process left beside the complete arrays goes."""
+        self._state = None  # files stay open for the threads that are reading
+        if self.arrays is not None:
+            shutil.rmtree(self.folder.with_name(f".{self.folder.name}"), ignore_errors=True)
+
+    @property
+    def keeps(self) -> bool:
+        return self._state is not None
+
+    def lacks(self, row: int) -> bool:
+        state = self._state  # another thread may end it
+        return state is None or state[row] == MISSING
+
+    def image(self, row: Row) -> tuple[np.ndarray, int]:
+        """Pixels (3, R, R) uint8 and label of a row. Raises DataError."""
+        if not self.lacks(row.number):
+            return self._read(row.number)
+        for other in itertools.chain([row], self.shards.following(row.number)):
+            try:
+                pixels = decode_in_thread(other.raw, 3, self.resolution)
+            except BadImage as error:
+                self._skip(other.number, error)
+                continue
+            if (state := self._state) is not None:
+                self._write(row.number, pixels, other.label)
+                state[row.number] = PROGRESSIVE if other is row and progressive(row.raw) else DECODED  # last
+            return pixels, other.label
+        raise DataError("no row of the shards can be read")
+
+    def _fill(self, first: int, end: int) -> tuple[dict, list]:
+        """Decodes the rows [first, end) of a group that are missing; notes its bad rows and how many are progressive."""
+        if not self.keeps:
+            self.keep()
+        if not self._state[first:end].all():
+            quiet()
+            with ThreadPoolExecutor(threads(), "decode") as pool:
+                rows = (row for row in self.shards.read(self.shards.group_of(first)) if self.lacks(row.number))
+                for _ in pool.map(self.image, rows):
+                    pass
+        for file, _ in self._files.values():
+            os.fsync(file)
+        bad = [json.loads(f.read_text()) for f in self._bad_files() if first <= int(f.stem[4:]) < end]
+        return {}, [{"bad": bad, "progressive": int((self._state[first:end] == PROGRESSIVE).sum())}]
+
+    def _bad_files(self) -> list:
+        return sorted((self.aside / PARTS).glob("bad-*.json"))
+
+    def _skip(self, row: int, error: BadImage) -> None:
+        if row not in self.bad:
+            self.bad[row] = f"{self.shards.name(row)}: {error}"
+            log.warning("%s is skipped", self.bad[row])
+            if self.keeps:
+                with contextlib.suppress(FileNotFoundError):  # others have finished, and what lay aside is gone
+                    write_json(self.aside, f"{PARTS}/bad-{row:09d}.json", self.bad[row], "the name of a bad image")
+        # What others met counts too: how many may be bad is a matter of the whole set.
+        self._allow(len(self._bad_files()) if self.keeps else len(self.bad), tuple(self.bad.values()))
+
+    def _allow(self, n: int, names: tuple[str, ...]) -> str:
+        return allow(list(names), n, self.shards.rows, self.bad_share, self.name)
+
+    def _places(self, row: int) -> list[tuple[str, int]]:
+        split = "test" if self.shards.held_out(row) else "train"
+        return [(split, int(self.shards.place(split, row))), ("labels", row)]
+
+    def _read(self, row: int) -> tuple[np.ndarray, int]:
+        (name, at), _ = self._places(row)
+        return self._files[name][1][at], int(self._files["labels"][1][row])
+
+    def _write(self, row: int, pixels: np.ndarray, label: int) -> None:
+        for (name, at), values in zip(self._places(row), (pixels, np.int64(label)), strict=True):
+            file, array = self._files[name]
+            os.pwrite(file, values.tobytes(), array.offset + at * values.nbytes)
+
+
+def threads() -> int:
+    """That decode, of this process's share of the machine."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
