@@ -10,7 +10,7 @@ from bench import measuring
 from bench.apart import apart
 from guidebook.config import params as P
 from guidebook.data.images import load
-from guidebook.training.trainer import Trainer
+from guidebook.training.step import prepared
 
 SIZES = (0.5, 1, 2)  # of the parameters' batch; the thesis compares one with another four times as large
 SECONDS = 4.0  # of one turn, at least
@@ -46,7 +46,7 @@ def _timed(text: str, size: int) -> dict:
     import yaml
 
     params = P.check(yaml.safe_load(text), "the bench").replace(train={"batch": size, "processes": 1})
-    trainer = Trainer(params, load(params.data))
+    trainer = prepared(params)
     for _ in range(3):
         trainer.step()
     trainer.flush()

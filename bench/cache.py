@@ -13,8 +13,9 @@ from bench import measuring
 from bench.apart import apart
 from guidebook.config import params as P
 from guidebook.models import latents
+from guidebook.models.autoencoder import Autoencoder
 from guidebook.models.small_vae import build
-from guidebook.models.vae import Autoencoder
+from guidebook.runs.artifact import intact
 from guidebook.runtime.malloc import keeping_memory
 from guidebook.training.loop import cpu_name
 
@@ -83,5 +84,5 @@ def _share(folder: str, k: int, n: int, share: tuple[int, int], images: int, par
             raise TimeoutError(f"{n} processes were to begin together, and not all of them came within {LATE} s")
         time.sleep(0.001)
     began = time.monotonic()  # one clock for all processes of a machine
-    whole = latents.encoded(vae, pictures, "bench", False, share=share) is not None
+    whole = intact(latents.encoded(vae, pictures, "bench", False, share=share))
     return {"began": began, "ended": time.monotonic(), "whole": whole}

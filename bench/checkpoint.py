@@ -16,12 +16,11 @@ def checkpoint(say: Callable[[str], None], repeats: int = 9) -> float:
     difference of a pair is what the checkpoint cost, the copying before the next step and the writing beside the steps.
     """
     from guidebook.config.budget import checkpoint_steps
-    from guidebook.data.images import load
     from guidebook.training.checkpoint import Writer
-    from guidebook.training.trainer import Trainer
+    from guidebook.training.step import prepared
 
     params = P.load("mnist", "demo")
-    trainer = Trainer(params, load(params.data))
+    trainer = prepared(params)
     with tempfile.TemporaryDirectory() as folder, Writer(Path(folder), 2, 1) as writer:
 
         def block(steps: int, save: bool) -> float:

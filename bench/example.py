@@ -27,7 +27,7 @@ from guidebook.config.params import Data, Params
 from guidebook.config.schema import Text
 from guidebook.data.images import Images, Split
 from guidebook.diffusion.solvers import scheduler
-from guidebook.models.unet import build
+from guidebook.models import build
 from guidebook.runtime.distributed import world
 
 
@@ -71,7 +71,7 @@ class Example:
         if not every_step:
             self.table = self.hidden(torch.arange(len(ids), device=world().device))
 
-        unet = build(params).train()
+        unet = build(params).stock().train()
         optimizer = torch.optim.AdamW(unet.parameters(), lr=t.lr, weight_decay=t.weight_decay)
         loader = DataLoader(Captioned(data.train, params.data), batch_size=t.batch, shuffle=True)
         rate = get_scheduler("constant_with_warmup", optimizer, num_warmup_steps=t.warmup // t.batch)

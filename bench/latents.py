@@ -14,19 +14,24 @@ import yaml
 
 from bench import measuring
 from bench.apart import apart
-from guidebook.conditioning.captions import attribute_caption
+from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.encoders import encode
+from guidebook.conditioning.grammar import attribute_caption
 from guidebook.config import params as P
 from guidebook.config import pretrained
+from guidebook.config.schema import Solver
 from guidebook.data.images import from_uint8, load
-from guidebook.diffusion.guidance import classifier_free
-from guidebook.diffusion.solvers import scheduler
-from guidebook.models import vae
+from guidebook.diffusion.guidance import conditional_or_not, linear
+from guidebook.diffusion.objective import objective
+from guidebook.models import autoencoder as vae
+from guidebook.models import build
+from guidebook.models.cost import cost
 from guidebook.models.space import Latents, shape_of
-from guidebook.models.unet import build, gflops, halve, parameters, suit
 from guidebook.runtime.distributed import world
+from guidebook.runtime.precision import native_bf16
+from guidebook.runtime.rng import generator
 from guidebook.sampling.sampler import sample
-from guidebook.training.trainer import Trainer
+from guidebook.training.step import prepared
 
 WAYS = KEPT, ENCODED, PIXELS = ("latents kept", "latents encoded in the step", "pixels")
 SET, STEPS = 32, 50  # images; steps of the sample
@@ -42,7 +47,7 @@ class Encoding(Latents):
         super().__init__(params, autoencoder)
         self.bf16 = params.train.precision == "bf16"
 
-    def learnt(self, data, stop=None):
+    def learnt(self, data):
         return data
 
     @torch.no_grad()
@@ -91,7 +96,7 @@ def latents(say: Callable[[str], None], params: P.Params | None = None, repeats:
     facts = drawn | {
         "precision": params.train.precision, "text_encoder": params.text.encoder,
         "bytes_per_image": held[KEPT, many]["bytes"], "captions_per_s": _captions(),
-        "weights": "published" if pretrained.at_hand(params.model.vae) else "random",
+        "weights": "published" if pretrained.available(params.model.vae) else "random",
     }  # fmt: skip
     report = measuring.report("latents", params, rows, ratios, **facts)
     measuring.tell(say, report)
@@ -100,7 +105,7 @@ def latents(say: Callable[[str], None], params: P.Params | None = None, repeats:
 
 def _drawn(params: P.Params) -> P.Params:
     """The published setting with drawn faces, in the precision that is fast here."""
-    bf16 = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+    bf16 = native_bf16()
     return params.replace(
         data={"name": "faces", "limit": SET, "phrasings": 1}, text={"encoder": pretrained.resolve(params.text.encoder)},
         train={"epochs": 1e5, "precision": "bf16" if bf16 else "fp32"},
@@ -109,7 +114,7 @@ def _drawn(params: P.Params) -> P.Params:
 
 def _autoencoder(params: P.Params) -> vae.Autoencoder:
     """Stable Diffusion's, with random weights where the published ones are not at hand."""
-    if pretrained.at_hand(params.model.vae):
+    if pretrained.available(params.model.vae):
         return vae.autoencoder(params.model.vae, params.data)
     network = vae.AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2,
@@ -127,7 +132,7 @@ def _step(text: str, way: str) -> dict:
         params, where = params.replace(model={"vae": None}), None
     else:
         where = (Encoding if way == ENCODED else Latents)(params, _autoencoder(params))
-    trainer = Trainer(params, load(params.data), where=where)
+    trainer = prepared(params, where=where)
     held = trainer.feed.images[0]
     facts = {"elements": math.prod(trainer.space.shape), "bytes": held.numel() * held.element_size()}
     briefly = way == PIXELS and not torch.cuda.is_available()
@@ -141,33 +146,33 @@ def _step(text: str, way: str) -> dict:
     line = trainer.flush()
     spent = (time.perf_counter() - started) / steps
     facts |= {"step_s": spent, "ms_by_part": line["ms_by_part"], "device_mb": _device_mb()}
-    return facts | {"gflops": gflops(trainer.model, params.text.tokens)}
+    return facts | {"gflops": cost(params).gflop}
 
 
 @torch.no_grad()
 def _sample(text: str) -> dict:
     """One image of the published size: 50 steps of DDPM with guidance, then the decoder; and the size of both networks."""
     params = P.check(yaml.safe_load(text), "the bench")
-    device, model = world().device, suit(build(params).eval(), world().device, params.train)
+    device, model = world().device, build(params).eval().place(world().device, params.train)
     told = encode(params.text, ["A photo of a young woman", ""]).to(device)
-    steps, decoder = scheduler(params.objective, "ddpm", "leading", clip=False), _autoencoder(params)
-    steps.set_timesteps(STEPS, device=device)
+    path, decoder = objective(params.objective, dtype=torch.float64), _autoencoder(params)
+    solver = Solver(sampler="ddpm", steps=STEPS, eta=0.0, spacing="leading")
     if params.train.precision == "bf16":
-        halve(model)
-    denoise = classifier_free(lambda x, t, cond: model(x, t, cond, return_dict=False)[0], told[:1], told[1:], 2.0)
+        model.halve()
+    pair = conditional_or_not(path, model, Condition(tokens=told[:1]), Condition(tokens=told[1:]))
+    denoise, rngs = linear(pair, 2.0), [generator(0, "image")]
     with torch.autocast(device.type, torch.bfloat16, enabled=params.train.precision == "bf16"):
-        decoder.decode(
-            denoise(torch.randn(1, *shape_of(params), device=device), steps.timesteps[0]).float()
-        )  # warms up
+        x0, _ = denoise(torch.randn(1, *shape_of(params), device=device), torch.tensor(980.0))
+        decoder.decode(x0.float())  # warms up
         measuring.wait()
         started = time.perf_counter()
-        *_, (_, x) = sample(denoise, steps, shape_of(params), [0])
+        *_, (_, x) = sample(denoise, path, solver, shape_of(params), rngs, device)
     measuring.wait()
     drawn = time.perf_counter()
     decoder.decode(x.float())
     found = {"sample_s": drawn - started, "decode_s": time.perf_counter() - drawn, "sample_mb": _device_mb()}
     return found | {
-        "parameters": parameters(model),
+        "parameters": cost(params).parameters,
         "vae_parameters": sum(p.numel() for p in decoder.network.parameters()),
     }
 

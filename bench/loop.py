@@ -15,11 +15,10 @@ def loop(say: Callable[[str], None], repeats: int = 9, steps: int = 8) -> float:
     The bare loop draws a batch, predicts, steps AdamW, and nothing else. The library's adds its order of samples, seeds of
     every step, captions and their dropout, EMA, loss bins, statistics and checks. The two take turns, block by block.
     """
-    from guidebook.data.images import load
-    from guidebook.training.trainer import Trainer
+    from guidebook.training.step import prepared
 
     params = P.load("mnist", "demo")
-    trainer, bare = Trainer(params, load(params.data)), _bare(params)
+    trainer, bare = prepared(params), _bare(params)
     times: dict[str, list[float]] = {"bare": [], "library": []}
     for _ in range(repeats + 1):
         for name, step in (("bare", bare), ("library", trainer.step)):
@@ -38,22 +37,24 @@ def loop(say: Callable[[str], None], repeats: int = 9, steps: int = 8) -> float:
 
 
 def _bare(params: P.Params) -> Callable[[], None]:
-    from guidebook.conditioning.encoders import WIDTH
+    from guidebook.conditioning.condition import Condition
+    from guidebook.conditioning.encoders import width
     from guidebook.data.images import load
     from guidebook.diffusion.solvers import scheduler
-    from guidebook.models.unet import build
+    from guidebook.models import build
 
     split, model = load(params.data).train, build(params).train()
     images, noise = split.images.float() / 255, scheduler(params.objective)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=params.train.lr, weight_decay=params.train.weight_decay, fused=True
     )
-    cond, batch = torch.randn(len(images), params.text.tokens, WIDTH), params.train.batch
+    cond = Condition(tokens=torch.randn(len(images), params.text.tokens, width(params.text)))
+    batch = params.train.batch
 
     def step():
         index = torch.randint(0, len(images), (batch,))
         t, eps = torch.randint(0, params.objective.timesteps, (batch,)), torch.randn(batch, *images.shape[1:])
-        predicted = model(noise.add_noise(images[index], eps, t), t, cond[index], return_dict=False)[0]
+        predicted = model(noise.add_noise(images[index], eps, t), t, cond[index])
         torch.nn.functional.mse_loss(predicted, eps).backward()
         if params.train.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), params.train.clip_norm)

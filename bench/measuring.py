@@ -13,9 +13,8 @@ import diffusers
 import torch
 
 from guidebook.config import params as P
-from guidebook.config.pretrained import resolve
 from guidebook.report.performance import FOLDER
-from guidebook.runs.run import commit, write
+from guidebook.runs.run import commit, resolved, write
 from guidebook.runtime.distributed import world
 from guidebook.training.loop import cpu_name
 
@@ -32,7 +31,7 @@ class Nowhere(io.TextIOBase):
 def chosen(params: P.Params | None) -> P.Params:
     """The parameters to measure: those given, else the CIFAR-10 setting that suits the device; with an encoder that is at hand."""
     params = params or P.load("cifar10", "best" if torch.cuda.is_available() else "demo")
-    return params.replace(text={"encoder": resolve(params.text.encoder)})
+    return resolved(params)
 
 
 def wait() -> None:

@@ -13,13 +13,13 @@ import torch
 from bench import measuring
 from bench.sample import ours, piped, timed, usual
 from guidebook.config import params as P
-from guidebook.config.schema import Method, Solver
+from guidebook.config.schema import Guidance, Solver
 from guidebook.metrics.measure import measure
 from guidebook.runs.run import Run, find
 from guidebook.sampling.draw import draw
 from guidebook.sampling.sets import ImageSet
 
-Candidate = tuple[Solver, Method | None, float]
+Candidate = tuple[Solver, Guidance]
 PIPELINES = ("pipeline, fp32", "pipeline, bf16")
 
 
@@ -40,7 +40,7 @@ def quality(
         run = find(params.experiment, params.profile)
     run.needs("the model")
     solver, n = usual(run.params.objective), n or min(5000, run.params.evaluate.samples)
-    peers = {w: judged(run, (solver, None, w), n) for w in run.params.sample.guidance if w > 1}
+    peers = {w: judged(run, (solver, Guidance(w=w)), n) for w in run.params.sample.guidance if w > 1}
     w = min(peers, key=lambda w: peers[w][1]["value"])
     bar = peers[w][1]
     say(f"pipeline: fd_judge {bar['value']:.2f} [{bar['low']:.2f}, {bar['high']:.2f}] at w = {w:g}")
@@ -49,8 +49,8 @@ def quality(
         say(f"{called(candidate)}: fd_judge {fd['value']:.2f}")
     good = [c for c, (_, fd) in tried if as_good(fd, bar)]
     speeds = measuring.alternate(_blocks(run, solver, w, good, batch), repeats)
-    rows = [_row(name, (solver, None, w), peers[w], speeds) for name in PIPELINES]
-    rows += [_row(called(c), c, both, speeds) for c, both in [((solver, None, w), peers[w]), *tried]]
+    rows = [_row(name, (solver, Guidance(w=w)), peers[w], speeds) for name in PIPELINES]
+    rows += [_row(called(c), c, both, speeds) for c, both in [((solver, Guidance(w=w)), peers[w]), *tried]]
     found = measuring.report(
         "quality", run.params, rows, _ratios(speeds, solver, w, good), batch=batch, run=run.path.name
     )
@@ -64,14 +64,14 @@ def candidates(params: P.Params, w: float) -> list[Candidate]:
         Solver(**s.model_dump(include=set(Solver.model_fields))) for s in (params.sample, *params.sample.solvers)
     )
     fewer = [s for s in solvers if s.steps < usual(params.objective).steps]
-    intervals = [(m, scale) for m in params.sample.methods if m.name == "interval" for scale in m.guidance]
-    return [(s, m, scale) for s in fewer for m, scale in [(None, w), *intervals]]
+    intervals = [way for m in params.sample.methods if m.between and not m.against for way in m.each()]
+    return [(s, way) for s in fewer for way in [Guidance(w=w), *intervals]]
 
 
 def judged(run: Run, candidate: Candidate, n: int) -> tuple[ImageSet, dict]:
     """The candidate's set of samples, and its `fd_judge`."""
-    solver, method, w = candidate
-    images = draw(run, w, n, solver=solver, method=method)
+    solver, guidance = candidate
+    images = draw(run, guidance, n, solver=solver)
     return images, next(r for r in measure(run, images) if r["metric"] == "fd_judge")
 
 
@@ -81,10 +81,10 @@ def as_good(record: dict, bar: dict) -> bool:
 
 
 def called(candidate: Candidate) -> str:
-    solver, method, w = candidate
-    words = [f"library, {solver.sampler}, {solver.steps} steps", f"w = {w:g}"]
-    if method:
-        words.append(f"{method.name} {', '.join(f'{k} {v:g}' for k, v in method.settings.items())}")
+    solver, guidance = candidate
+    words = [f"library, {solver.sampler}, {solver.steps} steps", f"w = {guidance.w:g}"]
+    if guidance.between:
+        words.append("interval {:g} < σ ≤ {:g}".format(*guidance.between))
     words += [solver.spacing] if solver.spacing != "leading" else []
     return ", ".join([*words, f"eta {solver.eta:g}"] if solver.eta else words)
 
@@ -95,8 +95,8 @@ def _blocks(run: Run, solver: Solver, w: float, good: list[Candidate], batch: in
         PIPELINES[0]: piped(run, weights, w, solver, torch.float32),
         PIPELINES[1]: piped(run, weights, w, solver, torch.bfloat16),
     }
-    for candidate in [(solver, None, w), *good]:
-        ways[called(candidate)] = ours(run, weights, candidate[2], candidate[0], candidate[1])
+    for candidate in [(solver, Guidance(w=w)), *good]:
+        ways[called(candidate)] = ours(run, weights, candidate[1], candidate[0])
     for way in ways.values():
         way(index)  # warms up
     return {name: timed(way, index) for name, way in ways.items()}
@@ -104,7 +104,7 @@ def _blocks(run: Run, solver: Solver, w: float, good: list[Candidate], batch: in
 
 def _ratios(speeds: dict[str, list[float]], solver: Solver, w: float, good: list[Candidate]) -> list[dict]:
     fp32, bf16 = (speeds[name] for name in PIPELINES)
-    same = called((solver, None, w))
+    same = called((solver, Guidance(w=w)))
     found = [measuring.ratio("library alone", speeds[same], fp32, f"{same} / {PIPELINES[0]}: as the params compute")]
     if good:
         best = max((called(c) for c in good), key=lambda name: statistics.median(speeds[name]))
@@ -121,10 +121,10 @@ def _ratios(speeds: dict[str, list[float]], solver: Solver, w: float, good: list
 
 
 def _row(name: str, candidate: Candidate, both: tuple[ImageSet, dict], speeds: dict[str, list[float]]) -> dict:
-    (solver, method, w), (images, record) = candidate, both
+    (solver, guidance), (images, record) = candidate, both
     return {
         "name": name, "speed": measuring.spread(speeds[name]) if name in speeds else None, "speeds": speeds.get(name),
-        "sampler": solver.sampler, "steps": solver.steps, "guidance": w, "method": method and method.name,
-        "settings": method.settings if method else {}, "evaluations": images.facts.get("evaluations"),
+        "sampler": solver.sampler, "steps": solver.steps, "guidance": guidance.w, "method": guidance.between and "interval",
+        "settings": guidance.model_dump(mode="json", exclude_defaults=True), "evaluations": images.facts.get("evaluations"),
         "fd_judge": {k: record[k] for k in ("value", "low", "high", "n")},
     }  # fmt: skip

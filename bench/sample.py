@@ -16,15 +16,16 @@ from bench.pipeline import GuidedPipeline
 from guidebook.conditioning.captions import NULL, class_captions
 from guidebook.config import params as P
 from guidebook.config.datasets import CATALOG
-from guidebook.config.schema import Method, Solver
+from guidebook.config.schema import VP, Guidance, Solver
 from guidebook.data.images import to_uint8
 from guidebook.diffusion.solvers import scheduler
-from guidebook.models.unet import build
+from guidebook.models import build
 from guidebook.runs import manifest
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
 from guidebook.runtime.rng import generator
 from guidebook.sampling.sampler import Sampler
+from guidebook.sampling.spec import Draw
 
 STEPS, SCALE = 50, 3.0  # of the pipeline; what a guided sample costs does not depend on the scale
 
@@ -94,7 +95,7 @@ def _ratios(speeds: dict[str, list[float]]) -> list[dict]:
     return [measuring.ratio(name, speeds[a], speeds[b], f"{a} / {b}: {what}") for name, a, b, what in pairs]
 
 
-def usual(diffusion: P.Diffusion) -> Solver:
+def usual(diffusion: VP) -> Solver:
     """The way a pipeline samples: 50 steps of DDPM."""
     spacing = "trailing" if diffusion.zero_terminal_snr else "leading"
     return Solver(sampler="ddpm", steps=min(STEPS, diffusion.timesteps), eta=0.0, spacing=spacing)
@@ -116,14 +117,12 @@ def told(run: Run, precision: str, channels_last: bool) -> Run:
     return Run(changed, run.path, recorded=False)
 
 
-def ours(
-    run: Run, weights: str, w: float, solver: Solver, method: Method | None = None
-) -> Callable[[torch.Tensor], torch.Tensor]:
+def ours(run: Run, weights: str, guidance: Guidance | float, solver: Solver) -> Callable[[torch.Tensor], torch.Tensor]:
     """The library's sampler: numbers of images (B,) → images (B, C, H, W) uint8."""
-    sampler = Sampler(run, weights)
+    sampler = Sampler(run, Draw.of(run.params, guidance, 1, weights=weights, solver=solver))
 
     def drawn(index: torch.Tensor) -> torch.Tensor:
-        *_, (_, x) = sampler.steps(w, index, solver=solver, method=method)
+        *_, (_, x) = sampler.steps(index)
         return to_uint8(x.cpu(), *run.params.data.range)
 
     return drawn
@@ -135,8 +134,8 @@ def piped(
     """The pipeline with the same captions and the same noise."""
     params = run.params
     low, high = params.data.range
-    if (low, high) not in ((-1.0, 1.0), (0.0, 1.0)):
-        raise ValueError(f"data.range = [{low:g}, {high:g}]: a diffusers pipeline ends in images from −1 or 0 to 1")
+    if (low, high) != (-1.0, 1.0):
+        raise ValueError(f"data.range = [{low:g}, {high:g}]: a diffusers pipeline clips to [-1, 1]")
     captions = class_captions(params.data.caption, CATALOG[params.data.name].classes)
     text, ids = text_model(params.text, [*captions, NULL])
     model = UNet2DConditionModel.from_pretrained(run.path / "model" / weights, use_safetensors=True, torch_dtype=dtype)

@@ -11,8 +11,8 @@ from bench import measuring
 from bench.example import Example
 from guidebook.config import params as P
 from guidebook.data.images import Images, load
-from guidebook.models.unet import build, gflops
-from guidebook.training.trainer import Trainer
+from guidebook.models.cost import cost
+from guidebook.training.step import Trainer, prepared
 
 LAYOUTS = (("fp32", False), ("bf16", False), ("fp32", True), ("bf16", True))
 
@@ -100,7 +100,7 @@ def train(
         rows[way].warm(steps, 3.0)
         say(f"ready: {way.name}")
     speeds = measuring.alternate({way: row.block for way, row in rows.items()}, repeats)
-    work = 3 * 1e9 * gflops(build(params), params.text.tokens)  # the backward is twice the forward
+    work = 3 * 1e9 * cost(params).gflop  # the backward is twice the forward
     lines = [_line(row, speeds[way], rows, work / peak if peak else None) for way, row in rows.items()]
     facts = {"batch": params.train.batch, "gflops_forward": work / 3e9, "peak_flops": peak, "peak_known": known}
     found = measuring.report("train", params, lines, ratios(params, speeds), **facts)
@@ -119,7 +119,7 @@ def set_up(way: Way, params: P.Params, data: Images) -> Row:
     before = _reset_memory()
     if way.library:
         told = {"precision": way.precision, "channels_last": way.channels_last, "compile": way.compile}
-        trainer = Trainer(params.replace(train=told), data)
+        trainer = prepared(params.replace(train=told), data)
     else:
         trainer = Example(params, data, way.precision, way.encodes)
     started = time.perf_counter()  # compiling happens in the first step

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidebook.conditioning.captions import _BIT, consistent, switched
+from guidebook.conditioning.grammar import _BIT, consistent, switched
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.config.params import check, load
 from guidebook.metrics.edits import edit_records

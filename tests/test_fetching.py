@@ -9,7 +9,7 @@ from guidebook.config.datasets import DataError
 from guidebook.config.params import load
 from guidebook.fetch import fetched
 from guidebook.models import latents
-from guidebook.models.vae import autoencoder
+from guidebook.models.autoencoder import autoencoder
 
 FACES = load("celeba", "smoke")
 

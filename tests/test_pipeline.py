@@ -13,7 +13,8 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from guidebook.conditioning import encoders
-from guidebook.conditioning.captions import NULL, attribute_caption
+from guidebook.conditioning.captions import NULL
+from guidebook.conditioning.grammar import attribute_caption
 from guidebook.config import params as P
 from guidebook.config import pretrained
 from guidebook.config.datasets import ATTRIBUTES
@@ -21,7 +22,7 @@ from guidebook.export import pipeline as module
 from guidebook.export.pipeline import CARD, export, sayable
 from guidebook.export.pixel_pipeline import PixelPipeline
 from guidebook.models import small_vae
-from guidebook.models.vae import autoencoder
+from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.manifest import MANIFEST, Corrupt
 from guidebook.runs.run import NotRecorded, Run, open_run
 from guidebook.runtime.rng import seed_of

@@ -9,14 +9,14 @@ from pydantic import ValidationError
 from scipy.integrate import quad
 
 from guidebook.conditioning.condition import Condition
-from guidebook.conditioning.encoders import WIDTH
+from guidebook.conditioning.encoders import width
 from guidebook.config import params as P
-from guidebook.config.schema import Diffusion, Guidance, Solver
+from guidebook.config.schema import VP, Guidance, Solver
 from guidebook.diffusion import classifier
 from guidebook.diffusion.guidance import Pair, clipped, conditional_or_not, denoiser, linear
 from guidebook.diffusion.objective import objective
 from guidebook.diffusion.solvers import SOLVERS, scheduler
-from guidebook.models.unet import build
+from guidebook.models import build
 from guidebook.runs.run import open_run
 from guidebook.runtime.rng import generator
 from guidebook.sampling.draw import draw, sample_set
@@ -24,7 +24,7 @@ from guidebook.sampling.sampler import Backbone, Sampler, sample
 from guidebook.sampling.spec import Draw, guide_run
 from guidebook.training.loop import train
 
-COSINE = Diffusion(
+COSINE = VP(
     schedule="squaredcos_cap_v2", timesteps=1000, prediction="epsilon", min_snr_gamma=None, zero_terminal_snr=False
 )
 PATH = objective(COSINE, dtype=torch.float64)
@@ -98,9 +98,10 @@ def unet():
 
 def drawn(unet, seeds: list[int], sampler: str = "ddpm", w: float = 3.0) -> torch.Tensor:
     """A guided sample per seed, each with a caption of its own that goes with the seed."""
-    cond = torch.stack([torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(s)) for s in seeds])
+    wide = width(P.load("mnist", "smoke").text)
+    cond = torch.stack([torch.randn(4, wide, generator=torch.Generator().manual_seed(s)) for s in seeds])
     both = Condition(tokens=cond), Condition(tokens=torch.zeros_like(cond))
-    pair = conditional_or_not(PATH, lambda x, t, c: unet(x, t, c.tokens, return_dict=False)[0], *both)
+    pair = conditional_or_not(PATH, unet, *both)
     return last(sample(clipped(linear(pair, w), PATH, -1, 1), PATH, solver(sampler, 5), (1, 8, 8), rngs(seeds)))
 
 
@@ -260,8 +261,9 @@ def test_an_entry_that_is_not_complete_is_refused(entry, match):
         Guidance(w=2.0, **entry)
 
 
-def test_the_time_of_an_image_holds_no_training_of_the_classifier_that_guides(run, monkeypatch):
+def test_the_time_of_an_image_holds_no_training_of_the_classifier_that_guides(run, monkeypatch, tmp_path):
     trained = []
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path))  # where no classifier was trained yet
     monkeypatch.setattr(classifier, "_train", lambda *_: trained.append(time.sleep(3)))
     classifier._found.cache_clear()
     facts = draw(run, WAYS["classifier"], 10).facts

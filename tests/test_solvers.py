@@ -16,7 +16,7 @@ from guidebook.diffusion.solvers import SOLVERS, SPACINGS, scheduler, times
 LINEAR, COSINE = (vp(alphas_cumprod(name, 1000).double(), "epsilon") for name in ("linear", "squaredcos_cap_v2"))
 ZERO = vp(alphas_cumprod("linear", 1000, zero_terminal_snr=True).double(), "v_prediction")
 SECTION = SimpleNamespace(
-    schedule="linear", timesteps=1000, prediction="epsilon", zero_terminal_snr=False, min_snr_gamma=None
+    schedule="linear", timesteps=1000, prediction="epsilon", zero_terminal_snr=False, betas=(1e-4, 0.02)
 )
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -10,13 +10,12 @@ from faults.lives import deadly, said, same_weights, started, the_run, trained
 from guidebook.config.params import load as load_params
 from guidebook.config.pretrained import PretrainedMissing
 from guidebook.data.images import from_uint8, load
-from guidebook.diffusion.objective import loss
+from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import Latents, Pixels, shape_of, space
-from guidebook.models.vae import autoencoder
 from guidebook.runs.run import open_run, opened
 from guidebook.sampling.sampler import Sampler
 from guidebook.training.loop import train
-from guidebook.training.trainer import Trainer
+from guidebook.training.step import Trainer, prepared
 
 N, BATCH = 24, 8
 SAID = "encoding latents", "encoding captions"
@@ -109,15 +108,15 @@ def test_latents_are_a_draw_of_each_images_posterior(folder, faces, flips):
 
 
 def test_a_step_draws_anew_for_an_image_that_it_sees_again(folder, faces, monkeypatch):
-    seen = []
+    seen, losses = [], Trainer.losses
 
-    def spy(model, process, x0, *rest):
+    def spy(self, net, x0, *rest):
         seen.append(x0)
-        return loss(model, process, x0, *rest)
+        return losses(self, net, x0, *rest)
 
-    monkeypatch.setattr("guidebook.training.trainer.loss", spy)
+    monkeypatch.setattr(Trainer, "losses", spy)
     one = faces.replace(data={"flips": False}, train={"micro_batch": 3})
-    trainer = Trainer(one, load(one.data))
+    trainer = prepared(one, load(one.data))
     for _ in range(9):
         trainer.step()
     trainer.close()
@@ -156,10 +155,10 @@ def unbroken(faces, tmp_path_factory):
 
 KILLED = [
     ("guidebook.models.small_vae.order", 9, "before"),  # while the autoencoder is trained
-    ("guidebook.runs.arrays._write", 1, "after"),  # the latents
-    ("guidebook.conditioning.training.encode", 2, "before"),  # the captions
-    ("guidebook.training.trainer.Trainer.step", 3, "after"),
-    ("guidebook.training.trainer.Trainer.step", 10, "before"),
+    ("guidebook.runs.artifact._write", 1, "after"),  # the latents
+    ("guidebook.conditioning.source.encode", 2, "before"),  # the captions
+    ("guidebook.training.step.Trainer.step", 3, "after"),
+    ("guidebook.training.step.Trainer.step", 10, "before"),
 ]
 
 

@@ -6,11 +6,11 @@ from diffusers import AutoencoderKL
 
 from guidebook.config.params import ParamsError
 from guidebook.config.params import load as load_params
-from guidebook.config.pretrained import EMBEDDED, PRETRAINED, SD_VAE, PretrainedMissing, at_hand, resolve
+from guidebook.config.pretrained import EMBEDDED, PRETRAINED, SD_VAE, PretrainedMissing, available, resolve
 from guidebook.config.schema import VAES, Data
 from guidebook.data.images import from_uint8, load
 from guidebook.models import small_vae
-from guidebook.models.vae import (
+from guidebook.models.autoencoder import (
     Autoencoder,
     autoencoder,
     latent_shape,
@@ -64,7 +64,7 @@ def test_encoding_and_decoding_are_the_networks(vae, images):
 def test_an_image_does_not_depend_on_those_beside_it(vae, images, monkeypatch):
     whole, latents = vae.encode(images[:7]), torch.randn(7, 4, 4, 4)
     decoded = vae.decode(latents)
-    monkeypatch.setattr("guidebook.models.vae.PART", 3 * 64)  # three images at a time
+    monkeypatch.setattr("guidebook.models.autoencoder.PART", 3 * 64)  # three images at a time
     torch.testing.assert_close(vae.encode(images[:7]), whole, rtol=1e-4, atol=1e-5)
     assert (vae.decode(latents).int() - decoded.int()).abs().max() <= 1
 
@@ -152,13 +152,13 @@ def test_weights_in_the_cache_are_found_at_the_pinned_revision(vae, folder, tmp_
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
     autoencoder.cache_clear()
-    assert at_hand(SD_VAE)
+    assert available(SD_VAE)
     assert resolve(SD_VAE) == SD_VAE
     found = autoencoder(SD_VAE, DATA)
     assert found.name == f"{SD_VAE}@{PRETRAINED[SD_VAE].revision[:8]}"
     assert found.scale == vae.scale
     (place / "config.json").unlink()
-    assert not at_hand(SD_VAE)
+    assert not available(SD_VAE)
     autoencoder.cache_clear()
     with pytest.raises(PretrainedMissing, match=f"^autoencoder {SD_VAE} is not in the cache"):
         autoencoder(SD_VAE, DATA)

@@ -71,9 +71,9 @@ def run(
 ) -> None:
     """Execute an experiment's notebook: trains, samples and measures what is not done yet."""
     from guidebook.book.progress import watching
-    from guidebook.config import overrides
     from guidebook.config import params as P
     from guidebook.config.paths import PARAMS
+    from guidebook.config.yamlfile import overrides
 
     if all_:
         if experiments:
@@ -81,7 +81,7 @@ def run(
         experiments = sorted(p.parent.name for p in PARAMS.glob(f"*/{profile}.yml"))
     if not experiments:
         raise P.ParamsError("name an experiment, or --all")
-    chosen = [P.load(name, profile, overrides.overrides(set_)) for name in experiments]
+    chosen = [P.load(name, profile, overrides(set_)) for name in experiments]
     from guidebook.book.notebook import NotebookFailed, run_experiment
 
     for params in chosen:
@@ -102,22 +102,22 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
     """Print the resolved parameters and what a run would cost."""
-    from guidebook.config import overrides
     from guidebook.config import params as P
+    from guidebook.config.yamlfile import overrides
 
-    params = P.load(experiment, profile, overrides.overrides(set_))
+    params = P.load(experiment, profile, overrides(set_))
     from guidebook.config.budget import updates
-    from guidebook.models.unet import build, gflops, parameters
+    from guidebook.models.cost import cost
 
-    model, n = build(params), updates(params)
-    cost = {
-        "parameters": parameters(model), "gflops_per_image": round(gflops(model, params.text.tokens), 4),
+    network, n = cost(params), updates(params)
+    facts = {
+        "parameters": network.parameters, "gmac_per_image": round(network.gmac, 4), "gflop_per_image": round(network.gflop, 4),
         "updates": n, "images_seen": n * params.train.batch,
     }  # fmt: skip
     if as_json:
-        print(json.dumps({"params": params.model_dump(mode="json"), **cost}, indent=1))
+        print(json.dumps({"params": params.model_dump(mode="json"), **facts}, indent=1))
     else:
-        print(params.yaml() + "\n".join(f"{k.replace('_', ' ')}: {v:,}" for k, v in cost.items()))
+        print(params.yaml() + "\n".join(f"{k.replace('_', ' ')}: {v:,}" for k, v in facts.items()))
 
 
 @app.command()
@@ -125,7 +125,7 @@ def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
     """Train alone, without the notebook, by a file such as params/EXPERIMENT/PROFILE.yml."""
     from guidebook.config import params as P
 
-    params = P.check(P.read(file), file.name)
+    params = P.load_file(file)
     from guidebook.runs.run import open_run
     from guidebook.training.loop import train as go
 
@@ -158,11 +158,11 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the scripts, submit nothing")] = False,
 ) -> None:
     """Submit experiments to SLURM as params/cluster.yml says, and the book after them."""
-    from guidebook.config import overrides
+    from guidebook.config import yamlfile
     from guidebook.slurm import script, site, submit
 
     here = site.load()
-    work = submit.tasks(experiments, profile, overrides.overrides(set_), overrides.seeds(seeds), here)
+    work = submit.tasks(experiments, profile, yamlfile.overrides(set_), yamlfile.seeds(seeds), here)
     if dry_run:
         print(script.script(here, work) + "\n" + script.book_script(here), end="")
         if objection := submit.lacking(work):
@@ -208,10 +208,10 @@ def fetch(
     decode: Annotated[bool, typer.Option("--decode", help="decode or encode every image once, for all runs")] = False,
 ) -> None:
     """Download data and weights into the cache, for machines without internet."""
-    from guidebook.config import overrides
     from guidebook.config import params as P
+    from guidebook.config.yamlfile import overrides
 
-    chosen = [P.load(name, profile, overrides.overrides(set_)) for name in experiments]
+    chosen = [P.load(name, profile, overrides(set_)) for name in experiments]
     from guidebook.fetch import fetched
 
     for line in fetched(chosen, decode):

@@ -102,7 +102,7 @@ def _noted(file: Path):
 
         return call
 
-    patched("guidebook.training.trainer.Trainer.step", step)
+    patched("guidebook.training.step.Trainer.step", step)
     patched("guidebook.training.checkpoint.fsync", named)  # the folder's, after the rename
     patched("guidebook.training.checkpoint.save", save)
 

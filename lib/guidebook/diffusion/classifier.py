@@ -14,7 +14,7 @@ from torch import nn
 
 from guidebook.config.params import Params
 from guidebook.config.paths import runs
-from guidebook.config.schema import Data, Diffusion
+from guidebook.config.schema import VP, Data
 from guidebook.data.images import Split, from_uint8, load, order
 from guidebook.diffusion.objective import Objective, objective
 from guidebook.runs.artifact import artifact
@@ -64,7 +64,7 @@ def noisy_classifier(params: Params) -> NoisyClassifier:
 
 
 @functools.lru_cache(maxsize=2)
-def _found(data: Data, diffusion: Diffusion) -> NoisyClassifier:
+def _found(data: Data, diffusion: VP) -> NoisyClassifier:
     images, device = load(data), world().device
     noise = diffusion.model_dump(include={"schedule", "timesteps", "zero_terminal_snr"})
     pixels = [images.fingerprint, data.resolution, data.range, data.flips]

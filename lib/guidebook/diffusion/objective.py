@@ -93,32 +93,29 @@ class Objective:
 
 def objective(section: Any, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Objective:
     """The objective of a params section. In discrete time its coefficients are in `dtype`."""
-    return OBJECTIVES[getattr(section, "kind", "vp")](section, device, dtype)
+    return OBJECTIVES[section.kind](section, device, dtype)
 
 
 def of_vp(section: Any, device: torch.device | str, dtype: torch.dtype) -> Objective:
-    abar = alphas_cumprod(
-        section.schedule, section.timesteps, getattr(section, "betas", None), section.zero_terminal_snr
-    )
+    abar = alphas_cumprod(section.schedule, section.timesteps, section.betas, section.zero_terminal_snr)
     return vp(abar.to(device, dtype), section.prediction, section.min_snr_gamma)
 
 
 def alphas_cumprod(
-    schedule: str, timesteps: int, betas: tuple[float, float] | None = None, zero_terminal_snr: bool = False
+    schedule: str, timesteps: int, betas: tuple[float, float] | None = (1e-4, 0.02), zero_terminal_snr: bool = False
 ) -> Tensor:
     """ᾱ (T,) float32, bit for bit those of diffusers' schedulers. `betas` are the first and the last β, unless cosine.
 
     `squaredcos_cap_v2` is Nichol & Dhariwal 2021, eq. 17; `linear` Ho et al. 2020, section 4; `scaled_linear` that of √β, of
     Stable Diffusion; zero terminal SNR is Lin et al. 2024, algorithm 1.
     """
-    low, high = betas or (1e-4, 0.02)
     if schedule == "squaredcos_cap_v2":
         f = [math.cos((i / timesteps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(timesteps + 1)]
         beta = torch.tensor([min(1 - f[i + 1] / f[i], 0.999) for i in range(timesteps)], dtype=torch.float32)
     elif schedule == "scaled_linear":
-        beta = torch.linspace(low**0.5, high**0.5, timesteps, dtype=torch.float32) ** 2
+        beta = torch.linspace(betas[0] ** 0.5, betas[1] ** 0.5, timesteps, dtype=torch.float32) ** 2
     else:
-        beta = torch.linspace(low, high, timesteps, dtype=torch.float32)
+        beta = torch.linspace(*betas, timesteps, dtype=torch.float32)
     if zero_terminal_snr:
         a = (1.0 - beta).cumprod(0).sqrt()
         abar = ((a - a[-1]) * (a[0] / (a[0] - a[-1]))) ** 2

@@ -153,8 +153,9 @@ def scheduler(section: Any, solver: Any = None, clip: bool = True):
     """
     import diffusers
 
-    name, low_high = solver.sampler if solver else "ddpm", getattr(section, "betas", None) or (1e-4, 0.02)
-    settings = {"prediction_type": section.prediction, **dict(zip(("beta_start", "beta_end"), low_high, strict=True))}
+    name, settings = solver.sampler if solver else "ddpm", {"prediction_type": section.prediction}
+    if section.betas:
+        settings |= {"beta_start": section.betas[0], "beta_end": section.betas[1]}
     if solver and solver.spacing == "karras":
         settings |= {"use_karras_sigmas": True}
     elif solver:

@@ -8,7 +8,8 @@ import statistics
 
 import yaml
 
-from guidebook.conditioning.captions import attribute_caption, bits, class_captions
+from guidebook.conditioning.captions import caption_of
+from guidebook.conditioning.grammar import bits
 from guidebook.config.datasets import CATALOG
 from guidebook.config.errors import plain
 from guidebook.config.params import Params
@@ -147,14 +148,13 @@ def _captions(run: Run) -> tuple[list[str], bool]:
     """What the study's first images were asked to show, and whether that is known: of faces, from a set of samples."""
     p, entry = run.params, CATALOG[run.params.data.name]
     if not entry.attributes:
-        every = class_captions(p.data.caption, entry.classes)
-        return [every[i % len(every)] for i in range(SHOWN)], True
+        return [caption_of(p, i % len(entry.classes), i) for i in range(SHOWN)], True
     for file in sorted(run.path.glob("samples/w[0-9]*/set.json")):  # what `draw` names by its guidance scale
         facts = json.loads(file.read_text())
         if facts["draw"].get("prompt") is None and facts["draw"]["seed"] == p.sample.seed:
-            return [attribute_caption(a, p.sample.seed, i, 0) for i, a in enumerate(facts["labels"][:SHOWN])], True
+            return [caption_of(p, label, i) for i, label in enumerate(facts["labels"][:SHOWN])], True
     example = bits(["Young", "Smiling", "Brown_Hair"])
-    return [attribute_caption(example, p.sample.seed, i, 0) for i in range(SHOWN)], False
+    return [caption_of(p, example, i) for i in range(SHOWN)], False
 
 
 def _not_for(params: Params) -> str:

@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin, StableDiffusionPipeline
 
-from guidebook.conditioning.captions import PHRASES, WOMAN, class_captions
+from guidebook.conditioning.captions import class_captions
 from guidebook.conditioning.encoders import parts
+from guidebook.conditioning.grammar import PHRASES, WOMAN
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 from guidebook.diffusion.solvers import scheduler
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
-from guidebook.models.vae import autoencoder
+from guidebook.models.autoencoder import autoencoder
 from guidebook.runs import manifest
 from guidebook.runs.lock import owned
 from guidebook.runs.run import Run

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from guidebook.conditioning.captions import CORE, said
+from guidebook.conditioning.captions import wording
+from guidebook.conditioning.grammar import CORE, mentioned
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.data.images import unpacked
 from guidebook.metrics.intervals import Interval, jackknife_variance, normal, wilson
@@ -20,13 +21,13 @@ def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Netwo
 
     The adherence to an attribute is the mean of two shares: of those asked to have it, how many are seen to; of those that were
     not to have it, how many are not. Whoever ignores the caption reaches one half, however rare the attribute. `adherence` is its mean over
-    the attributes that captions never leave out (`captions.CORE`). `obedience` is how much likelier the attribute is seen where it was
+    the attributes that captions never leave out (`grammar.CORE`). `obedience` is how much likelier the attribute is seen where it was
     asked for, 0 for one that is ignored. Samples of a prompt of their own have none of these.
     """
     if subject.prompt is not None:
         return []
-    seed = run.params.sample.seed
-    told = torch.tensor([said(a, seed, i, 0) for i, a in enumerate(subject.labels.tolist())])
+    labels = enumerate(subject.labels.tolist())
+    told = torch.tensor([mentioned(label, *wording(run.params, i)) for i, label in labels])
     k = len(ATTRIBUTES)
     asked, without, seen = unpacked(told, k), ~unpacked(subject.labels, k), unpacked(seen, k)
     found, enough = [], []

@@ -12,7 +12,7 @@ from guidebook.metrics.frechet import frechet_to
 from guidebook.metrics.groups import JACKKNIFE, TRAIN
 from guidebook.metrics.measure import once, why_absent
 from guidebook.metrics.subject import FRECHET, SPACES, Subject, of_real, reference
-from guidebook.models.vae import autoencoder
+from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet, image_set
 

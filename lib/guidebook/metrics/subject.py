@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from guidebook.conditioning.captions import NULL, attribute_caption, class_captions
-from guidebook.config.datasets import CATALOG
+from guidebook.conditioning.captions import NULL, caption_of
 from guidebook.config.params import Data
 from guidebook.data.images import Split, load
 from guidebook.metrics.frechet import Gaussian, gaussian
@@ -103,8 +102,4 @@ def captions(run: Run, subject: Subject) -> list[str] | None:
     """The caption each image was asked to show; None where it was asked for nothing."""
     if subject.prompt is not None:
         return None if subject.prompt == NULL else [subject.prompt] * len(subject.images)
-    labels, seed = subject.labels.tolist(), run.params.sample.seed
-    if CATALOG[run.params.data.name].attributes:
-        return [attribute_caption(a, seed, i, 0) for i, a in enumerate(labels)]
-    every = class_captions(run.params.data.caption, load(run.params.data).classes)
-    return [every[i] for i in labels]
+    return [caption_of(run.params, label, i) for i, label in enumerate(subject.labels.tolist())]

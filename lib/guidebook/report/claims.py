@@ -88,9 +88,9 @@ def answers(notebook: Path) -> list[Answer]:
 
 def configured(claim: Claim) -> Answer:
     """What the document's own configuration gives, where it states a number of parameters."""
-    from guidebook.models.unet import build, parameters
+    from guidebook.models.cost import cost
 
-    count = parameters(build(load(*claim.parameters.split("/"))))
+    count = cost(load(*claim.parameters.split("/"))).parameters
     ratio = count / claim.stated
     near = max(ratio, 1 / ratio) < 1.05
     verdict = "holds" if near else f"does not hold: it is {ratio:.2g} times as many" if ratio > 1 else (

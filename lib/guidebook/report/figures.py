@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from guidebook.config.schema import Diffusion
+from guidebook.config.schema import VP
 from guidebook.diffusion.objective import objective
 from guidebook.sampling.sets import ImageSet, mosaic
 
@@ -128,7 +128,7 @@ def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
     return figure
 
 
-def schedules(named: dict[str, Diffusion]) -> Figure:
+def schedules(named: dict[str, VP]) -> Figure:
     """How much of the image is left at each timestep, one line per noise schedule."""
     figure, axes = plt.subplots(figsize=(5.6, 2.8))
     for (name, diffusion), colour in zip(named.items(), COLOURS, strict=False):

@@ -25,10 +25,10 @@ def profile(run: Run) -> Html:
     found = _by_epoch(run)
     if not found:
         return Html("<p><em>This run was recorded before steps were measured by their parts.</em></p>")
-    means = [{part: statistics.mean(line[part] for line in lines) for part in PARTS} for lines in found.values()]
+    means = [{part: statistics.mean(line[part] for line in lines) for part in lines[0]} for lines in found.values()]
     columns = [*means, PUBLISHED]
     rows = []
-    for part in PARTS:
+    for part in dict.fromkeys((*PARTS, *PUBLISHED)):
         pairs = [(f"{c[part]:,.2f}", f"{c[part] / sum(c.values()):.1%}") if part in c else ("–", "–") for c in columns]
         rows.append([part, *itertools.chain(*pairs)])
     rows.append(["together", *itertools.chain(*((f"{sum(c.values()):,.2f}", "") for c in columns))])

@@ -3,11 +3,10 @@
 import html
 from collections.abc import Sequence
 
-from guidebook.conditioning.captions import active, attribute_caption
+from guidebook.conditioning.grammar import active, attribute_caption
 from guidebook.config import params as P
 from guidebook.config.errors import plain
 from guidebook.config.params import digest
-from guidebook.config.paths import PARAMS
 from guidebook.config.pretrained import EMBEDDED
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet
@@ -44,10 +43,7 @@ def banner(run: Run) -> str:
         }.get(params.model.vae, f"latents are those of {params.model.vae}"),
     ]
     lines = [". ".join(html.escape(plain(s[0].upper() + s[1:])) for s in said if s) + "."]
-    published = PARAMS / params.experiment / f"{params.profile}.yml"
-    changes = P.differences(P.check(P.read(published), published.name), params) if published.exists() else []
-    changes = [c for c in changes if c[0].removeprefix("train.") not in P.FREE]
-    if changes:
+    if changes := P.departures(params):
         told = "; ".join(f"{key} {_changed(a, b)}" for key, a, b in changes)
         lines.append(f"<strong>It departs from {html.escape(params.profile)}.yml:</strong> {html.escape(plain(told))}.")
     return f'<div class="run-banner">{"<br>".join(lines)}</div>'

@@ -92,10 +92,20 @@ def open_run(params: P.Params) -> Run:
     if record := os.environ.get("GUIDEBOOK_RECORD"):
         return _recorded(params, Path(record))
     if not (folder(params) / "params.yml").exists():  # a run keeps the encoders it began with
-        params = params.replace(text={"encoder": pretrained.resolve(params.text.encoder)})
-        if params.model.vae:
-            params = params.replace(model={"vae": pretrained.resolve(params.model.vae)})
+        params = resolved(params)
     return _live(params, folder(params))
+
+
+def resolved(params: P.Params) -> P.Params:
+    """The parameters with what depends on this machine: the encoders whose weights are available, and the precision."""
+    changes = {"text": {"encoder": pretrained.resolve(params.text.encoder)}}
+    if params.model.vae:
+        changes["model"] = {"vae": pretrained.resolve(params.model.vae)}
+    if params.train.precision == "auto":
+        from guidebook.runtime.precision import native_bf16
+
+        changes["train"] = {"precision": "bf16" if native_bf16() else "fp32"}
+    return params.replace(**changes)
 
 
 def folder(params: P.Params) -> Path:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from guidebook.conditioning.captions import attribute_caption, switched
+from guidebook.conditioning.captions import caption_of
+from guidebook.conditioning.grammar import switched
 from guidebook.config.schema import Guidance
 from guidebook.diffusion.solvers import times
 from guidebook.runs import pool
@@ -86,7 +87,7 @@ def _plan(draw: Draw, sampler: "Sampler") -> Plan:
         labels = [label for face in first for label in (face, *(switched(face, name) for name in draw.edits))]
     else:
         labels = [label for label in first for _ in range(each)]
-    captions = [attribute_caption(a, draw.seed, i, 0) for a, i in zip(labels, index.tolist(), strict=True)]
+    captions = [caption_of(sampler.params, label, i) for label, i in zip(labels, index.tolist(), strict=True)]
     return Plan(index, labels, captions, None if draw.kind == "edits" else _great_circles(draw, sampler.space.shape))
 
 

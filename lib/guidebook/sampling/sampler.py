@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from guidebook.conditioning.captions import NULL
 from guidebook.conditioning.condition import Condition
-from guidebook.conditioning.sampling import Asked
+from guidebook.conditioning.source import conditions, sample_labels
 from guidebook.config.schema import Solver
 from guidebook.diffusion import guidance
 from guidebook.diffusion.objective import Network, Objective, objective
 from guidebook.diffusion.solvers import SOLVERS, times
 from guidebook.models.space import space
-from guidebook.models.unet import halve, suit
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
 from guidebook.runtime.rng import generator
@@ -49,16 +49,16 @@ class Backbone:
 
     def __init__(self, run: Run, weights: str, at: int | None = None):
         self.train, self.device = run.params.train, world().device
-        self.model = suit(load_model(run, weights, at), self.device, self.train)
+        self.model = load_model(run, weights, at).place(self.device, self.train)
         if self.train.precision == "bf16":
-            halve(self.model)
+            self.model.halve()
 
     def __call__(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """F (B, C, H, W) float32 at x (B, C, H, W), times t (B,) and the condition of B images."""
         if self.train.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bf16"):
-            return self.model(x, t, cond.tokens, return_dict=False)[0].float()
+            return self.model(x, t, cond).float()
 
 
 class Sampler:
@@ -69,7 +69,7 @@ class Sampler:
         self.net, self.guide = Backbone(run, draw.weights, draw.at), None
         if guide := draw.guidance.against:
             self.guide = Backbone(guide_run(run, guide), guide.weights or draw.weights, guide.at)
-        self.space, self.asked = space(run.params), Asked(run.params)
+        self.space, self.source = space(run.params), conditions(run.params)
         self.space.same(run.provenance().get("autoencoder"))
         self.objective = objective(run.params.objective, dtype=torch.float64)
         # Pixels have a range and latents have none.
@@ -77,7 +77,7 @@ class Sampler:
 
     def labels(self, index: Tensor) -> list[int]:
         """The class each of the images number `index` shows, or its attributes as bits."""
-        return self.asked.labels(index)
+        return sample_labels(self.params, index).tolist()
 
     def images(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) uint8, on the CPU, of samples x."""
@@ -110,10 +110,14 @@ class Sampler:
 
     def _denoiser(self, net: Network, guide: Network | None, index: Tensor, prompt: str | list[str] | None):
         way, classifier = self.draw.guidance, {}
-        cond, uncond = (Condition(tokens=tokens) for tokens in self.asked.embeddings(index, prompt))
+        if prompt is None:
+            cond = self.source(sample_labels(self.params, index), index)
+        else:
+            cond = self.source.prompts([prompt] * len(index) if isinstance(prompt, str) else prompt)
         if way.against:
             pair = guidance.good_and_bad(self.objective, net, guide, cond)
         else:
+            uncond = self.source.prompts([NULL] * len(index))
             pair = guidance.conditional_or_not(self.objective, net, cond, uncond)
         if way.combine == "classifier":
             from guidebook.diffusion.classifier import noisy_classifier

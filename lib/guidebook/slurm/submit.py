@@ -8,8 +8,9 @@ from dataclasses import asdict
 
 from guidebook.config import params as P
 from guidebook.config import pretrained
-from guidebook.config.datasets import at_hand
+from guidebook.config.datasets import available
 from guidebook.runs.run import folder
+from guidebook.runtime.precision import native_bf16
 from guidebook.slurm.script import Task, book_script, logs, script
 from guidebook.slurm.site import Cluster, fits
 
@@ -32,6 +33,9 @@ def tasks(
         for seed in seeds or [None]:
             chosen = settings | ({} if seed is None else {"train.seed": seed})
             params = P.load(experiment, profile, chosen)
+            if params.train.precision == "auto":  # resolved here, since the job's script names the run's folder
+                chosen |= {"train.precision": "bf16" if cluster.gpus or native_bf16("cpu") else "fp32"}
+                params = P.load(experiment, profile, chosen)
             n, least = params.train.processes, cluster.processes if cluster.gpus else cluster.nodes
             if n % least or (cluster.gpus and n != least):
                 raise SubmitError(
@@ -53,9 +57,9 @@ def tasks(
 
 def missing(params: P.Params) -> tuple[str, ...]:
     """What a run would have to download: its data set, its text encoder, its autoencoder."""
-    lacking = [] if at_hand(params.data.name) else [f"data set {params.data.name}"]
+    lacking = [] if available(params.data.name) else [f"data set {params.data.name}"]
     for name in filter(None, (params.text.encoder, params.model.vae)):
-        if not pretrained.at_hand(name):
+        if not pretrained.available(name):
             model = pretrained.PRETRAINED[name]
             lacking.append(f"{model.kind} {name} (or --set {model.key}={pretrained.EMBEDDED}, a stand-in)")
     return tuple(lacking)
