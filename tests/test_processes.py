@@ -118,7 +118,7 @@ def test_two_processes_train_draw_and_measure_as_one_does(params, of_one, runs):
     keep = ("metric", "n", "extractor", "reference")
     for found, expected in zip(
         measure(run, images) + measure_real(run),
-        of_one.metrics(set="w5") + of_one.metrics(set="test split"),
+        of_one.metrics(set=images.name) + of_one.metrics(set="test split"),
         strict=True,
     ):
         for field in ("value", "low", "high"):

@@ -17,8 +17,7 @@ from pathlib import Path
 STAGES = {
     "train": "guidebook.training.loop:train",
     "draw": "guidebook.sampling.draw:sample_set",
-    "measure": "guidebook.metrics.measure:measure_stored",
-    "measure_real": "guidebook.metrics.measure:measure_real",
+    "measure": "guidebook.metrics.measure:measure",
 }
 
 
