@@ -1,6 +1,7 @@
 """What all tests share: no network, an own runs folder, and parameters small enough to train in a second."""
 
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -12,6 +13,18 @@ TALLY = pytest.StashKey()
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 for name in ("GUIDEBOOK_RUNS", "GUIDEBOOK_RECORD", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):
     os.environ.pop(name, None)
+
+
+# Processes that tests start are forked from one that has imported what takes seconds, once for all tests.
+multiprocessing.get_context("forkserver").set_forkserver_preload(
+    ["guidebook.training.loop", "guidebook.metrics.measure", "guidebook.cli"]
+)
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes of the benches from there too, which in a bench begin anew."""
+    monkeypatch.setattr("bench.apart.PROCESSES", multiprocessing.get_context("forkserver"))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from guidebook.runs.artifact import artifact
 from guidebook.runs.fit import fit, state_of
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
-from guidebook.runtime.rng import generator, seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
 STEPS, BATCH, LR, SEED, WIDTH, TIME = 800, 128, 2e-3, 0, 64, 128
 

@@ -19,7 +19,7 @@ from guidebook.config.paths import ROOT
 from guidebook.config.pretrained import EMBEDDED
 from guidebook.report.tables import table, with_interval
 from guidebook.runs.run import Run
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 from guidebook.sampling.spec import Draw
 
 SHOWN = 4  # images that the card's code draws

@@ -18,7 +18,7 @@ from guidebook.metrics.subject import Subject
 from guidebook.metrics.weights import Weights
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, share, world
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 IMAGENET = Weights("resnet18-f37072fd.pth", "f37072fd", "https://download.pytorch.org/models/resnet18-f37072fd.pth")
 SEED = 0

@@ -12,7 +12,7 @@ from guidebook.data.images import Images, from_uint8, order
 from guidebook.runs.artifact import artifact
 from guidebook.runs.fit import fit, state_of
 from guidebook.runtime.precision import native_bf16
-from guidebook.runtime.rng import generator, seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
 WIDTHS, GROUPS = (16, 48), 8
 STEPS, OTHERWISE = {8: 50, 16: 1300, 32: 1300}, 2000  # by resolution
@@ -46,7 +46,7 @@ def trained(images: Images, data: Data) -> Path:
     return artifact(*place, make, what="the autoencoder")
 
 
-def _loss(network: AutoencoderKL, split: torch.Tensor, step: int) -> torch.Tensor:
+def _loss(network: torch.nn.Module, split: torch.Tensor, step: int) -> torch.Tensor:
     x = from_uint8(split[order(len(split), SEED, step * BATCH, BATCH)], -1.0, 1.0)
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16("cpu")):
         given = network.encode(x).latent_dist

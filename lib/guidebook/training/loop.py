@@ -19,7 +19,7 @@ from guidebook.config.budget import checkpoint_images, checkpoint_steps, updates
 from guidebook.config.datasets import DataError
 from guidebook.data.images import Streamed
 from guidebook.models.space import space
-from guidebook.runs import manifest, pool
+from guidebook.runs import launch, manifest
 from guidebook.runs.lock import job_id, owned
 from guidebook.runs.preemption import Stop, stopping
 from guidebook.runs.run import Run, commit
@@ -37,10 +37,10 @@ LOG_EVERY = 20  # steps between lines of stats.jsonl
 def train(run: Run) -> None:
     """Trains the run to its end, as `lines` does; with `train.processes` above 1 in so many, started now unless `torchrun` did.
 
-    Raises what `lines` raises, and pool.ProcessFailed.
+    Raises what `lines` raises, and launch.ProcessFailed.
     """
-    if pool.wanted(run.params) and not _trained(run):
-        pool.do(run, "train")
+    if launch.wanted(run.params) and not _trained(run):
+        launch.do(run, "train")
     for _ in lines(run):
         pass
 
