@@ -38,6 +38,21 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def shared_judges(tmp_path_factory):
+    """Makes a folder of runs keep its judges where all tests of this session, in every worker, find them: each is trained once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "judges"
+    folder.mkdir(exist_ok=True)
+
+    def share(runs: Path) -> Path:
+        runs.mkdir(parents=True, exist_ok=True)
+        (runs / "judges").symlink_to(folder)
+        return runs
+
+    return share
+
+
+@pytest.fixture(scope="session")
 def tiny():
     """Params of eight steps of training on 64 digits, with a checkpoint after the fourth and the eighth."""
     from guidebook.config.params import load

@@ -118,7 +118,7 @@ def test_two_processes_train_draw_and_measure_as_one_does(params, of_one, runs):
     keep = ("metric", "n", "extractor", "reference")
     for found, expected in zip(
         measure(run, images) + measure_real(run),
-        of_one.metrics(set="w5") + of_one.metrics(set="test split"),
+        of_one.metrics(set=images.name) + of_one.metrics(set="test split"),
         strict=True,
     ):
         for field in ("value", "low", "high"):
@@ -249,14 +249,14 @@ from pathlib import Path
 from guidebook.diffusion import classifier
 from guidebook.runs.run import opened
 from guidebook.sampling.draw import draw
-from guidebook.config.schema import Method
+from guidebook.config.schema import Guidance
 
 def train(*_):
     print("trained", flush=True)
     time.sleep(2)
 
 classifier._train = train
-draw(opened(Path(sys.argv[1])), 2.0, 14, method=Method(name="classifier", guidance=(2.0,)))
+draw(opened(Path(sys.argv[1])), Guidance(w=2.0, combine="classifier"), 14)
 """
 
 

@@ -32,6 +32,10 @@ class Group:
     first: int  # its first row, counted over all files
     rows: int
 
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.first + self.rows)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -106,7 +110,7 @@ class Shards:
         """The rows of a group, one at a time. Raises DataError."""
         g = self.groups[group]
         found = parquet.rows(g.file, self.image, self.label, g.number)
-        for number, (raw, label) in zip(range(g.first, g.first + g.rows), found, strict=False):
+        for number, (raw, label) in zip(g.numbers, found, strict=False):
             if label is None or not 0 <= label < self.classes:
                 said = "no label" if label is None else f"label {label}"
                 raise DataError(

@@ -6,9 +6,10 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -17,7 +18,6 @@ from guidebook import models
 from guidebook.config.budget import checkpoint_images, checkpoint_steps, updates
 from guidebook.config.datasets import DataError
 from guidebook.data.images import Streamed
-from guidebook.models.backbone import Backbone
 from guidebook.models.space import space
 from guidebook.runs import launch, manifest
 from guidebook.runs.lock import job_id, owned
@@ -27,6 +27,9 @@ from guidebook.runtime.distributed import barrier, world
 from guidebook.training import checkpoint
 from guidebook.training.step import Trainer, prepared
 from guidebook.training.tracking import tracker
+
+if TYPE_CHECKING:
+    from guidebook.models.backbone import Backbone
 
 LOG_EVERY = 20  # steps between lines of stats.jsonl
 
@@ -75,7 +78,7 @@ def lines(run: Run) -> Iterator[dict]:
             barrier()
 
 
-def load_model(run: Run, weights: str, at: int | None = None) -> Backbone:
+def load_model(run: Run, weights: str, at: int | None = None) -> "Backbone":
     """The backbone with raw or averaged weights, in evaluation mode: trained to its end, or as it was after `at` images.
 
     Raises manifest.Corrupt, and FileNotFoundError where no checkpoint was kept `at` so many.
@@ -115,7 +118,8 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
         if main:
             writer.save(trainer.nimg, *state)
 
-    with _noting(run, main) as note, writer:
+    show = tracker(run) if main else None
+    with writer:
         while trainer.nimg < total:
             trainer.step()
             step = trainer.nimg // t.batch
@@ -126,7 +130,10 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
                 rate, seen = (trainer.nimg - seen) / spent, trainer.nimg
                 before = trainer.seconds = before + spent
                 line |= {"images_per_s": rate, "seconds": trainer.seconds, "memory_mb": _memory()}
-                note(line)
+                if main:
+                    with open(run.path / "stats.jsonl", "a") as stats:
+                        stats.write(json.dumps(line) + "\n")
+                    show(line)
                 yield line
             if regular:
                 save()
@@ -138,22 +145,6 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
                     save()
                 writer.wait()
                 stop.obey(f"training after {trainer.nimg:,} images")
-
-
-@contextlib.contextmanager
-def _noting(run: Run, main: bool) -> Iterator[Callable[[dict], None]]:
-    """Writes lines of statistics to `stats.jsonl`, and to the tracker where params name one."""
-    if not main:
-        yield lambda line: None
-        return
-    show = tracker(run)
-    with open(run.path / "stats.jsonl", "a", buffering=1) as stats:
-
-        def note(line: dict) -> None:
-            stats.write(json.dumps(line) + "\n")
-            show(line)
-
-        yield note
 
 
 def _publish(run: Run, trainer: Trainer, tensors: checkpoint.Tensors) -> None:
@@ -172,10 +163,7 @@ def _publish(run: Run, trainer: Trainer, tensors: checkpoint.Tensors) -> None:
 
 
 def _describe(run: Run, trainer: Trainer) -> None:
-    """Notes where this training runs and with which code: a run that was resumed has several such entries.
-
-    Raises DataError where it began on other data.
-    """
+    """Notes where this training runs and with which code, an entry per resumption. Raises DataError where it began on other data."""
     known, data, device = run.provenance(), trainer.data, device_name(trainer.device)
     before = known.get("data", {}).get("fingerprint", data.fingerprint)
     if before != data.fingerprint:
