@@ -201,7 +201,7 @@ def _measured(run: Run) -> str:
     for r in records:
         w = "" if r.get("guidance") is None else f"{r['guidance']:g}"
         drawn = [f"{k} {r[k]}" for k in ("set", "attribute") if r.get(k)]
-        if r["draw"]:
+        if r.get("draw"):
             draw = Draw.model_validate(r["draw"])
             drawn += [*draw.words(), draw.weights]
         cells = (
