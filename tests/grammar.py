@@ -55,7 +55,7 @@ PROFILES = {name: (PARAMS / "mnist" / f"{name}.yml").read_text() for name in ("d
 _demo = PROFILES["demo"]
 PROFILES["flow"] = "".join([
     _demo[: _demo.index("objective:")], yaml.safe_dump({"objective": OBJECTIVES["flow"]}, sort_keys=False),
-    _demo[_demo.index("train:") :],
+    _demo[_demo.index("train:") :].replace("spacing: leading", "spacing: trailing"),
 ])  # fmt: skip
 RAW = {name: yaml.safe_load(text) for name, text in PROFILES.items()}
 DEMO = RAW["demo"]

@@ -10,13 +10,14 @@ from faults.lives import deadly, said, same_weights, started, the_run, trained
 from guidebook.config.params import load as load_params
 from guidebook.config.pretrained import PretrainedMissing
 from guidebook.data.images import from_uint8, load
+from guidebook.diffusion.objective import Objective
 from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import Latents, Pixels, shape_of, space
 from guidebook.runs.run import open_run, opened
 from guidebook.sampling.sampler import Sampler
 from guidebook.sampling.spec import Draw
 from guidebook.training.loop import train
-from guidebook.training.step import Trainer, prepared
+from guidebook.training.step import prepared
 
 N, BATCH = 24, 8
 SAID = "encoding latents", "encoding captions"
@@ -109,13 +110,13 @@ def test_latents_are_a_draw_of_each_images_posterior(folder, faces, flips):
 
 
 def test_a_step_draws_anew_for_an_image_that_it_sees_again(folder, faces, monkeypatch):
-    seen, losses = [], Trainer.losses
+    seen, losses = [], Objective.loss
 
     def spy(self, net, x0, *rest):
         seen.append(x0)
         return losses(self, net, x0, *rest)
 
-    monkeypatch.setattr(Trainer, "losses", spy)
+    monkeypatch.setattr(Objective, "loss", spy)
     one = faces.replace(data={"flips": False}, train={"micro_batch": 3})
     trainer = prepared(one, load(one.data))
     for _ in range(9):

@@ -10,7 +10,7 @@ import torch
 from guidebook.conditioning.encoders import width
 from guidebook.config.params import Params
 from guidebook.models.space import shape_of
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 if TYPE_CHECKING:  # diffusers takes seconds to import, and a page that is redrawn needs none
     from guidebook.models.backbone import Backbone

@@ -6,7 +6,7 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from guidebook.config.budget import checkpoint_images, checkpoint_steps, updates
 from guidebook.config.datasets import DataError
 from guidebook.data.images import Streamed
 from guidebook.models.space import space
-from guidebook.runs import manifest, pool
+from guidebook.runs import launch, manifest
 from guidebook.runs.lock import job_id, owned
 from guidebook.runs.preemption import Stop, stopping
 from guidebook.runs.run import Run, commit
@@ -37,10 +37,10 @@ LOG_EVERY = 20  # steps between lines of stats.jsonl
 def train(run: Run) -> None:
     """Trains the run to its end, as `lines` does; with `train.processes` above 1 in so many, started now unless `torchrun` did.
 
-    Raises what `lines` raises, and pool.ProcessFailed.
+    Raises what `lines` raises, and launch.ProcessFailed.
     """
-    if pool.wanted(run.params) and not _trained(run):
-        pool.do(run, "train")
+    if launch.wanted(run.params) and not _trained(run):
+        launch.do(run, "train")
     for _ in lines(run):
         pass
 
@@ -118,7 +118,8 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
         if main:
             writer.save(trainer.nimg, *state)
 
-    with _noting(run, main) as note, writer:
+    show = tracker(run) if main else None
+    with writer:
         while trainer.nimg < total:
             trainer.step()
             step = trainer.nimg // t.batch
@@ -129,7 +130,10 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
                 rate, seen = (trainer.nimg - seen) / spent, trainer.nimg
                 before = trainer.seconds = before + spent
                 line |= {"images_per_s": rate, "seconds": trainer.seconds, "memory_mb": _memory()}
-                note(line)
+                if main:
+                    with open(run.path / "stats.jsonl", "a") as stats:
+                        stats.write(json.dumps(line) + "\n")
+                    show(line)
                 yield line
             if regular:
                 save()
@@ -141,22 +145,6 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
                     save()
                 writer.wait()
                 stop.obey(f"training after {trainer.nimg:,} images")
-
-
-@contextlib.contextmanager
-def _noting(run: Run, main: bool) -> Iterator[Callable[[dict], None]]:
-    """Writes lines of statistics to `stats.jsonl`, and to the tracker where params name one."""
-    if not main:
-        yield lambda line: None
-        return
-    show = tracker(run)
-    with open(run.path / "stats.jsonl", "a", buffering=1) as stats:
-
-        def note(line: dict) -> None:
-            stats.write(json.dumps(line) + "\n")
-            show(line)
-
-        yield note
 
 
 def _publish(run: Run, trainer: Trainer, tensors: checkpoint.Tensors) -> None:
@@ -175,10 +163,7 @@ def _publish(run: Run, trainer: Trainer, tensors: checkpoint.Tensors) -> None:
 
 
 def _describe(run: Run, trainer: Trainer) -> None:
-    """Notes where this training runs and with which code: a run that was resumed has several such entries.
-
-    Raises DataError where it began on other data.
-    """
+    """Notes where this training runs and with which code, an entry per resumption. Raises DataError where it began on other data."""
     known, data, device = run.provenance(), trainer.data, device_name(trainer.device)
     before = known.get("data", {}).get("fingerprint", data.fingerprint)
     if before != data.fingerprint:
