@@ -1,8 +1,7 @@
 """Batches of a training: from the device's memory, from memory-mapped arrays, or streamed and decoded while training goes on.
 
-A stream gives images in the order of the shards, in bounded memory, from any image on: one thread reads row groups, several decode,
-a bounded queue keeps them from running ahead. Reading the next window keeps pace with using up this one, row by row, so that one
-window is held and no group is waited for.
+A stream holds one window of rows, whatever image it begins at: one thread reads row groups, at the pace at which rows are used up,
+several decode, and a bounded queue keeps them from running ahead.
 """
 
 import collections
@@ -55,8 +54,7 @@ class Resident:
 
 
 class Ahead:
-    """Images that are streamed: the first epoch decodes them and keeps what it decoded, later ones find it. The next batch is
-    prepared during the step."""
+    """Streamed images: the first epoch decodes and keeps them, later ones find them. The next batch is prepared during the step."""
 
     def __init__(self, data: Streamed, train: Train):
         self._data, self._train, self._device = data, train, world().device
@@ -112,16 +110,13 @@ class Ahead:
         return images, labels, index, copied
 
     def _next(self, nimg: int, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._complete():
-            if self._stream:  # with its threads and the window that it holds
-                self._stream.close()
-                self._stream = None
+        first, every, complete = world().process_index + nimg, world().num_processes, self._complete()
+        if self._stream and (complete or self._stream.seen != first):
+            self._stream.close()  # with its threads and the window that it holds
+            self._stream = None
+        if complete:
             return self._data.train.images[index], self._data.train.labels[index]
-        first, every = nimg + world().process_index, world().num_processes
-        if self._stream is None or self._stream.seen != first:
-            if self._stream:
-                self._stream.close()
-            self._stream = Stream(self._data, self._train.seed, first, every)
+        self._stream = self._stream or Stream(self._data, self._train.seed, first, every)
         return self._stream.next(len(index))
 
     def _complete(self) -> bool:
@@ -135,10 +130,7 @@ class Ahead:
 
 
 class Stream(contextlib.AbstractContextManager):
-    """Images number `start`, `start + stride`, … of the endless order that (shards, seed, window) have.
-
-    Close it, or use it as a context: its threads end with it.
-    """
+    """Images number `start`, `start + stride`, … of a set's endless order. Its threads end with `close`, or with its context."""
 
     def __init__(
         self, data: Streamed, seed: int, start: int = 0, stride: int = 1, decoders: int = 0, ahead: int = AHEAD
