@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from guidebook.config.params import digest
 from guidebook.runs import manifest, preemption
+from guidebook.runs.manifest import intact
 from guidebook.runtime.distributed import agreed, alone, barrier, solo, world
 
 PARTS = ".parts"
@@ -53,17 +54,17 @@ def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | No
 
     `spec` is all that the files depend on: JSON values, pydantic models, tuples, paths. `what` names it in errors and beside the
     progress bar. Every process of a world calls it, outside of `main_first`: the main one makes a folder, all share its parts. With
-    `parts.share` the others may still be at work, who finish it: ask `manifest.intact` then. A changed byte is noticed on the first use after
+    `parts.share` the others may still be at work, who finish it: ask `intact` then. A changed byte is noticed on the first use after
     the start of a machine, and the folder made anew with a warning.
 
     Raises OSError where the disk is full, Preempted, and what `make` raises. Parts that were made stay.
     """
     folder, what = place(root, name, spec), what or name
-    missing, shared = not manifest.intact(folder), parts is not None and parts.share is not None
+    missing, shared = not intact(folder), parts is not None and parts.share is not None
     # What one process does not see yet, all of them wait for.
     if missing if shared else agreed(missing):
         complete = _fill(folder, make, parts, what) if parts else _write_folder(folder, make, what)
-        if complete and not manifest.intact(folder):
+        if complete and not intact(folder):
             raise OSError(
                 f"{what}: {folder.name} is not there after it was made: is it on a disk that all processes see? Run again"
             )
