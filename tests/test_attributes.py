@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from guidebook.conditioning.captions import CORE, MINOR, said
+from guidebook.conditioning.grammar import CORE, MINOR, mentioned
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.config.params import load
 from guidebook.data.drawn.faces import random_attributes
-from guidebook.data.images import packed, unpacked
+from guidebook.data.images import Split, packed, unpacked
 from guidebook.metrics.attributes import FEWEST, balanced, difference, of_attributes
 from guidebook.metrics.intervals import wilson
 from guidebook.metrics.subject import Subject
@@ -25,8 +25,8 @@ def run(runs):
 def asked_for(attributes: torch.Tensor, **facts) -> Subject:
     """Samples that were asked to show attributes (N, 40)."""
     labels, n = packed(attributes), len(attributes)
-    known = {"guidance": 1.0, "prompt": None, "n": n} | facts
-    return Subject("w1", torch.zeros(n, 3, 8, 8, dtype=torch.uint8), labels, torch.arange(n), known)
+    known = {"guidance": 1.0, "draw": facts, "n": n}
+    return Subject("w1", lambda: Split(torch.zeros(n, 3, 8, 8, dtype=torch.uint8), labels), known)
 
 
 def by(records: list[dict], metric: str) -> dict:
@@ -89,7 +89,7 @@ def test_a_share_of_followed_captions_is_what_is_said(run, attributes):
 
 def test_a_record_counts_those_asked_and_those_that_lack_it(run, attributes):
     subject, seed = asked_for(attributes), run.params.sample.seed
-    told = unpacked(torch.tensor([said(a, seed, i, 0) for i, a in enumerate(subject.labels.tolist())]), 40)
+    told = unpacked(torch.tensor([mentioned(a, seed, i, 0) for i, a in enumerate(subject.labels.tolist())]), 40)
     assert (told & ~attributes).sum() == 0
     shown = random_attributes(N, 97)
     found = of_attributes(run, subject, packed(shown), "judge")
@@ -110,7 +110,7 @@ def test_a_record_counts_those_asked_and_those_that_lack_it(run, attributes):
 def test_an_attribute_that_captions_leave_out_at_times_counts_only_where_it_was_said(run, attributes):
     """A judge that sees a minor attribute exactly where the caption names it."""
     subject, seed = asked_for(attributes), run.params.sample.seed
-    told = unpacked(torch.tensor([said(a, seed, i, 0) for i, a in enumerate(subject.labels.tolist())]), 40)
+    told = unpacked(torch.tensor([mentioned(a, seed, i, 0) for i, a in enumerate(subject.labels.tolist())]), 40)
     found = by(of_attributes(run, subject, packed(told), "judge"), "obedience")
     left_out = (attributes & ~told).any(0)
     assert left_out[[ATTRIBUTES.index(name) for name in MINOR]].sum() > 10

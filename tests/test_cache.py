@@ -25,7 +25,7 @@ from guidebook.runs.artifact import PARTS
 from guidebook.runs.manifest import intact
 from guidebook.training.checkpoint import Writer
 from guidebook.training.profiler import PARTS as STEPS
-from guidebook.training.trainer import Trainer
+from guidebook.training.step import prepared
 
 SIDE, TRAIN = 8, 54  # pixels of a decoded image; training images: with those held out 59
 BROKEN = {5: b"<html>", 29: b""}  # the second is held out
@@ -95,7 +95,7 @@ def batches(data, params, n, start=0):
         found = [fed.batch(start + i * params.train.batch) for i in range(n)]
     finally:
         fed.close()
-    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+    return torch.cat([batch.images for batch in found]), torch.cat([batch.labels for batch in found])
 
 
 def of_row(data, row):
@@ -329,7 +329,7 @@ def weights(trainer):
 
 
 def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(data, params, tmp_path):
-    one, other = Trainer(params, data), Trainer(params, data)
+    one, other = prepared(params, data), prepared(params, data)
     for _ in range(6):
         one.step()
     with Writer(tmp_path, 2, 1) as writer:
@@ -347,7 +347,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(data, param
 def test_parts_of_a_step_add_up_to_the_step(data, params):
     import time
 
-    trainer = Trainer(params, data)
+    trainer = prepared(params, data)
     for _ in range(3):
         trainer.step()
     trainer.flush()

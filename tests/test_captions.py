@@ -18,41 +18,42 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from tokenizers.models import BPE
 
-from guidebook.conditioning import captions
-from guidebook.conditioning.captions import (
+from guidebook.conditioning import grammar
+from guidebook.conditioning.captions import NULL, class_captions
+from guidebook.conditioning.grammar import (
     CORE,
     MINOR,
-    NULL,
     PHRASES,
     active,
     attribute_caption,
     bits,
-    caption,
-    class_captions,
     consistent,
-    said,
+    mentioned,
 )  # fmt: skip
 from guidebook.config.datasets import ATTRIBUTES
 
 
 def test_every_label_is_put_in():
-    assert caption("A handwritten digit {label}, yes {label}", "7") == "A handwritten digit 7, yes 7"
+    assert class_captions("A handwritten digit {label}, yes {label}", ("7",))[0] == "A handwritten digit 7, yes 7"
 
 
 @given(st.text(), st.text(), st.text(alphabet="0123456789abc", min_size=1))
 def test_what_stands_around_the_label_stays_as_it_is(before, after, label):
     template = before.replace("{label}", "") + "{label}" + after.replace("{label}", "")
     if template.count("{label}") == 1:  # the two halves may have made another one
-        assert caption(template, label) == template.partition("{label}")[0] + label + template.partition("{label}")[2]
+        assert (
+            class_captions(template, (label,))[0]
+            == template.partition("{label}")[0] + label + template.partition("{label}")[2]
+        )
 
 
 def test_a_template_reaches_nothing_but_the_label():
     for template in ("{label.__class__}", "{0}", "{}", "%s", "{label!r}", "${label.x}", "{{"):
-        assert caption(template, "7") == template
+        assert class_captions(template, ("7",))[0] == template
 
 
 def test_a_label_is_not_replaced_in_again():
-    assert caption("a {label}", "{label}") == "a {label}"
+    assert class_captions("a {label}", ("{label}",))[0] == "a {label}"
 
 
 def test_class_captions_are_in_label_order():
@@ -139,7 +140,7 @@ def heard(text: str) -> dict[str, int]:
 
 def worded(attributes: int, draw: int) -> str:
     """The caption of a draw of one's own: bit i chooses the words of attribute i, higher ones which minor ones stay."""
-    with mock.patch.object(captions, "_draw", return_value=draw):
+    with mock.patch.object(grammar, "_draw", return_value=draw):
         return attribute_caption(attributes, 0, 0, 0)
 
 
@@ -179,7 +180,7 @@ def clip_words() -> BPE | None:
 
 def test_every_attribute_has_two_phrases_and_none_is_another_s():
     assert set(PHRASES) == set(ATTRIBUTES)
-    every = [phrase for ways in (*PHRASES.values(), captions.WOMAN) for phrase in ways]
+    every = [phrase for ways in (*PHRASES.values(), grammar.WOMAN) for phrase in ways]
     assert len(set(every)) == len(every) == 2 * (len(ATTRIBUTES) + 1)
 
 
@@ -210,13 +211,13 @@ def test_a_caption_is_grammatical(attributes, key, draw):
 @LAWS
 @given(sets, keys)
 def test_a_caption_speaks_of_what_is_said_and_of_nothing_else(attributes, key):
-    assert set(heard(attribute_caption(attributes, *key))) == set(active(said(attributes, *key)))
+    assert set(heard(attribute_caption(attributes, *key))) == set(active(mentioned(attributes, *key)))
 
 
 @LAWS
 @given(sets, keys)
 def test_nothing_is_said_of_an_inactive_attribute(attributes, key):
-    assert said(attributes, *key) & ~attributes == 0
+    assert mentioned(attributes, *key) & ~attributes == 0
     text = attribute_caption(attributes, *key)
     assert set(heard(text)) <= set(active(attributes))
     words = set(text.replace(",", "").split())
@@ -246,7 +247,7 @@ def test_only_a_contradiction_silences(attributes):
 @LAWS
 @given(sets, keys)
 def test_what_may_be_said_and_is_not_minor_is_always_said(attributes, key):
-    kept, told = consistent(attributes), said(attributes, *key)
+    kept, told = consistent(attributes), mentioned(attributes, *key)
     assert told & ~kept == 0
     assert told & bits(CORE) == kept & bits(CORE)
 
@@ -265,14 +266,14 @@ def test_no_hair_is_said_of_the_bald_and_no_beard_of_a_woman():
 @LAWS
 @given(sets, keys)
 def test_a_caption_is_a_function_of_its_arguments(attributes, key):
-    first, told = attribute_caption(attributes, *key), said(attributes, *key)
+    first, told = attribute_caption(attributes, *key), mentioned(attributes, *key)
     attribute_caption(ALL ^ attributes, *key[::-1])
     consistent.cache_clear()
-    assert (attribute_caption(attributes, *key), said(attributes, *key)) == (first, told)
+    assert (attribute_caption(attributes, *key), mentioned(attributes, *key)) == (first, told)
 
 
 def test_a_caption_is_the_same_in_every_process():
-    code = "from guidebook.conditioning.captions import *; print([attribute_caption(i * 5**17 % 2**40, 3, i, 1) for i in range(300)])"
+    code = "from guidebook.conditioning.grammar import *; print([attribute_caption(i * 5**17 % 2**40, 3, i, 1) for i in range(300)])"
     here = [attribute_caption(i * 5**17 % 2**40, 3, i, 1) for i in range(300)]
     for hashes in ("1", "2"):
         env = os.environ | {"PYTHONHASHSEED": hashes}
@@ -354,9 +355,9 @@ def test_no_caption_is_longer_than_clip_reads():
     for name in ATTRIBUTES:
         man = bits(["Male"]) * (name in FACIAL)
         adds.append(tokens(worded(bits([name]) | man, LONGER)) - tokens(worded(man, LONGER)))
-    assert tokens(worded(0, LONGER)) + sum(sorted(adds)[-captions.FEW :]) <= 77
+    assert tokens(worded(0, LONGER)) + sum(sorted(adds)[-grammar.FEW :]) <= 77
     if clip := clip_words():
-        for word in set(re.findall(WORD, " ".join((*SAYS, *captions.WOMAN, *texts)).lower())):
+        for word in set(re.findall(WORD, " ".join((*SAYS, *grammar.WOMAN, *texts)).lower())):
             assert len(clip.tokenize(word)) == 1 + (word in IN_TWO), word
 
 
@@ -370,4 +371,4 @@ def test_minor_attributes_give_way_only_where_a_caption_would_be_too_long(attrib
     left_out = [name for name in MINOR if name in active(consistent(attributes)) and name not in heard(text)]
     if left_out:  # with one more it would be
         more = bits([*heard(text), left_out[0]])
-        assert tokens(captions._sentence(more, phrasing)) > 77
+        assert tokens(grammar._sentence(more, phrasing)) > 77

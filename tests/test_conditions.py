@@ -1,23 +1,26 @@
-"""What a step tells the model of its images: the captions of exactly these, in every epoch and for every process."""
+"""Conditions: what training and sampling give the denoiser for (labels, index, epoch), whichever way it was encoded."""
 
 import dataclasses
 
 import pytest
 import torch
 
-from guidebook.conditioning.captions import NULL, attribute_caption, class_captions
-from guidebook.conditioning.encoders import WIDTH, encode
-from guidebook.conditioning.training import Fresh, Kept, OfClasses, conditions
+from guidebook.conditioning.captions import NULL, caption_of, class_captions
+from guidebook.conditioning.condition import Condition
+from guidebook.conditioning.encoders import encode
+from guidebook.conditioning.grammar import attribute_caption
+from guidebook.conditioning.source import conditions, kept_captions, sample_labels
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 from guidebook.config.params import load as load_params
-from guidebook.data.batches import Resident, feed
+from guidebook.data.batches import feed
 from guidebook.data.images import Images, Split, load
-from guidebook.diffusion.objective import loss
-from guidebook.training.trainer import Trainer
+from guidebook.diffusion.objective import Objective
+from guidebook.training.step import prepared
 
 N, BATCH, TOKENS = 22, 8, 60  # 22 images are no whole number of batches: the third one spans two epochs
 HALF = 2**-11  # of a value, what fp16 may be off
+INDEX = torch.tensor([0, 3, 9, 10, 25])
 
 
 @pytest.fixture(scope="module")
@@ -43,86 +46,87 @@ def caption(params: Params, data: Images, image: int, phrasing: int) -> str:
     return attribute_caption(int(data.train.labels[image]), params.train.seed, image, phrasing)
 
 
-def told(params: Params, captions: list[str]) -> torch.Tensor:
+def embeddings(params: Params, captions: list[str]) -> torch.Tensor:
     return encode(params.text, captions)
 
 
-def of_two(rank: int):
-    return type("World", (), {"process_index": rank, "num_processes": 2, "device": torch.device("cpu")})
+def near(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal but for the order of sums, which the captions beside them change."""
+    return torch.allclose(a, b, rtol=0, atol=1e-5)
+
+
+def halved(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Where a is b in half precision."""
+    return (a - b).abs() <= 1.05 * HALF * b.abs() + 1e-5
+
+
+# The container
+
+
+def full(n: int, start: float) -> Condition:
+    shapes = {"tokens": (n, 3, 4), "pooled": (n, 5), "numbers": (n, 2), "image": (n, 3, 2, 2)}
+    return Condition(**{k: torch.arange(start, start + torch.Size(s).numel()).reshape(s) for k, s in shapes.items()})
+
+
+def test_rows_and_cat_take_every_part_and_keep_what_is_not_there():
+    a, b = full(3, 0), full(2, 1000)
+    both = a.cat(b)
+    for field in dataclasses.fields(Condition):
+        x, y, z = (getattr(c, field.name) for c in (a, b, both))
+        assert torch.equal(z, torch.cat([x, y]))
+        assert torch.equal(getattr(both[torch.tensor([4, 0])], field.name), torch.stack([y[1], x[0]]))
+    assert Condition(tokens=a.tokens).cat(Condition(tokens=b.tokens)).pooled is None
+    assert Condition(tokens=a.tokens)[:1].image is None
+
+
+def test_dropout_replaces_the_text_and_nothing_else():
+    a, null, dropped = full(3, 0), full(1, 1000), torch.tensor([True, False, True])
+    some = a.drop(dropped, null)
+    for name in ("tokens", "pooled"):
+        for i, gone in enumerate(dropped.tolist()):
+            assert torch.equal(getattr(some, name)[i], getattr(null, name)[0] if gone else getattr(a, name)[i])
+    assert torch.equal(some.numbers, a.numbers)
+    assert torch.equal(some.image, a.image)
+
+
+# Training
 
 
 @pytest.mark.parametrize("phrasings", [1, 2, 3, None])
 def test_captions_are_those_of_the_images_that_are_fed(runs, faces, data, phrasings):
     params = faces.replace(data={"phrasings": phrasings})
-    fed, found = feed(data, params.train), conditions(params, data)
-    assert type(fed) is Resident
-    assert type(found) is (Kept if phrasings else Fresh)
+    fed, source = feed(data, params.train), conditions(params, data.train.labels)
     spoken = []
     for nimg in range(0, 5 * N, BATCH):
-        images, labels = fed.batch(nimg)
+        images, *about = fed.batch(nimg)
+        numbers = images[:, 0, 0, 0].tolist()
         epochs = [(nimg + i) // N for i in range(BATCH)]
         expected = [
             caption(params, data, image, epoch % phrasings if phrasings else epoch)
-            for image, epoch in zip(images[:, 0, 0, 0].tolist(), epochs, strict=True)
+            for image, epoch in zip(numbers, epochs, strict=True)
         ]
-        rows = found.rows(nimg, labels)
-        assert found._captions(rows.tolist()) == expected
-        spoken += zip(epochs, images[:, 0, 0, 0].tolist(), expected, strict=True)
+        assert [caption_of(params, *image) for image in zip(*(x.tolist() for x in about), strict=True)] == expected
+        spoken += zip(epochs, numbers, expected, strict=True)
         if nimg in (0, 16, 40, 56):  # the second and the last of them span two epochs
-            embedded, right = found.embedded(rows, torch.zeros(BATCH, dtype=torch.bool)), told(params, expected)
-            assert embedded.shape == (BATCH, TOKENS, WIDTH)
-            assert embedded.dtype == torch.float32
-            assert ((embedded - right).abs() <= 1.05 * HALF * right.abs() + 1e-5).all()
+            found, right = source(*about).tokens, embeddings(params, expected)
+            assert found.shape == (BATCH, TOKENS, 512)
+            assert found.dtype == torch.float32
+            assert halved(found, right).all()
             # Other captions are further away than that.
             others = [one != other for one, other in zip(expected, [expected[-1], *expected[:-1]], strict=True)]
             assert sum(others) >= BATCH - 1
-            assert (embedded - right.roll(1, 0)).abs().amax((1, 2))[others].min() > 0.1
+            assert (found - right.roll(1, 0)).abs().amax((1, 2))[others].min() > 0.1
     by_epoch = [{i: c for e, i, c in spoken if e == epoch} for epoch in range(4)]
-    assert all(set(told) == set(range(N)) for told in by_epoch)
+    assert all(set(captions) == set(range(N)) for captions in by_epoch)
     assert [by_epoch[0] == later for later in by_epoch[1:]] == [
         bool(phrasings) and e % phrasings == 0 for e in (1, 2, 3)
     ]
 
 
-def test_kept_captions_are_the_fresh_ones_until_they_repeat(runs, faces, data):
-    kept = Kept(faces, data.train.labels)
-    fresh = Fresh(faces.replace(data={"phrasings": None}), data.train.labels)
-    nothing = torch.zeros(BATCH, dtype=torch.bool)
-    for nimg in (0, 16, 32, 48, 64):
-        a, b = (c.embedded(c.rows(nimg, None), nothing) for c in (kept, fresh))
-        same = torch.arange(nimg, nimg + BATCH) // N < faces.data.phrasings
-        assert ((a - b).abs() <= 1.05 * HALF * b.abs() + 1e-5)[same].all()
-        if not same.all():
-            assert ((a - b).abs().amax((1, 2))[~same] > 0.1).all()
-    assert kept.kept.shape == (2 * N, TOKENS, WIDTH)
-    assert kept.kept.dtype == torch.float16
-
-
-@pytest.mark.parametrize("phrasings", [2, None])
-def test_two_processes_tell_every_second_image_of_a_batch_its_caption(runs, faces, data, phrasings, monkeypatch):
-    params = faces.replace(data={"phrasings": phrasings})
-    found = conditions(params, data)
-    for nimg in (0, 16, 48):
-        whole = found.rows(nimg, None)
-        for rank in range(2):
-            with monkeypatch.context() as patch:
-                patch.setattr("guidebook.conditioning.training.world", lambda rank=rank: of_two(rank))
-                patch.setattr("guidebook.data.feed.world", lambda rank=rank: of_two(rank))
-                images, labels = feed(data, params.train).batch(nimg)
-                rows = found.rows(nimg, labels)
-            assert torch.equal(rows, whole[rank::2])
-            assert (rows % N).tolist() == images[:, 0, 0, 0].tolist()
-
-
-@pytest.mark.parametrize("phrasings", [2, None])
-def test_where_a_caption_is_dropped_the_null_caption_is_told(runs, faces, data, phrasings):
-    found = conditions(faces.replace(data={"phrasings": phrasings}), data)
-    rows, dropped = found.rows(0, None), torch.arange(BATCH) % 3 == 0
-    some, none = found.embedded(rows, dropped), found.embedded(rows, torch.zeros_like(dropped))
-    null = told(faces, [NULL])[0]
-    for i, gone in enumerate(dropped.tolist()):
-        assert torch.equal(some[i], none[i]) == (not gone)
-        assert torch.allclose(some[i], null, rtol=0, atol=1e-5) == gone
+def test_kept_captions_are_half_precision_in_memory_maps(runs, faces, data):
+    kept = kept_captions(faces, data.train.labels)
+    assert kept.shape == (2 * N, TOKENS, 512)
+    assert kept.dtype == torch.float16
 
 
 @pytest.mark.parametrize(
@@ -132,45 +136,86 @@ def test_where_a_caption_is_dropped_the_null_caption_is_told(runs, faces, data, 
 )
 def test_other_captions_are_kept_apart_and_the_same_are_encoded_once(runs, faces, data, change, monkeypatch):
     calls = []
-    monkeypatch.setattr("guidebook.conditioning.training.encode", lambda *a: calls.append(len(a[1])) or encode(*a))
-    Kept(faces, data.train.labels)
-    Kept(faces, data.train.labels)
-    assert calls == [1, 2 * N, 1]  # the null caption, all of them, the null caption
+    monkeypatch.setattr("guidebook.conditioning.source.encode", lambda *a: calls.append(len(a[1])) or encode(*a))
+    conditions(faces, data.train.labels)
+    conditions(faces, data.train.labels)
+    assert calls == [2 * N, 1, 1]  # all of them, and the null caption each time
     other = faces.replace(**change)
-    Kept(other, data.train.labels[: other.data.limit])
+    conditions(other, data.train.labels[: other.data.limit])
     assert len(list(runs.glob("data/captions-*"))) == 2
 
 
-def test_of_classes_every_image_is_told_the_caption_of_its_class(runs, tiny):
-    data = load(tiny.data)
-    found, entry = conditions(tiny, data), CATALOG[tiny.data.name]
-    assert type(found) is OfClasses
-    labels, dropped = torch.tensor([3, 0, 9, 9]), torch.tensor([False, True, False, True])
-    rows = found.rows(16, labels)
-    every = told(tiny, [*class_captions(tiny.data.caption, entry.classes), NULL])
-    assert torch.equal(found.embedded(rows, dropped), every[[3, 10, 9, 10]])
-
-
 def test_in_a_step_every_image_meets_its_own_caption(runs, faces, data, monkeypatch):
-    """Through the whole of it: batches, parts of batches, mirrored images, dropped captions."""
-    params, seen = faces.replace(train={"micro_batch": 3}), []
+    """Through all of it: batches, parts of batches, mirrored images, dropped captions."""
+    params, seen, losses = faces.replace(train={"micro_batch": 3}), [], Objective.loss
 
-    def spy(model, process, x0, eps, steps, cond, *rest):
-        seen.append((x0, cond))
-        return loss(model, process, x0, eps, steps, cond, *rest)
+    def spy(self, net, x0, eps, t, cond):
+        seen.append((x0, cond.tokens))
+        return losses(self, net, x0, eps, t, cond)
 
-    monkeypatch.setattr("guidebook.training.trainer.loss", spy)
-    trainer = Trainer(params, data)
+    monkeypatch.setattr(Objective, "loss", spy)
+    trainer = prepared(params, data)
     for _ in range(6):
         trainer.step()
     trainer.close()
     assert [len(x0) for x0, _ in seen] == [3, 3, 2] * 6
     images = ((torch.cat([x0 for x0, _ in seen])[:, 0, 0, 0] + 1) * 127.5).round().long().tolist()
-    cond, null, dropped = torch.cat([c for _, c in seen]), told(params, [NULL])[0], 0
-    right = told(params, [caption(params, data, image, i // N % 2) for i, image in enumerate(images)])
+    cond, null, dropped = torch.cat([c for _, c in seen]), embeddings(params, [NULL])[0], 0
+    right = embeddings(params, [caption(params, data, image, i // N % 2) for i, image in enumerate(images)])
     for found, expected in zip(cond, right, strict=True):
-        gone = torch.allclose(found, null, rtol=0, atol=1e-5)
+        gone = near(found, null)
         dropped += gone
-        assert gone or ((found - expected).abs() <= 1.05 * HALF * expected.abs() + 1e-5).all()
+        assert gone or halved(found, expected).all()
     assert 5 < dropped < 25  # of 48, three in ten
     assert sorted(images[:N]) == list(range(N))
+
+
+# Sampling
+
+
+def test_classes_come_in_turn_in_training_and_sampling_alike(tiny):
+    source, every = conditions(tiny), class_captions(tiny.data.caption, CATALOG[tiny.data.name].classes)
+    labels = sample_labels(tiny, INDEX)
+    assert labels.tolist() == [0, 3, 9, 0, 5]
+    assert [caption_of(tiny, label, i) for label, i in zip(labels.tolist(), INDEX.tolist(), strict=True)] == [
+        every[i] for i in (0, 3, 9, 0, 5)
+    ]
+    table = embeddings(tiny, [*every, NULL])
+    for found in (source(labels, INDEX), source(labels, INDEX, INDEX), source(labels, None, None)):
+        assert torch.equal(found.tokens, table[[0, 3, 9, 0, 5]])
+    assert torch.equal(source.null.tokens, table[-1:])
+
+
+def test_attributes_are_those_of_test_faces_in_turn(faces):
+    tests = load(faces.data).test.labels
+    assert sample_labels(faces, INDEX).tolist() == tests[INDEX % len(tests)].tolist()
+    assert sample_labels(faces, torch.tensor([len(tests) + 1])) == tests[1]
+    assert not set(sample_labels(faces, INDEX).tolist()) & set(load(faces.data).train.labels.tolist())
+
+
+def test_a_face_that_is_drawn_twice_has_words_of_its_own_each_time(faces):
+    n = 3 * len(load(faces.data).test.labels)
+    labels = sample_labels(faces, torch.arange(n)).tolist()
+    captions = [caption_of(faces, label, i) for i, label in enumerate(labels)]
+    assert captions == [attribute_caption(a, faces.sample.seed, i, 0) for i, a in enumerate(labels)]
+    assert len(set(captions)) > 0.8 * n
+    assert [caption_of(faces.replace(sample={"seed": 1}), a, i) for i, a in enumerate(labels)] != captions
+
+
+def test_a_condition_does_not_depend_on_those_beside_it(faces):
+    source = conditions(faces)
+    among = source(sample_labels(faces, torch.arange(12)), torch.arange(12)).tokens
+    for index in ([11], [4, 2], [0, 5, 11]):
+        index = torch.tensor(index)
+        assert near(source(sample_labels(faces, index), index).tokens, among[index])
+    assert (among[1:] - among[:-1]).abs().amax((1, 2)).min() > 0.1
+
+
+def test_prompts_take_the_place_of_captions(faces, tiny):
+    prompts = ["A photo of an old man with a hat", NULL]
+    for params in (faces, tiny):
+        source = conditions(params)
+        found = source.prompts(prompts)
+        assert near(found.tokens, embeddings(params, prompts))
+        assert near(found[1:].tokens, source.null.tokens)
+        assert not near(found[:1].tokens, source.null.tokens)

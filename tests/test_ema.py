@@ -5,7 +5,7 @@ import torch
 from diffusers.training_utils import EMAModel
 
 from guidebook.config.params import load
-from guidebook.models.unet import build
+from guidebook.models import build
 from guidebook.training.ema import EMA
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from guidebook.config.datasets import CATALOG, at_hand
+from guidebook.config.datasets import CATALOG, available
 from guidebook.config.params import Data
 from guidebook.data.drawn.scenes import KINDS, random_scenes, render
 from guidebook.data.images import DataError, from_uint8, load, order, to_uint8
@@ -345,11 +345,11 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shards", [1, 3])
 def test_what_the_hub_left_in_its_cache_is_read_without_network(cache, shards):
-    assert not at_hand("mnist")
+    assert not available("mnist")
     cache("train", 30, shards)
-    assert not at_hand("mnist")
+    assert not available("mnist")
     cache("test", 20)
-    assert at_hand("mnist")
+    assert available("mnist")
     images = load(data("mnist", resolution=4))
     assert images.source == "hub"
     assert (len(images.train), len(images.test)) == (30, 20)
@@ -357,14 +357,14 @@ def test_what_the_hub_left_in_its_cache_is_read_without_network(cache, shards):
 
 
 @pytest.mark.parametrize("damage", ["a shard is missing", "a blob is missing", "another revision"])
-def test_a_cache_that_is_not_whole_is_not_at_hand(cache, damage):
+def test_a_cache_that_is_not_complete_is_not_available(cache, damage):
     links = cache("train", 30, 3, **({"revision": "0" * 40} if damage == "another revision" else {}))
     cache("test")
     if damage == "a shard is missing":
         (links / "train-00001-of-00003.parquet").unlink()
     elif damage == "a blob is missing":
         (links / "train-00001-of-00003.parquet").resolve().unlink()
-    assert not at_hand("mnist")
+    assert not available("mnist")
     with pytest.raises(DataError, match="guidebook fetch") as caught:
         load(data("mnist", resolution=4))
     assert len(str(caught.value).splitlines()) == 1
@@ -404,25 +404,23 @@ def test_a_download_that_fails_says_what_to_do_in_one_line(cache, monkeypatch, e
     assert caught.value.__context__ is None
 
 
-def test_embedded_and_local_sets_are_at_hand(written, cache):
+def test_embedded_and_local_sets_are_available(written, cache):
     folder, made = written
-    assert at_hand("digits")
+    assert available("digits")
     for split, (pixels, labels) in made.items():
-        assert not at_hand("mnist")
+        assert not available("mnist")
         write(folder, split, [png(p) for p in pixels], labels, shards=2)
-    assert at_hand("mnist")
+    assert available("mnist")
     (folder / "test-00001-of-00002.parquet").unlink()
-    assert not at_hand("mnist")
+    assert not available("mnist")
     with pytest.raises(
         DataError, match=r"only test-00000-of-00002\.parquet of the test-\*\.parquet in \$GUIDEBOOK_DATA"
     ):
         load(data("mnist", resolution=28))
 
 
-def test_asking_what_is_at_hand_imports_no_torch(tmp_path):
-    code = (
-        "import sys\nfrom guidebook.config.datasets import at_hand\nat_hand('mnist')\nsys.exit('torch' in sys.modules)"
-    )
+def test_asking_what_is_available_imports_no_torch(tmp_path):
+    code = "import sys\nfrom guidebook.config.datasets import available\navailable('mnist')\nsys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"HF_HOME": str(tmp_path)}, check=False)
     assert done.returncode == 0
 
@@ -440,7 +438,7 @@ def test_scenes_are_drawn_at_the_resolution_and_no_more_than_the_limit():
     assert torch.equal(larger.test.images, render(random_scenes(20, 1), 32))
     assert images.classes == KINDS
     assert (images.source, images.skipped, images.note) == ("drawn", (), CATALOG["scenes"].note)
-    assert at_hand("scenes")
+    assert available("scenes")
 
 
 def test_a_limit_keeps_the_first_scenes_and_without_one_there_are_8000_and_2000():

@@ -9,10 +9,10 @@ from diffusers import AutoencoderKL
 from faults.lives import PROCESSES, die
 
 from guidebook.models import latents as module
+from guidebook.models.autoencoder import Autoencoder, posterior
 from guidebook.models.latents import encoded, latents
 from guidebook.models.small_vae import build
-from guidebook.models.vae import Autoencoder, posterior
-from guidebook.runs.arrays import PARTS
+from guidebook.runs.artifact import PARTS, intact
 
 SIDE, N = 8, 23
 
@@ -168,7 +168,7 @@ def test_killed_and_resumed_or_shared_the_bytes_are_those_of_one(
     assert seen == [5, 5, 3]  # two parts were there
 
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(shared))
-    assert encoded(vae, pictures(), "x", False, share=(1, 2)) is None
-    assert encoded(vae, pictures(), "x", False, share=(0, 2)) is not None
+    assert not intact(encoded(vae, pictures(), "x", False, share=(1, 2)))
+    assert intact(encoded(vae, pictures(), "x", False, share=(0, 2)))
     for folder in (killed, talking, shared):
         assert bytes_of(folder / "data" / expected.name) == bytes_of(expected)

@@ -1,59 +1,31 @@
 """Parameters: what is accepted, what is refused and in what words, and what a training depends on."""
 
 import copy
-import json
+import math
 import string
+from typing import Literal
 
 import pytest
 import yaml
+from grammar import DEFAULTED, DEMO, FREE, GRAMMAR, OBJECTIVES, SECTIONS, edited, keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from papermill.inspection import inspect_notebook
+from papermill.iorw import load_notebook_node, read_yaml_file
+from papermill.parameterize import parameterize_notebook
 
 from guidebook.conditioning.captions import class_captions
 from guidebook.config import params as P
-from guidebook.config.params import Params, ParamsError, check, differences, from_notebook, load, read
+from guidebook.config import schema
+from guidebook.config.params import Params, ParamsError, check, differences, from_notebook, load, load_file, read
 from guidebook.config.paths import NOTEBOOKS, PARAMS
 
 FILES = sorted(PARAMS.glob("*/*.yml"))
-DEMO = load("mnist", "demo").model_dump(mode="json")
-SECTIONS = [name for name, value in DEMO.items() if isinstance(value, dict)]
-# For every parameter another value that is allowed there.
-OTHER = {
-    "data": {
-        "name": "mnist", "resolution": 16, "range": [-1.0, 1.0], "caption": "A {label}", "limit": 100, "flips": True,
-        "phrasings": 3,
-    },
-    "text": {"encoder": "openai/clip-vit-base-patch32", "tokens": 9},
-    "model": {"channels": [32, 64, 96], "layers_per_block": 2, "num_heads": 16, "vae": "embedded"},
-    "objective": {
-        "schedule": "linear", "timesteps": 500, "prediction": "v_prediction", "min_snr_gamma": 5.0,
-        "zero_terminal_snr": True,
-    },
-    "train": {
-        "batch": 64, "micro_batch": 16, "lr": 0.002, "warmup": 1000, "weight_decay": 0.02, "epochs": 41, "caption_dropout": 0.1,
-        "ema": [0.99, 0.9], "clip_norm": None, "precision": "bf16", "seed": 1, "checkpoint_every": 5,
-        "keep_checkpoints": 3, "processes": 2, "tracker": "tensorboard", "channels_last": True,
-        "compile": True,
-    },
-    "sample": {
-        "sampler": "ddim", "steps": 26, "eta": 0.5, "spacing": "trailing", "guidance": [1], "seed": 1, "batch": 10,
-        "weights": "raw", "methods": [{"name": "rescaled", "guidance": [2], "settings": {"phi": 0.7}}],
-        "solvers": [{"sampler": "heun", "steps": 5, "eta": 0.0, "spacing": "karras"}],
-    },
-    "evaluate": {"samples": 510},
-}  # fmt: skip
-# Where and how a run happens, who watches, and what is compared with it: no choice of the run itself;
-HOW = {"train.processes", "train.tracker", "train.channels_last", "train.compile"}
-# and what only some experiments have.
-DEFAULTED = {*HOW, "sample.methods", "sample.solvers", "data.phrasings", "model.vae"}
-FREE = {"train.micro_batch", "train.checkpoint_every", "train.keep_checkpoints", *HOW}
-EVERY = [(s, k) for s in SECTIONS for k in DEMO[s]]
-
-
-def edited(section: str | None, key, value) -> dict:
-    raw = copy.deepcopy(DEMO)
-    (raw[section] if section else raw)[key] = value
-    return raw
+EXPERIMENTS = sorted({path.parent.name for path in FILES})
+# Everything that mnist/demo resolves to, its parameters, and those of other objectives
+WHOLE = load("mnist", "demo").model_dump(mode="json")
+EVERY = [key for key in keys(WHOLE) if "." in key and not key.endswith(".kind")]
+OTHERS = [(kind, f"objective.{key}") for kind, values in OBJECTIVES.items() for key in values if key != "kind"]
 
 
 def refusal(raw, where="demo.yml") -> str:
@@ -91,82 +63,81 @@ def test_paper_profile_is_the_published_setting():
     assert (params.sample.sampler, params.sample.steps, params.sample.seed) == ("ddpm", 50, 422)
 
 
-@pytest.mark.parametrize("experiment", sorted({p.parent.name for p in FILES}))
-def test_parameters_cell_of_the_notebook_holds_the_demo_profile(experiment):
-    notebook = json.loads((NOTEBOOKS / f"{experiment}.ipynb").read_text())
-    [cell] = [c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])]
-    namespace = {"__name__": "__main__"}
-    exec("".join(cell["source"]), namespace)
-    assert from_notebook(namespace) == load(experiment, "demo")
-
-
-# What is refused: (section, key, value, what the line must say)
+# What is refused: (key, value, what the line must say)
 REFUSED = {
-    "unknown key": ("train", "epoch", 3, ["train.epoch", "not a parameter", "nearest: epochs", "checkpoint_every"]),
-    "unknown section": (None, "trian", {}, ["trian", "not a parameter", "nearest: train", "evaluate"]),
-    "wrong type": ("train", "batch", "many", ["train.batch", "'many'", "integer"]),
-    "float for int": ("train", "batch", 1.5, ["train.batch", "1.5", "integer"]),
-    "bool for int": ("train", "batch", True, ["train.batch", "True", "integer"]),
-    "bool for float": ("train", "lr", True, ["train.lr", "True", "number"]),
-    "bool in a list": ("sample", "guidance", [1, True], ["sample.guidance.1", "True", "number"]),
-    "number as text": ("train", "lr", "1e-4", ["train.lr", "'1e-4'", "text", "1.0e-4"]),
-    "NaN": ("train", "lr", float("nan"), ["train.lr", "nan", "finite"]),
-    "infinity": ("train", "epochs", float("inf"), ["train.epochs", "inf", "finite"]),
-    "minus infinity in a list": ("data", "range", [float("-inf"), 1.0], ["data.range.0", "-inf", "finite"]),
-    "negative size": ("train", "batch", -1, ["train.batch", "-1", "greater than or equal to 1"]),
-    "zero size": ("data", "limit", 0, ["data.limit", "0", "greater than or equal to 1"]),
-    "negative rate": ("train", "lr", -0.1, ["train.lr", "-0.1", "greater than 0"]),
-    "probability above one": ("train", "caption_dropout", 1.5, ["train.caption_dropout", "1.5", "less than or equal"]),
-    "decay of one": ("train", "ema", [1.0], ["train.ema.0", "1.0", "less than 1"]),
-    "one checkpoint": ("train", "keep_checkpoints", 1, ["train.keep_checkpoints", "1", "greater than or equal to 2"]),
-    "path up": (None, "experiment", "../x", ["experiment", "'../x'", "pattern"]),
-    "absolute path": (None, "profile", "/etc/passwd", ["profile", "'/etc/passwd'", "pattern"]),
-    "path with a line end": (None, "profile", "demo\n", ["profile", "'demo\\n'", "pattern"]),
-    "hidden name": (None, "experiment", ".mnist", ["experiment", "'.mnist'", "pattern"]),
-    "encoder from a path": ("text", "encoder", "../clip", ["text.encoder", "'../clip'", "'embedded'"]),
-    "weights from a path": ("sample", "weights", "../raw", ["sample.weights", "'../raw'", "raw"]),
-    "empty list": ("sample", "guidance", [], ["sample.guidance", "[]", "at least 1"]),
-    "list for a section": (None, "train", [1], ["train", "[1]", "dictionary"]),
-    "nothing for a section": (None, "train", None, ["train", "None", "dictionary"]),
-    "range upside down": ("data", "range", [1.0, 0.0], ["data", "low < high"]),
-    "weights that are not kept": ("sample", "weights", "ema-0.5", ["sample.weights", "raw", "ema-0.99"]),
-    "more steps than timesteps": ("sample", "steps", 1001, ["sample.steps", "objective.timesteps"]),
-    "classes of unequal size": ("evaluate", "samples", 501, ["evaluate.samples", "multiple of 10"]),
-    "channels no group norm divides": ("model", "channels", [32, 48, 64], ["model.channels.1", "48", "multiple of 32"]),
-    "phrasings of a class": ("data", "phrasings", 2, ["data.phrasings", "digits"]),
-    "no caption for classes": ("data", "caption", None, ["data.caption", "needs a caption"]),
-    "latents of grey images": ("model", "vae", "embedded", ["model.vae", "colour images", "[-1, 1]"]),
-    "key that is a number": ("train", 7, 1, ["train.7"]),
-    "key of two lines": ("train", "a\nb", 1, ["train.a", "not a parameter"]),
-    "key with a terminal code": (None, "\x1b[31mred", 1, ["red", "not a parameter"]),
-    "number of 6000 digits": ("train", "batch", 16**5000, ["train.batch", "less than or equal"]),
-    "text of 10⁶ letters": ("train", "batch", "x" * 10**6, ["train.batch", "xxx", "integer"]),
+    "unknown key": ("train.epoch", 3, ["train.epoch", "not a parameter", "nearest: epochs", "checkpoint_every"]),
+    "unknown section": ("trian", {}, ["trian", "not a parameter", "nearest: train", "evaluate"]),
+    "wrong type": ("train.batch", "many", ["train.batch", "'many'", "integer"]),
+    "float for int": ("train.batch", 1.5, ["train.batch", "1.5", "integer"]),
+    "bool for int": ("train.batch", True, ["train.batch", "True", "integer"]),
+    "bool for float": ("train.lr", True, ["train.lr", "True", "number"]),
+    "bool in a list": ("sample.guidance", [1, True], ["sample.guidance.1", "True", "number"]),
+    "number as text": ("train.lr", "1e-4", ["train.lr", "'1e-4'", "text", "1.0e-4"]),
+    "NaN": ("train.lr", float("nan"), ["train.lr", "nan", "finite"]),
+    "infinity": ("train.epochs", float("inf"), ["train.epochs", "inf", "finite"]),
+    "minus infinity in a list": ("data.range", [float("-inf"), 1.0], ["data.range.0", "-inf", "finite"]),
+    "negative size": ("train.batch", -1, ["train.batch", "-1", "greater than or equal to 1"]),
+    "zero size": ("data.limit", 0, ["data.limit", "0", "greater than or equal to 1"]),
+    "negative rate": ("train.lr", -0.1, ["train.lr", "-0.1", "greater than 0"]),
+    "probability above one": ("train.caption_dropout", 1.5, ["train.caption_dropout", "1.5", "less than or equal"]),
+    "decay of one": ("train.ema", [1.0], ["train.ema.0", "1.0", "less than 1"]),
+    "one checkpoint": ("train.keep_checkpoints", 1, ["train.keep_checkpoints", "1", "greater than or equal to 2"]),
+    "path up": ("experiment", "../x", ["experiment", "'../x'", "pattern"]),
+    "absolute path": ("profile", "/etc/passwd", ["profile", "'/etc/passwd'", "pattern"]),
+    "path with a line end": ("profile", "demo\n", ["profile", "'demo\\n'", "pattern"]),
+    "hidden name": ("experiment", ".mnist", ["experiment", "'.mnist'", "pattern"]),
+    "encoder from a path": ("text.encoder", "../clip", ["text.encoder", "'../clip'", "'embedded'"]),
+    "weights from a path": ("sample.weights", "../raw", ["sample.weights", "'../raw'", "raw"]),
+    "empty list": ("sample.guidance", [], ["sample.guidance", "[]", "at least 1"]),
+    "list for a section": ("train", [1], ["train", "[1]", "dictionary"]),
+    "nothing for a section": ("train", None, ["train", "None", "dictionary"]),
+    "range upside down": ("data.range", [1.0, 0.0], ["data", "low < high"]),
+    "weights that are not kept": ("sample.weights", "ema-0.5", ["sample.weights", "raw", "ema-0.99"]),
+    "more steps than timesteps": ("sample.steps", 1001, ["sample.steps", "objective.timesteps"]),
+    "classes of unequal size": ("evaluate.samples", 501, ["evaluate.samples", "multiple of 10"]),
+    "channels no group norm divides": ("model.channels", [32, 48, 64], ["model.channels.1", "48", "multiple of 32"]),
+    "phrasings of a class": ("data.phrasings", 2, ["data.phrasings", "digits"]),
+    "no caption for classes": ("data.caption", None, ["data.caption", "needs a caption"]),
+    "latents of grey images": ("model.vae", "embedded", ["model.vae", "colour images", "[-1, 1]"]),
+    "key that is a number": ("train", {**DEMO["train"], 7: 1}, ["train.7", "not a parameter"]),
+    "key of two lines": ("train.a\nb", 1, ["train.a", "not a parameter"]),
+    "key with a terminal code": ("\x1b[31mred", 1, ["red", "not a parameter"]),
+    "number of 6000 digits": ("train.batch", 16**5000, ["train.batch", "less than or equal"]),
+    "text of 10⁶ letters": ("train.batch", "x" * 10**6, ["train.batch", "xxx", "integer"]),
+    "unknown kind": ("objective.kind", "vpp", ["objective.kind", "'vpp'", "nearest: vp", "vp, flow, edm"]),
+    "kind that is a list": ("model.kind", [], ["model.kind", "[]", "unet"]),
+    "key of another kind": ("objective.sigma_data", 0.5, ["objective.sigma_data", "not a parameter", "timesteps"]),
+    "misspelt key in a section of kinds": ("model.num_head", 8, ["model.num_head", "not a parameter", "nearest: num_heads"]),
+    "misspelt key in an entry of a list": ("sample.methods", [{"nmae": "x"}], ["sample.methods.0.nmae", "nearest: name"]),
+    "betas of a cosine": ("objective.betas", [0.0001, 0.02], ["objective.betas", "squaredcos_cap_v2 takes null"]),
+    "linear without betas": ("objective.schedule", "linear", ["objective.betas = None", "linear", "[0.0001, 0.02]"]),
+    "scaled_linear without betas": ("objective.schedule", "scaled_linear", ["objective.betas = None", "[0.00085, 0.012]"]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_bad_value_is_refused_in_one_line_that_names_it(case):
-    section, key, value, said = REFUSED[case]
-    text = refusal(edited(section, key, value))
+    key, value, said = REFUSED[case]
+    text = refusal(edited(key, value))
     assert text.startswith("demo.yml: ")
     assert [s for s in said if s not in text] == []
 
 
-@pytest.mark.parametrize(("section", "key"), [(s, k) for s, k in EVERY if f"{s}.{k}" not in DEFAULTED])
-def test_every_parameter_of_the_study_must_be_given(section, key):
+@pytest.mark.parametrize("key", sorted({*keys(DEMO)} - DEFAULTED))
+def test_every_parameter_of_the_study_must_be_given(key):
     raw = copy.deepcopy(DEMO)
-    del raw[section][key]
-    text = refusal(raw)
-    assert f"{section}.{key} is missing" in text
+    section, _, name = key.rpartition(".")
+    del (raw[section] if section else raw)[name]
+    assert f"{key} is missing" in refusal(raw)
 
 
-@pytest.mark.parametrize("name", DEMO)
+@pytest.mark.parametrize("name", SECTIONS)
 def test_every_section_must_be_given(name):
     assert f"{name} is missing" in refusal({k: v for k, v in DEMO.items() if k != name})
 
 
 def test_of_several_mistakes_the_line_counts_the_others():
-    raw = edited("train", "batch", -1)
+    raw = edited("train.batch", -1)
     raw["train"]["lr"] = "fast"
     assert refusal(raw).endswith("(and 1 more)")
 
@@ -248,26 +219,169 @@ def test_an_override_without_section_and_key_is_refused(key):
     assert len(str(caught.value).splitlines()) == 1
 
 
-# A notebook's variables
+# Profiles that extend others
+
+
+@pytest.fixture
+def profiles(tmp_path, monkeypatch):
+    """`profiles({"a/paper": {...}})` writes profiles where the library looks for them."""
+    monkeypatch.setattr(P, "PARAMS", tmp_path)
+
+    def write(files: dict[str, dict]):
+        for name, raw in files.items():
+            experiment, profile = name.split("/")
+            (tmp_path / experiment).mkdir(exist_ok=True)
+            text = yaml.safe_dump({"experiment": experiment, "profile": profile, **raw}, sort_keys=False)
+            (tmp_path / experiment / f"{profile}.yml").write_text(text)
+
+    return write
+
+
+TRAILING = {"spacing": "trailing"}  # which every objective takes
+SETTING = {section: DEMO[section] for section in SECTIONS}
+
+
+def test_a_profile_says_only_what_differs_from_the_one_it_extends(profiles):
+    best = {"extends": "paper", "train": {"lr": 0.5}, "sample": {"guidance": [1]}}
+    other = {"extends": "a/best", "train": {"epochs": 3}, "objective": OBJECTIVES["edm"], "sample": TRAILING}
+    profiles({"a/paper": SETTING, "a/best": best, "b/demo": other})
+    assert differences(load("a", "paper"), load("a", "best")) == [
+        ("train.lr", 0.001, 0.5), ("sample.guidance", load("a", "paper").model_dump(mode="json")["sample"]["guidance"], [1]),
+    ]  # fmt: skip
+    assert load("b", "demo") == load("a", "best").replace(
+        experiment="b", profile="demo", train={"epochs": 3}, objective=OBJECTIVES["edm"], sample=TRAILING
+    )
+    assert load("b", "demo", {"train.lr": 0.25}).train.lr == 0.25
+    assert load_file(P.PARAMS / "b" / "demo.yml") == load("b", "demo")
+
+
+@pytest.mark.parametrize(
+    ("extends", "said"),
+    [
+        ("papre", "best.yml: extends = 'papre': profile 'papre' is not known (nearest: paper); there are: best, paper"),
+        ("c/paper", "best.yml: extends = 'c/paper': experiment 'c' is not known; there are: a"),
+        ("/paper", "experiment '' is not known"),
+        ("../a/paper", "experiment '../a' is not known"),
+        ("best", "best.yml: extends = 'best': a/best extends itself"),
+        (3, "best.yml: extends = 3: it is the name of a profile"),
+        (["paper"], "best.yml: extends = ['paper']: it is the name of a profile"),
+    ],
+)
+def test_a_profile_that_cannot_be_extended_is_refused_in_one_line(profiles, extends, said):
+    profiles({"a/paper": SETTING, "a/best": {"extends": extends}})
+    with pytest.raises(ParamsError) as caught:
+        load("a", "best")
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_profiles_that_extend_each_other_are_refused_in_one_line(profiles):
+    profiles({"a/paper": {"extends": "b/paper"}, "b/paper": {"extends": "a/paper"}})
+    with pytest.raises(ParamsError, match="a/paper extends itself") as caught:
+        load("b", "paper") if load("a", "paper") else None
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_no_profile_repeats_what_it_extends(path):
+    raw = read(path)
+    if parent := raw.get("extends"):
+        experiment, _, profile = parent.rpartition("/")
+        base = load(experiment or path.parent.name, profile).model_dump(mode="json")
+        own = {f"{s}.{k}": v for s in SECTIONS for k, v in raw.get(s, {}).items()}
+        assert [
+            key for key, v in own.items() if base[key.partition(".")[0]].get(key.partition(".")[2], "none") == v
+        ] == []
+
+
+# A notebook's variables: papermill's own words, its cell of injected parameters, and the library
+
+
+def cells(experiment: str, /, **injected) -> dict:
+    """The variables of a notebook whose parameters papermill has set, when the cell after them has run."""
+    notebook = load_notebook_node(str(NOTEBOOKS / f"{experiment}.ipynb"))
+    made = parameterize_notebook(notebook, injected) if injected else notebook
+    namespace = {"__name__": "__main__"}
+    for cell in (c for c in made.cells if c.cell_type == "code"):
+        exec(cell.source, namespace)
+        if "params" in namespace:
+            return namespace
+    raise AssertionError("no cell makes params")
+
+
+def injected(file) -> dict:
+    """What `papermill -f FILE` injects."""
+    return read_yaml_file(str(file))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_papermill_with_a_file_and_with_a_profile_and_the_command_mean_the_same(path):
+    experiment, profile = path.parent.name, path.stem
+    params = load(experiment, profile)  # `guidebook run EXPERIMENT --profile PROFILE`
+    assert cells(experiment, **injected(path))["params"] == params
+    assert cells(experiment, profile=profile)["params"] == params
+    assert cells(experiment, **params.model_dump(mode="json"))["params"] == params  # what the command injects
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_notebook_opened_by_hand_shows_the_demo_and_knows_every_section(experiment):
+    assert cells(experiment)["params"] == load(experiment, "demo")
+    known = inspect_notebook(str(NOTEBOOKS / f"{experiment}.ipynb"))
+    assert set(known) == {"experiment", "profile", "extends", *SECTIONS}
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(
+    st.sets(st.sampled_from([k for k in EVERY if k.startswith(("train.", "text.tokens"))]), max_size=5), st.booleans()
+)
+def test_injected_values_win_over_the_profile_key_by_key(changed, every_section):
+    changes = {key: GRAMMAR[key][1] for key in changed if key not in ("train.ema", "train.processes")}
+    sections = {section: {} for section in SECTIONS} if every_section else {}
+    for key, value in changes.items():
+        sections.setdefault(key.partition(".")[0], {})[key.partition(".")[2]] = value
+    assert cells("mnist", **sections)["params"] == load("mnist", "demo", changes)
+
+
+def test_a_file_of_ones_own_may_extend_a_profile_or_be_whole(tmp_path):
+    paper, file = load("mnist", "paper"), tmp_path / "mine.yml"
+    file.write_text("experiment: mnist\nprofile: mine\nextends: paper\ntrain: {epochs: 3}\n")
+    mine = cells("mnist", **injected(file))["params"]
+    assert mine == paper.replace(profile="mine", train={"epochs": 3}) == load_file(file)
+    file.write_text(mine.yaml())
+    assert cells("mnist", **injected(file))["params"] == mine
+
+
+@pytest.mark.parametrize(
+    ("given_", "said"),
+    [
+        ({"trian": {"lr": 0.5}}, "notebook: trian is not a parameter (nearest: train)"),
+        ({"lr": 0.5}, "notebook: lr is not a parameter"),
+        ({"train": {"epoch": 3}}, "notebook: train.epoch is not a parameter (nearest: epochs)"),
+        ({"profile": "papre"}, "profile 'papre' is not known (nearest: paper)"),
+        ({"profile": "mine"}, "profile 'mine' is not known"),
+        ({"extends": "papre"}, "profile 'papre' is not known (nearest: paper)"),
+        ({"experiment": "mnsit"}, "experiment 'mnsit' is not known (nearest: mnist)"),
+        ({"objective": {"kind": "flwo"}}, "notebook: objective.kind = 'flwo' is not known (nearest: flow)"),
+        ({"train": [1]}, "notebook: train = [1]"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_the_first_cell_after_them(given_, said):
+    with pytest.raises(ParamsError) as caught:
+        cells("mnist", **given_)
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def after_parameters_cell() -> dict:
-    import math
-
     def shell(): ...
 
     jupyter = {"In": [], "Out": {}, "exit": object(), "quit": object(), "open": open, "get_ipython": shell, "_ih": []}
-    return {"__name__": "__main__", "math": math, "from_notebook": from_notebook} | jupyter | copy.deepcopy(DEMO)
+    blank = {"experiment": "mnist", "profile": "demo", "extends": None, **dict.fromkeys(SECTIONS)}
+    return {"__name__": "__main__", "math": math, "from_notebook": from_notebook} | jupyter | blank
 
 
-def test_variables_of_a_notebook_become_its_parameters():
+def test_what_jupyter_defines_is_no_parameter():
     assert from_notebook(after_parameters_cell()) == load("mnist", "demo")
-
-
-@pytest.mark.parametrize("name", ["trian", "lr", "guidance"])
-def test_a_variable_that_is_no_section_is_refused(name):
-    with pytest.raises(ParamsError, match=f"notebook: {name} is not a parameter"):
-        from_notebook(after_parameters_cell() | {name: 3})
 
 
 def test_the_cell_may_be_run_again_among_later_variables():
@@ -280,33 +394,97 @@ def test_the_cell_may_be_run_again_among_later_variables():
 def test_the_cell_run_again_sees_a_changed_section():
     namespace = after_parameters_cell()
     from_notebook(namespace)
-    namespace["train"] = namespace["train"] | {"lr": 0.5}
-    assert from_notebook(namespace).train.lr == 0.5
+    namespace["train"] = {"lr": 0.5}
+    assert from_notebook(namespace) == load("mnist", "demo", {"train.lr": 0.5})
+
+
+# Sections of several kinds
+
+
+def test_a_section_that_becomes_another_kind_is_replaced():
+    demo = load("mnist", "demo").replace(sample=TRAILING)
+    flow = {f"objective.{k}": v for k, v in OBJECTIVES["flow"].items()}
+    changed = demo.replace(objective=OBJECTIVES["flow"])
+    assert changed.objective == schema.Flow(mean=0.0, std=1.0)
+    assert load("mnist", "demo", {"sample.spacing": "trailing"} | flow) == changed
+    assert ("objective.kind", "vp", "flow") in differences(demo, changed)
+    assert ("objective.timesteps", 1000, None) in differences(demo, changed)
+    assert ("objective.std", None, 1.0) in differences(demo, changed)
+    assert check(yaml.safe_load(changed.yaml()), "params.yml") == changed
+    assert changed.training_key != demo.training_key
+
+
+def test_a_new_kind_is_one_class(monkeypatch):
+    monkeypatch.setattr(schema.Model, "kinds", dict(schema.Model.kinds))  # no later test knows this kind
+
+    class Tiny(schema.Model):
+        kind: Literal["tiny"] = "tiny"
+        width: int
+
+    params = load("mnist", "demo", {"model.kind": "tiny", "model.width": 4})
+    wider = params.replace(model={"width": 5})
+    assert params.model == Tiny(width=4)
+    assert wider.training_key != params.training_key
+    assert differences(params, wider) == [("model.width", 4, 5)]
+    assert check(yaml.safe_load(params.yaml()), "params.yml") == params
+    said = refusal(edited("model", {"kind": "tiny", "widht": 4}))
+    assert "model.widht is not a parameter (nearest: width)" in said
+    assert "nearest: tiny" in refusal(edited("model.kind", "tniy"))
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("key", ["steps", "sampler", "spacing", "methods"])
+def test_what_discrete_timesteps_alone_can_do_is_refused_for_other_objectives(kind, key):
+    params = load("mnist", "demo").replace(objective=OBJECTIVES[kind], sample=TRAILING)
+    if key == "steps":  # there are no timesteps to exceed
+        assert params.replace(sample={"steps": 5000}).sample.steps == 5000
+        return
+    value = {"sampler": "unipc", "spacing": "leading", "methods": [{"name": "x", "combine": "classifier", "w": [1]}]}[
+        key
+    ]
+    with pytest.raises(ParamsError, match=f"(unipc|leading|classifier) needs objective.kind = vp, not {kind}$"):
+        params.replace(sample={key: value})
+
+
+def test_a_run_departs_from_its_profile_by_what_was_changed_and_not_by_how_it_ran():
+    demo = load("cifar10", "demo")
+    assert P.departures(demo.replace(train={"precision": "bf16", "compile": True})) == []
+    assert P.departures(demo.replace(train={"precision": "fp32", "lr": 0.5})) == [("train.lr", 0.002, 0.5)]
+    assert P.departures(demo.replace(profile="mine", train={"lr": 0.5})) == []
+    assert P.departures(load("cifar10", "best").replace(train={"precision": "fp32"})) == [
+        ("train.precision", "bf16", "fp32")
+    ]
 
 
 # What a training depends on
 
 
 def test_another_value_is_known_for_every_parameter():
-    assert {(s, k) for s in OTHER for k in OTHER[s]} == set(EVERY)
-    assert not [(s, k) for s, k in EVERY if OTHER[s][k] == DEMO[s][k]]
+    assert {*EVERY, *(key for _, key in OTHERS)} == {k for k in GRAMMAR if "." in k and not k.endswith(".kind")}
+    for key in EVERY:
+        section, _, name = key.partition(".")
+        assert GRAMMAR[key][1] != WHOLE[section][name]
 
 
+LINEAR = {"schedule": "linear", "betas": [0.0001, 0.02]}
 # What else must be so for the other value to be allowed
 NEEDS = {
     "objective.zero_terminal_snr": {"objective": {"prediction": "v_prediction"}, "sample": {"spacing": "trailing"}},
+    "objective.schedule": {"objective": LINEAR},
+    "objective.betas": {"objective": LINEAR},
     "sample.eta": {"sample": {"sampler": "ddim"}},
     "data.phrasings": {"data": {"name": "faces", "caption": None}},
     "model.vae": {"data": {"name": "scenes", "range": [-1.0, 1.0]}},
 }
 
 
-@pytest.mark.parametrize(("section", "key"), EVERY)
-def test_training_key_changes_with_what_training_depends_on_and_with_nothing_else(section, key):
-    a = load("mnist", "demo").replace(**NEEDS.get(f"{section}.{key}", {}))
-    b = a.replace(**{section: {key: OTHER[section][key]}})
-    depends = section not in ("sample", "evaluate") and f"{section}.{key}" not in FREE
-    assert (a.training_key != b.training_key) == depends
+@pytest.mark.parametrize(("kind", "key"), [*(("vp", key) for key in EVERY), *OTHERS])
+def test_training_key_changes_with_what_training_depends_on_and_with_nothing_else(kind, key):
+    section, _, name = key.partition(".")
+    a = load("mnist", "demo").replace(objective=OBJECTIVES.get(kind, {}), sample=TRAILING if kind != "vp" else {})
+    a = a.replace(**NEEDS.get(key, {}))
+    b = a.replace(**{section: {name: GRAMMAR[key][1]}})
+    assert (a.training_key != b.training_key) == (section not in ("sample", "evaluate") and key not in FREE)
 
 
 def test_training_key_is_the_same_in_every_profile_of_equal_training():
@@ -339,10 +517,11 @@ scalars = st.one_of(
     st.just(5000).map(lambda digits: 10**digits),  # Hypothesis cannot print it
     st.sampled_from([-1, 0, 1e308, "1e-4", "nan", "../x", "{label.__class__}", "a\nb", "</script>"]),
 )  # fmt: skip
-keys = st.one_of(st.text(max_size=10), st.sampled_from(["lr", "train", "a\nb"]), st.integers(), st.booleans())
-values = st.recursive(scalars, lambda x: st.lists(x, max_size=4) | st.dictionaries(keys, x, max_size=3), max_leaves=8)
-edits = st.lists(st.tuples(st.sampled_from([None, *SECTIONS]), keys, values, st.booleans()), min_size=1, max_size=3)
-known = st.sampled_from(EVERY).flatmap(lambda e: st.tuples(st.just(e[0]), st.just(e[1]), values, st.booleans()))
+names = st.one_of(st.text(max_size=10), st.sampled_from(["lr", "train", "a\nb"]), st.integers(), st.booleans())
+values = st.recursive(scalars, lambda x: st.lists(x, max_size=4) | st.dictionaries(names, x, max_size=3), max_leaves=8)
+edits = st.lists(st.tuples(st.sampled_from([None, *SECTIONS]), names, values, st.booleans()), min_size=1, max_size=3)
+known = st.sampled_from([*GRAMMAR, *SECTIONS]).map(lambda key: (key.rpartition(".")[0] or None, key.rpartition(".")[2]))
+known = st.tuples(known, values, st.booleans()).map(lambda drawn: (*drawn[0], *drawn[1:]))
 
 
 @settings(max_examples=400, deadline=None, derandomize=True, database=None)
@@ -382,15 +561,18 @@ def test_any_text_as_a_file_gives_one_line(tmp_path_factory, text):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"sample": {"spacing": "karras"}}, "spacing = karras is for sampler = heun"),
         ({"sample": {"eta": 0.5}}, "eta = 0.5 is for sampler = ddim"),
         ({"objective": {"zero_terminal_snr": True}}, "zero_terminal_snr = True needs objective.prediction"),
         ({"objective": {"zero_terminal_snr": True, "prediction": "v_prediction"}}, "visit the last timestep"),
-        ({"objective": {"prediction": "sample"}, "sample": {"sampler": "heun"}}, "heun does not take"),
-        ({"sample": {"methods": [{"name": "rescaled", "guidance": [2]}]}}, r"takes the settings ['phi']"),
-        ({"sample": {"methods": [{"name": "rescaled", "guidance": [2], "settings": {"phi": 2.0}}]}}, "must be from 0 to 1"),
-        ({"sample": {"methods": [{"name": "cfg-plus-plus", "guidance": [w]} for w in (1, 2)]}},
-         "['cfg-plus-plus', 'cfg-plus-plus'] must name every method once: put all its scales into one entry's guidance"),
+        ({"objective": OBJECTIVES["flow"], "sample": {"spacing": "karras"}}, "karras needs a finite first noise level"),
+        ({"sample": {"methods": [{"name": "x", "combine": "rescaled", "w": [2]}]}}, "rescaled.phi = None must be from 0 to 1"),
+        ({"sample": {"methods": [{"name": "x", "combine": "rescaled", "w": [2], "phi": 2.0}]}}, "rescaled.phi = 2.0 must be from"),
+        ({"sample": {"methods": [{"name": "x", "w": [2], "phi": 0.5}]}}, "linear.phi = 0.5 is not taken"),
+        ({"sample": {"methods": [{"name": "x", "w": [2], "between": [5.0, 0.3]}]}}, "between = [5.0, 0.3] must be [low, high]"),
+        ({"sample": {"methods": [{"name": "x", "w": [2], "against": {}}]}}, "against: give run and share, or weights or at"),
+        ({"sample": {"methods": [{"name": "x", "w": [2], "against": {"weights": "ema-0.5"}}]}}, "'ema-0.5' must be one of"),
+        ({"sample": {"methods": [{"name": "x", "w": [w]} for w in (1, 2)]}},
+         "['x', 'x'] must name every method once: put all its scales into one entry's w"),
     ],
 )  # fmt: skip
 def test_what_cannot_go_together_is_refused_with_both_named(change, said):

@@ -10,7 +10,7 @@ from guidebook.config.pretrained import (
     PRETRAINED,
     SD_VAE,
     PretrainedMissing,
-    at_hand,
+    available,
     fetch,
     located,
     resolve,
@@ -66,15 +66,15 @@ def test_a_download_that_leaves_files_out_is_none(name, cache, monkeypatch):
 
 
 @BOTH
-def test_weights_are_at_hand_when_all_their_files_are_there_at_the_pinned_revision(name, cache):
+def test_weights_are_available_when_all_their_files_are_there_at_the_pinned_revision(name, cache):
     model = PRETRAINED[name]
     for revision in ("0" * 40, model.revision):
-        assert not at_hand(name)
+        assert not available(name)
         place = cache / f"models--{name.replace('/', '--')}" / "snapshots" / revision
         place.mkdir(parents=True)
         for file in model.files:
-            assert not at_hand(name)
+            assert not available(name)
             (place / file).touch()
-    assert at_hand(name)
+    assert available(name)
     assert located(name) == place
     assert resolve(name) == name

@@ -10,13 +10,14 @@ from faults.lives import deadly, said, same_weights, started, the_run, trained
 from guidebook.config.params import load as load_params
 from guidebook.config.pretrained import PretrainedMissing
 from guidebook.data.images import from_uint8, load
-from guidebook.diffusion.objective import loss
+from guidebook.diffusion.objective import Objective
+from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import Latents, Pixels, shape_of, space
-from guidebook.models.vae import autoencoder
 from guidebook.runs.run import open_run, opened
 from guidebook.sampling.sampler import Sampler
+from guidebook.sampling.spec import Draw
 from guidebook.training.loop import train
-from guidebook.training.trainer import Trainer
+from guidebook.training.step import prepared
 
 N, BATCH = 24, 8
 SAID = "encoding latents", "encoding captions"
@@ -109,15 +110,15 @@ def test_latents_are_a_draw_of_each_images_posterior(folder, faces, flips):
 
 
 def test_a_step_draws_anew_for_an_image_that_it_sees_again(folder, faces, monkeypatch):
-    seen = []
+    seen, losses = [], Objective.loss
 
-    def spy(model, process, x0, *rest):
+    def spy(self, net, x0, *rest):
         seen.append(x0)
-        return loss(model, process, x0, *rest)
+        return losses(self, net, x0, *rest)
 
-    monkeypatch.setattr("guidebook.training.trainer.loss", spy)
+    monkeypatch.setattr(Objective, "loss", spy)
     one = faces.replace(data={"flips": False}, train={"micro_batch": 3})
-    trainer = Trainer(one, load(one.data))
+    trainer = prepared(one, load(one.data))
     for _ in range(9):
         trainer.step()
     trainer.close()
@@ -156,10 +157,10 @@ def unbroken(faces, tmp_path_factory):
 
 KILLED = [
     ("guidebook.models.small_vae.order", 9, "before"),  # while the autoencoder is trained
-    ("guidebook.runs.arrays._write", 1, "after"),  # the latents
-    ("guidebook.conditioning.training.encode", 2, "before"),  # the captions
-    ("guidebook.training.trainer.Trainer.step", 3, "after"),
-    ("guidebook.training.trainer.Trainer.step", 10, "before"),
+    ("guidebook.runs.artifact._write", 1, "after"),  # the latents
+    ("guidebook.conditioning.source.encode", 2, "before"),  # the captions
+    ("guidebook.training.step.Trainer.step", 3, "after"),
+    ("guidebook.training.step.Trainer.step", 10, "before"),
 ]
 
 
@@ -184,14 +185,15 @@ def test_a_model_of_latents_gives_images(unbroken, folder, monkeypatch):
     # Where the autoencoder that it learnt with lies
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(unbroken.path.parents[1]))
     autoencoder.cache_clear()
-    sampler = Sampler(opened(unbroken.path), "ema-0.99")
+    run = opened(unbroken.path)
+    sampler = Sampler(run, Draw.of(run.params, 2.0, 3, weights="ema-0.99"))
     index = torch.arange(3)
-    *_, (_, x) = sampler.steps(2.0, index)
+    *_, (_, x) = sampler.steps(index)
     assert x.shape == (3, 4, 4, 4)
     images = sampler.images(x)
     assert images.shape == (3, 3, 8, 8)
     assert images.dtype == torch.uint8
-    *_, (_, alone) = sampler.steps(2.0, index[1:2])
+    *_, (_, alone) = sampler.steps(index[1:2])
     torch.testing.assert_close(alone[0], x[1], rtol=1e-3, atol=1e-3)
     assert sampler.labels(index) == load(unbroken.params.data).test.labels[:3].tolist()
     autoencoder.cache_clear()
@@ -204,7 +206,7 @@ def test_a_run_is_not_continued_in_the_latents_of_another_autoencoder(runs):
     assert known == space(run.params).autoencoder.name
     run.note(autoencoder=known[:-1] + "x")
     with pytest.raises(PretrainedMissing, match=f"began with the autoencoder .*x, now there is {known}"):
-        Sampler(run, run.params.sample.weights)
+        Sampler(run, Draw.of(run.params, 1.0, 1))
     shutil.rmtree(run.path / "model")
     for folder in runs.glob("data/latents-*"):
         shutil.rmtree(folder)

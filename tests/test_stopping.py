@@ -5,11 +5,14 @@ import os
 import signal
 import threading
 import time
+import types
 
 import pytest
 
+from guidebook.runs import preemption
 from guidebook.runs.preemption import SIGNALS, Preempted, stopping
 from guidebook.runs.run import open_run
+from guidebook.runtime import distributed
 
 
 @pytest.fixture
@@ -105,3 +108,43 @@ def test_in_a_thread_the_file_is_heard_and_handlers_are_left_alone(run):
     thread.start()
     thread.join()
     assert heard == [True, True]
+
+
+def test_outside_of_any_work_no_stop_is_ever_asked(run):
+    (run.path / "STOP").touch()
+    assert not preemption.current().asked()
+    with stopping(run) as stop:
+        assert preemption.current() is stop
+        assert preemption.current().asked()
+    assert not preemption.current().asked()
+
+
+@pytest.mark.parametrize("when", ["before", "inside"])
+def test_nested_work_hears_what_the_outer_one_hears_and_nothing_is_lost(run, when):
+    other = run.variant("x", train={"caption_dropout": 0.5})
+    with stopping(run) as outer:
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        with stopping(other) as inner:
+            if when == "inside":
+                os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.01)
+            assert preemption.current() is inner
+            assert inner.asked()
+        assert preemption.current() is outer
+        assert outer.asked()
+        with pytest.raises(Preempted):
+            outer.obey("")
+
+
+def test_while_the_others_wait_for_one_process_it_asks_none_of_them(run, monkeypatch):
+    """Else it never returns: they are at another collective call."""
+    monkeypatch.setattr(distributed, "world", lambda: types.SimpleNamespace(num_processes=2, is_main_process=True))
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda *_: pytest.fail("the others do not answer"))
+    with stopping(run) as stop, distributed.solo():
+        assert not stop.asked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        assert stop.asked()
+        with pytest.raises(Preempted):
+            stop.obey("")

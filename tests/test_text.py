@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from guidebook.conditioning.captions import NULL
-from guidebook.conditioning.encoders import WIDTH, encode
+from guidebook.conditioning.encoders import encode, width
 from guidebook.config.params import Text
 from guidebook.config.pretrained import EMBEDDED
 
@@ -21,10 +21,10 @@ CLOSE = {"rtol": 0, "atol": 1e-5}  # embeddings have unit variance; what is left
 def test_embeddings_are_captions_by_tokens_by_width():
     for tokens in (3, 8, 77):
         hidden = encode(TEXT.model_copy(update={"tokens": tokens}), [*DIGITS, NULL])
-        assert hidden.shape == (11, tokens, WIDTH)
+        assert hidden.shape == (11, tokens, 512)
         assert hidden.dtype == torch.float32
         assert hidden.isfinite().all()
-    assert WIDTH == 512
+    assert width(TEXT) == 512
 
 
 def test_embeddings_have_the_scale_of_a_layer_norm():
@@ -99,3 +99,10 @@ def test_embeddings_are_the_same_in_every_process_whatever_was_drawn_before():
     torch.manual_seed(2)
     here = encode(TEXT, ["A handwritten digit 7", ""])
     assert done.stdout.split()[-1] == hashlib.sha256(here.numpy().tobytes()).hexdigest()
+
+
+def test_several_encoders_stand_side_by_side():
+    twice = TEXT.model_copy(update={"encoder": (EMBEDDED, EMBEDDED)})
+    one, both = encode(TEXT, DIGITS), encode(twice, DIGITS)
+    assert width(twice) == both.shape[-1] == 2 * width(TEXT)
+    assert torch.equal(both, torch.cat([one, one], -1))

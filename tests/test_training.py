@@ -10,17 +10,17 @@ import torch
 from guidebook.config import params as P
 from guidebook.config.budget import kept_checkpoints, updates
 from guidebook.data.images import DataError, Split, load
-from guidebook.diffusion.objective import loss
+from guidebook.diffusion.objective import Objective
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.preemption import Preempted, Stop
 from guidebook.runs.run import open_run
 from guidebook.training.checkpoint import complete, images, save
 from guidebook.training.loop import load_model, train
-from guidebook.training.trainer import NonFiniteLoss, Trainer
+from guidebook.training.step import NonFiniteLoss, prepared
 
 
 def weights(params, data=None, steps=3):
-    trainer = Trainer(params, data or load(params.data))
+    trainer = prepared(params, data or load(params.data))
     for _ in range(steps):
         trainer.step()
     return torch.cat([w.detach().flatten() for w in trainer.weights])
@@ -53,14 +53,14 @@ def test_where_every_caption_is_dropped_labels_do_not_matter(tiny):
 def test_a_label_beyond_the_classes_is_refused(tiny):
     data = with_labels(load(tiny.data), lambda labels: labels.clone().fill_(10))
     with pytest.raises(DataError, match="labels up to 10"):
-        Trainer(tiny, data)
+        prepared(tiny, data)
 
 
 def test_data_of_another_size_is_refused(tiny):
     data = load(tiny.data)
     less = dataclasses.replace(data, train=Split(data.train.images[:50], data.train.labels[:50]))
     with pytest.raises(DataError, match=r"has 50 training images .* expected 64"):
-        Trainer(tiny, less)
+        prepared(tiny, less)
 
 
 def test_a_run_begun_on_other_data_does_not_go_on(runs, tiny):
@@ -97,7 +97,7 @@ def test_a_stop_for_the_run_stops_its_variant(runs, tiny):
 
 
 def test_the_learning_rate_rises_along_a_line_and_stays(tiny):
-    trainer, seen = Trainer(tiny.replace(train={"lr": 1e-3, "warmup": 64}), load(tiny.data)), []
+    trainer, seen = prepared(tiny.replace(train={"lr": 1e-3, "warmup": 64}), load(tiny.data)), []
     for _ in range(6):
         trainer.step()
         seen.append(trainer.optimizer.param_groups[0]["lr"])
@@ -106,7 +106,7 @@ def test_the_learning_rate_rises_along_a_line_and_stays(tiny):
 
 
 def test_a_loss_that_is_not_finite_is_told_with_the_rate_of_its_step(tiny):
-    trainer = Trainer(tiny.replace(train={"lr": 1e-3, "warmup": 64}), load(tiny.data))
+    trainer = prepared(tiny.replace(train={"lr": 1e-3, "warmup": 64}), load(tiny.data))
     for _ in range(3):
         trainer.step()
     trainer.step_losses[1] = torch.tensor(float("nan"))
@@ -115,17 +115,17 @@ def test_a_loss_that_is_not_finite_is_told_with_the_rate_of_its_step(tiny):
 
 
 def test_mirrored_images_are_as_many_as_not_and_nothing_else_changes(tiny, monkeypatch):
-    data, seen = load(tiny.data), []
+    data, seen, losses = load(tiny.data), [], Objective.loss
 
-    def spy(model, forward, x0, *rest):
+    def spy(self, net, x0, *rest):
         seen.append(x0)
-        return loss(model, forward, x0, *rest)
+        return losses(self, net, x0, *rest)
 
-    monkeypatch.setattr("guidebook.training.trainer.loss", spy)
+    monkeypatch.setattr(Objective, "loss", spy)
     batches = {}
     for flips in (False, True):
         seen.clear()
-        trainer = Trainer(tiny.replace(data={"flips": flips}), data)
+        trainer = prepared(tiny.replace(data={"flips": flips}), data)
         for _ in range(8):
             trainer.step()
         batches[flips] = torch.cat(seen)
@@ -138,7 +138,7 @@ def test_mirrored_images_are_as_many_as_not_and_nothing_else_changes(tiny, monke
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
 def test_other_predictions_and_weights_learn_too(tiny, prediction):
     told = {"prediction": prediction, "min_snr_gamma": 5.0}
-    trainer = Trainer(tiny.replace(objective=told, train={"lr": 2e-3}), load(tiny.data))
+    trainer = prepared(tiny.replace(objective=told, train={"lr": 2e-3}), load(tiny.data))
     losses = []
     for _ in range(40):
         trainer.step()
@@ -147,7 +147,7 @@ def test_other_predictions_and_weights_learn_too(tiny, prediction):
 
 
 def test_channels_last_changes_the_layout_and_not_the_training(tiny):
-    plain, last = (Trainer(tiny.replace(train={"channels_last": c}), load(tiny.data)) for c in (False, True))
+    plain, last = (prepared(tiny.replace(train={"channels_last": c}), load(tiny.data)) for c in (False, True))
     for trainer in (plain, last):
         trainer.step()
     convolution, other = (t.model.down_blocks[0].resnets[0].conv1.weight for t in (last, plain))
@@ -160,11 +160,11 @@ def test_channels_last_changes_the_layout_and_not_the_training(tiny):
 
 def test_a_checkpoint_of_another_layout_goes_on(runs, tiny):
     last = tiny.replace(train={"channels_last": True})
-    trainer = Trainer(last, load(tiny.data))
+    trainer = prepared(last, load(tiny.data))
     trainer.step()
     tensors, state = trainer.state()
     tensors = {f: {k: v.detach().clone().contiguous() for k, v in g.items()} for f, g in tensors.items()}
-    other = Trainer(tiny, load(tiny.data))
+    other = prepared(tiny, load(tiny.data))
     other.restore(tensors, state)
     for a, b in zip(trainer.weights, other.weights, strict=True):
         assert torch.equal(a, b)
@@ -174,7 +174,7 @@ def test_a_checkpoint_of_another_layout_goes_on(runs, tiny):
 
 @pytest.mark.slow
 def test_compiled_weights_keep_their_names_and_learn_the_same(tiny):
-    plain, compiled = (Trainer(tiny.replace(train={"compile": c}), load(tiny.data)) for c in (False, True))
+    plain, compiled = (prepared(tiny.replace(train={"compile": c}), load(tiny.data)) for c in (False, True))
     for trainer in (plain, compiled):
         trainer.step()
     for kind in ("model", "ema-0.9"):

@@ -1,11 +1,13 @@
-"""The U-Net: the published size, and weights that depend on the seed alone."""
+"""The U-Net: the published size, weights that depend on the seed alone, and what it costs."""
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
-from guidebook.conditioning.encoders import WIDTH
+from guidebook.conditioning.condition import Condition
 from guidebook.config import params as P
-from guidebook.models.unet import build, gflops, parameters, suit
+from guidebook.models import build, load
+from guidebook.models.cost import cost
 
 SMOKE = P.load("mnist", "smoke")
 
@@ -14,14 +16,20 @@ def flat(model) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
+def condition(n: int) -> Condition:
+    return Condition(tokens=torch.randn(n, 4, 512))
+
+
 def test_the_published_network_has_3_140_385_parameters():
-    assert parameters(build(P.load("mnist", "paper"))) == 3_140_385
+    assert cost(P.load("mnist", "paper")).parameters == 3_140_385
+    assert len(flat(build(SMOKE))) == cost(SMOKE).parameters
 
 
 def test_building_leaves_the_global_random_state_alone():
     torch.manual_seed(3)
     before = torch.get_rng_state()
     build(SMOKE)
+    cost(SMOKE)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -41,44 +49,54 @@ def test_what_is_no_part_of_the_network_does_not_change_its_weights():
 
 
 @pytest.mark.parametrize("channels", [[32, 32, 32], [32, 64, 64, 64]])
-def test_a_prediction_has_the_shape_of_the_image(channels):
+def test_an_output_has_the_shape_of_the_image(channels):
     model = build(SMOKE.replace(model={"channels": channels})).eval()
     with torch.no_grad():
-        eps = model(torch.randn(2, 1, 8, 8), torch.tensor(5), torch.randn(2, 4, WIDTH), return_dict=False)[0]
-    assert eps.shape == (2, 1, 8, 8)
+        assert model(torch.randn(2, 1, 8, 8), torch.tensor(5), condition(2)).shape == (2, 1, 8, 8)
 
 
 def test_every_setting_of_the_model_changes_the_network():
     changes = [{}, {"layers_per_block": 2}, {"channels": [32, 64, 32]}, {"channels": [32, 32, 32, 32]}]
-    assert len({parameters(build(SMOKE.replace(model=change))) for change in changes}) == len(changes)
+    assert len({cost(SMOKE.replace(model=change)).parameters for change in changes}) == len(changes)
     wide = build(SMOKE.replace(model={"num_heads": 16})).config.attention_head_dim
     assert (build(SMOKE).config.attention_head_dim, wide) == (8, 16)
 
 
-def test_the_caption_reaches_the_prediction():
+def test_the_caption_reaches_the_output():
     model, x = build(SMOKE).eval(), torch.randn(1, 1, 8, 8)
     with torch.no_grad():
-        a, b = (model(x, torch.tensor(5), torch.randn(1, 4, WIDTH), return_dict=False)[0] for _ in range(2))
+        a, b = (model(x, torch.tensor(5), condition(1)) for _ in range(2))
     assert (a - b).abs().max() > 1e-3
 
 
+def test_what_is_loaded_is_what_was_saved_and_diffusers_loads_it_too(tmp_path):
+    net, x, cond = build(SMOKE).eval(), torch.randn(2, 1, 8, 8), condition(2)
+    net.save_pretrained(tmp_path)
+    ours, theirs = load(tmp_path), UNet2DConditionModel.from_pretrained(tmp_path, use_safetensors=True).eval()
+    assert list(net.state_dict()) == list(theirs.state_dict())
+    with torch.no_grad():
+        expected = net(x, 5, cond)
+        for found in (ours(x, 5, cond), theirs(x, 5, cond.tokens).sample, net.stock()(x, 5, cond.tokens).sample):
+            assert torch.equal(found, expected)
+    assert type(net.stock()) is UNet2DConditionModel
+
+
 def test_a_cpu_keeps_a_number_for_every_pair_of_places_only_where_they_are_few():
-    told, cpu = torch.randn(1, 4, WIDTH), torch.device("cpu")
+    cond, cpu = condition(1), torch.device("cpu")
     for side, plain in ((8, True), (64, True), (128, False)):
         params = SMOKE.replace(data={"resolution": side}, train={"precision": "bf16"})
-        model = suit(build(params), cpu, params.train)
-        as_it_comes = build(params)
+        model, as_it_comes = build(params).place(cpu, params.train), build(params)
         assert model.attn_processors
         kinds = {type(p) for p in model.attn_processors.values()}
         assert (kinds != {type(p) for p in as_it_comes.attn_processors.values()}) == plain
         x = torch.randn(1, model.config.in_channels, side, side)
         with torch.no_grad():
-            torch.testing.assert_close(model(x, 5, told).sample, as_it_comes(x, 5, told).sample, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(model(x, 5, cond), as_it_comes(x, 5, cond), rtol=1e-3, atol=1e-4)
 
 
 def test_the_cost_of_attention_grows_with_the_square_of_its_places():
     """Of a + b s² + c s⁴ operations for s places across, the last are the products of every place with every other."""
-    few, more, many = (gflops(build(SMOKE.replace(data={"resolution": side})), 8) for side in (16, 32, 64))
+    few, more, many = (cost(SMOKE.replace(data={"resolution": side})).gflop for side in (16, 32, 64))
     model, pairs = build(SMOKE), 0
     for name in model.attn_processors:
         if "attn1" in name:
@@ -88,8 +106,8 @@ def test_the_cost_of_attention_grows_with_the_square_of_its_places():
     assert (many - more) - 4 * (more - few) == pytest.approx(180 * pairs / 1e9)
 
 
-def test_the_cost_is_at_least_two_operations_per_weight_of_every_convolution():
+def test_the_cost_is_at_least_one_multiply_add_per_weight_and_place_of_every_convolution():
     model = build(SMOKE)
-    first, last = model.conv_in, model.conv_out
-    by_hand = 2 * 64 * (first.weight.numel() + last.weight.numel())  # 8×8 places each
-    assert by_hand / 1e9 < gflops(model, 8) < 1
+    by_hand = 64 * (model.conv_in.weight.numel() + model.conv_out.weight.numel())  # 8×8 places each
+    assert by_hand / 1e9 < cost(SMOKE).gmac < 0.5
+    assert cost(SMOKE).gflop == 2 * cost(SMOKE).gmac

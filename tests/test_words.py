@@ -2,8 +2,8 @@
 
 import pytest
 
-from guidebook.config.overrides import overrides, seeds
 from guidebook.config.params import ParamsError, load
+from guidebook.config.yamlfile import overrides, seeds
 
 
 def test_a_small_power_of_ten_may_be_written_as_people_write_it():

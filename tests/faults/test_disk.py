@@ -17,8 +17,9 @@ from faults.lives import EVERY, PROCESSES, checkpoints, refused, same_lines, sam
 from faults.study import study
 from guidebook.book.notebook import missing
 from guidebook.runs.run import opened
-from guidebook.sampling.draw import draw, spec_of
+from guidebook.sampling.draw import draw
 from guidebook.sampling.sets import path_of
+from guidebook.sampling.spec import Draw
 from guidebook.training import checkpoint
 
 PAGE = 4096  # bytes of which such a disk gives out
@@ -175,7 +176,8 @@ def test_a_disk_that_fills_while_images_are_drawn_keeps_what_is_drawn(unbroken, 
     run = opened(shutil.copytree(unbroken.path, tmp_path / "runs" / "mnist" / unbroken.path.name))
     whole = opened(shutil.copytree(unbroken.path, tmp_path / "whole" / "mnist" / unbroken.path.name))
     small = disk(run.path / "samples", 200 * PAGE)
-    folder = path_of(run, "w1", spec_of(run, 1.0, n))
+    spec = Draw.of(run.params, 1.0, n)
+    folder = path_of(run, spec.name, {"draw": spec.json})
     small.leave(3)
     process = PROCESSES.Process(target=_draws, args=(str(run.path), n))
     process.start()

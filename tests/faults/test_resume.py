@@ -37,26 +37,27 @@ from faults.lives import (
     weights,
 )
 from guidebook.config.budget import kept_checkpoints
+from guidebook.diffusion.objective import Objective
 from guidebook.runs.lock import lock
 from guidebook.runs.run import folder, open_run
-from guidebook.training import checkpoint, loop, trainer
-from guidebook.training.trainer import NonFiniteLoss
+from guidebook.training import checkpoint, loop
+from guidebook.training.step import NonFiniteLoss, Trainer
 
 KILLED = -signal.SIGKILL
 
 # Where a process kills itself: a function, at which of its calls, and whether before it or after it.
 BETWEEN = {
-    "before the first checkpoint": ("guidebook.training.trainer.Trainer.step", 10, "before"),
+    "before the first checkpoint": ("guidebook.training.step.Trainer.step", 10, "before"),
     "after a line of statistics, before its checkpoint": ("guidebook.training.checkpoint.save", 1, "before"),
     "while the files of a checkpoint are written": ("guidebook.training.checkpoint.save_file", 2, "before"),
     "before a checkpoint's manifest": ("guidebook.runs.manifest._sha256", 4, "after"),
     "before a checkpoint gets its name": ("guidebook.runs.manifest.fsync", 6, "after"),
     "when a checkpoint has just got its name": ("guidebook.training.checkpoint.fsync", 1, "before"),
     "while the statistics are cut back to the checkpoint": ("pathlib.Path.write_text", "stats.jsonl", "halfway"),
-    "between two checkpoints": ("guidebook.training.trainer.Trainer.step", 18, "before"),
+    "between two checkpoints": ("guidebook.training.step.Trainer.step", 18, "before"),
     "before the oldest checkpoint is removed": ("guidebook.training.checkpoint.shutil.rmtree", f"{EVERY:010d}", "before"),
     "after the last step": ("guidebook.training.loop._publish", 1, "before"),
-    "with one of two models written": ("guidebook.training.loop.UNet2DConditionModel.save_pretrained", 1, "after"),
+    "with one of two models written": ("guidebook.models.unet.UNet.save_pretrained", 1, "after"),
 }  # fmt: skip
 
 
@@ -188,8 +189,8 @@ def test_a_corrupt_checkpoint_stops_the_run_and_deleting_it_is_enough(short, unb
 
 
 def nan_at(step: int, monkeypatch):
-    real, calls = trainer.loss, itertools.count()
-    monkeypatch.setattr(trainer, "loss", lambda *a: real(*a) * (math.nan if next(calls) == step else 1))
+    real, calls = Objective.loss, itertools.count()
+    monkeypatch.setattr(Objective, "loss", lambda *a: real(*a) * (math.nan if next(calls) == step else 1))
 
 
 @pytest.fixture
@@ -227,14 +228,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_names_the_step_and_keeps_the_la
 def test_weights_that_are_not_finite_are_never_saved(short, runs, monkeypatch, step):
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(runs))
     run = open_run(short.replace(train={"epochs": 15 * BATCH / 64}))
-    real, calls = trainer.Trainer.step, itertools.count(1)
+    real, calls = Trainer.step, itertools.count(1)
 
     def spoilt(self):
         real(self)
         if next(calls) == step:
             self.weights[0].data.view(-1)[0] = math.inf
 
-    monkeypatch.setattr(trainer.Trainer, "step", spoilt)
+    monkeypatch.setattr(Trainer, "step", spoilt)
     with pytest.raises(NonFiniteLoss, match=f"after {step * BATCH:,} images"):
         loop.train(run)
     assert not (run.path / "model").exists()
@@ -246,7 +247,7 @@ def test_a_finished_training_is_found_and_not_touched(unbroken, monkeypatch):
         return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in unbroken.path.rglob("*")}
 
     before = files()
-    monkeypatch.setattr(loop, "Trainer", None)  # whoever trains needs one
+    monkeypatch.setattr(loop, "prepared", None)  # whoever trains needs one
     loop.train(unbroken)
     assert files() == before
 

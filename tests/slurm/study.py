@@ -21,7 +21,7 @@ CLUSTER = {
     "memory": None, "setup": [], "container": None, "environment": {"OMP_NUM_THREADS": "1"},
 }  # fmt: skip
 CELLS = (
-    "import os\nimport time\n\nfrom guidebook import training\nfrom guidebook.metrics import intervals\nfrom guidebook.metrics.distances import grain\n"
+    "import os\nimport time\n\nfrom guidebook import training\nfrom guidebook.metrics import intervals\nfrom guidebook.metrics.scores import grain\n"
     "from guidebook.config.params import from_notebook\nfrom guidebook.runs.run import open_run\nfrom guidebook.sampling.draw import draw\n\n"
     "params = from_notebook(globals())\nrun = open_run(params)",
     # A training that lasts on a fast machine too: seconds that each step waits

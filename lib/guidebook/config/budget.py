@@ -1,4 +1,4 @@
-"""How long a training is: images, optimiser steps, checkpoints. Imports no torch."""
+"""Length of a training in images, optimiser steps and checkpoints. Imports no torch."""
 
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
@@ -16,9 +16,9 @@ def updates(params: Params) -> int:
 
 
 def checkpoint_steps(params: Params) -> tuple[int, int]:
-    """(optimiser steps between two checkpoints, steps in which one is written while training goes on).
+    """(optimiser steps between two checkpoints, steps during which one is written in the background).
 
-    Together they are `checkpoint_every`: no interruption, even one in the middle of a write, repeats more than that.
+    Together they are `checkpoint_every`, the most that is repeated after an interruption, even in the middle of a write.
     """
     every = max(1, round(params.train.checkpoint_every * train_images(params) / params.train.batch))
     return every - every // 8, every // 8
@@ -31,5 +31,5 @@ def checkpoint_images(params: Params) -> int:
 
 def kept_checkpoints(params: Params) -> list[int]:
     """Images seen at each checkpoint that a finished training keeps, oldest first."""
-    spacing = checkpoint_images(params)
-    return list(range(spacing, updates(params) * params.train.batch + 1, spacing))[-params.train.keep_checkpoints :]
+    interval = checkpoint_images(params)
+    return list(range(interval, updates(params) * params.train.batch + 1, interval))[-params.train.keep_checkpoints :]

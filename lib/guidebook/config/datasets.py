@@ -1,4 +1,4 @@
-"""The data sets of the study: what they are called on the hub, what they hold and where they lie. Imports no torch."""
+"""The catalog of data sets: name on the hub, classes, sizes, and whether their files are on this machine. Imports no torch."""
 
 import re
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ SPLITS = ("train", "test")
 
 
 class DataError(RuntimeError):
-    """A data set that is not at hand or does not hold what it should."""
+    """A data set that is not available or does not hold what it should."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One data set. `hub` is None for a set that is embedded: it comes inside a dependency, or code draws it."""
+    """One data set. `hub` is None for an embedded set, which comes inside a dependency or is drawn by code."""
 
     hub: str | None
-    revision: str | None  # the commit of the hub's repository; where None, its newest at the time, which is noted
+    revision: str | None  # the commit of the hub's repository; None is its newest, which is noted
     image: str  # column of the images
     label: str | tuple[str, ...]  # column of the class index; of faces, the columns of the attributes
     classes: tuple[str, ...]  # or attributes
@@ -28,14 +28,13 @@ class Entry:
     codec: str | None  # of the image files that the hub publishes
     note: str  # one sentence for the provenance and under figures
     bad_share: float = 0.001  # of the rows, that may be skipped: too few to move a result
-    # Rows that are mixed where a set is too large for memory and streamed; it has no test split.
-    window: int | None = None
+    window: int | None = None  # rows of the shuffle buffer of a streamed set, which has no test split
     tests: str = "test"  # what the hub calls the test split
     mapped: bool = False  # too large for memory: decoded once, into a memory-mapped file
 
     @property
     def attributes(self) -> bool:
-        """Whether a label is a set of attributes, as the bits of a whole number, and not one class."""
+        """Whether a label is a set of attributes, the bits of an integer, and not one class."""
         return isinstance(self.label, tuple)
 
 
@@ -63,7 +62,7 @@ IMAGENET100 = (
     "mousetrap", "hard disc", "American coot", "reel", "pickup", "iron", "tabby", "ski mask", "vizsla", "laptop", "stretcher",
     "Dutch oven", "African hunting dog", "boxer", "gasmask", "goose", "borzoi",
 )  # fmt: skip
-# What is true of a face or not, as CelebA's files say it, in their order
+# Attributes of a face, as in CelebA's files and in their order
 ATTRIBUTES = (
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips",
     "Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin",
@@ -117,7 +116,7 @@ CATALOG = {
 }  # fmt: skip
 
 
-def at_hand(name: str) -> bool:
+def available(name: str) -> bool:
     """Whether a data set needs no download: it is embedded, or its files are all on this machine."""
     if CATALOG[name].hub is None:
         return True
@@ -126,10 +125,7 @@ def at_hand(name: str) -> bool:
 
 
 def snapshot(name: str) -> Path | None:
-    """The data set's folder in the hub's cache at its pinned revision, where all its files are there. Asks no network.
-
-    Without a pinned one, at the revision that the cache holds as `main`.
-    """
+    """The folder of a complete data set in the hub's cache, at its pinned revision or else at the cache's `main`; no network."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -148,10 +144,8 @@ def whole(folder: Path, name: str) -> bool:
 
 
 def parquet_files(folder: Path, split: str) -> tuple[list[Path], bool]:
-    """`<split>-*.parquet` anywhere below a folder, and whether these are all of them.
-
-    The hub numbers them `train-00000-of-00003.parquet`; under other names any number is all of them.
-    """
+    """`<split>-*.parquet` anywhere below a folder, and whether they are complete: numbered as in `train-00000-of-00003.parquet`
+    none is missing; under other names any number is complete."""
     files = sorted(f for f in folder.rglob(f"{split}-*.parquet") if f.is_file())  # a link into nothing is no file
     parts = [re.search(r"-(\d+)-of-(\d+)\.parquet$", f.name) for f in files]
     if not all(parts):
@@ -161,7 +155,7 @@ def parquet_files(folder: Path, split: str) -> tuple[list[Path], bool]:
 
 
 def allow(skipped: list[str], n: int, rows: int, share: float, where: str) -> str:
-    """What was skipped, in words: some of the names, `n` of `rows` images. Raises DataError where that is more than the share."""
+    """The warning that names some of the `n` images skipped of `rows`. Raises DataError where they are more than the share."""
     named = "; ".join(skipped[:5]) + ("; …" if n > 5 else "")
     said = f"{where}: {n:,} of {rows:,} images ({n / rows:.2%}) cannot be read"
     if n > share * rows:

@@ -1,15 +1,17 @@
-"""How parameters are refused: in one line that says what was given, what is allowed and what is near."""
+"""Refusal of parameters in one line: the key, its value, what is allowed there and the nearest key."""
 
 import difflib
 import math
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 
 class ParamsError(ValueError):
-    """Parameters that cannot be run: one line with the key, the value, what is allowed and the nearest key."""
+    """Parameters that cannot be run. Its message is one line."""
 
 
 def nearest(word: str, names: list[str]) -> str:
@@ -24,30 +26,30 @@ def plain(text: Any) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
-def one_line(error: ValidationError, where: str, model: type[BaseModel]) -> str:
-    """The most telling error as one line: the key, the value, what is allowed, the nearest key."""
-    # A misspelt key is both missing and unknown: the unknown one is the mistake.
-    errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] == "missing")
-    first, more = errors[0], len(errors) - 1
-    loc = [str(p).encode("unicode_escape").decode()[:60] for p in first["loc"]]
-    value, key = _shown(first["input"]), ".".join(loc)
-    if first["type"] in ("extra_forbidden", "missing"):
-        owner = model if len(loc) == 1 else model.model_fields[loc[0]].annotation
-        names = list(owner.model_fields)
-        unknown = f"is not a parameter{nearest(loc[-1], names)}; its value is {value}"
-        text = f"{key} {unknown if first['type'] == 'extra_forbidden' else 'is missing'}; allowed there: {', '.join(names)}"
-    else:
-        hint = first["msg"].removeprefix("Value error, ")
-        if isinstance(first["input"], str) and _is_number(first["input"]):
-            hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
-        if first["type"] == "tuple_type":
-            hint = "it is a list, written with brackets: [1, 2]"
-        # What a section says of two of its values names them itself.
-        text = hint if first["type"] == "value_error" else f"{key} = {value}: {hint}"
-    return f"{plain(where)}: {text}" + (f" (and {more} more)" if more else "")
+def unknown(key: Any, names: Iterable[str], value: Any) -> PydanticCustomError:
+    """The error of a key that a section does not have."""
+    name, names = key if isinstance(key, str) else shown(key), list(names)
+    text = f"is not a parameter{nearest(name, names)}; its value is {shown(value)}; allowed there: {', '.join(names)}"
+    return PydanticCustomError("unknown", "{text}", {"key": name, "text": text})
 
 
-def _shown(value: Any) -> str:
+def one_line(error: ValidationError, where: str) -> str:
+    """The most telling error as one line."""
+    first, *more = error.errors(include_url=False)
+    path = [*first["loc"], *([first["ctx"]["key"]] if first["type"] == "unknown" else [])]
+    key, hint = ".".join(str(p).encode("unicode_escape").decode()[:60] for p in path), first["msg"]
+    if isinstance(first["input"], str) and _is_number(first["input"]):
+        hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
+    text = {
+        "unknown": f"{key} {hint}",
+        "missing": f"{key} is missing",
+        "value_error": hint.removeprefix("Value error, "),  # of a section as a whole: it names its values itself
+        "tuple_type": f"{key} = {shown(first['input'])}: it is a list, written with brackets: [1, 2]",
+    }.get(first["type"], f"{key} = {shown(first['input'])}: {hint}")
+    return f"{plain(where)}: {text}" + (f" (and {len(more)} more)" if more else "")
+
+
+def shown(value: Any) -> str:
     """A value on one line of at most 60 characters, without writing out what aliases or thousands of digits make of it."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60

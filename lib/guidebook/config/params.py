@@ -1,90 +1,48 @@
-"""Parameters: YAML files of sections, checked before anything starts.
+"""Parameters of a run: YAML files of sections, checked before anything starts.
 
-A params file is `params/<experiment>/<profile>.yml`, exactly what `papermill -f` takes. Nothing here imports torch.
+A profile is `params/<experiment>/<profile>.yml`, exactly what `papermill -f` takes. It may say `extends: PROFILE` (or
+`EXPERIMENT/PROFILE`) and then holds what differs from that one. Nothing here imports torch.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import SerializeAsAny, ValidationError
 
 from guidebook.config.datasets import CATALOG
-from guidebook.config.errors import ParamsError, nearest, one_line, plain
+from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
 from guidebook.config.paths import PARAMS
-from guidebook.config.schema import VAES, WORD, Data, Diffusion, Evaluate, Model, Sample, Section, Text, Train, Word
+from guidebook.config.schema import VAES, WORD, Data, Evaluate, Model, Objective, Sample, Section, Text, Train, Word
 from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "processes", "tracker", "channels_last", "compile")
-# Parameters that older runs did not have: where they are as they were before, a run keeps its key.
-LATER = (("data", "phrasings"), ("model", "vae"))
+# Solvers, spacings and ways to guide of objectives with discrete timesteps
+NEEDS_VP = ("unipc", "leading", "classifier")
 
 
 class Params(Section):
-    """One run's parameters. `experiment` and `profile` name it; the sections say what it does."""
+    """One run's parameters. `experiment` and `profile` name it."""
 
     experiment: Word
     profile: Word
     data: Data
     text: Text
-    model: Model
-    objective: Diffusion
+    model: SerializeAsAny[Model]
+    objective: SerializeAsAny[Objective]
     train: Train
     sample: Sample
     evaluate: Evaluate
 
-    @model_validator(mode="after")
-    def _consistent(self):
-        tracks = ["raw", *(f"ema-{d}" for d in self.train.ema)]
-        if self.sample.weights not in tracks:
-            raise ValueError(
-                f"sample.weights = {self.sample.weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
-            )
-        for solver in (self.sample, *self.sample.solvers):
-            if solver.steps > self.objective.timesteps:
-                most = self.objective.timesteps
-                raise ValueError(f"sample.steps = {solver.steps} must not exceed objective.timesteps = {most}")
-            if solver.sampler == "heun" and self.objective.prediction == "sample":
-                raise ValueError(
-                    "sample.sampler = heun does not take objective.prediction = sample: take another sampler"
-                )
-            if self.objective.zero_terminal_snr and (solver.spacing == "leading" or solver.sampler == "heun"):
-                raise ValueError(
-                    "objective.zero_terminal_snr needs sample.spacing trailing or linspace, which visit the last timestep, "
-                    "and a sample.sampler other than heun, for which its noise is infinite"
-                )
-        if len(set(self.sample.guidance)) < len(self.sample.guidance):
-            raise ValueError(f"sample.guidance = {list(self.sample.guidance)[:9]} must name every scale once")
-        entry = CATALOG[self.data.name]
-        if entry.attributes != (self.data.caption is None) or (self.data.phrasings and not entry.attributes):
-            raise ValueError(
-                "data.caption = null and data.phrasings are for faces, whose captions are built from attributes; "
-                f"data.name = {self.data.name} {'is such a set' if entry.attributes else 'has classes and needs a caption'}"
-            )
-        if self.model.vae:
-            factor, pixels = VAES[self.model.vae][1], self.data.resolution
-            if self.data.range != (-1, 1) or entry.channels != 3 or pixels % factor:
-                raise ValueError(
-                    f"model.vae = {self.model.vae} takes colour images with data.range [-1, 1] and a data.resolution that {factor} "
-                    f"divides, not {list(self.data.range)} and {pixels}"
-                )
-            if entry.window:
-                raise ValueError(f"model.vae needs images that are there as a whole, and {self.data.name} is streamed")
-        if (self.model.vae or entry.attributes) and any(m.name == "classifier" for m in self.sample.methods):
-            raise ValueError(
-                "sample.methods: classifier reads the one class of an image in its pixels: not with model.vae or faces"
-            )
-        n, classes = self.evaluate.samples, len(entry.classes)
-        if not entry.attributes and (n % classes or n < 3 * classes):
-            raise ValueError(
-                f"evaluate.samples = {n} must be a multiple of {classes}, so that every class has as many, and at least {3 * classes}"
-            )
-        return self
+    def conflicts(self):
+        yield from _in_sampling(self)
+        yield from _in_data(self)
 
     @property
     def training_key(self) -> str:
@@ -92,20 +50,64 @@ class Params(Section):
         parts = self.model_dump(mode="json", include={"data", "text", "model", "objective", "train"})
         for free in FREE:
             del parts["train"][free]
-        for section, later in LATER:
-            if parts[section][later] is None:
-                del parts[section][later]
         return digest(parts)
 
     def replace(self, **sections: Any) -> "Params":
         """A copy with some values changed: `replace(train={"lr": 1e-4})`."""
-        raw = self.model_dump(mode="json")
-        for name, values in sections.items():
-            raw[name] = {**raw.get(name, {}), **values} if isinstance(values, Mapping) else values
-        return check(raw, "replace")
+        return check(merged(self.model_dump(mode="json"), sections), "replace")
 
     def yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _in_sampling(p: Params) -> Iterator[str]:
+    """What of sampling does not go with the objective, or with itself."""
+    vp, s = p.objective if p.objective.kind == "vp" else None, p.sample
+    tracks = ["raw", *(f"ema-{d}" for d in p.train.ema)]
+    for weights in (s.weights, *(m.against.weights for m in s.methods if m.against and m.against.weights)):
+        if weights not in tracks:
+            yield f"sample.weights = {weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
+    if len(set(s.guidance)) < len(s.guidance):
+        yield f"sample.guidance = {list(s.guidance)[:9]} must name every scale once"
+    ways = [name for x in (s, *s.solvers) for name in (x.sampler, x.spacing)] + [m.combine for m in s.methods]
+    if not vp and (names := [name for name in NEEDS_VP if name in ways]):
+        yield f"sample: {', '.join(names)} needs objective.kind = vp, not {p.objective.kind}"
+    if p.objective.kind == "flow" and "karras" in ways:
+        yield "sample.spacing = karras needs a finite first noise level, and that of objective.kind = flow is infinite"
+    for solver in (s, *s.solvers) if vp else ():
+        if solver.steps > vp.timesteps:
+            yield f"sample.steps = {solver.steps} must not exceed objective.timesteps = {vp.timesteps}"
+        if vp.zero_terminal_snr and (solver.spacing in ("leading", "karras") or solver.sampler == "heun"):
+            yield (
+                "objective.zero_terminal_snr needs sample.spacing trailing or linspace, which visit the last timestep, "
+                "and a sample.sampler other than heun, for which its noise is infinite"
+            )
+
+
+def _in_data(p: Params) -> Iterator[str]:
+    """What does not go with the data set."""
+    entry, vae, n, classes = CATALOG[p.data.name], p.model.vae, p.evaluate.samples, len(CATALOG[p.data.name].classes)
+    if entry.attributes != (p.data.caption is None) or (p.data.phrasings and not entry.attributes):
+        yield (
+            "data.caption = null and data.phrasings are for faces, whose captions are built from attributes; "
+            f"data.name = {p.data.name} {'is such a set' if entry.attributes else 'has classes and needs a caption'}"
+        )
+    if vae and (p.data.range != (-1, 1) or entry.channels != 3 or p.data.resolution % VAES[vae][1]):
+        yield (
+            f"model.vae = {vae} takes colour images with data.range [-1, 1] and a data.resolution that {VAES[vae][1]} divides, "
+            f"not {list(p.data.range)} and {p.data.resolution}"
+        )
+    if vae and entry.window:
+        yield f"model.vae needs all images at once, and {p.data.name} is streamed"
+    if (vae or entry.attributes) and any(m.combine == "classifier" for m in p.sample.methods):
+        yield "sample.methods: classifier reads the one class of an image in its pixels: not with model.vae or faces"
+    if not entry.attributes and (n % classes or n < 3 * classes):
+        yield (
+            f"evaluate.samples = {n} must be a multiple of {classes}, so that every class has as many, and at least {3 * classes}"
+        )
+
+
+SECTIONS = tuple(n for n, f in Params.model_fields.items() if issubclass(f.annotation, Section))
 
 
 def digest(value: Any) -> str:
@@ -113,40 +115,84 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the changes, within a section key by key; a section that becomes another kind is replaced."""
+    both = dict(base)
+    for name, new in changes.items():
+        old = base.get(name)
+        alike = isinstance(old, Mapping) and isinstance(new, Mapping) and new.get("kind") in (None, old.get("kind"))
+        both[name] = {**old, **new} if alike else new
+    return both
+
+
+def check(raw: Mapping[str, Any], where: str, model: type[Section] = Params) -> Any:
+    """Params, or another section, from a mapping. Raises ParamsError, one line."""
+    try:
+        return model.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ParamsError(one_line(error, where)) from None
+
+
 def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
-    """`params/<experiment>/<profile>.yml` with `{"train.lr": 1e-4}`-like overrides. Raises ParamsError."""
-    for word, folder, kind in ((experiment, PARAMS, "experiment"), (profile, PARAMS / experiment, "profile")):
-        names = sorted(p.stem for p in folder.glob("*" if folder != PARAMS else "*/")) if folder.is_dir() else []
-        if word not in names:
-            raise ParamsError(f"{kind} {word[:60]!r} is not known{nearest(word, names)}; there are: {', '.join(names)}")
-    path = PARAMS / experiment / f"{profile}.yml"
-    raw = read(path)
+    """A profile of an experiment, with `{"train.lr": 1e-4}`-like overrides. Raises ParamsError."""
+    changes: dict[str, dict] = {}
     for key, value in (overrides or {}).items():
         section, _, name = key.partition(".")
-        target = raw.setdefault(section, {}) if name and section in _sections() else None
-        if not isinstance(target, dict):
-            near = "" if section in _sections() else nearest(section, _sections())
-            sections = ", ".join(_sections())
-            raise ParamsError(f"--set {key[:60]!r}: write section.key=value{near}; sections: {sections}")
-        target[name] = value
-    params = check(raw, f"{path.name} with {', '.join(overrides)[:60]}" if overrides else path.name)
+        if not name or section not in SECTIONS:
+            near = "" if section in SECTIONS else nearest(section, SECTIONS)
+            raise ParamsError(f"--set {key[:60]!r}: write section.key=value{near}; sections: {', '.join(SECTIONS)}")
+        changes.setdefault(section, {})[name] = value
+    where = f"{profile}.yml with {', '.join(overrides)[:60]}" if overrides else f"{profile}.yml"
+    params = check(merged(_profile(experiment, profile), changes), where)
     if (params.experiment, params.profile) != (experiment, profile):
         raise ParamsError(
-            f"{path.name} calls itself {params.experiment}/{params.profile}; expected {experiment}/{profile}"
+            f"{profile}.yml calls itself {params.experiment}/{params.profile}; expected {experiment}/{profile}"
         )
     return params
 
 
-def check(raw: Mapping[str, Any], where: str, model: type[Section] = Params) -> Any:
-    """Params (or another model) from a mapping. Raises ParamsError, one line."""
+def load_file(path: Path) -> Params:
+    """A params file that may lie anywhere. Raises ParamsError."""
+    return check(_extended(read(path), path.name), path.name)
+
+
+def _profile(experiment: str, profile: str, below: tuple[str, ...] = ()) -> dict:
+    """The mapping of a profile over those that it extends. Raises ParamsError."""
+    for word, folder, kind in ((experiment, PARAMS, "experiment"), (profile, PARAMS / experiment, "profile")):
+        if word not in (names := _names(folder)):
+            raise ParamsError(f"{kind} {word[:60]!r} is not known{nearest(word, names)}; there are: {', '.join(names)}")
+    if (name := f"{experiment}/{profile}") in below:
+        raise ParamsError(f"{name} extends itself")
+    path = PARAMS / experiment / f"{profile}.yml"
+    return _extended(read(path), path.name, (*below, name))
+
+
+def _extended(raw: dict, where: str, below: tuple[str, ...] = ()) -> dict:
+    """A mapping over the profile that its `extends` names. Raises ParamsError."""
+    parent, raw = raw.get("extends"), {k: v for k, v in raw.items() if k != "extends"}
+    if parent is None:
+        return raw
+    if not isinstance(parent, str):
+        raise ParamsError(f"{where}: extends = {shown(parent)}: it is the name of a profile, or EXPERIMENT/PROFILE")
+    experiment, slash, profile = parent.rpartition("/")
     try:
-        return model.model_validate(dict(raw))
-    except ValidationError as error:
-        raise ParamsError(one_line(error, where, model)) from None
+        return merged(_profile(experiment if slash else _text(raw, "experiment"), profile, below), raw)
+    except ParamsError as error:
+        raise ParamsError(f"{where}: extends = {shown(parent)}: {error}") from None
+
+
+def _text(raw: dict, key: str) -> str:
+    return value if isinstance(value := raw.get(key), str) else ""
+
+
+def _names(folder: Path) -> list[str]:
+    """The experiments in `params/`, or the profiles in the folder of one."""
+    return sorted(p.stem for p in folder.glob("*/" if folder == PARAMS else "*.yml")) if folder.is_dir() else []
 
 
 def from_notebook(namespace: dict[str, Any]) -> Params:
-    """Params from the variables a notebook has when its `parameters` cell (and what papermill injected) has run.
+    """Params from the variables of a notebook after its `parameters` cell and what papermill injected: the sections that are
+    not None, over those of the profile that `extends` or `profile` names. Raises ParamsError.
 
     Every variable counts, so a misspelt section is refused rather than ignored. The names are kept for when the cell is
     run again, among variables that came later.
@@ -155,7 +201,20 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
     if "_parameters" not in namespace:
         named = (n for n in namespace if not n.startswith("_") and n not in jupyter)
         namespace["_parameters"] = [n for n in named if not isinstance(namespace[n], skip)]
-    return check({n: namespace[n] for n in namespace["_parameters"]}, "notebook")
+    raw = {n: namespace[n] for n in namespace["_parameters"] if namespace[n] is not None}
+    known = _text(raw, "profile") in _names(PARAMS / _text(raw, "experiment"))
+    if "extends" not in raw and (known or not raw.keys() >= set(SECTIONS)):
+        raw["extends"] = raw.get("profile")
+    return check(_extended(raw, "notebook"), "notebook")
+
+
+def departures(params: Params) -> list[tuple[str, Any, Any]]:
+    """`(key, its profile's value, its own)` where a run differs from its profile in more than how it is run."""
+    if params.profile not in _names(PARAMS / params.experiment):
+        return []
+    how = {f"train.{name}" for name in FREE}
+    changed = differences(load(params.experiment, params.profile), params)
+    return [c for c in changed if c[0] not in how and c[:2] != ("train.precision", "auto")]
 
 
 def check_word(word: str, what: str) -> None:
@@ -167,13 +226,5 @@ def check_word(word: str, what: str) -> None:
 def differences(a: Params, b: Params) -> list[tuple[str, Any, Any]]:
     """`(key, value in a, value in b)` for every parameter in which the two differ."""
     left, right = (p.model_dump(mode="json") for p in (a, b))
-    pairs = [(f"{s}.{k}", left[s][k], right[s][k]) for s in _sections() for k in left[s]]
+    pairs = [(f"{s}.{k}", left[s].get(k), right[s].get(k)) for s in SECTIONS for k in left[s] | right[s]]
     return [(key, x, y) for key, x, y in pairs if x != y]
-
-
-def _sections() -> list[str]:
-    return [
-        n
-        for n, f in Params.model_fields.items()
-        if isinstance(f.annotation, type) and issubclass(f.annotation, Section)
-    ]

@@ -1,4 +1,4 @@
-"""Where things lie. Each place can be moved by an environment variable."""
+"""Folders of the study. An environment variable can move each of them."""
 
 import os
 from pathlib import Path

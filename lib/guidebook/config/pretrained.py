@@ -1,7 +1,4 @@
-"""Weights of others that a run builds on, in the hub's cache at pinned revisions, and the stand-ins where they are not there.
-
-Nothing here loads a network: what a run would need can be asked anywhere.
-"""
+"""Pretrained weights, in the hub's cache at pinned revisions, and their embedded stand-ins. Imports no torch."""
 
 import logging
 import os
@@ -15,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class PretrainedMissing(RuntimeError):
-    """Weights that are neither in the cache nor to be had. One line: which, and what to do."""
+    """Weights that are neither in the cache nor given by the hub. One line: which, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ PRETRAINED = {
 
 
 def folder(name: str) -> Path | None:
-    """Where a model's files lie in the hub's cache; None where one of them is not there."""
+    """The folder of a model in the hub's cache; None where one of its files is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     model = PRETRAINED[name]
@@ -53,25 +50,22 @@ def folder(name: str) -> Path | None:
 
 
 def located(name: str) -> Path:
-    """Its folder. Raises PretrainedMissing."""
-    if (found := folder(name)) is None:
-        raise PretrainedMissing(
-            f"{PRETRAINED[name].kind} {name} is not in the cache: `guidebook fetch EXPERIMENT` brings it"
-        )
-    return found
+    """The folder of a model in the hub's cache. Raises PretrainedMissing."""
+    if found := folder(name):
+        return found
+    raise PretrainedMissing(
+        f"{PRETRAINED[name].kind} {name} is not in the cache: `guidebook fetch EXPERIMENT` brings it"
+    )
 
 
-def at_hand(name: str) -> bool:
+def available(name: str) -> bool:
     """Whether a model needs no download."""
     return name == EMBEDDED or folder(name) is not None
 
 
 def resolve(name: str) -> str:
-    """The model that can really be used: `embedded` (with a warning) where the weights are not in the cache.
-
-    Raises PretrainedMissing instead in a job of SLURM.
-    """
-    if at_hand(name):
+    """The model, or `embedded` with a warning where its weights are not in the cache; in a job of SLURM raises PretrainedMissing."""
+    if available(name):
         return name
     model = PRETRAINED[name]
     if "SLURM_JOB_ID" in os.environ:  # nobody would see the warning, and the run is another than the one submitted
@@ -84,7 +78,7 @@ def resolve(name: str) -> str:
 
 
 def fetch(name: str) -> str:
-    """Downloads a model's weights into the cache; says where they lie. Raises PretrainedMissing."""
+    """The place of a model's weights, downloaded into the cache. Raises PretrainedMissing."""
     if name == EMBEDDED:
         return "needs no download"
     from huggingface_hub import snapshot_download

@@ -1,25 +1,21 @@
 """The sections of a params file: what each parameter may be. Nothing here imports torch."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
+
+from guidebook.config.section import Kinds, Section, Tuple
 
 WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
 Word = Annotated[str, Field(pattern=WORD)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
-Guidance = Annotated[float, Field(ge=0, le=1000)]
+Scale = Annotated[float, Field(ge=0, le=1000)]
+Sigma = Annotated[float, Field(ge=0, le=1e4)]
 Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
-Decay = Annotated[float, Field(gt=0, lt=1)]
-
-
-def Tuple(low: int, high: int = 64) -> Any:
-    """A YAML list of `low` to `high` entries, kept as a tuple."""
-    return Field(strict=False, min_length=low, max_length=high)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+Share = Annotated[float, Field(gt=0, lt=1)]
+Location = Annotated[float, Field(ge=-100, le=100)]
+Weights = Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
 
 
 # Autoencoders: channels of a latent, and pixels that one of its points stands for, across and down.
@@ -30,20 +26,17 @@ class Data(Section):
     name: Literal["digits", "mnist", "scenes", "cifar10", "paintings", "wikiart", "faces", "celeba", "imagenet100"]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
-    # `{label}` stands for the class name; None where captions are built from attributes. One line: it is written into pages,
-    # where a line end could begin a directive.
+    # `{label}` stands for the class name; None where captions are built from attributes. One line: pages show it, and in
+    # them a line end could begin a directive.
     caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")] | None
-    phrasings: Count | None = (
-        None  # captions of an image of attributes, one an epoch in turn; None is a new one each epoch
-    )
+    # Captions of an image of attributes, one an epoch in turn; None is a new one each epoch
+    phrasings: Count | None = None
     limit: Count | None  # use only the first images of each split
     flips: bool  # every image is seen as it is or mirrored, by chance
 
-    @model_validator(mode="after")
-    def _ordered(self):
+    def conflicts(self):
         if self.range[0] >= self.range[1]:
-            raise ValueError(f"data.range = {list(self.range)} must be [low, high] with low < high")
-        return self
+            yield f"data.range = {list(self.range)} must be [low, high] with low < high"
 
 
 class Text(Section):
@@ -51,28 +44,66 @@ class Text(Section):
     tokens: Annotated[int, Field(ge=3, le=77)]  # captions are padded or cut to this length
 
 
-class Model(Section):
+class Model(Kinds):
+    """The network. A new kind is one class here, and one row in `guidebook.models`."""
+
+    vae: Literal["embedded", "stabilityai/sd-vae-ft-mse"] | None = None  # whose latents are learnt; None is the pixels
+
+
+class UNet(Model):
+    """diffusers' UNet2DConditionModel."""
+
+    kind: Literal["unet"] = "unet"
     channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(2, 8)]  # by level
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
-    vae: Literal["embedded", "stabilityai/sd-vae-ft-mse"] | None = None  # whose latents are learnt; None is the pixels
-    # What diffusers' U-Net calls attention_head_dim and takes as the number of heads
+    # What diffusers calls attention_head_dim and takes as the number of heads
     num_heads: Annotated[int, Field(ge=1, le=256)]
 
 
-class Diffusion(Section):
+class Objective(Kinds):
+    """The path from image to noise, what the network predicts of it, and the weight of its error."""
+
+
+class VP(Objective):
+    """Variance preserving, in discrete time (Ho et al. 2020)."""
+
+    kind: Literal["vp"] = "vp"
     schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"]
+    betas: Annotated[tuple[Share, Share], Tuple(2, 2)] | None = None  # of the first and of the last timestep
     timesteps: Annotated[int, Field(ge=2, le=100_000)]
-    prediction: Literal["epsilon", "v_prediction", "sample"]  # what the model says of x_t, in diffusers' words
+    prediction: Literal["epsilon", "v_prediction", "sample"]  # what the model predicts, in diffusers' words
     min_snr_gamma: Positive | None  # the loss is weighted by min(SNR, γ), as an error of x0 (Hang et al. 2023)
     zero_terminal_snr: bool  # the last timestep is noise alone (Lin et al. 2024)
 
-    @model_validator(mode="after")
-    def _possible(self):
+    def conflicts(self):
         if self.zero_terminal_snr and self.prediction == "epsilon":
-            raise ValueError(
+            yield (
                 "objective.zero_terminal_snr = True needs objective.prediction v_prediction or sample: noise alone says nothing of x0"
             )
-        return self
+        cosine, betas = self.schedule == "squaredcos_cap_v2", self.betas
+        if cosine != (betas is None) or (betas and betas[0] >= betas[1]):
+            yield (
+                f"objective.betas = {betas and list(betas)} does not fit objective.schedule = {self.schedule}: squaredcos_cap_v2 takes "
+                "null, the others [low, high]: [0.0001, 0.02] in Ho et al. 2020, [0.00085, 0.012] in Stable Diffusion"
+            )
+
+
+class Flow(Objective):
+    """Rectified flow: straight paths, whose velocity is predicted (Liu et al. 2023)."""
+
+    kind: Literal["flow"] = "flow"
+    mean: Location  # of the logit of the training times, which is normal (Esser et al. 2024, eq. 19)
+    std: Positive
+
+
+class EDM(Objective):
+    """EDM: noise added to the image as it is, and a preconditioned network (Karras et al. 2022, table 1)."""
+
+    kind: Literal["edm"] = "edm"
+    sigma_data: Positive  # standard deviation of the images
+    mean: Location  # of the logarithm of the training noise levels, which is normal
+    std: Positive
+    largest: Positive  # the noise level from which images are drawn
 
 
 class Train(Section):
@@ -83,9 +114,10 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     epochs: Annotated[float, Field(gt=0, le=1e6)]
     caption_dropout: Annotated[float, Field(ge=0, le=1)]  # share of captions replaced by the null caption
-    ema: Annotated[tuple[Decay, ...], Tuple(0)]  # one averaged copy of the weights per decay
+    ema: Annotated[tuple[Share, ...], Tuple(0)]  # one averaged copy of the weights per decay
     clip_norm: Positive | None
-    precision: Literal["fp32", "bf16"]
+    # auto is resolved when a run is opened: bf16 where the device computes in it natively, else fp32
+    precision: Literal["auto", "fp32", "bf16"]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     checkpoint_every: Positive  # epochs
     keep_checkpoints: Annotated[int, Field(ge=2, le=1000)]
@@ -94,41 +126,74 @@ class Train(Section):
     channels_last: bool = False  # memory layout of convolutions
     compile: bool = False  # torch.compile
 
-    @model_validator(mode="after")
-    def _shared(self):
+    def conflicts(self):
         if self.batch % self.processes:
-            raise ValueError(f"train.processes = {self.processes} must divide train.batch = {self.batch}")
-        return self
+            yield f"train.processes = {self.processes} must divide train.batch = {self.batch}"
 
 
-# What can guide besides classifier-free guidance, and what each has to be told; see guidance.py.
-METHODS = {
-    "interval": {"low": (0, 1e4), "high": (0, 1e4)}, "rescaled": {"phi": (0, 1)}, "cfg-plus-plus": {},
-    "projected": {"eta": (0, 1), "norm": (1e-6, 1e6), "momentum": (-0.99, 0.99)},
-    "autoguidance": {"share": (0.001, 1)}, "classifier": {},
+# Settings of each way to guide, and from what to what they go; see diffusion/guidance.py.
+WAYS = {
+    "linear": {}, "rescaled": {"phi": (0, 1)}, "cfg-plus-plus": {},
+    "projected": {"eta": (0, 1), "norm": (1e-6, 1e6), "momentum": (-0.99, 0.99)}, "classifier": {},
 }  # fmt: skip
 
 
-class Method(Section):
-    """Another way to guide, with the scales it is tried at."""
+class Guide(Section):
+    """The worse network of autoguidance: this run's as it was, or a variant's that trained for a share of the epochs."""
 
-    name: Literal["interval", "rescaled", "cfg-plus-plus", "projected", "autoguidance", "classifier"]
-    guidance: Annotated[tuple[Guidance, ...], Tuple(1)]
-    settings: dict[str, float] = Field(default_factory=dict, max_length=8)
+    run: Word | None = None  # name of the variant; None is this run
+    share: Annotated[float, Field(gt=0, le=1)] | None = None  # of train.epochs
+    weights: Weights | None = None  # None is those that are guided
+    at: Count | None = None  # images seen; None is the end of the training
 
-    @model_validator(mode="after")
-    def _told(self):
-        wanted = METHODS[self.name]
-        if self.settings.keys() != wanted.keys():
-            raise ValueError(
-                f"sample.methods: {self.name} takes the settings {list(wanted)}, got {list(self.settings)}"[:300]
-            )
-        for key, (low, high) in wanted.items():
-            if not low <= self.settings[key] <= high:
-                raise ValueError(
-                    f"sample.methods: {self.name}.{key} = {self.settings[key]:g} must be from {low:g} to {high:g}"
-                )
-        return self
+    def conflicts(self):
+        if (self.run is None) != (self.share is None) or not (self.run or self.weights or self.at):
+            yield "against: give run and share, or weights or at of this run, which make another network"
+
+
+class Guiding(Section):
+    """A way to guide without its scale."""
+
+    combine: Literal["linear", "rescaled", "cfg-plus-plus", "projected", "classifier"] = "linear"
+    between: Annotated[tuple[Sigma, Sigma], Tuple(2, 2)] | None = None  # noise levels σ; None is all of them
+    against: Guide | None = None  # None is the same network without a condition
+    phi: float | None = None
+    eta: float | None = None
+    norm: float | None = None
+    momentum: float | None = None
+
+    def settings(self) -> dict[str, float]:
+        return {key: getattr(self, key) for key in WAYS[self.combine]}
+
+    def conflicts(self):
+        for key in ("phi", "eta", "norm", "momentum"):
+            low, high = WAYS[self.combine].get(key, (None, None))
+            value = getattr(self, key)
+            if (value is None) != (low is None) or (value is not None and not low <= value <= high):
+                rule = "is not taken" if low is None else f"must be from {low:g} to {high:g}"
+                yield f"guidance: {self.combine}.{key} = {value} {rule}"
+        if self.between and self.between[0] >= self.between[1]:
+            yield f"guidance: between = {list(self.between)} must be [low, high] with low < high"
+        if self.combine == "classifier" and self.against:
+            yield "guidance: classifier takes no against: its gradient is added to the unconditional answer"
+
+
+class Guidance(Guiding):
+    """One way to guide at one scale."""
+
+    w: Scale
+
+
+class Method(Guiding):
+    """A named way to guide, with the scales it is tried at."""
+
+    name: Word
+    w: Annotated[tuple[Scale, ...], Tuple(1)]
+
+    def each(self) -> list[Guidance]:
+        """It at every scale."""
+        way = {key: getattr(self, key) for key in Guiding.model_fields}
+        return [Guidance(**way, w=w) for w in self.w]
 
 
 class Solver(Section):
@@ -139,31 +204,29 @@ class Solver(Section):
     eta: Annotated[float, Field(ge=0, le=1)]  # of ddim: 0 adds no noise on the way, 1 as much as ddpm
     spacing: Literal["leading", "linspace", "trailing", "karras"]  # of the timesteps that are visited
 
-    @model_validator(mode="after")
-    def _fits(self):
-        if self.spacing == "karras" and self.sampler != "heun":  # the others would have to round its timesteps
-            raise ValueError(f"spacing = karras is for sampler = heun, not {self.sampler}")
+    def conflicts(self):
         if self.eta and self.sampler != "ddim":
-            raise ValueError(f"eta = {self.eta:g} is for sampler = ddim, not {self.sampler}")
-        return self
+            yield f"eta = {self.eta:g} is for sampler = ddim, not {self.sampler}"
 
 
 class Sample(Solver):
-    guidance: Annotated[tuple[Guidance, ...], Tuple(1)]
+    guidance: Annotated[tuple[Scale, ...], Tuple(1)]  # of plain classifier-free guidance
     methods: Annotated[tuple[Method, ...], Tuple(0)] = ()
     solvers: Annotated[tuple[Solver, ...], Tuple(0)] = ()  # others to compare with
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     batch: Count
-    weights: Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
+    weights: Weights
 
-    @model_validator(mode="after")
-    def _each_once(self):
+    @property
+    def solver(self) -> Solver:
+        """The run's own, as one of those that are compared."""
+        return Solver(**{key: getattr(self, key) for key in Solver.model_fields})
+
+    def conflicts(self):
+        yield from super().conflicts()
         names = [method.name for method in self.methods]
         if len(set(names)) < len(names):
-            raise ValueError(
-                f"sample.methods = {names[:9]} must name every method once: put all its scales into one entry's guidance"
-            )
-        return self
+            yield f"sample.methods = {names[:9]} must name every method once: put all its scales into one entry's w"
 
 
 class Evaluate(Section):

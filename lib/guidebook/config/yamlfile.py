@@ -1,4 +1,4 @@
-"""YAML files of parameters: read without trusting what is in them."""
+"""YAML in files of parameters, read without trusting what is in them, and in the words of a command line."""
 
 from pathlib import Path
 
@@ -46,3 +46,26 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, f"{name!r:.60} stands twice", key.start_mark)
                 seen.add(name)
         return super().construct_mapping(node, deep)
+
+
+def overrides(pairs: list[str] | None) -> dict:
+    """The words of `--set`: `train.lr=1e-4` becomes `{"train.lr": 1e-4}`. Raises ParamsError."""
+    values = {}
+    for pair in pairs or []:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ParamsError(f"--set {pair[:60]!r}: write section.key=value")
+        try:
+            value = yaml.safe_load(text)
+            values[key] = float(value) if isinstance(value, str) and value[:1].isdigit() else value
+        except (yaml.YAMLError, ValueError):
+            values[key] = text
+    return values
+
+
+def seeds(text: str | None) -> list[int] | None:
+    """The words of `--seeds`: `0,1,2` as numbers. Raises ParamsError."""
+    words = text.split(",") if text is not None else []
+    if not all(w.strip().isdecimal() and len(w) < 30 for w in words):
+        raise ParamsError(f"--seeds {text[:60]!r}: write whole numbers with commas between them: 0,1,2")
+    return [int(w) for w in words] or None

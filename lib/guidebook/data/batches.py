@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,9 +28,15 @@ from guidebook.runtime.distributed import world
 
 AHEAD = 64  # images decoded before they are needed
 log = logging.getLogger(__name__)
-Batch = tuple[
-    torch.Tensor, torch.Tensor, torch.Tensor
-]  # images (b, C, H, W) uint8, labels (b,), indices (b,) on the CPU
+
+
+class Batch(NamedTuple):
+    """This process's share of a batch: b images."""
+
+    images: torch.Tensor  # (b, C, H, W) uint8, on the device
+    labels: torch.Tensor  # (b,) int64, on the CPU
+    index: torch.Tensor  # (b,) which images of the training split, on the CPU
+    epoch: torch.Tensor  # (b,) in which each is seen, on the CPU
 
 
 def feed(data: Images | Streamed, train: Train) -> "Resident | Ahead":
@@ -41,14 +48,14 @@ class Resident:
     """Images that lie in the device's memory."""
 
     def __init__(self, split: Split, train: Train):
-        device = world().device
-        self.images, self.labels, self._train = split.images.to(device), split.labels.to(device), train
+        self.images, self.labels, self._train = split.images.to(world().device), split.labels, train
 
     def batch(self, nimg: int) -> Batch:
-        """This process's share of the batch after `nimg` images: images and labels on the device, and which of the split they are."""
-        index = order(len(self.labels), self._train.seed, nimg, self._train.batch)[_mine()]
-        there = index.to(self.labels.device, non_blocking=True)
-        return self.images[there], self.labels[there], index
+        """This process's share of the batch after `nimg` images."""
+        n = len(self.labels)
+        index = order(n, self._train.seed, nimg, self._train.batch)[_mine()]
+        there = index.to(self.images.device, non_blocking=True)
+        return Batch(self.images[there], self.labels[index], index, _epochs(n, nimg, self._train.batch))
 
     def close(self) -> None: ...
 
@@ -79,14 +86,13 @@ class Ahead:
         """As `Resident.batch`. Raises DataError."""
         if self._coming is None or self._coming[0] != nimg:
             self._prepare(nimg)
-        images, labels, index, copied = self._coming[1].result()
+        batch, copied = self._coming[1].result()
         self._prepare(nimg + self._train.batch)
         if copied:
             now = torch.cuda.current_stream()
             now.wait_event(copied)
-            images.record_stream(now)
-            labels.record_stream(now)
-        return images, labels, index
+            batch.images.record_stream(now)
+        return batch
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
@@ -96,18 +102,18 @@ class Ahead:
     def _prepare(self, nimg: int) -> None:
         self._coming = nimg, self._thread.submit(self._prepared, nimg)
 
-    def _prepared(self, nimg: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, "torch.cuda.Event | None"]:
+    def _prepared(self, nimg: int) -> tuple[Batch, "torch.cuda.Event | None"]:
         data, t = self._data, self._train
         index = data.shards.place("train", data.shards.order(t.seed, nimg, t.batch, data.window)[_mine()])
         images, labels = self._next(nimg, index)
-        index = torch.from_numpy(index)
+        batch = Batch(images, labels, torch.from_numpy(index), _epochs(data.shards.train_rows, nimg, t.batch))
         if self._side is None:
-            return images, labels, index, None
+            return batch, None
         with torch.cuda.stream(self._side):  # beside the step that runs meanwhile
-            images, labels = (x.pin_memory().to(self._device, non_blocking=True) for x in (images, labels))
+            batch = batch._replace(images=images.pin_memory().to(self._device, non_blocking=True))
             copied = torch.cuda.Event()
             copied.record()
-        return images, labels, index, copied
+        return batch, copied
 
     def _next(self, nimg: int, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         first, every, complete = world().process_index + nimg, world().num_processes, self._complete()
@@ -246,3 +252,8 @@ class Stream(contextlib.AbstractContextManager):
 def _mine() -> slice:
     """Which images of a batch are this process's."""
     return slice(world().process_index, None, world().num_processes)
+
+
+def _epochs(n: int, nimg: int, batch: int) -> torch.Tensor:
+    """In which epoch of n images each of this process's share of a batch is seen, (b,)."""
+    return (torch.arange(nimg, nimg + batch) // n)[_mine()]

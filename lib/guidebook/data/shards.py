@@ -18,7 +18,7 @@ import torch
 
 from guidebook.config.datasets import DataError
 from guidebook.data import parquet
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 
 HELD = 10  # where the hub has no test split, every tenth row is held out
 

@@ -1,200 +1,204 @@
-"""Guidance: how the predictions of a model become one that is guided.
+"""Guidance: the answers of networks, each (x0, ε), combined into one.
 
-One convention throughout: w = 1 is off (the conditional prediction), w = 0 is unconditional; a function says so where its
-method is another. Ho & Salimans (2022) write w − 1 for our w. ε stands for what the model predicts, which may be v or x0 as well
-(`Process.prediction`): given x_t each is affine in the others, so weighting two by w and 1 − w is one method for all.
+One convention throughout: w = 1 is off (the conditional answer), w = 0 is unconditional; a function says so where it is another.
+Ho & Salimans (2022) write w − 1 for our w. Whatever a network predicts, ε and x0 at one x are affine in it, so weighting two
+answers by w and 1 − w is the same for all. Ways compose: an interval of autoguidance is `between(linear(pair, w), …)`. A new way
+is one function here, one row in `WAYS`, and its settings in `config.schema`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler
+from torch import Tensor
 
-from guidebook.diffusion.objective import Process
+from guidebook.conditioning.condition import Condition
+from guidebook.diffusion.objective import Network, Objective
 
-Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (x (B, C, H, W), t) → prediction (B, C, H, W)
-Model = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # (x, t, cond) → prediction
+Answer = tuple[Tensor, Tensor]  # (x0, ε), each (B, C, H, W)
+Denoiser = Callable[
+    [Tensor, Tensor], Answer
+]  # (x (B, C, H, W), t ()) → (x0, ε) with x = a x0 + s ε, unless it says otherwise
 
 
-# ε̃ = ε(x, ∅) + w (ε(x, c) − ε(x, ∅))   (Ho & Salimans 2022, eq. 6, with w for their 1 + w)
-def classifier_free(
-    model: Model,
-    cond: torch.Tensor,  # (B, L, D) embeddings of the captions
-    uncond: torch.Tensor,  # (B, L, D) embeddings of the null caption
-    w: float,
-) -> Denoise:
-    """The guided denoiser. Costs one forward per step for w = 1 and w = 0, else one of twice the batch."""
+@dataclass(frozen=True)
+class Pair:
+    """What guidance leads towards and what it leads away from."""
+
+    positive: Denoiser
+    negative: Denoiser
+    both: Callable[[Tensor, Tensor], tuple[Answer, Answer]]  # the two at once
+    objective: Objective
+
+
+def denoiser(objective: Objective, net: Network, cond: Condition) -> Denoiser:
+    """The answer of one network to one condition."""
+    return lambda x, t: objective.split(objective(net, x, t, cond), x, t)
+
+
+def conditional_or_not(objective: Objective, net: Network, cond: Condition, uncond: Condition) -> Pair:
+    """One network with its condition and without: both cost one forward of twice the batch."""
+    pair = denoiser(objective, net, cond.cat(uncond))
+
+    def both(x: Tensor, t: Tensor) -> tuple[Answer, Answer]:
+        x0, eps = pair(torch.cat([x, x]), t)
+        (x0_pos, x0_neg), (eps_pos, eps_neg) = x0.chunk(2), eps.chunk(2)
+        return (x0_pos, eps_pos), (x0_neg, eps_neg)
+
+    return Pair(denoiser(objective, net, cond), denoiser(objective, net, uncond), both, objective)
+
+
+# D_w = w D_1(x, c) + (1 − w) D_0(x, c)   (Karras et al. 2024, section 2, with the two models of section 4)
+def good_and_bad(objective: Objective, net: Network, guide: Network, cond: Condition) -> Pair:
+    """Autoguidance, away from a worse network that knows the condition too: less trained, smaller, or both."""
+    good, bad = (denoiser(objective, n, cond) for n in (net, guide))
+    return Pair(good, bad, lambda x, t: (good(x, t), bad(x, t)), objective)
+
+
+# ỹ = y₋ + w (y₊ − y₋), y both x0 and ε   (Ho & Salimans 2022, eq. 6, with w for their 1 + w)
+def linear(pair: Pair, w: float) -> Denoiser:
+    """Classifier-free guidance where the negative is unconditional. w = 1 and w = 0 cost one answer."""
+    if w in (0, 1):
+        return pair.positive if w else pair.negative
+
+    def guided(x: Tensor, t: Tensor) -> Answer:
+        (x0, eps), (x0_neg, eps_neg) = pair.both(x, t)
+        return x0_neg + w * (x0 - x0_neg), eps_neg + w * (eps - eps_neg)
+
+    return guided
+
+
+# F̃_φ = φ F̃ std(F₊) / std(F̃) + (1 − φ) F̃, F̃ = F₋ + w (F₊ − F₋)   (Lin et al. 2024, eq. 15 and 16)
+def rescaled(pair: Pair, w: float, phi: float) -> Denoiser:
+    """Guidance whose F has, for phi = 1, the deviation of the positive's, image by image; phi = 0 is plain.
+
+    It rescales what the network predicts, in the paper v. For w = 0 unconditional only up to that factor.
+    """
     if w == 1:
-        return lambda x, t: model(x, t, cond)
-    if w == 0:
-        return lambda x, t: model(x, t, uncond)
-    pair = _pair(model, cond, uncond)
+        return pair.positive
 
-    def guided(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        eps_uncond, eps_cond = pair(x, t)
-        return eps_uncond + w * (eps_cond - eps_uncond)
+    def guided(x: Tensor, t: Tensor) -> Answer:
+        out, out_neg = (pair.objective.predict(*answer, t) for answer in pair.both(x, t))
+        mixed = out_neg + w * (out - out_neg)
+        std, std_mixed = (f.std(dim=(1, 2, 3), keepdim=True) for f in (out, mixed))
+        return pair.objective.split(phi * (mixed * std / std_mixed) + (1 - phi) * mixed, x, t)
+
+    return guided
+
+
+# x' = a' x̃0 + s' ε₋, x̃0 = x0₋ + w (x0₊ − x0₋)   (Chung et al. 2024, algorithm 2)
+def cfg_plus_plus(pair: Pair, w: float) -> Denoiser:
+    """CFG++: x0 guided, ε that of the negative, so x ≠ a x0 + s ε. For DDIM with η = 0.
+
+    w is the paper's λ. w = 1 is not off: the image is the conditional one, the noise that is put back is not.
+    """
+    if w == 0:
+        return pair.negative
+
+    def guided(x: Tensor, t: Tensor) -> Answer:
+        (x0, _), (x0_neg, eps_neg) = pair.both(x, t)
+        return x0_neg + w * (x0 - x0_neg), eps_neg
+
+    return guided
+
+
+# Δ̄ = Δ + β Δ̄_before, Δ = x0₊ − x0₋;  Δ' = Δ̄ min(1, r / ‖Δ̄‖);  Δ' = Δ'_∥ + Δ'_⊥ along and across x0₊;
+# x̃0 = x0₊ + (w − 1) (Δ'_⊥ + η Δ'_∥)   (Sadat et al. 2024, algorithm 1)
+def projected(
+    pair: Pair,
+    w: float,
+    eta: float,  # η, what is kept of the part along the image, which saturates it
+    norm: float,  # r, the largest norm of the difference of an image
+    momentum: float,  # β; below 0 it pushes away from where the steps before went
+) -> Denoiser:
+    """Adaptive projected guidance. It remembers the steps before: make one for each sampling, and call it once a step.
+
+    Unconditional for w = 0 only with eta = 1, a norm that binds nowhere and no momentum.
+    """
+    if w == 1:
+        return pair.positive
+    average = 0
+
+    def guided(x: Tensor, t: Tensor) -> Answer:
+        nonlocal average
+        (x0, _), (x0_neg, _) = pair.both(x, t)
+        average = x0 - x0_neg + momentum * average
+        length = torch.linalg.vector_norm(average, dim=(1, 2, 3), keepdim=True)
+        difference = average * (norm / length).clamp(max=1)
+        along = F.normalize(x0.flatten(1)).view_as(x)
+        parallel = (difference * along).sum((1, 2, 3), keepdim=True) * along
+        return with_noise(x0 + (w - 1) * (difference - parallel + eta * parallel), x, t, pair.objective)
+
+    return guided
+
+
+# ε̃ = ε₋ − γ s ∇ log p(c | x), x̃0 = x0₋ + γ s² / a ∇ log p(c | x)   (Dhariwal & Nichol 2021, algorithm 2, their s as γ)
+def by_classifier(pair: Pair, w: float, log_prob: Callable[[Tensor, Tensor], Tensor]) -> Denoiser:
+    """Guidance of the negative by the gradient of a classifier of noisy images, `log_prob` (x, t) → log p(c | x) (B,).
+
+    w is γ: 0 is unconditional, and with p(c | x) ∝ p(x | c) / p(x) 1 is conditional. Costs one forward, and the classifier's
+    way there and back. Noise alone, a = 0, is not guided.
+    """
+    if w == 0:
+        return pair.negative
+
+    def guided(x: Tensor, t: Tensor) -> Answer:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(log_prob(leaf, t).sum(), leaf)
+        (x0, eps), (a, s) = pair.negative(x, t), pair.objective.mix(t)
+        gamma = torch.where(a > 0, w * s, 0)
+        return x0 + gamma * s / torch.where(a > 0, a, 1) * gradient, eps - gamma * gradient
 
     return guided
 
 
 # w(σ) = w where low < σ ≤ high, else 1   (Kynkäänniemi et al. 2024, section 3)
-def interval(
-    model: Model,
-    cond: torch.Tensor,  # (B, L, D)
-    uncond: torch.Tensor,  # (B, L, D)
-    w: float,
-    process: Process,
-    low: float,  # in σ = s / a, the noise beside an image that is not shrunk
-    high: float,
-) -> Denoise:
-    """Classifier-free guidance at some noise levels, the conditional prediction at the others, for one forward of B rows."""
-    inside, outside = (classifier_free(model, cond, uncond, scale) for scale in (w, 1))
+def between(inside: Denoiser, outside: Denoiser, objective: Objective, low: float, high: float) -> Denoiser:
+    """Any guidance at some noise levels σ = s / a, another answer at the others."""
 
-    def guided(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        a, s = process.at(t)
-        return inside(x, t) if low < s / a <= high else outside(x, t)
+    def guided(x: Tensor, t: Tensor) -> Answer:
+        a, s = objective.mix(t)
+        return (inside if low * a < s <= high * a else outside)(x, t)
 
     return guided
 
 
-# ε̃_φ = φ ε̃ std(ε(x, c)) / std(ε̃) + (1 − φ) ε̃, ε̃ of classifier-free guidance   (Lin et al. 2024, eq. 15 and 16)
-def rescaled(model: Model, cond: torch.Tensor, uncond: torch.Tensor, w: float, phi: float) -> Denoise:
-    """Guidance whose prediction has, for phi = 1, the deviation of the conditional one, image by image; phi = 0 is plain.
+def with_noise(x0: Tensor, x: Tensor, t: Tensor, objective: Objective) -> Answer:
+    """An image with the noise ε = (x − a x0) / s that belongs to it."""
+    a, s = objective.mix(t)
+    return x0, (x - a * x0) / s
 
-    It rescales whatever the model predicts, in the paper v. For w = 0 unconditional only up to that factor.
-    """
-    if w == 1:
-        return classifier_free(model, cond, uncond, w)
-    pair = _pair(model, cond, uncond)
 
-    def guided(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        eps_uncond, eps_cond = pair(x, t)
-        eps = eps_uncond + w * (eps_cond - eps_uncond)
-        std_cond, std = (e.std(dim=(1, 2, 3), keepdim=True) for e in (eps_cond, eps))
-        return phi * (eps * std_cond / std) + (1 - phi) * eps
+def clipped(denoise: Denoiser, objective: Objective, low: float, high: float, noise_follows: bool = True) -> Denoiser:
+    """x0 clipped to a range; the noise follows it, else the way leads out of the range under strong guidance."""
+
+    def guided(x: Tensor, t: Tensor) -> Answer:
+        x0, eps = denoise(x, t)
+        x0 = x0.clamp(low, high)
+        return with_noise(x0, x, t, objective) if noise_follows else (x0, eps)
 
     return guided
 
 
-# x' = a' x̃0 + s' ε(x, ∅), x̃0 = (x − s ε̃) / a, ε̃ of classifier-free guidance   (Chung et al. 2024, algorithm 2)
-#    = a'/a x + (s' − a' s / a) ε(x, ∅) − (a' s / a) w (ε(x, c) − ε(x, ∅)), and with ε̃ in place of ε(x, ∅), DDIM's step,
-#      it is a'/a x + (s' − a' s / a) ε̃: the same x' for w a' s / (a' s − a s') in place of w
-def cfg_plus_plus(
-    model: Model,
-    cond: torch.Tensor,  # (B, L, D)
-    uncond: torch.Tensor,  # (B, L, D)
-    w: float,  # the paper's λ; w = 1 is not off: x0 is the conditional one, the noise put back is not
-    process: Process,
-    noise_scheduler: DDIMScheduler,  # the one that will step, with its timesteps set before the first call
-) -> Denoise:
-    """CFG++, the image guided and the noise unconditional, written as the prediction that makes a DDIM step do this.
-
-    Exact for DDIM with eta = 0 and without clipping, where every step lessens the noise. Raises ValueError for a scheduler
-    of another kind, or one that clips: the scale grows with the number of steps, and clipping would take most of it away.
-    """
-    config = noise_scheduler.config
-    if not isinstance(noise_scheduler, DDIMScheduler) or config.clip_sample or config.thresholding:
-        raise ValueError(
-            f"CFG++ needs a DDIMScheduler that does not clip, got a {type(noise_scheduler).__name__} with clip_sample = "
-            f"{config.get('clip_sample')}; make it with DDIMScheduler.from_config(config, clip_sample=False)"
-        )
-    if w == 0:
-        return classifier_free(model, cond, uncond, w)
-    pair = _pair(model, cond, uncond)
-
-    def guided(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        eps_uncond, eps_cond = pair(x, t)
-        (a, s), (a_next, s_next) = process.at(t), _next(noise_scheduler, t)
-        return eps_uncond + w * a_next * s / (a_next * s - a * s_next) * (eps_cond - eps_uncond)
-
-    return guided
+WAYS: dict[str, Callable[..., Denoiser]] = {
+    "linear": linear, "rescaled": rescaled, "cfg-plus-plus": cfg_plus_plus, "projected": projected, "classifier": by_classifier,
+}  # fmt: skip
 
 
-# Δ̄ = Δ + β Δ̄_before, Δ = x0(x, c) − x0(x, ∅);  Δ' = Δ̄ min(1, r / ‖Δ̄‖);  Δ' = Δ'_∥ + Δ'_⊥ along and across x0(x, c);
-# x̃0 = x0(x, c) + (w − 1) (Δ'_⊥ + η Δ'_∥)   (Sadat et al. 2024, algorithm 1)
-def projected(
-    model: Model,
-    cond: torch.Tensor,  # (B, L, D)
-    uncond: torch.Tensor,  # (B, L, D)
-    w: float,
-    process: Process,
-    eta: float,  # η, what is kept of the part along the image, which saturates it
-    norm: float,  # r, the largest norm of the difference of an image
-    momentum: float,  # β; below 0 it pushes away from where the steps before went
-) -> Denoise:
-    """Adaptive projected guidance. It remembers the steps before: one closure for one sampling, and one call a step.
-
-    Unconditional for w = 0 only with eta = 1, a norm that binds nowhere and no momentum.
-    """
-    if w == 1:
-        return classifier_free(model, cond, uncond, w)
-    pair, average = _pair(model, cond, uncond), 0
-
-    def guided(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        nonlocal average
-        x0_uncond, x0_cond = (process.x0(prediction, x, t) for prediction in pair(x, t))
-        average = x0_cond - x0_uncond + momentum * average
-        length = torch.linalg.vector_norm(average, dim=(1, 2, 3), keepdim=True)
-        difference = average * (norm / length).clamp(max=1)
-        along = F.normalize(x0_cond.flatten(1)).view_as(x)
-        parallel = (difference * along).sum((1, 2, 3), keepdim=True) * along
-        return process.predicted(x0_cond + (w - 1) * (difference - parallel + eta * parallel), x, t)
-
-    return guided
-
-
-# D_w = w D_1(x, c) + (1 − w) D_0(x, c)   (Karras et al. 2024, section 2, with the two models of section 4)
-def autoguidance(model: Model, guide: Model, cond: torch.Tensor, w: float) -> Denoise:
-    """Guidance away from a worse model: less trained, smaller, or both. w = 0 is the guide alone; both know the caption.
-
-    Costs a forward of each per step, for w = 1 and w = 0 of one of them.
-    """
-    if w == 1:
-        return lambda x, t: model(x, t, cond)
-    if w == 0:
-        return lambda x, t: guide(x, t, cond)
-
-    def guided(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        worse = guide(x, t, cond)
-        return worse + w * (model(x, t, cond) - worse)
-
-    return guided
-
-
-# ε̃ = ε(x, ∅) − γ s ∇ log p(c | x)   (Dhariwal & Nichol 2021, algorithm 2 with an unconditional model and their s as γ)
-def by_classifier(
-    model: Model,
-    uncond: torch.Tensor,  # (B, L, D)
-    gamma: float,  # stands where w does: 0 is unconditional, and with p(c | x) ∝ p(x | c) / p(x) 1 is conditional
-    process: Process,
-    log_prob: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],  # (x, t) → log p(c | x) (B,), differentiable in x
-) -> Denoise:
-    """Guidance by the gradient of a classifier of noisy images. Costs one forward, and the classifier's way there and back."""
-    if gamma == 0:
-        return lambda x, t: model(x, t, uncond)
-
-    def guided(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(log_prob(leaf, t).sum(), leaf)
-        a, s = process.at(t)
-        # ε − γ s ∇ as v = (ε − s x) / a and x0 = (x − s ε) / a; noise alone, a = 0, says nothing of the class
-        by_a = torch.where(a > 0, 1 / a, 0)
-        factor = {"epsilon": -s, "v_prediction": -s * by_a, "sample": s**2 * by_a}[process.prediction]
-        return model(x, t, uncond) + gamma * factor * gradient
-
-    return guided
-
-
-def _pair(model: Model, cond: torch.Tensor, uncond: torch.Tensor) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """(x, t) → the unconditional and the conditional prediction, from one forward of twice the batch."""
-    both = torch.cat([uncond, cond])
-    return lambda x, t: model(torch.cat([x, x]), t, both).chunk(2)
-
-
-def _next(noise_scheduler: DDIMScheduler, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(a', s') where a DDIM step from timestep t ends."""
-    to = int(t) - noise_scheduler.config.num_train_timesteps // noise_scheduler.num_inference_steps
-    abar = noise_scheduler.alphas_cumprod[to] if to >= 0 else noise_scheduler.final_alpha_cumprod
-    return abar.sqrt(), (1 - abar).sqrt()
+def guide(
+    pair: Pair,
+    guidance: Any,  # combine, w, between, settings(): `config.schema.Guidance`
+    limits: tuple[float, float] | None,  # what x0 is clipped to, for every way and every solver alike; None in latents
+    **settings: Any,  # that no params file can hold: a classifier's log_prob
+) -> Denoiser:
+    """The denoiser of an entry of params, new for each sampling."""
+    objective = pair.objective
+    denoise = WAYS[guidance.combine](pair, guidance.w, **guidance.settings(), **settings)
+    off = pair.negative if guidance.combine == "classifier" else pair.positive
+    if limits:
+        denoise = clipped(denoise, objective, *limits, noise_follows=guidance.combine != "cfg-plus-plus")
+        off = clipped(off, objective, *limits)
+    return between(denoise, off, objective, *guidance.between) if guidance.between else denoise

@@ -8,9 +8,8 @@ from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 from guidebook.config.pretrained import PretrainedMissing
 from guidebook.data.images import Images, Split, Streamed, from_uint8, to_uint8
+from guidebook.models.autoencoder import Autoencoder, autoencoder, latent_shape, posterior
 from guidebook.models.latents import latents
-from guidebook.models.vae import Autoencoder, autoencoder, latent_shape, posterior
-from guidebook.runs.preemption import Stop
 
 
 def space(params: Params) -> "Pixels | Latents":
@@ -33,7 +32,7 @@ class Pixels:
 
     def same(self, known: str | None) -> None: ...
 
-    def learnt(self, data: Images | Streamed, stop: Stop | None = None) -> Images | Streamed:
+    def learnt(self, data: Images | Streamed) -> Images | Streamed:
         """What batches are taken from."""
         return data
 
@@ -65,9 +64,9 @@ class Latents:
                 "delete the run's folder"
             )
 
-    def learnt(self, data: Images, stop: Stop | None = None) -> Images:
+    def learnt(self, data: Images) -> Images:
         """The moments of the posteriors in the place of the training images: (N, F, 2C, h, w), F = 2 with the mirrored ones."""
-        moments = latents(self.autoencoder, data.train.images, data.fingerprint, self._data.flips, stop)
+        moments = latents(self.autoencoder, data.train.images, data.fingerprint, self._data.flips)
         return replace(data, train=Split(moments, data.train.labels))
 
     def noise(self, n: int, rng: torch.Generator) -> torch.Tensor:

@@ -1,4 +1,8 @@
-"""Asked to stop: finish the step, save, and say with exit status 75 that the same command goes on from there."""
+"""Preemption: a request to stop, obeyed where the work is saved; exit status 75 says that the same command continues from there.
+
+A request is a file STOP in the run's folder, or a signal: SIGTERM, the SIGUSR1 that SLURM sends before a time limit, or Ctrl-C.
+Long work opens `stopping(run)`; whatever it calls polls `current()`, which needs not be handed down.
+"""
 
 import contextlib
 import signal
@@ -15,7 +19,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Preempted(SystemExit):
-    """Work stopped where it could be saved, because it was asked to. Exit status 75: try again."""
+    """Work stopped on request where it could be saved. Exit status 75: try again."""
 
     def __init__(self, what: str):
         super().__init__(75)
@@ -26,48 +30,67 @@ class Preempted(SystemExit):
 
 
 class Stop:
-    """A file STOP in the run's folder, or a signal: SIGTERM, the SIGUSR1 that SLURM sends before a time limit, or Ctrl-C."""
+    """The request to stop work on a run; without a run, one that never comes."""
 
-    def __init__(self, run: Run):
-        self.signalled, self._looked = False, 0.0
+    def __init__(self, run: Run | None = None, outer: "Stop | None" = None):
+        self.signalled, self._looked, self._outer = False, 0.0, outer
         # Whoever stops a run means its variants too.
-        folders = [run.path, *([run.path.parents[1]] if run.path.parent.name == "variants" else [])]
-        self._files = [folder / "STOP" for folder in folders]
+        folders = [run.path, *([run.path.parents[1]] if run.path.parent.name == "variants" else [])] if run else []
+        self._files = [*(folder / "STOP" for folder in folders), *(outer._files if outer else [])]
 
     def asked(self) -> bool:
-        """Whether to stop now: the same answer in every process, for one that stops alone leaves the others waiting."""
-        now, mine = time.monotonic(), self.signalled
+        """Whether to stop now: the same answer in every process, for one that stops by itself leaves the others waiting.
+
+        So all of them call equally often. Where one works while the others wait for it (`distributed.solo`), the answer is its own.
+        """
+        now, mine = time.monotonic(), self._signalled()
         if world().is_main_process and now - self._looked >= EVERY:
             self._looked, mine = now, mine or any(file.exists() for file in self._files)
         return agreed(mine)
 
     def obey(self, what: str) -> None:
-        """Call when everything is saved. Raises Preempted."""
+        """Ends the work once everything is saved. Raises Preempted."""
         if world().is_main_process:
             for file in self._files:
                 file.unlink(missing_ok=True)
         barrier()
         raise Preempted(what)
 
+    def _signalled(self) -> bool:
+        return self.signalled or (self._outer is not None and self._outer._signalled())
+
+
+_open: list[Stop] = []  # the innermost last
+
+
+def current() -> Stop:
+    """The request that the innermost `stopping` listens for; outside of any, one that never comes."""
+    return _open[-1] if _open else Stop()
+
 
 @contextmanager
 def stopping(run: Run) -> Iterator[Stop]:
-    """While it is open, a signal to stop is remembered instead of ending the process at once. A second Ctrl-C interrupts it."""
-    stop, before = Stop(run), {}
+    """While it is open, a signal to stop is remembered instead of ending the process at once. A second Ctrl-C interrupts it.
+
+    Nested, the inner one hears what the outer one hears, and nothing that came meanwhile is lost.
+    """
+    stop, before = Stop(run, _open[-1] if _open else None), {}
 
     def remember(number, frame):
         stop.signalled = True
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
-    # Handlers can be set in the main thread only; elsewhere the file is the way.
-    if threading.current_thread() is threading.main_thread():
+    # Handlers can be set in the main thread only; elsewhere the file is the way. The outermost one's serve those inside.
+    if not _open and threading.current_thread() is threading.main_thread():
         # What runs in a shell's background ignores Ctrl-C, which is meant for what runs before it.
         ctrl_c = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
         before |= {s: signal.signal(s, remember) for s in (*SIGNALS, *ctrl_c)}
+    _open.append(stop)
     try:
         yield stop
     finally:
+        _open.remove(stop)
         for number, handler in before.items():
             with contextlib.suppress(TypeError):  # None: it was not set from Python
                 signal.signal(number, handler)

@@ -1,115 +1,105 @@
-"""Sets of samples: drawn once with everything that says how, found afterwards."""
+"""Sets of samples: drawn once with everything that their specification says, found afterwards."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from guidebook.conditioning.captions import NULL
-from guidebook.config.schema import Method, Solver
-from guidebook.runs import pool
-from guidebook.runs.run import Run, opened
-from guidebook.runtime.distributed import main_first
-from guidebook.sampling.sampler import Sampler
+from guidebook.conditioning.captions import caption_of
+from guidebook.conditioning.grammar import switched
+from guidebook.config.schema import Guidance
+from guidebook.diffusion.solvers import times
+from guidebook.runs import launch
+from guidebook.runs.preemption import stopping
+from guidebook.runs.run import Run
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.sets import ImageSet, image_set, in_parts, path_of
+from guidebook.sampling.spec import Draw
+
+if TYPE_CHECKING:
+    from guidebook.sampling.sampler import Sampler
 
 
-def draw(
-    run: Run,
-    guidance: float,
-    n: int,
-    prompt: str | None = None,
-    weights: str | None = None,
-    solver: Solver | None = None,
-    method: Method | None = None,
-    guide: Run | None = None,  # whose model autoguidance leads away from
-    at: int | None = None,  # images seen: the model as it was then
-) -> ImageSet:
-    """n samples at one guidance scale: found in the run folder, else drawn.
+def draw(run: Run, guidance: Guidance | float, n: int, **spec: Any) -> ImageSet:
+    """n samples guided in one way (a number is a scale of plain guidance); `spec` as in `Draw.of`.
 
-    Image i has seed (sample.seed, i), the same at every scale and by every method, and shows class i mod K, or `prompt` where
-    one is given.
+    Image i has seed (sample.seed, i), the same at every scale, by every solver and way to guide, and shows class i mod K, or
+    `prompt` where one is given.
     """
-    if solver and all(getattr(solver, k) == getattr(run.params.sample, k) for k in Solver.model_fields):
-        solver = None  # the run's own: the same set
-    spec = spec_of(run, guidance, n, prompt, weights, solver, method, guide, at)
-    name = f"w{guidance:g}" if prompt is None else "null-caption" if prompt == NULL else "prompt"
-    name = "-".join([name, *([solver.sampler] if solver else []), *([method.name] if method else [])])
-    folder = path_of(run, name, spec)
-    if not folder.exists() and not run.recorded and pool.wanted(run.params):
-        told = {
-            "guidance": guidance,
-            "n": n,
-            "prompt": prompt,
-            "weights": weights,
-            "at": at,
-            "guide": guide and str(guide.path),
-        }
-        pool.do(run, "draw", **told, **{k: v and v.model_dump() for k, v in (("solver", solver), ("method", method))})
-
-    def make():
-        sampler = Sampler(run, spec["weights"], at)
-        other = guide and Sampler(guide, spec["weights"])
-
-        def steps(index: torch.Tensor):
-            return sampler.steps(guidance, index, prompt, solver, method, other)
-
-        with main_first():  # a classifier that guides is trained here, not while parts are timed
-            steps(torch.arange(1))
-
-        def part(index: torch.Tensor) -> torch.Tensor:
-            *_, (_, x) = steps(index)
-            return sampler.images(x)
-
-        images, seconds = in_parts(run, folder, n, run.params.sample.batch, part)
-        return images, {
-            "labels": sampler.labels(torch.arange(n)),
-            "seconds_per_image": seconds,
-            "evaluations": sampler.evaluations(guidance, solver, method, other),
-        }
-
-    return image_set(run, name, spec, make)
+    return sample_set(run, Draw.of(run.params, guidance, n, **spec))
 
 
-def draw_told(run: Run, solver: dict | None, method: dict | None, guide: str | None, **told) -> ImageSet:
-    """`draw` with everything in the words of JSON."""
-    from pathlib import Path
-
-    sections = {"solver": solver and Solver(**solver), "method": method and Method.model_validate(method, strict=False)}
-    return draw(run, **told, **sections, guide=guide and opened(Path(guide)))
-
-
-def trajectory(run: Run, guidance: float, frames: int = 10) -> ImageSet:
-    """One sample per class on its way from noise: `frames` moments, each a row of images; the last row is the samples."""
-    spec = spec_of(run, guidance, 10) | {"frames": frames}
-
-    def make():
-        sampler = Sampler(run, spec["weights"])
-        states = list(sampler.steps(guidance, torch.arange(10)))
-        chosen = [states[round(i)] for i in torch.linspace(0, len(states) - 1, frames).tolist()]
-        images = sampler.images(torch.cat([x for _, x in chosen]))
-        return images, {"labels": sampler.labels(torch.arange(10)) * frames, "timesteps": [t for t, _ in chosen]}
-
-    return image_set(run, "trajectory", spec, make)
+def sample_set(run: Run, draw: Draw | dict) -> ImageSet:
+    """The set of a `Draw`, or of its JSON: found in the run folder, else drawn. A stage of `runs.pool`."""
+    draw = Draw.model_validate(draw)
+    spec = {"draw": draw.json}
+    folder = path_of(run, draw.name, spec)
+    if not folder.exists() and not run.recorded and launch.wanted(run.params):
+        launch.do(run, "draw", **spec)
+    return image_set(run, draw.name, spec, lambda: _drawn(run, draw, folder))
 
 
-def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> torch.Tensor:
-    """n images (n, C, H, W) uint8 of one prompt, kept nowhere."""
-    sampler = Sampler(run, run.params.sample.weights)
-    *_, (_, x) = sampler.steps(guidance, seed * n + torch.arange(n), prompt)
-    return sampler.images(x)
+def _drawn(run: Run, draw: Draw, folder) -> tuple[Tensor, dict]:
+    """The images of a set, and facts of them."""
+    from guidebook.sampling.sampler import Sampler
+
+    sampler = Sampler(run, draw)
+    plan = _plan(draw, sampler)
+    with stopping(run):  # a classifier that guides is trained here, not while parts are timed
+        facts = {"labels": plan.labels, "clipped": sampler.limits, "evaluations": sampler.evaluations()}
+    moments, size = [-1], run.params.sample.batch
+    if draw.kind == "trajectory":
+        moments, size = [round(i) for i in torch.linspace(0, draw.solver.steps - 1, draw.columns).tolist()], draw.n
+        visited = times(sampler.objective, draw.solver)
+        facts["timesteps"] = [round(t) for t in visited[moments].tolist()]
+
+    def part(index: Tensor) -> Tensor:
+        rows = index if size != draw.n else index[: len(plan.index)]
+        prompts = plan.prompts and [plan.prompts[i] for i in rows.tolist()]
+        states = list(sampler.steps(plan.index[rows], prompts, None if plan.start is None else plan.start[rows]))
+        return sampler.images(torch.cat([states[i][1] for i in moments]))
+
+    images, facts["seconds_per_image"] = in_parts(run, folder, draw.n, size, part)
+    return images, facts
 
 
-def spec_of(
-    run: Run, guidance: float, n: int, prompt=None, weights=None, solver=None, method=None, guide=None, at=None
-) -> dict:
-    """What a set of samples depends on besides the training. What is as usual is not said."""
-    s, solver = run.params.sample, solver or run.params.sample
-    usual = {
-        "guidance": float(guidance), "n": n, "prompt": prompt, "weights": weights or s.weights,
-        "sampler": solver.sampler, "steps": solver.steps, "seed": s.seed,
-    }  # fmt: skip
-    return usual | {
-        **({"eta": solver.eta} if solver.eta else {}),
-        **({"spacing": solver.spacing} if solver.spacing != "leading" else {}),
-        **({"method": method.name, "settings": method.settings} if method else {}),
-        **({"guide": guide.params.training_key} if guide else {}),
-        **({"at": at} if at is not None else {}),
-    }
+@dataclass(frozen=True)
+class Plan:
+    """What each image of a set of N shows and begins from."""
+
+    index: Tensor  # (N,) numbers of images, which give their noise
+    labels: list[int]  # N
+    prompts: list[str] | None = None  # N captions; None: the draw's prompt, or those of the labels
+    start: Tensor | None = None  # noise (N, *shape) in place of that of the index
+
+
+def _plan(draw: Draw, sampler: "Sampler") -> Plan:
+    if draw.kind == "samples":
+        index = torch.arange(draw.n)
+        return Plan(index, sampler.labels(index))
+    if draw.kind == "trajectory":
+        index = torch.arange(draw.n // draw.columns)
+        return Plan(index, sampler.labels(index) * draw.columns)
+    each = 1 + len(draw.edits) if draw.kind == "edits" else draw.columns
+    first, index = sampler.labels(torch.arange(draw.n // each)), torch.arange(draw.n // each).repeat_interleave(each)
+    if draw.kind == "edits":
+        labels = [label for face in first for label in (face, *(switched(face, name) for name in draw.edits))]
+    else:
+        labels = [label for label in first for _ in range(each)]
+    captions = [caption_of(sampler.params, label, i) for label, i in zip(labels, index.tolist(), strict=True)]
+    return Plan(index, labels, captions, None if draw.kind == "edits" else _great_circles(draw, sampler.space.shape))
+
+
+def _great_circles(draw: Draw, shape: tuple[int, int, int]) -> Tensor:
+    """Noise (n, *shape) that turns, in each row, from that of one seed to that of another."""
+    rows, shares = draw.n // draw.columns, torch.linspace(0, 1, draw.columns)[:, None, None, None]
+    ends = [torch.randn(shape, generator=generator(draw.seed, "end", i)) for i in range(2 * rows)]
+    return torch.cat([slerp(a, b, shares) for a, b in zip(ends[::2], ends[1::2], strict=True)])
+
+
+# sin((1 − s) Ω) / sin Ω · a + sin(s Ω) / sin Ω · b,  cos Ω = a · b / (|a| |b|)   (Shoemake 1985)
+def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Between a and b (C, H, W), at each share (n, 1, 1, 1) of the angle between them."""
+    angle = torch.acos((a.flatten() @ b.flatten() / (a.norm() * b.norm())).clamp(-1, 1))
+    return (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)

@@ -5,6 +5,7 @@ holds their hashes. A recorded run keeps no images but the sheet, so what it giv
 for pixel. While a set is made, its parts wait in `samples/.parts-…`: what was drawn before an interruption is not drawn again.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import digest
@@ -29,6 +31,7 @@ from guidebook.runs.manifest import MANIFEST, Corrupt, fsync, verify, whole, wri
 from guidebook.runs.preemption import stopping
 from guidebook.runs.run import SHEET, Run
 from guidebook.runtime.distributed import barrier, world
+from guidebook.sampling.spec import Draw
 
 COLUMNS = 10
 PIXELS = 2**23  # of a sheet, at most: it is kept in the repository
@@ -39,12 +42,19 @@ class ImageSet:
     name: str
     folder: Path
     images: torch.Tensor  # (N, C, H, W) uint8; of a recorded run, the first ones
-    facts: dict  # what set.json holds: how the images were made, `labels`, `seconds_per_image`, `n`
+    facts: (
+        dict  # what set.json holds: `draw` (of samples), `labels`, `clipped`, `evaluations`, `seconds_per_image`, `n`
+    )
 
     @property
     def labels(self) -> torch.Tensor:
-        """The class each image was asked to show, (N,) int64."""
+        """The class or the attributes that each image should show, (N,) int64."""
         return torch.tensor(self.facts["labels"][: len(self.images)])
+
+    @functools.cached_property
+    def draw(self) -> Draw:
+        """What samples were drawn by."""
+        return Draw.model_validate(self.facts["draw"])
 
 
 def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple[torch.Tensor, dict]]) -> ImageSet:
@@ -112,7 +122,10 @@ def in_parts(
     aside.mkdir(parents=True, exist_ok=True)
     files = [(aside / f"{int(p[0]):09d}-{len(p)}.safetensors", p) for p in torch.arange(n).split(size)]
     with stopping(run) as stop:
-        for turn in range(0, len(files), world().num_processes):
+        turns = range(0, len(files), world().num_processes)
+        for turn in tqdm(
+            turns, f"drawing {folder.name}", unit="part", mininterval=1, disable=not world().is_main_process
+        ):
             for file, part in files[turn + world().process_index :][:1]:
                 if not file.exists():
                     started = time.perf_counter()

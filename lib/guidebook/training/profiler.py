@@ -5,7 +5,7 @@ import time
 import torch
 
 PARTS = (
-    "data", "to device", "noise", "caption dropout", "text", "forward", "loss", "backward", "optimiser", "EMA", "statistics",
+    "data", "noise", "to device", "text", "caption dropout", "forward", "backward", "optimiser", "EMA", "statistics",
 )  # fmt: skip
 
 

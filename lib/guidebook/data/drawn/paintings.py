@@ -36,7 +36,7 @@ from guidebook.data.drawn.motifs import (
     waves,
 )  # fmt: skip
 from guidebook.runs.artifact import artifact
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 VERSION = 1  # another number for other pixels
 LONG, SHORT = (1645, 2085), (1204, 1600)  # pixels of a painting's longer and shorter side

@@ -9,8 +9,9 @@ from guidebook.config.params import Params
 from guidebook.config.paths import local_data
 from guidebook.data.hub import downloaded
 from guidebook.data.images import Images, Streamed, load
-from guidebook.models import vae
+from guidebook.models.autoencoder import autoencoder
 from guidebook.models.latents import encoded
+from guidebook.runs.artifact import intact
 
 
 def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
@@ -42,9 +43,11 @@ def _encoded(params: Params, images: Images) -> str:
     if tasks > 1 and int(os.environ["SLURM_ARRAY_TASK_MAX"]) - first + 1 != tasks:
         raise DataError("the tasks of the array are not numbered without gaps: submit it as --array=0-15, say, whole")
     share = (int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, tasks) if tasks > 1 else None
-    model = vae.autoencoder(params.model.vae, params.data)
-    found = encoded(model, images.train.images, images.fingerprint, params.data.flips, share=share)
+    model = autoencoder(params.model.vae, params.data)
+    folder = encoded(model, images.train.images, images.fingerprint, params.data.flips, share=share)
     what = f"{params.data.name}: latents of {model.name}"
     return (
-        f"{what} in {found.folder}" if found else f"{what}: this share is done, the last task to end puts them together"
+        f"{what} in {folder}"
+        if intact(folder)
+        else f"{what}: this share is done, the last task to end puts them together"
     )

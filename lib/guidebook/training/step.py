@@ -1,22 +1,23 @@
-"""What changes while training, and the step that changes it."""
+"""The training step, and all that it changes. The clock is `nimg`, images seen."""
 
 import json
 import math
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from guidebook.conditioning.training import conditions
+from guidebook.conditioning.source import Conditions, conditions
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Params
-from guidebook.data.batches import feed
-from guidebook.data.images import Images, Streamed
-from guidebook.diffusion.objective import loss, process
+from guidebook.data.batches import Batch, feed
+from guidebook.data.images import Images, Streamed, load
+from guidebook.diffusion.objective import objective
+from guidebook.models import build
 from guidebook.models.space import Latents, Pixels, space
-from guidebook.models.unet import build, suit
-from guidebook.runs.preemption import Stop
 from guidebook.runs.run import Run, write
 from guidebook.runtime import distributed
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.training import checkpoint
 from guidebook.training.ema import EMA
 from guidebook.training.profiler import Profiler
@@ -28,91 +29,115 @@ class NonFiniteLoss(FloatingPointError):
     """The loss is NaN or infinite. Nothing of it was saved."""
 
 
-class Trainer:
-    """Everything that changes while training, and the step that changes it. The clock is `nimg`, images seen."""
+class Noise(NamedTuple):
+    """The random numbers of a step, for this process's n images."""
 
-    def __init__(
-        self,
-        params: Params,
-        data: Images | Streamed,
-        stop: Stop | None = None,
-        where: Pixels | Latents | None = None,  # instead of the space that params name
-    ):
+    t: Tensor  # (n,) training times
+    dropped: Tensor  # (n,) whose text is replaced by the null caption
+    eps: Tensor  # (n, *shape) ε
+    mirrored: Tensor  # (n,)
+    posterior: Tensor  # (n, *shape) for draws of the autoencoder's posterior; (n, 0) in pixel space
+
+
+def prepared(
+    params: Params,
+    data: Images | Streamed | None = None,  # None: those of the params
+    where: Pixels | Latents | None = None,  # None: the space of the params
+) -> "Trainer":
+    """A trainer, after the stages that may take minutes: latents and captions are read, or encoded now with a progress bar each.
+
+    Raises DataError, Preempted, and OSError where the disk is full.
+    """
+    data, where = data or load(params.data), where or space(params)
+    if isinstance(data, Images):
+        _check(data, params)
+    learnt = where.learnt(data)
+    labels = learnt.train.labels if CATALOG[params.data.name].attributes else None
+    return Trainer(params, learnt, where, conditions(params, labels))
+
+
+class Trainer:
+    """Weights, optimiser, averages and statistics of a training."""
+
+    def __init__(self, params: Params, data: Images | Streamed, where: Pixels | Latents, source: Conditions):
         t, world = params.train, distributed.world()
         self.params, self.device = params, world.device
-        if t.batch % world.num_processes:
-            raise ValueError(
-                f"{world.num_processes} processes cannot share train.batch = {t.batch}: take a number that divides it"
-            )
-        self.mine = slice(world.process_index, None, world.num_processes)
-        device = self.device
-        self.model = suit(build(params), device, t).train()
+        if t.batch % (n := world.num_processes):
+            raise ValueError(f"{n} processes cannot share train.batch = {t.batch}: take a number that divides it")
+        self.model = build(params).place(self.device, t).train()
         if t.compile:
             self.model.compile()  # in place: the weights keep their names
         self.wrapped = distributed.shared(self.model)
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
         self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
-        if isinstance(data, Images):
-            _check(data, params)
-        self.space = where or space(params)
-        self.feed = feed(self.space.learnt(data, stop), t)
-        self.conditions = conditions(params, data)
-        self.process, self.gamma = process(params.objective, device), params.objective.min_snr_gamma
-        self.data, self.nimg, self.seconds, self.profiler = data, 0, 0.0, Profiler(device)
+        self.data, self.space, self.feed, self.conditions = data, where, feed(data, t), source
+        self.objective = objective(params.objective, self.device)
+        self.nimg, self.seconds, self.profiler = 0, 0.0, Profiler(self.device)
         self._clear()
 
     def step(self) -> None:
         """One optimiser step on the next `batch` images. Its randomness depends on (seed, nimg) and nothing else."""
-        t, device = self.params.train, self.device
-        mark = self.profiler.mark
+        t, mark = self.params.train, self.profiler.mark
         self.profiler.begin()
-        images, labels, _ = self.feed.batch(self.nimg)
+        batch = self.feed.batch(self.nimg)
         mark("data")
-        rng = generator(t.seed, "step", self.nimg, device=device)
-        steps = torch.randint(0, len(self.process), (t.batch,), generator=rng, device=device)
-        dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
-        eps = torch.randn(t.batch, *self.space.shape, generator=rng, device=device)
-        mirrored = torch.rand(t.batch, generator=rng, device=device) < (0.5 if self.params.data.flips else 0.0)
-        drawn = self.space.noise(t.batch, rng)
-        # Every process draws for the whole batch and takes its share: any number of processes sees the same noise.
-        steps, dropped, eps, mirrored, drawn = (x[self.mine] for x in (steps, dropped, eps, mirrored, drawn))
+        noise = self._noise()
         mark("noise")
-        captions = self.conditions.rows(self.nimg, labels)
-        mark("caption dropout")
-
-        losses, share = [], t.micro_batch or t.batch
-        parts = [slice(at, at + share) for at in range(0, len(labels), share)]
-        for i, part in enumerate(parts):
-            x0 = self.space.x0(images[part], mirrored[part], drawn[part])
-            if t.channels_last:
-                x0 = x0.contiguous(memory_format=torch.channels_last)
-            mark("to device")
-            cond = self.conditions.embedded(captions[part], dropped[part])
-            mark("text")
-            # Gradients travel between processes once a step, with the last part.
-            model = self.wrapped if i == len(parts) - 1 else self.model
-            with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
-                each = loss(model, self.process, x0, eps[part], steps[part], cond, self.gamma, mark)
-            (each.sum() / len(labels)).backward()
-            losses.append(each.detach())
-            mark("backward")
+        losses = self._backward(batch, noise)
         if t.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.weights, t.clip_norm)
         self.optimizer.param_groups[0]["lr"] = self.lr_at(self.nimg)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.model.after_step()
         mark("optimiser")
         for average in self.averages:
             average.update(self.weights)
         mark("EMA")
-
-        losses, bins = torch.cat(losses), steps * BINS // len(self.process)
         self.step_losses.append(losses.mean())
+        bins = self.objective.bins(noise.t, BINS)
         self.bin_sum.index_add_(0, bins, losses)
         self.bin_count.index_add_(0, bins, torch.ones_like(losses))
         self.nimg += t.batch
         mark("statistics")
+
+    def _noise(self) -> Noise:
+        """Every process draws for the whole batch and takes its share: any number of processes sees the same noise."""
+        t, device, world = self.params.train, self.device, distributed.world()
+        rng = generator(t.seed, "step", self.nimg, device=device)
+        times = self.objective.random_times(t.batch, rng)
+        dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
+        eps = torch.randn(t.batch, *self.space.shape, generator=rng, device=device)
+        mirrored = torch.rand(t.batch, generator=rng, device=device) < (0.5 if self.params.data.flips else 0.0)
+        drawn = times, dropped, eps, mirrored, self.space.noise(t.batch, rng)
+        return Noise(*(x[world.process_index :: world.num_processes] for x in drawn))
+
+    def _backward(self, batch: Batch, noise: Noise) -> Tensor:
+        """Adds the gradient of the batch, in parts of `micro_batch`; the loss of each image (n,)."""
+        t, mark, losses, n = self.params.train, self.profiler.mark, [], len(batch.labels)
+        size = t.micro_batch or t.batch
+        for first in range(0, n, size):
+            part = slice(first, first + size)
+            images, *about = (x if x is None else x[part] for x in batch)
+            times, dropped, eps, mirrored, posterior = (x[part] for x in noise)
+            x0 = self.space.x0(images, mirrored, posterior)
+            if t.channels_last:
+                x0 = x0.contiguous(memory_format=torch.channels_last)
+            mark("to device")
+            cond = self.conditions(*about)
+            mark("text")
+            cond = cond.drop(dropped, self.conditions.null)
+            mark("caption dropout")
+            # Gradients travel between processes once a step, with the last part.
+            net = self.wrapped if first + size >= n else self.model
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=t.precision == "bf16"):
+                each = self.objective.loss(net, x0, eps, times, cond)
+            mark("forward")
+            (each.sum() / n).backward()
+            losses.append(each.detach())
+            mark("backward")
+        return torch.cat(losses)
 
     def close(self) -> None:
         """Ends the threads that prepare batches."""
@@ -125,21 +150,19 @@ class Trainer:
 
     def flush(self) -> dict:
         """The line of `stats.jsonl` for the steps since the last one. Raises NonFiniteLoss, naming the step."""
-        losses, *bins = self._statistics()
-        losses, (sums, counts) = losses.tolist(), (x.tolist() for x in bins)
+        batch, (losses, sums, counts) = self.params.train.batch, (x.tolist() for x in self._statistics())
         for i, value in enumerate(losses):
             if not math.isfinite(value):
-                at, batch = self.nimg // self.params.train.batch - len(losses) + i, self.params.train.batch
+                at = self.nimg - (len(losses) - i) * batch
                 raise NonFiniteLoss(
-                    f"loss {value} at step {at} ({at * batch:,} images seen), lr {self.lr_at(at * batch):g}: "
+                    f"loss {value} at step {at // batch} ({at:,} images seen), lr {self.lr_at(at):g}: "
                     "no such weights were saved; lower train.lr or set train.clip_norm, then run again"
                 )
         self._clear()
-        by_bin = [s / c if c else None for s, c in zip(sums, counts, strict=True)]
         return {
             "nimg": self.nimg,
             "loss": sum(losses) / len(losses),
-            "loss_by_timestep": by_bin,
+            "loss_by_timestep": [s / c if c else None for s, c in zip(sums, counts, strict=True)],
             "lr": self.optimizer.param_groups[0]["lr"],
             "ms_by_part": self.profiler.flush(),
         }
@@ -150,9 +173,9 @@ class Trainer:
             raise NonFiniteLoss(
                 f"weights are not finite after {self.nimg:,} images: they were not saved; lower train.lr"
             )
-        moments = self.optimizer.state
+        moments = [self.optimizer.state[w].items() for w in self.weights]
         tensors = {"model": self.model.state_dict()} | {a.name: a.weights for a in self.averages}
-        tensors["optimizer"] = {f"{i}.{k}": v for i, w in enumerate(self.weights) for k, v in moments[w].items()}
+        tensors["optimizer"] = {f"{i}.{k}": v for i, of in enumerate(moments) for k, v in of}
         tensors["statistics"] = dict(zip(("step_losses", "bin_sum", "bin_count"), self._statistics(), strict=True))
         return tensors, {"nimg": self.nimg, "seconds": self.seconds, "ema": [a.updates for a in self.averages]}
 
@@ -171,9 +194,8 @@ class Trainer:
         self.nimg, self.seconds = state["nimg"], state["seconds"]
 
     def resume(self, run: Run) -> None:
-        """Goes on from the newest complete checkpoint of the run, if there is one."""
-        found = checkpoint.complete(run.path / "checkpoints")
-        if found:
+        """Continues from the newest complete checkpoint of the run, if there is one."""
+        if found := checkpoint.complete(run.path / "checkpoints"):
             self.restore(*checkpoint.load(found[-1], self.device))
         everywhere = distributed.total(torch.tensor(float(self.nimg), device=self.device))
         if everywhere != self.nimg * distributed.world().num_processes:
@@ -198,12 +220,11 @@ class Trainer:
 
 def _check(data: Images, params: Params) -> None:
     """Raises DataError where the training images are not as many as there should be, or have other labels."""
-    expected = CATALOG[params.data.name]
+    entry, n, last = CATALOG[params.data.name], len(data.train), int(data.train.labels.max())
     bad = sum(name.startswith(f"{params.data.name}/train ") for name in data.skipped)
-    most = 2 ** len(data.classes) if expected.attributes else len(data.classes)
-    rows = min(expected.train - bad, params.data.limit or expected.train)
-    if len(data.train) != rows or int(data.train.labels.max()) >= most:
+    rows = min(entry.train - bad, params.data.limit or entry.train)
+    if n != rows or last >= (2 ** len(data.classes) if entry.attributes else len(data.classes)):
         raise DataError(
-            f"{params.data.name} has {len(data.train):,} training images with labels up to {int(data.train.labels.max())}; "
-            f"expected {rows:,} of {len(data.classes)} {'attributes' if expected.attributes else 'classes'}: check $GUIDEBOOK_DATA"
+            f"{params.data.name} has {n:,} training images with labels up to {last}; expected {rows:,} of {len(data.classes)} "
+            f"{'attributes' if entry.attributes else 'classes'}: check $GUIDEBOOK_DATA"
         )

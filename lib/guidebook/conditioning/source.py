@@ -1,0 +1,79 @@
+"""The source of conditions: what training and sampling alike give the denoiser for (labels, index, epoch)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from guidebook.conditioning.captions import NULL, caption_of, class_captions
+from guidebook.conditioning.condition import Condition
+from guidebook.conditioning.encoders import encode, width
+from guidebook.config.datasets import CATALOG
+from guidebook.config.params import Params
+from guidebook.config.paths import runs
+from guidebook.data.images import load
+from guidebook.runs.artifact import Parts, arrays, artifact
+from guidebook.runtime.distributed import world
+
+PART = 512  # captions encoded at a time
+
+
+def conditions(params: Params, labels: Tensor | None = None) -> "Conditions":
+    """The source of a run. Training gives the `labels` (N,) of its images: with `data.phrasings`, their captions are encoded now.
+
+    Raises Preempted, and OSError where the disk is full.
+    """
+    kept = kept_captions(params, labels) if labels is not None and params.data.phrasings else None
+    return Conditions(params, kept)
+
+
+def sample_labels(params: Params, index: Tensor) -> Tensor:
+    """Labels (B,) of samples number `index` (B,): the classes in turn, or the attributes of test images in turn."""
+    entry = CATALOG[params.data.name]
+    if entry.attributes:
+        tests = load(params.data).test.labels
+        return tests[index % len(tests)]
+    return index % len(entry.classes)
+
+
+class Conditions:
+    """Class captions are encoded once, attribute captions read from `kept` or encoded when they are asked for."""
+
+    def __init__(self, params: Params, kept: Tensor | None = None):
+        entry, self.params, self._kept = CATALOG[params.data.name], params, kept
+        known = [] if entry.attributes else class_captions(params.data.caption, entry.classes)
+        table = encode(params.text, [*known, NULL], world().device)
+        self._classes, self.null = table[:-1], Condition(tokens=table[-1:])  # (K, L, D), and one row
+
+    def __call__(self, labels: Tensor, index: Tensor, epoch: Tensor | None = None) -> Condition:
+        """Of images with `labels` (B,), number `index` (B,): samples, or training images in an `epoch` (B,); all on the CPU."""
+        if len(self._classes):
+            return Condition(tokens=self._classes[labels.to(self._classes.device, non_blocking=True)])
+        if epoch is not None and self._kept is not None:
+            phrasings = self.params.data.phrasings
+            rows = len(self._kept) // phrasings * (epoch % phrasings) + index
+            return Condition(tokens=self._kept[rows].to(world().device).float())
+        epochs = [None] * len(index) if epoch is None else epoch.tolist()
+        asked = zip(labels.tolist(), index.tolist(), epochs, strict=True)
+        return self.prompts([caption_of(self.params, *image) for image in asked])
+
+    def prompts(self, captions: Sequence[str]) -> Condition:
+        """Of captions of one's own, one per image."""
+        return Condition(tokens=encode(self.params.text, captions, world().device))
+
+
+def kept_captions(params: Params, labels: Tensor) -> Tensor:
+    """Embeddings (phrasings · N, L, D) float16, memory-mapped, of the captions of N training images, epoch by epoch."""
+    n, text, phrasings, labels = len(labels), params.text, params.data.phrasings, labels.tolist()
+
+    def make(first: int, end: int):
+        captions = [caption_of(params, labels[row % n], row % n, row // n) for row in range(first, end)]
+        return {"embeddings": encode(text, captions, world().device).half().cpu().numpy()}, []
+
+    parts = Parts(
+        [*range(0, n * phrasings, PART), n * phrasings], {"embeddings": ((text.tokens, width(text)), "float16")}
+    )
+    name, spec = f"captions-{params.data.name}", [text, params.train.seed, labels, phrasings]
+    return torch.from_numpy(
+        arrays(artifact(runs() / "data", name, spec, make, parts, "encoding captions"))["embeddings"]
+    )

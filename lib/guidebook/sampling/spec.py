@@ -1,0 +1,119 @@
+"""The specification of a set of samples: its digest names the folder, its JSON is what processes and records are given."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from guidebook.conditioning.captions import NULL
+from guidebook.config.params import Params, digest
+from guidebook.config.schema import Count, Guidance, Guide, Section, Solver, Tuple, Weights
+from guidebook.runs.run import Run
+
+
+class Draw(Section):
+    """All that a set of samples depends on besides the training."""
+
+    kind: Literal["samples", "trajectory", "edits", "interpolation"] = "samples"
+    n: Count  # images in the set
+    guidance: Guidance
+    prompt: str | None = None  # of all images; None gives each the caption of its label
+    solver: Solver
+    weights: Weights
+    at: Count | None = None  # images seen: the network as it was then; None is the end of the training
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    columns: Count | None = None  # moments of a trajectory, images in a row of an interpolation
+    edits: Annotated[tuple[str, ...], Tuple(0)] = ()  # attributes, each switched in an image of its own
+
+    @classmethod
+    def of(
+        cls,
+        params: Params,
+        guidance: Guidance | float,
+        n: int,
+        prompt: str | None = None,
+        weights: str | None = None,
+        solver: Solver | None = None,
+        at: int | None = None,
+        **kind: Any,
+    ) -> "Draw":
+        """Samples of a run, as its params have them where nothing else is given; a number is a scale of plain guidance."""
+        s, way = params.sample, guidance if isinstance(guidance, Guidance) else Guidance(w=guidance)
+        given = {"prompt": prompt, "weights": weights or s.weights, "solver": solver or s.solver, "at": at}
+        return cls(n=n, guidance=way, seed=s.seed, **given, **kind)
+
+    @property
+    def json(self) -> dict:
+        """JSON values, without those that are as usual."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def name(self) -> str:
+        """Words for the name of a folder."""
+        g = self.guidance
+        what = {None: f"w{g.w:g}", NULL: "null-caption"}.get(self.prompt, "prompt")
+        way = (
+            [g.combine] * (g.combine != "linear") + ["interval"] * bool(g.between) + ["autoguidance"] * bool(g.against)
+        )
+        return "-".join([what if self.kind == "samples" else self.kind, self.solver.sampler, *way])
+
+    @property
+    def digest(self) -> str:
+        """8 hex digits of all of it."""
+        return digest(self.json)
+
+    def words(self, seed: int | None = None) -> list[str]:
+        """How the images were drawn, for a reader: the seed and the kind where they are not as usual."""
+        other = {
+            self.kind: self.kind != "samples",
+            f"after {self.at or 0:,} images": self.at,
+            f"prompt “{self.prompt}”": self.prompt is not None,
+            f"seed {self.seed}": self.seed != seed,
+        }
+        return [*self.walk(), *(text for text, shown in other.items() if shown), *self.way()]
+
+    @property
+    def solver_name(self) -> str:
+        """`ddim`, or `ddim, η = 1`."""
+        return self.solver.sampler + (f", η = {self.solver.eta:g}" if self.solver.eta else "")
+
+    def walk(self) -> list[str]:
+        """The solver, for a reader."""
+        s = self.solver
+        return [self.solver_name, f"{s.steps} steps", *[f"{s.spacing} spacing"] * (s.spacing != "leading")]
+
+    def way(self) -> list[str]:
+        """The guidance besides its scale, for a reader: nothing of plain one."""
+        g = self.guidance
+        settings = [f"{key} {value:g}" for key, value in g.settings().items()]
+        levels = [f"{g.between[0]:g} < σ ≤ {g.between[1]:g}"] if g.between else []
+        return [
+            *[g.combine] * (g.combine != "linear"),
+            *settings,
+            *levels,
+            *([against(g.against)] if g.against else []),
+        ]
+
+    @model_validator(mode="after")
+    def _possible(self):
+        combine, s = self.guidance.combine, self.solver
+        if combine == "cfg-plus-plus" and (s.sampler != "ddim" or s.eta):
+            raise ValueError(f"cfg-plus-plus is for ddim with eta = 0, not {s.sampler} with eta = {s.eta:g}")
+        if combine == "projected" and s.sampler == "heun":
+            raise ValueError("projected guidance remembers the step before, and heun has two evaluations a step")
+        if combine == "classifier" and (self.prompt is not None or self.kind != "samples"):
+            raise ValueError(f"classifier guidance knows classes, not the prompt {self.prompt!r:.60} of {self.kind}")
+        return self
+
+
+def against(guide: Guide) -> str:
+    """The guide of autoguidance, for a reader."""
+    said = [f"{guide.run}, {guide.share:g} of the training" if guide.run else "", guide.weights or ""]
+    return "against " + ", ".join([s for s in (*said, f"after {guide.at:,} images" if guide.at else "") if s])
+
+
+def guide_run(run: Run, guide: Guide) -> Run:
+    """The run whose network is the guide: a variant that trains for a share of the epochs, or the run itself."""
+    if guide.run is None:
+        return run
+    epochs = guide.share * run.params.train.epochs
+    return run.variant(guide.run, train={"epochs": epochs, "checkpoint_every": epochs})
