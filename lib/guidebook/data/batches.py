@@ -73,10 +73,7 @@ class Ahead:
             return
         try:
             if world().num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", world().num_processes)):
-                raise OSError(
-                    "each of several machines sees only some of them; "
-                    "`guidebook fetch EXPERIMENT --decode` before the training decodes them once"
-                )
+                raise OSError("no machine sees all of them; `guidebook fetch EXPERIMENT --decode` decodes them once")
             data.cache.keep()
         except OSError as error:
             self._keep = False
@@ -138,16 +135,13 @@ class Ahead:
 class Stream(contextlib.AbstractContextManager):
     """Images number `start`, `start + stride`, … of a set's endless order. Its threads end with `close`, or with its context."""
 
-    def __init__(
-        self, data: Streamed, seed: int, start: int = 0, stride: int = 1, decoders: int = 0, ahead: int = AHEAD
-    ):
+    def __init__(self, data: Streamed, seed: int, start=0, stride=1, decoders: int | None = None, ahead=AHEAD):
         quiet()
         self.shards, self.cache, self.window = data.shards, data.cache, data.window
         self.seen = start  # of the whole order: the position of the next image
-        self._failed: BaseException | None = None
+        self._failed, self._ended = None, threading.Event()
         self._seed, self._start, self._stride = seed, start, stride
         self._ready: queue.Queue[Future | BaseException] = queue.Queue(ahead)
-        self._ended = threading.Event()
         self._decoders = ThreadPoolExecutor(decoders or threads(), "decode")
         self._reader = threading.Thread(target=self._run, daemon=True, name="read shards")
         self._reader.start()
@@ -220,10 +214,7 @@ class Stream(contextlib.AbstractContextManager):
             held, filling = coming, reading
 
     def _read(self, window: Window, held: dict[int, Row | None]) -> Iterator[None]:
-        """Puts the rows of a window that are waited for into `held`, row by row; the groups in the order they are needed.
-
-        Held-out rows that the cache lacks are decoded beside them.
-        """
+        """Reads the rows of a window into `held`, groups in the order they are needed; decodes held-out rows beside them."""
         needed = dict.fromkeys(map(self.shards.group_of, held))
         for number in [*needed, *(g for g in window.groups if g not in needed)]:
             numbers = self.shards.groups[number].numbers

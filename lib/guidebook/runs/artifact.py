@@ -46,7 +46,6 @@ class Parts:
     # (k, n): every n-th part from k on, by one of n that do not talk and do not poll; (k, 1): all, from k on and around.
     # None: the processes of this world take turns.
     share: tuple[int, int] | None = None
-    stop: preemption.Stop | None = None
 
 
 def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | None = None, what: str = "") -> Path:
@@ -123,7 +122,6 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
     ranges = list(itertools.pairwise(parts.cuts))
     markers = [f"{PARTS}/{first:09d}-{end:09d}.json" for first, end in ranges]
     k, n = parts.share or ((0, 1) if alone() else (world().process_index, world().num_processes))
-    stop = None if parts.share else parts.stop or getattr(preemption, "current", lambda: None)()
     # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
     for i in tqdm(range(k, k + len(ranges), n), desc=what, unit="part", mininterval=1, disable=bool(k)):
         i = i % len(ranges) if n == 1 else i
@@ -133,8 +131,8 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
                 for name, values in rows.items():
                     _write(aside / f"{name}.npy", parts.at(name, ranges[i][0]), values)
                 write_json(aside, markers[i], noted, what)
-        if stop and stop.asked():
-            stop.obey(f"{what}, part {min(i + 1, len(ranges))} of {len(ranges)}")
+        if not parts.share and preemption.current().asked():
+            preemption.current().obey(f"{what}, part {min(i + 1, len(ranges))} of {len(ranges)}")
     if parts.share:
         return _finish(folder, aside, markers, parts.finish)
     barrier()
