@@ -10,12 +10,14 @@ import yaml
 
 from guidebook.config import params as P
 from guidebook.config.paths import RESULTS
+from guidebook.config.schema import Guidance
 from guidebook.diffusion.solvers import SCHEDULERS as SAMPLERS
 from guidebook.export.card import SCHEDULERS, SHOWN, card
 from guidebook.export.pipeline import export
 from guidebook.report.tables import with_interval
 from guidebook.runs.run import Run, open_run, opened
 from guidebook.sampling.draw import draw
+from guidebook.sampling.spec import Draw
 from guidebook.training.loop import train
 
 RECORDS = sorted(path.parent for path in RESULTS.glob("*/*/metrics.json"))
@@ -23,8 +25,8 @@ RECORDS = sorted(path.parent for path in RESULTS.glob("*/*/metrics.json"))
 
 def record(metric: str, value: float, **known) -> dict:
     """A metric record like those of `guidebook.metrics.subject`."""
-    usual = {"interval": "jackknife", "n": 1234, "guidance": 2.0, "sampler": "ddpm", "steps": 3, "weights": "raw"}
-    known = usual | {"seed": 7, "seconds_per_image": 0.1, "extractor": "judge-x", "reference": "train split"} | known
+    usual = {"interval": "jackknife", "n": 1234, "guidance": 2.0, "draw": None, "seconds_per_image": 0.1}
+    known = usual | {"extractor": "judge-x", "reference": "train split"} | known
     return {"metric": metric, "value": value, "low": value - 1, "high": value + 1, **known}
 
 
@@ -61,11 +63,13 @@ def test_where_no_licence_is_stated_none_is_made_up(run, tmp_path, monkeypatch):
 
 
 def test_it_holds_every_record_with_its_interval_count_and_extractor(run):
+    plain = Draw.of(run.params, 2.0, 1234, weights="raw")
+    other = Draw.of(run.params, Guidance(w=2.0, between=(0.5, 5.0)), 1234, prompt="a | b")
     records = [
-        record("fd_judge", 12.34, set="w2"),
+        record("fd_judge", 12.34, set="w2", draw=plain.json),
         record("adherence", 0.5, extractor="judge-y", n=77),
-        record("diversity", 4.0, guidance=None, sampler=None, steps=None, set="test split"),
-        record("grain", 7.0, method="interval", settings={"low": 0.5, "high": 5.0}, spacing="karras", prompt="a | b"),
+        record("diversity", 4.0, guidance=None, set="test split"),
+        record("grain", 7.0, draw=other.json),
     ]
     run.add_metrics(records)
     rows = re.findall("<tr>(<td>.*?)</tr>", card(run))
@@ -74,9 +78,10 @@ def test_it_holds_every_record_with_its_interval_count_and_extractor(run):
         assert row.startswith(cells(r["metric"], with_interval(r), "jackknife", f"{r['n']:,}"))
         assert cells(r["extractor"], "train split") in row
         assert row.count("<td>") == 8
-    assert "sampler ddpm; steps 3; weights raw; seed 7" in rows[0]
-    assert "prompt a | b" in rows[3]
-    assert "spacing karras; method interval; settings low 0.5, high 5" in rows[3]
+    assert cells("set w2; ddpm; 2 steps; seed 422; raw") in rows[0]
+    assert cells("set test split") in rows[2]
+    assert "prompt “a | b”" in rows[3]
+    assert "0.5 &lt; σ ≤ 5" in rows[3]
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: f"{p.parent.name}-{p.name}")

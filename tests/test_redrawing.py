@@ -23,7 +23,7 @@ from guidebook.sampling.sets import stored
 
 run = opened(Path({str(RESULTS)!r}) / "mnist" / "paper")
 sets = [stored(folder) for folder in run.path.glob("samples/w*")]
-figures.guidance_grid(sets, "0123456789")
+figures.grid(sets[0].images)
 figures.loss_curves({{"a": run.stats()}})
 tables.metric_table([r for r in run.metrics() if r["guidance"] is not None])
 banner.banner(run)

@@ -123,19 +123,10 @@ def missing(path: Path) -> list[int]:
         return [0]
     return [
         i
-        for i, cell in enumerate(_code(path))
+        for i, cell in enumerate(code_cells(path))
         if cell["metadata"].get("papermill", {}).get("status") != "completed"
         or not isinstance(cell["execution_count"], int)
     ]
-
-
-def progress(path: Path) -> tuple[int, int]:
-    """(code cells done, code cells in all) of a notebook being executed."""
-    try:
-        cells = _code(path)
-    except (OSError, ValueError):
-        return 0, 0
-    return sum(isinstance(c["execution_count"], int) for c in cells), len(cells)
 
 
 @functools.cache
@@ -232,7 +223,7 @@ def _watching(watch: Callable[[Path], None] | None, partial: Path):
         thread.join()
 
 
-def _code(path: Path) -> list[dict]:
+def code_cells(path: Path) -> list[dict]:
     return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
 
 

@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from guidebook.runs.run import Run
@@ -76,11 +76,14 @@ def clock(seconds: float) -> str:
 
 
 def _line(run: Run, partial: Path) -> str:
-    from guidebook.book.notebook import progress
+    from guidebook.book.notebook import code_cells
     from guidebook.config.budget import updates
 
-    done, cells = progress(partial)
-    text = f"cell {done + 1} of {cells}" if done < cells else "starting"
+    text = "starting"
+    with suppress(OSError, ValueError):  # it is not there yet
+        cells = code_cells(partial)
+        done = sum(isinstance(c["execution_count"], int) for c in cells)
+        text = f"cell {min(done + 1, len(cells))} of {len(cells)}"
     folders = (run.path, *run.path.glob("variants/*"))
     training = [f for f in folders if (f / "stats.jsonl").exists() and not (f / "model").exists()]
     if training and (rows := Run(run.params, training[0], recorded=False).stats()):
