@@ -117,7 +117,7 @@ def test_it_is_trained_once(reader, monkeypatch):
     (True, {"data": {"caption": "number {label}"}}), (True, {"objective": {"prediction": "v_prediction"}}),
     (True, {"sample": {"guidance": [2]}, "train": {"seed": 5}}),
     (False, {"data": {"range": [-1.0, 1.0]}}), (False, {"data": {"limit": 500}}), (False, {"data": {"flips": True}}),
-    (False, {"data": {"resolution": 16}}), (False, {"objective": {"schedule": "linear"}}),
+    (False, {"data": {"resolution": 16}}), (False, {"objective": {"schedule": "linear", "betas": [1e-4, 0.02]}}),
     (False, {"objective": {"timesteps": 500}}),
 ])  # fmt: skip
 def test_it_is_another_where_the_noisy_images_are_others_and_only_there(reader, monkeypatch, same, change):

@@ -66,13 +66,19 @@ def test_what_a_test_wrote_is_text_in_the_page(recorded):
 
 # The page of results
 
+SOLVER = {"sampler": "ddim", "steps": 25, "eta": 0.0, "spacing": "leading"}
+DRAW = {"n": 300, "guidance": {"w": 2.0}, "solver": SOLVER, "weights": "raw", "seed": 422}
 RECORD = {
-    "metric": "fd_judge", "value": 1.0, "low": 0.5, "high": 1.5, "interval": "normal", "n": 300, "guidance": 2.0, "prompt": None,
-    "sampler": "ddim", "steps": 25, "weights": "raw", "seed": 422, "extractor": "judge", "reference": None, "group": "judge",
+    "metric": "fd_judge", "value": 1.0, "low": 0.5, "high": 1.5, "interval": "normal", "n": 300, "guidance": 2.0, "draw": DRAW,
+    "extractor": "judge", "reference": None, "group": "judge",
 }  # fmt: skip
 UNUSUAL = {
-    "prompt": "", "sampler": "ddpm", "steps": 10, "weights": "ema-0.99", "seed": 7, "eta": 1.0, "spacing": "karras",
-    "method": "rescaled", "settings": {"phi": 0.7}, "guide": "01234567", "at": 8960, "guidance": 5.0, "n": 200,
+    "prompt": "", "weights": "ema-0.99", "seed": 7, "at": 8960, "kind": "trajectory",
+    **{key: {"solver": SOLVER | {key: value}} for key, value in {"steps": 10, "eta": 1.0, "spacing": "karras"}.items()},
+    "sampler": {"solver": SOLVER | {"sampler": "ddpm"}},
+    "combine": {"guidance": {"w": 2.0, "combine": "rescaled", "phi": 0.7}},
+    "between": {"guidance": {"w": 2.0, "between": [0.3, 5.0]}},
+    "against": {"guidance": {"w": 2.0, "against": {"weights": "raw"}}},
 }  # fmt: skip
 
 
@@ -82,27 +88,26 @@ def rows(page: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("field", UNUSUAL)
 def test_a_set_that_differs_in_one_fact_has_a_row_that_differs(field, runs, tiny):
-    run = open_run(tiny.replace(profile="demo"))
-    run.add_metrics([RECORD, RECORD | {field: UNUSUAL[field]}])
-    heads, a, b = rows(pages.results([run]))
+    run, other = open_run(tiny.replace(profile="demo")), UNUSUAL[field]
+    other = RECORD | {"draw": DRAW | (other if isinstance(other, dict) else {field: other})}
+    run.add_metrics([RECORD, other, RECORD | {"guidance": 5.0}, RECORD | {"n": 200}])
+    heads, *found = rows(pages.results([run]))
     assert heads == []
-    assert a != b
-    assert a[-1] == "ddim, 25 steps"
+    assert len({tuple(row) for row in found}) == 4
+    assert found[0][-1] == "ddim, 25 steps"
 
 
 def test_how_a_set_was_drawn_is_said_in_words(runs, tiny):
     run = open_run(tiny.replace(profile="demo"))
-    run.add_metrics(
-        [
-            RECORD | {"eta": 1.0, "spacing": "trailing", "at": 8960},
-            RECORD | {"method": "interval", "settings": {"low": 0.3, "high": 5.0}, "seed": 7},
-            RECORD | {"sampler": None, "steps": None, "guidance": None, "weights": None, "seed": None},
-        ]
-    )
+    drawn = [
+        DRAW | {"solver": SOLVER | {"eta": 1.0, "spacing": "trailing"}, "at": 8960},
+        DRAW | {"guidance": {"w": 2.0, "between": [0.3, 5.0], "against": {"run": "guide", "share": 0.1}}, "seed": 7},
+    ]
+    run.add_metrics([*(RECORD | {"draw": draw} for draw in drawn), RECORD | {"draw": None, "guidance": None}])
     assert [row[-1] for row in rows(pages.results([run]))[1:]] == [
         "",
         "ddim, η = 1, 25 steps, trailing spacing, after 8,960 images",
-        "ddim, 25 steps, seed 7, interval, low 0.3, high 5",
+        "ddim, 25 steps, seed 7, 0.3 &lt; σ ≤ 5, against guide, 0.1 of the training",
     ]
 
 
