@@ -1,5 +1,6 @@
 """A card says what the run folder says, all of it that matters, and no number that nothing was measured for."""
 
+import html
 import re
 
 import numpy as np
@@ -34,6 +35,10 @@ def run(runs, tiny):
     return found
 
 
+def cells(*texts: str) -> str:
+    return "".join(f"<td>{html.escape(text)}</td>" for text in texts)
+
+
 def front(text: str) -> dict:
     _, facts, _ = text.split("---\n", 2)
     return yaml.safe_load(facts)
@@ -63,14 +68,14 @@ def test_it_holds_every_record_with_its_interval_count_and_extractor(run):
         record("grain", 7.0, method="interval", settings={"low": 0.5, "high": 5.0}, spacing="karras", prompt="a | b"),
     ]
     run.add_metrics(records)
-    rows = [line for line in card(run).splitlines() if line.startswith("| ")][2:]
+    rows = re.findall("<tr>(<td>.*?)</tr>", card(run))
     assert len(rows) == len(records)
     for r, row in zip(records, rows, strict=True):
-        assert row.startswith(f"| {r['metric']} | {with_interval(r)} | jackknife | {r['n']:,} |")
-        assert f"| {r['extractor']} | train split |" in row
-        assert len(re.findall(r"(?<!\\)\|", row)) == 9
+        assert row.startswith(cells(r["metric"], with_interval(r), "jackknife", f"{r['n']:,}"))
+        assert cells(r["extractor"], "train split") in row
+        assert row.count("<td>") == 8
     assert "sampler ddpm; steps 3; weights raw; seed 7" in rows[0]
-    assert "prompt a \\| b" in rows[3]
+    assert "prompt a | b" in rows[3]
     assert "spacing karras; method interval; settings low 0.5, high 5" in rows[3]
 
 
@@ -79,9 +84,9 @@ def test_the_card_of_every_recorded_run_holds_its_records_and_its_cost(path):
     found = opened(path)
     text, facts = card(found), found.provenance()
     records = found.metrics()
-    assert text.count("\n| ") == len(records) + 2
+    assert text.count("<tr>") == len(records) + 1
     for r in records:
-        assert f"| {r['metric']} | {with_interval(r)} | {r['interval']} | {r['n']:,} |" in text
+        assert cells(r["metric"], with_interval(r), r["interval"], f"{r['n']:,}") in text
     assert f"{facts['images_seen']:,} images seen" in text
     assert facts["data"]["fingerprint"] in text
     assert facts["commit"] in text
@@ -139,7 +144,7 @@ def test_text_from_a_run_folder_can_begin_nothing(run):
     assert "\n## Not" not in text
     assert "\n## z" not in text
     assert "<script" not in text
-    assert "x\\|y ## z" in text
+    assert "<td>x|y ## z</td>" in text
 
 
 def test_the_same_run_has_the_same_card(run):

@@ -15,7 +15,8 @@ from guidebook.config.params import Params
 from guidebook.config.params import load as load_params
 from guidebook.data.batches import feed
 from guidebook.data.images import Images, Split, load
-from guidebook.training.step import Trainer, prepared
+from guidebook.diffusion.objective import Objective
+from guidebook.training.step import prepared
 
 N, BATCH, TOKENS = 22, 8, 60  # 22 images are no whole number of batches: the third one spans two epochs
 HALF = 2**-11  # of a value, what fp16 may be off
@@ -146,13 +147,13 @@ def test_other_captions_are_kept_apart_and_the_same_are_encoded_once(runs, faces
 
 def test_in_a_step_every_image_meets_its_own_caption(runs, faces, data, monkeypatch):
     """Through all of it: batches, parts of batches, mirrored images, dropped captions."""
-    params, seen, losses = faces.replace(train={"micro_batch": 3}), [], Trainer.losses
+    params, seen, losses = faces.replace(train={"micro_batch": 3}), [], Objective.loss
 
     def spy(self, net, x0, eps, t, cond):
         seen.append((x0, cond.tokens))
         return losses(self, net, x0, eps, t, cond)
 
-    monkeypatch.setattr(Trainer, "losses", spy)
+    monkeypatch.setattr(Objective, "loss", spy)
     trainer = prepared(params, data)
     for _ in range(6):
         trainer.step()

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from guidebook.fetch import fetched
 from PIL import Image
 
 from guidebook.config.datasets import ATTRIBUTES, CATALOG, DataError
@@ -18,7 +19,6 @@ from guidebook.config.schema import Data
 from guidebook.data import cache as module
 from guidebook.data.decode import decode
 from guidebook.data.images import _mapped, load, packed, unpacked
-from guidebook.fetch import fetched
 from guidebook.runs.artifact import PARTS
 
 SIDE, TRAIN, TEST = 8, 23, 7

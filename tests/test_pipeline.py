@@ -13,8 +13,9 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from guidebook.conditioning import encoders
-from guidebook.conditioning.captions import NULL
+from guidebook.conditioning.captions import NULL, caption_of
 from guidebook.conditioning.grammar import attribute_caption
+from guidebook.conditioning.source import sample_labels
 from guidebook.config import params as P
 from guidebook.config import pretrained
 from guidebook.config.datasets import ATTRIBUTES
@@ -25,9 +26,10 @@ from guidebook.models import small_vae
 from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.manifest import MANIFEST, Corrupt
 from guidebook.runs.run import NotRecorded, Run, open_run
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 from guidebook.sampling.draw import draw
 from guidebook.sampling.sampler import Sampler
+from guidebook.sampling.spec import Draw
 from guidebook.training.loop import train
 
 N = torch.arange(4)
@@ -69,8 +71,8 @@ def told(run: Run, **sample) -> Run:
 
 def ours(run: Run, w: float) -> np.ndarray:
     """The first images (N, H, W[, 3]) by the run's own sampler."""
-    sampler = Sampler(run, run.params.sample.weights)
-    *_, (_, x) = sampler.steps(w, N)
+    sampler = Sampler(run, Draw.of(run.params, w, len(N)))
+    *_, (_, x) = sampler.steps(N)
     return pixels(sampler.images(x))
 
 
@@ -83,7 +85,8 @@ def theirs(run: Run, pipe: DiffusionPipeline, w: float) -> np.ndarray:
     s = run.params.sample
     pipe.set_progress_bar_config(disable=True)
     rngs = [torch.Generator().manual_seed(seed_of((s.seed << 32) + i, "image")) for i in N.tolist()]
-    prompts = Sampler(run, s.weights).asked.captions(N)
+    labels = sample_labels(run.params, N).tolist()
+    prompts = [caption_of(run.params, label, i) for label, i in zip(labels, N.tolist(), strict=True)]
     images = pipe(prompts, num_inference_steps=s.steps, guidance_scale=w, generator=rngs, eta=s.eta).images
     return np.stack(images).astype(int)
 

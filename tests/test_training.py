@@ -10,12 +10,13 @@ import torch
 from guidebook.config import params as P
 from guidebook.config.budget import kept_checkpoints, updates
 from guidebook.data.images import DataError, Split, load
+from guidebook.diffusion.objective import Objective
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.preemption import Preempted, Stop
 from guidebook.runs.run import open_run
 from guidebook.training.checkpoint import complete, images, save
 from guidebook.training.loop import load_model, train
-from guidebook.training.step import NonFiniteLoss, Trainer, prepared
+from guidebook.training.step import NonFiniteLoss, prepared
 
 
 def weights(params, data=None, steps=3):
@@ -114,13 +115,13 @@ def test_a_loss_that_is_not_finite_is_told_with_the_rate_of_its_step(tiny):
 
 
 def test_mirrored_images_are_as_many_as_not_and_nothing_else_changes(tiny, monkeypatch):
-    data, seen, losses = load(tiny.data), [], Trainer.losses
+    data, seen, losses = load(tiny.data), [], Objective.loss
 
     def spy(self, net, x0, *rest):
         seen.append(x0)
         return losses(self, net, x0, *rest)
 
-    monkeypatch.setattr(Trainer, "losses", spy)
+    monkeypatch.setattr(Objective, "loss", spy)
     batches = {}
     for flips in (False, True):
         seen.clear()

@@ -17,8 +17,9 @@ from faults.lives import EVERY, PROCESSES, checkpoints, refused, same_lines, sam
 from faults.study import study
 from guidebook.book.notebook import missing
 from guidebook.runs.run import opened
-from guidebook.sampling.draw import draw, spec_of
+from guidebook.sampling.draw import draw
 from guidebook.sampling.sets import path_of
+from guidebook.sampling.spec import Draw
 from guidebook.training import checkpoint
 
 PAGE = 4096  # bytes of which such a disk gives out
@@ -103,19 +104,22 @@ def test_a_disk_with_space_for_one_checkpoint_ends_the_training_and_with_more_it
 
 
 DECODES = """
+import os
 import sys
-from pathlib import Path
-from guidebook.data.decoded import Filling, place
-from guidebook.data.shards import Shards
+from types import SimpleNamespace
 from guidebook.data.batches import Stream
+from guidebook.data.cache import Cache
+from guidebook.data.shards import Shards
 
+os.environ["GUIDEBOOK_RUNS"] = sys.argv[2]
 shards = Shards([sys.argv[1]], "image", "style", 27)
+cache = Cache("some", shards, 64, 0.0)
 try:
-    filling = Filling(place(Path(sys.argv[2]), shards, 64), shards, 64)
+    cache.keep()
 except OSError as error:
     sys.exit(f"refused: {error}")
-with Stream(shards, 64, 0, 50, 0, 1, 2, 8, 0.0, {}, filling) as stream:
-    while not filling.done():
+with Stream(SimpleNamespace(shards=shards, cache=cache, window=50), seed=0) as stream:
+    while not cache.complete():
         stream.next(10)
 print("decoded")
 """
@@ -131,7 +135,7 @@ def test_a_disk_without_room_for_decoded_images_is_noticed_before_one_is_written
     command = [sys.executable, "-c", DECODES, tmp_path / "train-0.parquet", small.place]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    assert "refused: train.npy of the decoded images was not written" in done.stderr
+    assert "refused: train.npy (0.00 GB) was not written" in done.stderr
     assert not list(small.place.rglob("*.npy"))
     small.resize(200 * 3 * 64 * 64 * 2)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -172,7 +176,8 @@ def test_a_disk_that_fills_while_images_are_drawn_keeps_what_is_drawn(unbroken, 
     run = opened(shutil.copytree(unbroken.path, tmp_path / "runs" / "mnist" / unbroken.path.name))
     whole = opened(shutil.copytree(unbroken.path, tmp_path / "whole" / "mnist" / unbroken.path.name))
     small = disk(run.path / "samples", 200 * PAGE)
-    folder = path_of(run, "w1", spec_of(run, 1.0, n))
+    spec = Draw.of(run.params, 1.0, n)
+    folder = path_of(run, spec.name, {"draw": spec.json})
     small.leave(3)
     process = PROCESSES.Process(target=_draws, args=(str(run.path), n))
     process.start()

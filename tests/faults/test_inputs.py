@@ -20,11 +20,12 @@ from guidebook.book import pages
 from guidebook.config.params import Data, ParamsError, digest, read
 from guidebook.config.params import load as load_params
 from guidebook.data.images import DataError, load
-from guidebook.report import tables, widgets
+from guidebook.report import banner, tables, widgets
 from guidebook.report.claims import Answer, Answers
 from guidebook.runs.manifest import MANIFEST, checksum
 from guidebook.runs.run import all_runs, open_run, opened
 from guidebook.sampling.sets import ImageSet, image_set
+from guidebook.sampling.spec import Draw
 from guidebook.training import checkpoint
 from guidebook.training.loop import load_model, train
 
@@ -144,11 +145,11 @@ def test_text_from_outside_is_shown_and_never_run(text, runs, tiny, tally):
     demo.add_metrics([record(text)])
     results, status = pages.results([demo]), pages.status([run, demo])
     held = [
-        harmless(tables.banner(run), text),
+        harmless(banner.banner(run), text),
         harmless(tables.metric_table([record(text)]).text),
         harmless(Answers([("mnist-grain", text, text)])._repr_html_()[0], text),
         harmless(pages.claims([("", text, text, [Answer("mnist-grain", text, text)])]).partition("<div")[2], text),
-        harmless(pages.table([{"a": text, text: text}]), text),
+        harmless(tables.table(["a", text], [[text, text]]).text, text),
         harmless(results.partition("## ")[2], text),
         harmless(status.partition("<div")[2], text[:8]),
     ]
@@ -167,7 +168,7 @@ def test_a_caption_cannot_end_the_script_that_holds_a_widgets_state(text, runs, 
     from ipywidgets.embed import embed_data
 
     images = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
-    sets = [ImageSet(name="x", folder=runs, images=images, facts={"guidance": w}) for w in (1, 3)]
+    sets = [ImageSet(name="x", folder=runs, images=images, facts={"draw": Draw.of(tiny, w, 10).json}) for w in (1, 3)]
     run = open_run(tiny.replace(data={"caption": text}))
     for widget in (widgets.explorer(sets, [text] * 2), widgets.live_explorer(run)):
         state = json.dumps(embed_data(views=[widget])["manager_state"])

@@ -37,6 +37,7 @@ from faults.lives import (
     weights,
 )
 from guidebook.config.budget import kept_checkpoints
+from guidebook.diffusion.objective import Objective
 from guidebook.runs.lock import lock
 from guidebook.runs.run import folder, open_run
 from guidebook.training import checkpoint, loop
@@ -188,8 +189,8 @@ def test_a_corrupt_checkpoint_stops_the_run_and_deleting_it_is_enough(short, unb
 
 
 def nan_at(step: int, monkeypatch):
-    real, calls = Trainer.losses, itertools.count()
-    monkeypatch.setattr(Trainer, "losses", lambda *a: real(*a) * (math.nan if next(calls) == step else 1))
+    real, calls = Objective.loss, itertools.count()
+    monkeypatch.setattr(Objective, "loss", lambda *a: real(*a) * (math.nan if next(calls) == step else 1))
 
 
 @pytest.fixture

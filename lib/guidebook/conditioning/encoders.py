@@ -8,28 +8,31 @@ import copy
 import functools
 import re
 import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from guidebook.config.pretrained import EMBEDDED, located
 from guidebook.config.schema import Text
 
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import CLIPTextModel, PreTrainedTokenizerBase
+
+    Parts = tuple[PreTrainedTokenizerBase, CLIPTextModel]
+
 START, END, WORD = "<start>", "<end>", re.compile(r"\w+|[^\w\s]")  # of the embedded encoder
-Parts = tuple[PreTrainedTokenizerBase, CLIPTextModel]
+WIDTH = 512  # of the embedded encoder
 
 
-class Encoder(ABC):
-    """A frozen text encoder of one width."""
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen text encoder."""
 
     width: int
-
-    @abstractmethod
-    def parts(self, captions: Iterable[str]) -> Parts:
-        """The tokenizer and the text model, on the CPU; to be read only. Embedded ones know the words of `captions` alone."""
+    # Captions → tokenizer and text model, on the CPU; the embedded encoder's know the words of these captions alone
+    parts: "Callable[[Iterable[str]], Parts]"
 
     @torch.no_grad()
     def __call__(self, captions: list[str], tokens: int, device: torch.device) -> torch.Tensor:
@@ -39,46 +42,32 @@ class Encoder(ABC):
         return model.to(device)(padded.input_ids.to(device)).last_hidden_state.float()
 
 
-class Clip(Encoder):
-    """A text model of CLIP."""
-
-    def __init__(self, name: str, width: int):
-        self.name, self.width = name, width
-
-    def parts(self, captions: Iterable[str]) -> Parts:
-        """Raises PretrainedMissing."""
-        return _clip(self.name)
-
-
 @functools.lru_cache(maxsize=2)
-def _clip(name: str) -> Parts:
-    from transformers import CLIPTokenizerFast
+def _clip(name: str) -> "Parts":
+    from transformers import CLIPTextModel, CLIPTokenizerFast
 
     folder = located(name)
     model = CLIPTextModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True), model.eval()
 
 
-class Embedded(Encoder):
-    """Two layers with fixed random weights. Words are its tokens, and a word's vector depends on the word alone."""
-
-    width = 512
-
-    @torch.no_grad()
-    def parts(self, captions: Iterable[str]) -> Parts:
-        vocabulary = [START, END, *sorted({w for caption in captions for w in WORD.findall(caption.lower())})]
-        model = copy.deepcopy(_layers(self.width))
-        vectors = torch.stack([_normal(word, self.width) for word in vocabulary])
-        model.set_input_embeddings(torch.nn.Embedding.from_pretrained(vectors))
-        model.config.vocab_size = len(vocabulary)
-        return _word_tokenizer(vocabulary), model
+@torch.no_grad()
+def _embedded(captions: Iterable[str]) -> "Parts":
+    """Words are its tokens, and a word's vector depends on the word alone."""
+    vocabulary = [START, END, *sorted({w for caption in captions for w in WORD.findall(caption.lower())})]
+    model, vectors = copy.deepcopy(_layers()), torch.stack([_normal(word, WIDTH) for word in vocabulary])
+    model.set_input_embeddings(torch.nn.Embedding.from_pretrained(vectors))
+    model.config.vocab_size = len(vocabulary)
+    return _word_tokenizer(vocabulary), model
 
 
 @functools.cache
 @torch.no_grad()
-def _layers(width: int) -> CLIPTextModel:
+def _layers() -> "CLIPTextModel":
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     config = CLIPTextConfig(
-        vocab_size=2, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=8,
+        vocab_size=2, hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2, num_attention_heads=8,
         max_position_embeddings=77, bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
@@ -89,8 +78,11 @@ def _layers(width: int) -> CLIPTextModel:
     return model
 
 
-def _word_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+def _word_tokenizer(vocabulary: list[str]) -> "PreTrainedTokenizerBase":
     """Captions to word numbers between <start> and <end>, padded by <end> as CLIP's; raises for a word outside the vocabulary."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.Split(Regex(WORD.pattern), "removed", invert=True)
@@ -103,7 +95,8 @@ def _normal(name: str, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
 
 
-ENCODERS = {EMBEDDED: Embedded(), "openai/clip-vit-base-patch32": Clip("openai/clip-vit-base-patch32", 512)}
+CLIP = "openai/clip-vit-base-patch32"
+ENCODERS = {EMBEDDED: Encoder(WIDTH, _embedded), CLIP: Encoder(512, lambda captions: _clip(CLIP))}
 
 
 def encoders(text: Text) -> list[Encoder]:
@@ -123,7 +116,7 @@ def encode(text: Text, captions: Sequence[str], device: torch.device | str = "cp
     return torch.cat([encoder([*row], text.tokens, torch.device(device)) for encoder in encoders(text)], -1)[rows]
 
 
-def parts(text: Text, captions: Iterable[str]) -> Parts:
+def parts(text: Text, captions: Iterable[str]) -> "Parts":
     """Copies of the tokenizer, which pads and cuts to `text.tokens`, and of the text model, for an exported pipeline."""
     (encoder,) = encoders(text)
     tokenizer, model = map(copy.deepcopy, encoder.parts(captions))

@@ -6,6 +6,7 @@ window is held and no group is waited for.
 """
 
 import collections
+import contextlib
 import itertools
 import logging
 import os
@@ -72,14 +73,12 @@ class Ahead:
         self._side = torch.cuda.Stream() if self._device.type == "cuda" else None
         if data.cache.complete():
             return
-        self._keep = world().num_processes <= int(os.environ.get("LOCAL_WORLD_SIZE", world().num_processes))
-        if not self._keep:
-            log.warning(
-                "every epoch decodes its images anew, for each of several machines sees only some of them: "
-                "`guidebook fetch EXPERIMENT --decode` before the training decodes them once"
-            )
-            return
         try:
+            if world().num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", world().num_processes)):
+                raise OSError(
+                    "each of several machines sees only some of them; "
+                    "`guidebook fetch EXPERIMENT --decode` before the training decodes them once"
+                )
             data.cache.keep()
         except OSError as error:
             self._keep = False
@@ -141,7 +140,7 @@ class Ahead:
             return False
 
 
-class Stream:
+class Stream(contextlib.AbstractContextManager):
     """Images number `start`, `start + stride`, … of the endless order that (shards, seed, window) have.
 
     Close it, or use it as a context: its threads end with it.
@@ -190,9 +189,6 @@ class Stream:
             self._reader.join(0.01)
         self._decoders.shutdown()
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *_):
         self.close()
 
@@ -238,9 +234,8 @@ class Stream:
         """
         needed = dict.fromkeys(map(self.shards.group_of, held))
         for number in [*needed, *(g for g in window.groups if g not in needed)]:
-            g = self.shards.groups[number]
-            numbers = range(g.first, g.first + g.rows)
-            tests = {n for n in numbers if self.shards.held_out(n) and self._my_test(n)}
+            numbers = self.shards.groups[number].numbers
+            tests = {n for n in numbers if self._my_test(n)}
             if tests or not held.keys().isdisjoint(numbers):
                 for row in self.shards.read(number):
                     if self._ended.is_set():
@@ -257,8 +252,9 @@ class Stream:
             self._failed = error
 
     def _my_test(self, row: int) -> bool:
-        """Whether a held-out row is for this process to decode, and is not kept yet."""
-        return self.cache.keeps and (row // HELD - self._start) % self._stride == 0 and self.cache.lacks(row)
+        """Whether a row is held out, for this process to decode, and not kept yet."""
+        mine = self.shards.held_out(row) and (row // HELD - self._start) % self._stride == 0
+        return mine and self.cache.keeps and self.cache.lacks(row)
 
 
 def _mine() -> slice:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.embeddings import get_timestep_embedding
-from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -21,7 +19,7 @@ from guidebook.runs.artifact import artifact
 from guidebook.runs.fit import fit, state_of
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
-from guidebook.runtime.rng import generator, seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
 STEPS, BATCH, LR, SEED, WIDTH, TIME = 800, 128, 2e-3, 0, 64, 128
 
@@ -37,12 +35,16 @@ class NoisyClassifier(nn.Module):
         self.time = nn.Sequential(nn.Linear(TIME, TIME), nn.SiLU(), nn.Linear(TIME, TIME))
         self.stem = nn.Conv2d(channels, WIDTH // 2, 3, padding=1)
         widths = [WIDTH // 2, WIDTH // 2, *[WIDTH] * halvings]
+        from diffusers.models.resnet import ResnetBlock2D
+
         block = functools.partial(ResnetBlock2D, temb_channels=TIME, groups=8)
         self.blocks = nn.ModuleList(block(in_channels=a, out_channels=b) for a, b in itertools.pairwise(widths))
         self.norm, self.out = nn.GroupNorm(8, WIDTH), nn.Linear(WIDTH, classes)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Logits (B, K) of x_t (B, C, H, W) in the model's range at timesteps t, (B,) or one for all."""
+        from diffusers.models.embeddings import get_timestep_embedding
+
         time = self.time(get_timestep_embedding(t.to(x.device).expand(len(x)), TIME).to(x.dtype))
         h = self.stem(x)
         for i, block in enumerate(self.blocks):

@@ -20,10 +20,9 @@ RHO = 7  # of the spacing of Karras et al. 2022
 
 # Timesteps that are visited, from noise to image   (Lin et al. 2024, table 2)
 def leading(objective: Objective, steps: int) -> Tensor:
-    """Multiples of a whole number of timesteps, from 0 on: the noisiest of them is not visited."""
-    if not objective.timesteps:
-        raise ValueError("spacing = leading is for discrete time: take linspace, trailing or karras")
-    return torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (objective.timesteps // steps)
+    """Multiples of one step, a whole number of timesteps, from the last noise on: the noisiest time is not visited."""
+    step = objective.timesteps // steps if objective.timesteps else (objective.start - objective.last) / steps
+    return objective.last + torch.arange(steps - 1, -1, -1, dtype=torch.float64) * step
 
 
 def linspace(objective: Objective, steps: int) -> Tensor:

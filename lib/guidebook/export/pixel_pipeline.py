@@ -1,13 +1,30 @@
 """A diffusers pipeline for runs in pixel space: none of diffusers' own takes captions there."""
 
+from pathlib import Path
+
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DConditionModel
+from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin, SchedulerMixin
 from PIL import Image
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from guidebook.conditioning.captions import NULL
+from guidebook.conditioning.condition import Condition
+from guidebook.config.schema import Solver
 from guidebook.data.images import to_uint8
-from guidebook.diffusion.guidance import classifier_free
+from guidebook.diffusion.guidance import clipped, conditional_or_not, linear
+from guidebook.diffusion.objective import vp
+from guidebook.diffusion.solvers import SCHEDULERS
+from guidebook.models import load
+from guidebook.models.backbone import Backbone
+from guidebook.sampling.sampler import sample
+
+
+class Network(ModelMixin):
+    """The loader that `model_index.json` names: a backbone of whichever kind."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str, **_) -> Backbone:
+        return load(Path(folder))
 
 
 class PixelPipeline(DiffusionPipeline):
@@ -15,18 +32,18 @@ class PixelPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
+        unet: Backbone,
         scheduler: SchedulerMixin,
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
-        # What pixel 0 and pixel 255 are to the U-Net; kept in model_index.json
+        # Kept in model_index.json: (C, H, W) of an image, and what pixel 0 and pixel 255 are to the network
+        shape: tuple[int, int, int] = (3, 32, 32),
         range: tuple[float, float] = (-1.0, 1.0),
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
-        self.register_to_config(range=list(range))
+        self.register_to_config(unet=(__name__, Network.__name__), shape=list(shape), range=list(range))
 
-    # x_{t−1} ~ p_θ(x_{t−1} | x_t), from x_T ~ N(0, I)   (Ho et al. 2020, algorithm 2), as guidebook.sampling.sampler.sample
     @torch.no_grad()
     def __call__(
         self,
@@ -41,24 +58,21 @@ class PixelPipeline(DiffusionPipeline):
         rngs = [generator] if isinstance(generator, torch.Generator) else generator
         if len(prompts) != len(rngs):
             raise ValueError(f"{len(prompts)} prompts and {len(rngs)} generators: give one generator per prompt")
-        device, c, side = self._execution_device, self.unet.config.in_channels, self.unet.config.sample_size
-        cond, uncond = self._embeddings(prompts), self._embeddings([NULL] * len(prompts))
-        denoise = classifier_free(
-            lambda x, t, told: self.unet(x, t, told, return_dict=False)[0], cond, uncond, guidance_scale
-        )
-        told = {"generator": rngs} if "DDPM" in type(self.scheduler).__name__ else {}
-        if "DDIM" in type(self.scheduler).__name__:
-            told = {"generator": rngs, "eta": eta, "use_clipped_model_output": True}
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        x = torch.stack([torch.randn(c, side, side, generator=rng) for rng in rngs]).to(device)
-        x = x * self.scheduler.init_noise_sigma
-        for t in self.progress_bar(self.scheduler.timesteps):
-            predicted = denoise(self.scheduler.scale_model_input(x, t), t)
-            x = self.scheduler.step(predicted, t, x, **told).prev_sample
+        kinds, config = {kind: name for name, kind in SCHEDULERS.items()}, self.scheduler.config
+        spacing = "karras" if config.get("use_karras_sigmas") else config.timestep_spacing
+        sampler, steps = kinds[type(self.scheduler).__name__], num_inference_steps
+        solver = Solver(sampler=sampler, steps=steps, eta=eta, spacing=spacing)
+        path, shape = vp(self.scheduler.alphas_cumprod.double().cpu(), config.prediction_type), tuple(self.config.shape)
+        cond, uncond = (self._condition(captions) for captions in (prompts, [NULL] * len(prompts)))
+        denoise = linear(conditional_or_not(path, self.unet, cond, uncond), guidance_scale)
+        walk = sample(clipped(denoise, path, *self.config.range), path, solver, shape, rngs, self._execution_device)
+        *_, (_, x) = self.progress_bar(walk)
         pixels = to_uint8(x.cpu(), *self.config.range).permute(0, 2, 3, 1).numpy()
-        return ImagePipelineOutput([Image.fromarray(p[..., 0] if c == 1 else p) for p in pixels])
+        return ImagePipelineOutput([Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels])
 
-    def _embeddings(self, captions: list[str]) -> torch.Tensor:
-        """(N, L, D) float32 of N captions."""
+    def _condition(self, captions: list[str]) -> Condition:
+        """Of N captions."""
         told = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        return self.text_encoder(told.input_ids.to(self.text_encoder.device)).last_hidden_state.float()
+        return Condition(
+            tokens=self.text_encoder(told.input_ids.to(self.text_encoder.device)).last_hidden_state.float()
+        )

@@ -16,7 +16,7 @@ from torch import nn
 from guidebook.data.images import Split, order, unpacked
 from guidebook.runs.fit import fit
 from guidebook.runtime.precision import native_bf16
-from guidebook.runtime.rng import generator, seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
 FEATURES = 64
 

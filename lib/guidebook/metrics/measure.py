@@ -6,7 +6,7 @@ from guidebook.config.params import digest
 from guidebook.metrics.frechet import fd_curve, fd_infinite, fewest, frechet_to, gaussian
 from guidebook.metrics.groups import GROUPS, JACKKNIFE, TRAIN, why_absent
 from guidebook.metrics.subject import FRECHET, SPACES, Subject, of_real, of_samples, real_rows, reference, rows
-from guidebook.runs import pool
+from guidebook.runs import launch
 from guidebook.runs.lock import owned
 from guidebook.runs.preemption import stopping
 from guidebook.runs.run import Run
@@ -27,10 +27,10 @@ def measure(run: Run, images: ImageSet | str | None, groups: Sequence[str] = ("j
         raise ValueError(f"no group of metrics is called {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     images = stored(run.path / "samples" / images) if isinstance(images, str) else images
     subject = _subject(run, images)
-    if pool.wanted(run.params) and not run.recorded:
+    if launch.wanted(run.params) and not run.recorded:
         missing = [g for g in groups if not run.metrics(key=_key(run, subject, g)) and not why_absent(g)]
         if missing:
-            pool.do(run, "measure", images=images and images.folder.name, groups=missing)
+            launch.do(run, "measure", images=images and images.folder.name, groups=missing)
     found = [once(run, subject, g, GROUPS[g].make, absent=why_absent(g), needed=g == "judge") for g in groups]
     return [record for records in found for record in records]
 

@@ -9,7 +9,6 @@ draw may lie above or below, on samples and real images alike; `chance` says how
 import numpy as np
 import torch
 from torch import nn
-from torchvision.models import resnet18
 from tqdm import tqdm
 
 from guidebook.data.images import Split, load
@@ -19,7 +18,7 @@ from guidebook.metrics.subject import Subject
 from guidebook.metrics.weights import Weights
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, share, world
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 IMAGENET = Weights("resnet18-f37072fd.pth", "f37072fd", "https://download.pytorch.org/models/resnet18-f37072fd.pth")
 SEED = 0
@@ -40,6 +39,8 @@ class Untrained(Network):
     batch = 500
 
     def __init__(self, channels: int, classes: int, seed: int):
+        from torchvision.models import resnet18
+
         published = IMAGENET.path() is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("untrained", seed))

@@ -3,7 +3,6 @@
 import functools
 
 import torch
-from torchmetrics.functional.image import structural_similarity_index_measure as similarity
 from tqdm import tqdm
 
 from guidebook.data.images import Split, load
@@ -59,6 +58,8 @@ def _after(run: Run) -> Split:
 
 
 def _errors(run: Run, after: Subject) -> list[dict]:
+    from torchmetrics.functional.image import structural_similarity_index_measure as similarity
+
     ratios, alike = [], []
     for a, b in zip(_before(run).images.split(PART), after.images.split(PART), strict=True):
         error = (a.double() - b.double()).square().mean((1, 2, 3))

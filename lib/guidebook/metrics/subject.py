@@ -14,7 +14,7 @@ from guidebook.metrics.intervals import Interval
 from guidebook.metrics.judge import judge
 from guidebook.metrics.networks import NETWORKS, Network
 from guidebook.runs.run import Run
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.sets import ImageSet
 
 REAL = {"guidance": None, "draw": None, "seconds_per_image": None}  # fields of records of images that no network drew

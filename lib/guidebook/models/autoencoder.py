@@ -7,10 +7,9 @@ trained on the images at hand.
 import functools
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL
-from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 
 from guidebook.config.pretrained import EMBEDDED, PRETRAINED, located
 from guidebook.config.schema import VAES, Data
@@ -20,12 +19,16 @@ from guidebook.runs import manifest
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
 PART = 2**20  # pixels of the images that go through the network at a time
 
 
 @dataclass(frozen=True)
 class Autoencoder:
-    network: AutoencoderKL
+    network: "AutoencoderKL"
     name: str  # with the weights' version
 
     @property
@@ -75,12 +78,15 @@ def autoencoder(vae: str, data: Data) -> Autoencoder:
 
     Raises PretrainedMissing and Preempted.
     """
+    from diffusers import AutoencoderKL
+
     if vae == EMBEDDED:
         folder = small_vae.trained(load(data), data)
         # What two machines train by one recipe differs, so the name holds the hash of the weights.
-        name = f"{folder.name}@{json.loads((folder / manifest.MANIFEST).read_text())[SAFETENSORS_WEIGHTS_NAME][:8]}"
+        name = f"{folder.name}@{json.loads((folder / manifest.MANIFEST).read_text())[WEIGHTS][:8]}"
     else:
         folder, name = located(vae), f"{vae}@{PRETRAINED[vae].revision[:8]}"
+
     network = AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
     return Autoencoder(network.to(world().device, memory_format=torch.channels_last), name)
 

@@ -12,7 +12,7 @@ from guidebook.config.schema import Model, Train
 
 
 class Backbone(ModelMixin, ConfigMixin):
-    """A subclass is one file; `@register_to_config` at its `__init__` keeps what it was made of. Add it to `BACKBONES`."""
+    """A subclass is one file; `@register_to_config` at its `__init__` keeps what it was made of. Add it to `guidebook.models.backbones`."""
 
     config_name = "config.json"
 

@@ -4,7 +4,6 @@ import functools
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
 from guidebook.config.paths import runs
@@ -13,7 +12,7 @@ from guidebook.data.images import Images, from_uint8, order
 from guidebook.runs.artifact import artifact
 from guidebook.runs.fit import fit, state_of
 from guidebook.runtime.precision import native_bf16
-from guidebook.runtime.rng import generator, seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
 WIDTHS, GROUPS = (16, 48), 8
 STEPS, OTHERWISE = {8: 50, 16: 1300, 32: 1300}, 2000  # by resolution
@@ -47,7 +46,7 @@ def trained(images: Images, data: Data) -> Path:
     return artifact(*place, make, what="the autoencoder")
 
 
-def _loss(network: AutoencoderKL, split: torch.Tensor, step: int) -> torch.Tensor:
+def _loss(network: torch.nn.Module, split: torch.Tensor, step: int) -> torch.Tensor:
     x = from_uint8(split[order(len(split), SEED, step * BATCH, BATCH)], -1.0, 1.0)
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16("cpu")):
         given = network.encode(x).latent_dist
@@ -59,9 +58,11 @@ def _loss(network: AutoencoderKL, split: torch.Tensor, step: int) -> torch.Tenso
     return F.l1_loss(y.float(), x) + KL * divergence
 
 
-def build(resolution: int) -> AutoencoderKL:
+def build(resolution: int) -> torch.nn.Module:
     """The network, with random weights."""
     channels, n = VAES["embedded"][0], len(WIDTHS)
+    from diffusers import AutoencoderKL
+
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n, block_out_channels=WIDTHS,
         layers_per_block=1, latent_channels=channels, norm_num_groups=GROUPS, sample_size=resolution,

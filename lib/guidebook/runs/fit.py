@@ -17,7 +17,7 @@ from tqdm import tqdm
 from guidebook.runs import preemption
 from guidebook.runs.artifact import place
 from guidebook.runs.manifest import fsync, writing
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -57,50 +57,39 @@ def prune(folder: Path, keep: int, grid: int, trained: bool = False) -> None:
 
 
 class Writer:
-    """Writes checkpoints in a thread while training goes on, one at a time, in order.
+    """Writes checkpoints in a thread while training goes on, one at a time, in order; a context.
 
     The tensors are copied to the CPU before `save` returns, so the next step may change them.
     """
 
     def __init__(self, folder: Path, keep: int, grid: int):
-        self.folder, self.keep, self.grid = folder, keep, grid
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._where, self._kept = folder, (keep, grid)
+        self._thread, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
 
     def save(self, nimg: int, tensors: Tensors, state: dict) -> None:
         """Begins to write. Raises what the write before this one met, such as a full disk."""
         self.wait()
         copies = {file: {k: v.detach().to("cpu", copy=True) for k, v in g.items()} for file, g in tensors.items()}
-        self._thread = threading.Thread(target=self._write, args=(nimg, copies, state), name="checkpoint")
-        self._thread.start()
+        self._pending = self._thread.submit(lambda: save(self._where, nimg, copies, state, *self._kept))
 
     def check(self) -> None:
         """Raises what a write that has ended met; never waits."""
-        if self._thread and not self._thread.is_alive():
+        if self._pending and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
         """Returns when everything is on the disk. Raises what the write met."""
-        if self._thread:
-            self._thread.join()
-        self._thread, error, self._error = None, self._error, None
-        if error:
-            raise error
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if error is None:
-            self.wait()
-        elif self._thread:  # what went wrong in training counts, but the write before it is finished
-            self._thread.join()
-
-    def _write(self, nimg: int, tensors: Tensors, state: dict) -> None:
-        try:
-            save(self.folder, nimg, tensors, state, self.keep, self.grid)
-        except BaseException as error:
-            self._error = error
+        with self._thread:  # a write that has begun is finished, whatever ended the training
+            if error is None:
+                self.wait()
 
 
 def complete(folder: Path) -> list[Path]:

@@ -6,9 +6,10 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -17,9 +18,8 @@ from guidebook import models
 from guidebook.config.budget import checkpoint_images, checkpoint_steps, updates
 from guidebook.config.datasets import DataError
 from guidebook.data.images import Streamed
-from guidebook.models.backbone import Backbone
 from guidebook.models.space import space
-from guidebook.runs import manifest, pool
+from guidebook.runs import launch, manifest
 from guidebook.runs.lock import job_id, owned
 from guidebook.runs.preemption import Stop, stopping
 from guidebook.runs.run import Run, commit
@@ -28,16 +28,19 @@ from guidebook.training import checkpoint
 from guidebook.training.step import Trainer, prepared
 from guidebook.training.tracking import tracker
 
+if TYPE_CHECKING:
+    from guidebook.models.backbone import Backbone
+
 LOG_EVERY = 20  # steps between lines of stats.jsonl
 
 
 def train(run: Run) -> None:
     """Trains the run to its end, as `lines` does; with `train.processes` above 1 in so many, started now unless `torchrun` did.
 
-    Raises what `lines` raises, and pool.ProcessFailed.
+    Raises what `lines` raises, and launch.ProcessFailed.
     """
-    if pool.wanted(run.params) and not _trained(run):
-        pool.do(run, "train")
+    if launch.wanted(run.params) and not _trained(run):
+        launch.do(run, "train")
     for _ in lines(run):
         pass
 
@@ -75,7 +78,7 @@ def lines(run: Run) -> Iterator[dict]:
             barrier()
 
 
-def load_model(run: Run, weights: str, at: int | None = None) -> Backbone:
+def load_model(run: Run, weights: str, at: int | None = None) -> "Backbone":
     """The backbone with raw or averaged weights, in evaluation mode: trained to its end, or as it was after `at` images.
 
     Raises manifest.Corrupt, and FileNotFoundError where no checkpoint was kept `at` so many.
@@ -105,7 +108,7 @@ def _trained(run: Run) -> bool:
 def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]:
     """Trains to `total` images seen, a line of statistics at a time, with checkpoints on the way."""
     t, main = run.params.train, world().is_main_process
-    spacing, beside = checkpoint_steps(run.params)
+    interval, beside = checkpoint_steps(run.params)
     clock, seen, before = time.perf_counter(), trainer.nimg, trainer.seconds
     writer = checkpoint.Writer(run.path / "checkpoints", t.keep_checkpoints, checkpoint_images(run.params))
 
@@ -115,22 +118,26 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
         if main:
             writer.save(trainer.nimg, *state)
 
-    with _noting(run, main) as note, writer:
+    show = tracker(run) if main else None
+    with writer:
         while trainer.nimg < total:
             trainer.step()
             step = trainer.nimg // t.batch
-            regular = step % spacing == 0
+            regular = step % interval == 0
             if regular or step % LOG_EVERY == 0 or trainer.nimg >= total:
                 line = trainer.flush()
                 spent, clock = time.perf_counter() - clock, time.perf_counter()
                 rate, seen = (trainer.nimg - seen) / spent, trainer.nimg
                 before = trainer.seconds = before + spent
                 line |= {"images_per_s": rate, "seconds": trainer.seconds, "memory_mb": _memory()}
-                note(line)
+                if main:
+                    with open(run.path / "stats.jsonl", "a") as stats:
+                        stats.write(json.dumps(line) + "\n")
+                    show(line)
                 yield line
             if regular:
                 save()
-            if step % spacing == beside:
+            if step % interval == beside:
                 writer.wait()
             writer.check()
             if stop.asked():  # last, so that one who asks during a regular save waits for no second one
@@ -138,22 +145,6 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
                     save()
                 writer.wait()
                 stop.obey(f"training after {trainer.nimg:,} images")
-
-
-@contextlib.contextmanager
-def _noting(run: Run, main: bool) -> Iterator[Callable[[dict], None]]:
-    """Writes lines of statistics to `stats.jsonl`, and to the tracker where params name one."""
-    if not main:
-        yield lambda line: None
-        return
-    show = tracker(run)
-    with open(run.path / "stats.jsonl", "a", buffering=1) as stats:
-
-        def note(line: dict) -> None:
-            stats.write(json.dumps(line) + "\n")
-            show(line)
-
-        yield note
 
 
 def _publish(run: Run, trainer: Trainer, tensors: checkpoint.Tensors) -> None:
@@ -172,10 +163,7 @@ def _publish(run: Run, trainer: Trainer, tensors: checkpoint.Tensors) -> None:
 
 
 def _describe(run: Run, trainer: Trainer) -> None:
-    """Notes where this training runs and with which code: a run that was resumed has several such entries.
-
-    Raises DataError where it began on other data.
-    """
+    """Notes where this training runs and with which code, an entry per resumption. Raises DataError where it began on other data."""
     known, data, device = run.provenance(), trainer.data, device_name(trainer.device)
     before = known.get("data", {}).get("fingerprint", data.fingerprint)
     if before != data.fingerprint:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.source import Conditions, conditions
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Params
@@ -15,11 +14,10 @@ from guidebook.data.batches import Batch, feed
 from guidebook.data.images import Images, Streamed, load
 from guidebook.diffusion.objective import objective
 from guidebook.models import build
-from guidebook.models.backbone import Backbone
 from guidebook.models.space import Latents, Pixels, space
 from guidebook.runs.run import Run, write
 from guidebook.runtime import distributed
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.training import checkpoint
 from guidebook.training.ema import EMA
 from guidebook.training.profiler import Profiler
@@ -64,10 +62,8 @@ class Trainer:
     def __init__(self, params: Params, data: Images | Streamed, where: Pixels | Latents, source: Conditions):
         t, world = params.train, distributed.world()
         self.params, self.device = params, world.device
-        if t.batch % world.num_processes:
-            raise ValueError(
-                f"{world.num_processes} processes cannot share train.batch = {t.batch}: take a number that divides it"
-            )
+        if t.batch % (n := world.num_processes):
+            raise ValueError(f"{n} processes cannot share train.batch = {t.batch}: take a number that divides it")
         self.model = build(params).place(self.device, t).train()
         if t.compile:
             self.model.compile()  # in place: the weights keep their names
@@ -136,16 +132,12 @@ class Trainer:
             # Gradients travel between processes once a step, with the last part.
             net = self.wrapped if first + size >= n else self.model
             with torch.autocast(self.device.type, torch.bfloat16, enabled=t.precision == "bf16"):
-                each = self.losses(net, x0, eps, times, cond)
+                each = self.objective.loss(net, x0, eps, times, cond)
             mark("forward")
             (each.sum() / n).backward()
             losses.append(each.detach())
             mark("backward")
         return torch.cat(losses)
-
-    def losses(self, net: Backbone, x0: Tensor, eps: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        """The loss of each image (n,) float32."""
-        return self.objective.loss(net, x0, eps, t, cond)
 
     def close(self) -> None:
         """Ends the threads that prepare batches."""
@@ -158,21 +150,19 @@ class Trainer:
 
     def flush(self) -> dict:
         """The line of `stats.jsonl` for the steps since the last one. Raises NonFiniteLoss, naming the step."""
-        losses, *bins = self._statistics()
-        losses, (sums, counts) = losses.tolist(), (x.tolist() for x in bins)
+        batch, (losses, sums, counts) = self.params.train.batch, (x.tolist() for x in self._statistics())
         for i, value in enumerate(losses):
             if not math.isfinite(value):
-                at, batch = self.nimg // self.params.train.batch - len(losses) + i, self.params.train.batch
+                at = self.nimg - (len(losses) - i) * batch
                 raise NonFiniteLoss(
-                    f"loss {value} at step {at} ({at * batch:,} images seen), lr {self.lr_at(at * batch):g}: "
+                    f"loss {value} at step {at // batch} ({at:,} images seen), lr {self.lr_at(at):g}: "
                     "no such weights were saved; lower train.lr or set train.clip_norm, then run again"
                 )
         self._clear()
-        by_bin = [s / c if c else None for s, c in zip(sums, counts, strict=True)]
         return {
             "nimg": self.nimg,
             "loss": sum(losses) / len(losses),
-            "loss_by_timestep": by_bin,
+            "loss_by_timestep": [s / c if c else None for s, c in zip(sums, counts, strict=True)],
             "lr": self.optimizer.param_groups[0]["lr"],
             "ms_by_part": self.profiler.flush(),
         }
@@ -183,9 +173,9 @@ class Trainer:
             raise NonFiniteLoss(
                 f"weights are not finite after {self.nimg:,} images: they were not saved; lower train.lr"
             )
-        moments = self.optimizer.state
+        moments = [self.optimizer.state[w].items() for w in self.weights]
         tensors = {"model": self.model.state_dict()} | {a.name: a.weights for a in self.averages}
-        tensors["optimizer"] = {f"{i}.{k}": v for i, w in enumerate(self.weights) for k, v in moments[w].items()}
+        tensors["optimizer"] = {f"{i}.{k}": v for i, of in enumerate(moments) for k, v in of}
         tensors["statistics"] = dict(zip(("step_losses", "bin_sum", "bin_count"), self._statistics(), strict=True))
         return tensors, {"nimg": self.nimg, "seconds": self.seconds, "ema": [a.updates for a in self.averages]}
 
@@ -204,9 +194,8 @@ class Trainer:
         self.nimg, self.seconds = state["nimg"], state["seconds"]
 
     def resume(self, run: Run) -> None:
-        """Goes on from the newest complete checkpoint of the run, if there is one."""
-        found = checkpoint.complete(run.path / "checkpoints")
-        if found:
+        """Continues from the newest complete checkpoint of the run, if there is one."""
+        if found := checkpoint.complete(run.path / "checkpoints"):
             self.restore(*checkpoint.load(found[-1], self.device))
         everywhere = distributed.total(torch.tensor(float(self.nimg), device=self.device))
         if everywhere != self.nimg * distributed.world().num_processes:
@@ -231,12 +220,11 @@ class Trainer:
 
 def _check(data: Images, params: Params) -> None:
     """Raises DataError where the training images are not as many as there should be, or have other labels."""
-    expected = CATALOG[params.data.name]
+    entry, n, last = CATALOG[params.data.name], len(data.train), int(data.train.labels.max())
     bad = sum(name.startswith(f"{params.data.name}/train ") for name in data.skipped)
-    most = 2 ** len(data.classes) if expected.attributes else len(data.classes)
-    rows = min(expected.train - bad, params.data.limit or expected.train)
-    if len(data.train) != rows or int(data.train.labels.max()) >= most:
+    rows = min(entry.train - bad, params.data.limit or entry.train)
+    if n != rows or last >= (2 ** len(data.classes) if entry.attributes else len(data.classes)):
         raise DataError(
-            f"{params.data.name} has {len(data.train):,} training images with labels up to {int(data.train.labels.max())}; "
-            f"expected {rows:,} of {len(data.classes)} {'attributes' if expected.attributes else 'classes'}: check $GUIDEBOOK_DATA"
+            f"{params.data.name} has {n:,} training images with labels up to {last}; expected {rows:,} of {len(data.classes)} "
+            f"{'attributes' if entry.attributes else 'classes'}: check $GUIDEBOOK_DATA"
         )

@@ -1,0 +1,105 @@
+"""A new backbone: one class, one row of the schema; it trains, resumes, samples, guides and is exported by what is there."""
+
+import gc
+from typing import Literal
+
+import pytest
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+
+from guidebook import models
+from guidebook.config import params as P
+from guidebook.config.schema import Model
+from guidebook.export.pipeline import export
+from guidebook.export.pixel_pipeline import PixelPipeline
+from guidebook.models.backbone import Backbone
+from guidebook.models.cost import cost
+from guidebook.runs.preemption import Preempted, Stop
+from guidebook.runs.run import open_run
+from guidebook.runtime.seeds import seed_of
+from guidebook.sampling.draw import draw
+from guidebook.training.loop import load_model, train
+
+
+class Conv(Backbone):
+    """Two convolutions, with a shift from the time and the mean of the tokens between them."""
+
+    @register_to_config
+    def __init__(self, channels: int, hidden: int, width: int):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(channels, hidden, 3, padding=1), nn.Conv2d(hidden, channels, 3, padding=1)
+        self.shift, self.steps = nn.Linear(width + 1, hidden), 0
+
+    @classmethod
+    def of(cls, model, shape, width):
+        return cls(shape[0], model.hidden, width)
+
+    def forward(self, x, t, cond):
+        given = torch.cat([cond.tokens.mean(1), t.to(x).expand(len(x))[:, None] / 1000], 1)
+        return self.last((self.first(x) + self.shift(given)[:, :, None, None]).tanh())
+
+    def after_step(self):
+        self.steps += 1
+
+
+@pytest.fixture
+def params(tiny, monkeypatch):
+    class OfConv(Model):
+        kind: Literal["conv"] = "conv"
+        hidden: int
+
+    monkeypatch.setitem(models.backbones(), "conv", Conv)
+    raw = tiny.model_dump(mode="json") | {"model": {"kind": "conv", "hidden": 8}}
+    return P.check(raw, "the test")
+
+
+def test_it_trains_resumes_samples_guides_and_is_exported(runs, params, tmp_path, monkeypatch):
+    net = models.build(params)
+    assert cost(params).parameters == sum(p.numel() for p in net.parameters())
+    assert cost(params).macs == 64 * (9 * 8 + 9 * 8) + (512 + 1) * 8
+
+    run = open_run(params)
+    asked = iter([False, False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(Stop, "asked", lambda self: next(asked))
+        with pytest.raises(Preempted, match="after 48 images"):
+            train(run)
+    train(run)
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path / "unbroken"))
+    train(open_run(params))
+    for weights in ("raw", params.sample.weights):
+        found, unbroken = load_model(run, weights), load_model(open_run(params), weights)
+        assert type(found) is Conv
+        assert all(torch.equal(w, unbroken.state_dict()[k]) for k, w in found.state_dict().items())
+        assert not any(torch.equal(w, net.state_dict()[k]) for k, w in found.state_dict().items())
+
+    plain, guided = draw(run, 1.0, 10), draw(run, 5.0, 10)
+    assert plain.images.shape == (10, 1, 8, 8)
+    assert (plain.images != guided.images).any()
+
+    pipe = PixelPipeline.from_pretrained(export(run))
+    captions = [P.load("mnist", "smoke").data.caption.replace("{label}", str(i)) for i in range(3)]
+    rngs = [torch.Generator().manual_seed(seed_of((params.sample.seed << 32) + i, "image")) for i in range(3)]
+    images = pipe(captions, params.sample.steps, 5.0, rngs).images
+    drawn = torch.stack([torch.tensor(list(image.tobytes()), dtype=torch.uint8).view(1, 8, 8) for image in images])
+    assert (drawn.int() - guided.images[:3].int()).abs().max() <= 1
+
+
+def test_the_hook_runs_after_every_step(runs, params):
+    from guidebook.training.step import prepared
+
+    trainer = prepared(params)
+    for _ in range(3):
+        trainer.step()
+    assert trainer.model.steps == 3
+
+
+def test_a_pipeline_of_diffusers_takes_its_own_networks_alone(params):
+    with pytest.raises(ValueError, match="no Conv"):
+        models.build(params).stock()
+
+
+def test_the_kind_is_gone_for_the_tests_after_these():
+    gc.collect()
+    assert "conv" not in Model.kinds()
