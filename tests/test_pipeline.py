@@ -13,8 +13,9 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from guidebook.conditioning import encoders
-from guidebook.conditioning.captions import NULL
+from guidebook.conditioning.captions import NULL, caption_of
 from guidebook.conditioning.grammar import attribute_caption
+from guidebook.conditioning.source import sample_labels
 from guidebook.config import params as P
 from guidebook.config import pretrained
 from guidebook.config.datasets import ATTRIBUTES
@@ -28,6 +29,7 @@ from guidebook.runs.run import NotRecorded, Run, open_run
 from guidebook.runtime.rng import seed_of
 from guidebook.sampling.draw import draw
 from guidebook.sampling.sampler import Sampler
+from guidebook.sampling.spec import Draw
 from guidebook.training.loop import train
 
 N = torch.arange(4)
@@ -69,8 +71,8 @@ def told(run: Run, **sample) -> Run:
 
 def ours(run: Run, w: float) -> np.ndarray:
     """The first images (N, H, W[, 3]) by the run's own sampler."""
-    sampler = Sampler(run, run.params.sample.weights)
-    *_, (_, x) = sampler.steps(w, N)
+    sampler = Sampler(run, Draw.of(run.params, w, len(N)))
+    *_, (_, x) = sampler.steps(N)
     return pixels(sampler.images(x))
 
 
@@ -83,7 +85,7 @@ def theirs(run: Run, pipe: DiffusionPipeline, w: float) -> np.ndarray:
     s = run.params.sample
     pipe.set_progress_bar_config(disable=True)
     rngs = [torch.Generator().manual_seed(seed_of((s.seed << 32) + i, "image")) for i in N.tolist()]
-    prompts = Sampler(run, s.weights).asked.captions(N)
+    prompts = [caption_of(run.params, label, i) for i, label in enumerate(sample_labels(run.params, N).tolist())]
     images = pipe(prompts, num_inference_steps=s.steps, guidance_scale=w, generator=rngs, eta=s.eta).images
     return np.stack(images).astype(int)
 
@@ -189,7 +191,7 @@ def test_clip_is_copied_with_the_runs_number_of_tokens(runs, tiny, monkeypatch):
             num_attention_heads=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
         )  # fmt: skip
         model = CLIPTextModel(config).eval()
-    monkeypatch.setattr(encoders, "_clip_parts", lambda *_: (tokenizer, model))
+    monkeypatch.setattr(encoders, "_clip", lambda *_: (tokenizer, model))
     monkeypatch.setattr(pretrained, "at_hand", lambda _: True)
     run = open_run(tiny.replace(text={"encoder": "openai/clip-vit-base-patch32", "tokens": 20}))
     train(run)

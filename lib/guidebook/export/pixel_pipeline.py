@@ -9,9 +9,13 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from guidebook.conditioning.captions import NULL
 from guidebook.conditioning.condition import Condition
+from guidebook.config import schema
 from guidebook.data.images import to_uint8
+from guidebook.diffusion.guidance import conditional_or_not, guide
+from guidebook.diffusion.objective import objective
 from guidebook.models import load
 from guidebook.models.backbone import Backbone
+from guidebook.sampling.sampler import sample
 
 
 class Network(ModelMixin):
@@ -31,15 +35,17 @@ class PixelPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
-        # Kept in model_index.json: (C, H, W) of an image, and what pixel 0 and pixel 255 are to the network
+        # Kept in model_index.json: (C, H, W) of an image, what pixel 0 and pixel 255 are to the network, and sections of the params
         shape: tuple[int, int, int] = (3, 32, 32),
         range: tuple[float, float] = (-1.0, 1.0),
+        objective: dict | None = None,
+        solver: dict | None = None,
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
         self.register_to_config(unet=(__name__, Network.__name__), shape=list(shape), range=list(range))
+        self.register_to_config(objective=objective, solver=solver)
 
-    # x_{t−1} ~ p_θ(x_{t−1} | x_t), from x_T ~ N(0, I)   (Ho et al. 2020, algorithm 2), as guidebook.sampling.sampler.sample
     @torch.no_grad()
     def __call__(
         self,
@@ -55,16 +61,11 @@ class PixelPipeline(DiffusionPipeline):
         if len(prompts) != len(rngs):
             raise ValueError(f"{len(prompts)} prompts and {len(rngs)} generators: give one generator per prompt")
         device, cond = self._execution_device, Condition(tokens=self._embeddings([*prompts, *[NULL] * len(prompts)]))
-        told = {"generator": rngs} if "DDPM" in type(self.scheduler).__name__ else {}
-        if "DDIM" in type(self.scheduler).__name__:
-            told = {"generator": rngs, "eta": eta, "use_clipped_model_output": True}
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        x = torch.stack([torch.randn(*self.config.shape, generator=rng) for rng in rngs]).to(device)
-        x = x * self.scheduler.init_noise_sigma
-        for t in self.progress_bar(self.scheduler.timesteps):
-            scaled = self.scheduler.scale_model_input(x, t)
-            out, null = self.unet(torch.cat([scaled, scaled]), t, cond).chunk(2)
-            x = self.scheduler.step(null + guidance_scale * (out - null), t, x, **told).prev_sample
+        path = objective(schema.Objective.model_validate(self.config.objective, strict=False), dtype=torch.float64)
+        solver = schema.Solver.model_validate({**self.config.solver, "steps": num_inference_steps, "eta": eta})
+        pair = conditional_or_not(path, self.unet, cond[: len(rngs)], cond[len(rngs) :])
+        denoise = guide(pair, schema.Guidance(w=guidance_scale), self.config.range)
+        *_, (_, x) = sample(denoise, path, solver, self.config.shape, rngs, device)
         pixels = to_uint8(x.cpu(), *self.config.range).permute(0, 2, 3, 1).numpy()
         return ImagePipelineOutput([Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels])
 
