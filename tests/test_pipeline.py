@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
-from guidebook.runtime.rng import seed_of
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from guidebook.conditioning import encoders
@@ -27,6 +26,7 @@ from guidebook.models import small_vae
 from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.manifest import MANIFEST, Corrupt
 from guidebook.runs.run import NotRecorded, Run, open_run
+from guidebook.runtime.seeds import seed_of
 from guidebook.sampling.draw import draw
 from guidebook.sampling.sampler import Sampler
 from guidebook.sampling.spec import Draw
