@@ -85,8 +85,7 @@ def theirs(run: Run, pipe: DiffusionPipeline, w: float) -> np.ndarray:
     s = run.params.sample
     pipe.set_progress_bar_config(disable=True)
     rngs = [torch.Generator().manual_seed(seed_of((s.seed << 32) + i, "image")) for i in N.tolist()]
-    labels = sample_labels(run.params, N).tolist()
-    prompts = [caption_of(run.params, label, i) for label, i in zip(labels, N.tolist(), strict=True)]
+    prompts = [caption_of(run.params, label, i) for i, label in enumerate(sample_labels(run.params, N).tolist())]
     images = pipe(prompts, num_inference_steps=s.steps, guidance_scale=w, generator=rngs, eta=s.eta).images
     return np.stack(images).astype(int)
 
@@ -192,7 +191,7 @@ def test_clip_is_copied_with_the_runs_number_of_tokens(runs, tiny, monkeypatch):
             num_attention_heads=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
         )  # fmt: skip
         model = CLIPTextModel(config).eval()
-    monkeypatch.setattr(encoders, "_clip_parts", lambda *_: (tokenizer, model))
+    monkeypatch.setattr(encoders, "_clip", lambda *_: (tokenizer, model))
     monkeypatch.setattr(pretrained, "at_hand", lambda _: True)
     run = open_run(tiny.replace(text={"encoder": "openai/clip-vit-base-patch32", "tokens": 20}))
     train(run)

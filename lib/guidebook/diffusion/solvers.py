@@ -6,7 +6,6 @@ They know a path by `mix` alone. A spacing gives the list of times. A new solver
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -166,13 +165,6 @@ def scheduler(section: VP, solver: Solver | None = None, clip: bool = True):
         settings |= {"rescale_betas_zero_snr": True}
     kind = getattr(diffusers, SCHEDULERS[name])
     return kind(num_train_timesteps=section.timesteps, beta_schedule=section.schedule, **settings)
-
-
-def solver_of(noise_scheduler: Any, steps: int, eta: float = 0.0) -> Solver:
-    """The solver of a diffusers scheduler that `scheduler` made."""
-    config, kinds = noise_scheduler.config, {kind: name for name, kind in SCHEDULERS.items()}
-    spacing = "karras" if config.get("use_karras_sigmas") else config.timestep_spacing
-    return Solver(sampler=kinds[type(noise_scheduler).__name__], steps=steps, eta=eta, spacing=spacing)
 
 
 def starts_late(solver: Solver) -> bool:

@@ -54,7 +54,7 @@ def lines(run: Run) -> Iterator[dict]:
     if _trained(run):
         return
     run.needs("the training")
-    main, where = world().is_main_process, None
+    main = world().is_main_process
     with owned(run.path), stopping(run) as stop:
         where = space(run.params)
         where.same(run.provenance().get("autoencoder"))
