@@ -89,13 +89,13 @@ def kept(cache) -> list[int]:
 
 
 def batches(data, params, n, start=0):
-    """The first images and labels of a training, and which images they are."""
+    """The first images and labels of a training, which images they are, and in which epochs."""
     fed = feed(data, params.train)
     try:
         found = [fed.batch(start + i * params.train.batch) for i in range(n)]
     finally:
         fed.close()
-    return torch.cat([batch.images for batch in found]), torch.cat([batch.labels for batch in found])
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 def of_row(data, row):
@@ -132,6 +132,7 @@ def test_batches_are_the_same_streamed_and_decoded(data, params):
     assert all(torch.equal(a, b) for a, b in zip(streamed, found, strict=True))
     assert not torch.equal(streamed[1][:TRAIN], streamed[1][TRAIN : 2 * TRAIN])
     assert sorted(streamed[2][:TRAIN].tolist()) == list(range(TRAIN))
+    assert streamed[3].tolist() == [i // TRAIN for i in range(len(streamed[3]))]
     assert torch.equal(streamed[0], data.train.images[streamed[2]])
     assert torch.equal(streamed[1], data.train.labels[streamed[2]])
 
