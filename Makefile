@@ -10,11 +10,12 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
 		while IFS="$$(printf '\t')" read -r target text; do printf 'make %-11s %s\n' "$$target" "$$text"; done
 
-book: .venv/.installed ## run the MNIST demo and build the HTML book (minutes the first time, seconds afterwards)
-	@echo "book: running the MNIST demo (minutes on two CPU cores, nothing if it has run), then building the pages"
+book: .venv/.installed ## build the HTML book from the records, then run the MNIST demo and build again (minutes the first time)
+	@echo "book: building the pages of the recorded runs"
+	@$(BIN)/guidebook build
+	@echo "book: open book/_build/html/index.html; running the MNIST demo meanwhile (minutes on two CPU cores)"
 	@$(BIN)/guidebook run mnist --profile demo
 	@$(BIN)/guidebook build
-	@echo "book: open book/_build/html/index.html"
 
 test: .venv/.installed ## run the tests, but for those marked slow
 	@echo "test: running the tests not marked slow (about a quarter of an hour on two cores)"

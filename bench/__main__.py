@@ -1,60 +1,55 @@
-"""`python -m bench NAME`: measures speed on this machine, as ratios within one run, and keeps what it found in `book/results/bench/`."""
+"""`python -m bench NAME`: measures on this machine, as ratios within one run, and writes `book/results/bench/<name>-….json`.
+
+`loop` and `checkpoint` are the library's own cost and write nothing. `train`, `sample` and `quality` compare it with diffusers' examples
+and pipelines, `loader` ways to load images, `batch` sizes of a batch, `latents` ways to train in latents and pixels, `cache` how
+the building of latents scales with processes.
+"""
 
 import argparse
 import sys
+from pkgutil import resolve_name
 
 from guidebook.config import params as P
 from guidebook.config.errors import nearest
 from guidebook.config.paths import PARAMS
 
-# Benches that have a setting of their own, and which
-OWN = {
-    "loop": "mnist/demo",
-    "checkpoint": "mnist/demo",
-    "loader": "wikiart/demo",
-    "latents": "celeba/paper",
-    "cache": "celeba/demo",
-}
-AGAINST = ("train", "sample", "quality", "batch")  # of an experiment: against others, or by size
+# Benches of one setting, and of any experiment: which is measured if none is named
+FIXED = {"loop": "mnist/demo", "checkpoint": "mnist/demo", "loader": "wikiart/demo", "latents": "celeba/paper",
+    "cache": "celeba/demo"}  # fmt: skip
+FREE = {"train": "cifar10", "sample": "cifar10", "quality": "cifar10", "batch": "wikiart"}
+MODULES = dict.fromkeys(("loop", "checkpoint"), "own")
 
 
-def asked(what: str, experiment: str | None, profile: str | None) -> P.Params | None:
-    """The parameters that the bench `what` measures; None where it has its own. Raises ParamsError.
-
-    The experiment, if not given, is cifar10, or wikiart where the batch is the matter; the profile `best` where there are
-    one and a GPU, else `demo`.
-    """
-    if what not in (known := [*OWN, *AGAINST]):
-        raise P.ParamsError(f"bench {what[:60]!r} is not known{nearest(what, known)}; there are: {', '.join(known)}")
-    if what in OWN:
+def setting(name: str, experiment: str | None, profile: str | None) -> P.Params:
+    """The parameters that a bench measures; the profile is `best` where there are one and a GPU, else `demo`. Raises ParamsError."""
+    if name not in (known := [*FIXED, *FREE]):
+        raise P.ParamsError(f"bench {name[:60]!r} is not known{nearest(name, known)}; there are: {', '.join(known)}")
+    if name in FIXED:
         if experiment or profile:
             given = "--experiment" if experiment else "--profile"
-            raise P.ParamsError(f"{given} is for {', '.join(AGAINST)}: bench {what} measures {OWN[what]}, leave it out")
-        return None
-    experiment = experiment or ("wikiart" if what == "batch" else "cifar10")
+            raise P.ParamsError(f"{given} is for {', '.join(FREE)}: bench {name} measures {FIXED[name]}, leave it out")
+        return P.load(*FIXED[name].split("/"))
+    experiment = experiment or FREE[name]
     params = P.load(experiment, profile or "demo")
     if profile is None and (PARAMS / experiment / "best.yml").exists():
         import torch
 
-        if torch.cuda.is_available():
-            return P.load(experiment, "best")
+        params = P.load(experiment, "best") if torch.cuda.is_available() else params
     return params
 
 
 def main(words: list[str] | None = None) -> None:
     """The command; wrong words are one line on stderr and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("name", help=f"the library's own cost: {', '.join(OWN)}; against others: {', '.join(AGAINST)}")
-    parser.add_argument("--experiment", help="whose data; cifar10, or wikiart for batch")
+    parser.add_argument("name", help=f"of one setting: {', '.join(FIXED)}; of an experiment: {', '.join(FREE)}")
+    parser.add_argument("--experiment", help="cifar10 if not given, wikiart for batch")
     parser.add_argument("--profile", help="of the experiment; if not given demo, or best where there are one and a GPU")
     given = parser.parse_args(words)
     try:
-        params = asked(given.name, given.experiment, given.profile)
+        params = setting(given.name, given.experiment, given.profile)
     except P.ParamsError as error:
         sys.exit(f"bench: {error}")
-    import bench  # after a refusal, for it is heavy
-
-    bench.BENCHES[given.name](print, **({"params": params} if params else {}))
+    resolve_name(f"bench.{MODULES.get(given.name, given.name)}:{given.name}")(params)
 
 
 if __name__ == "__main__":

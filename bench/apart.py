@@ -9,45 +9,43 @@ from pathlib import Path
 
 from guidebook.runtime.malloc import keeping_memory
 
-SPAWN = multiprocessing.get_context("spawn")
+PROCESSES = multiprocessing.get_context("spawn")
 
 
 def apart(work: Callable[..., dict], *args, watched: bool = True, libraries: Sequence[str] = ()) -> dict:
-    """What `work(*args)` returns, and `memory_mb`: the most that it and its workers took above the interpreter and its libraries.
+    """The result of `work(*args)` in a process of its own, and `memory_mb`: the most it and its workers took above their imports.
 
-    These are what the module of `work` imports, and `libraries`. To watch the memory costs time: where that is measured, `watched` is False.
+    Those are the module of `work`, and `libraries`. To watch the memory costs time: where that is measured, `watched` is False.
     """
-    here, there = SPAWN.Pipe()
-    process = SPAWN.Process(target=_life, args=(work, args, there, libraries))
+    here, there = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=_life, args=(work, args, there, libraries))
     with keeping_memory():  # as a run's kernel does
         process.start()
     there.close()
     peak, ended = 0.0, threading.Event()
-    try:
-        here.recv()  # it has imported what it needs
-    except EOFError:
-        process.join()
-        raise RuntimeError(f"{work.__name__} did not begin: its error stands above") from None
-    base = memory(process.pid)
+
+    def answer():
+        try:
+            return here.recv()
+        except EOFError:
+            process.join()
+            raise RuntimeError(f"{work.__name__}{args} ended without an answer: its error stands above") from None
 
     def watch() -> None:
         nonlocal peak
         while not ended.wait(0.02):
             peak = max(peak, memory(process.pid))
 
-    watcher = threading.Thread(target=watch, daemon=True)
+    answer()  # it has imported what it needs
+    base, watcher = memory(process.pid), threading.Thread(target=watch, daemon=True)
     if watched:
         watcher.start()
     here.send("go")
     try:
-        found = here.recv()
-    except EOFError:
-        raise RuntimeError(f"{work.__name__}{args} ended without an answer: its error stands above") from None
+        found = answer()
     finally:
         ended.set()
-        if watched:
-            watcher.join()
-        process.join()
+    process.join()
     return found | ({"memory_mb": peak - base} if watched else {})
 
 
@@ -64,11 +62,11 @@ def memory(pid: int) -> float:
     return total
 
 
-def _life(work: Callable[..., dict], args: tuple, told, libraries: Sequence[str]) -> None:
+def _life(work: Callable[..., dict], args: tuple, answers, libraries: Sequence[str]) -> None:
     for name in libraries:
         importlib.import_module(name)
-    told.send("ready")
-    told.recv()
-    told.send(work(*args))
-    told.close()
+    answers.send("ready")
+    answers.recv()
+    answers.send(work(*args))
+    answers.close()
     os._exit(0)  # what still works ahead is not waited for

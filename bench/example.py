@@ -1,4 +1,4 @@
-"""The peer of the training bench: a training loop with the structure of diffusers' examples, for the study's U-Net.
+"""The peer of the training bench: a loop with the structure of diffusers' examples, for the study's U-Net.
 
 In structure it is `unconditional_image_generation/train_unconditional.py`: a data loader in this process, images transformed one by
 one from PIL, accelerate, AdamW as torch makes it, a loss that is read at every step. What captions need is done as in
@@ -14,15 +14,14 @@ from diffusers import UNet2DConditionModel
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel, compute_snr
 from PIL import Image
-from torch.nn.modules.module import register_module_forward_hook
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from tqdm import tqdm
-from transformers import CLIPTextModel
 
 from bench.measuring import Nowhere
 from guidebook.conditioning.captions import NULL, class_captions
-from guidebook.conditioning.encoders import encode
+from guidebook.conditioning.encoders import parts
 from guidebook.config.params import Data, Params
 from guidebook.config.schema import Text
 from guidebook.data.images import Images, Split
@@ -31,8 +30,16 @@ from guidebook.models import build
 from guidebook.runtime.distributed import world
 
 
+def text_model(text: Text, captions: list[str]) -> tuple[torch.nn.Module, Tensor]:
+    """The frozen encoder of a run, and its tokens (N, L) of N captions."""
+    tokenizer, model = parts(text, captions)
+    return model.requires_grad_(False), tokenizer(
+        captions, padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
+
+
 class Captioned(Dataset):
-    """PIL images, transformed when they are asked for, each with the number of its caption."""
+    """PIL images, transformed when they are read, each with the number of its caption."""
 
     def __init__(self, split: Split, data: Data):
         arrays = split.images.permute(0, 2, 3, 1).numpy()
@@ -51,7 +58,7 @@ class Captioned(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
         return {"pixels": self.transform(self.images[i]), "caption": self.labels[i]}
 
 
@@ -63,10 +70,8 @@ class Example:
         self.accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
         t = self.params = params.train
         self.objective, self.noise_scheduler = params.objective, scheduler(params.objective)
-        captions = [*class_captions(params.data.caption, data.classes), NULL]
-        model, ids = text_model(params.text, captions)
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.text = model.requires_grad_(False).to(world().device, dtype)
+        model, ids = text_model(params.text, [*class_captions(params.data.caption, data.classes), NULL])
+        self.text = model.to(world().device, torch.bfloat16 if precision == "bf16" else torch.float32)
         self.ids, self.table = ids.to(world().device), None  # (classes + 1, L); the last is the null caption
         if not every_step:
             self.table = self.hidden(torch.arange(len(ids), device=world().device))
@@ -89,13 +94,11 @@ class Example:
             batch = next(self.batches)
         x0, caption = batch["pixels"], batch["caption"]
         dropped = torch.rand(len(x0), device=x0.device) < self.params.caption_dropout
-        caption = torch.where(dropped, len(self.ids) - 1, caption)
-        eps = torch.randn_like(x0)
         t = torch.randint(0, self.objective.timesteps, (len(x0),), device=x0.device)
-        self.learn(x0, eps, t, caption)
+        self.learn(x0, torch.randn_like(x0), t, torch.where(dropped, len(self.ids) - 1, caption))
         return len(x0)
 
-    def learn(self, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, caption: torch.Tensor) -> float:
+    def learn(self, x0: Tensor, eps: Tensor, t: Tensor, caption: Tensor) -> float:
         """One step on these images (B, C, H, W), this noise, these timesteps (B,) and numbers of captions (B,); the loss."""
         with self.accelerator.accumulate(self.unet):
             noisy = self.noise_scheduler.add_noise(x0, eps, t)
@@ -116,8 +119,8 @@ class Example:
         self.accelerator.log(logs)
         return logs["loss"]
 
-    def loss(self, predicted: torch.Tensor, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The mean squared error of whatever is predicted, weighted as the example does where params weigh it."""
+    def loss(self, predicted: Tensor, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """The mean squared error of the prediction, weighted as the example does where params weigh it."""
         kind, gamma = self.objective.prediction, self.objective.min_snr_gamma
         target = {"epsilon": eps, "sample": x0}.get(kind)
         if target is None:
@@ -129,22 +132,6 @@ class Example:
         return (F.mse_loss(predicted, target, reduction="none").mean((1, 2, 3)) * weight).mean()
 
     @torch.no_grad()
-    def hidden(self, caption: torch.Tensor) -> torch.Tensor:
+    def hidden(self, caption: Tensor) -> Tensor:
         """Embeddings (B, L, D) of captions (B,): read by the encoder, or looked up where it has read them all before."""
         return self.text(self.ids[caption], return_dict=False)[0] if self.table is None else self.table[caption]
-
-
-def text_model(text: Text, captions: list[str]) -> tuple[CLIPTextModel, torch.Tensor]:
-    """The frozen encoder that `text.encode` runs on distinct captions, and the tokens (N, L) it runs on."""
-    caught = []
-
-    def catch(module, inputs, output):
-        if isinstance(module, CLIPTextModel):
-            caught.append((module, inputs[0]))
-
-    handle = register_module_forward_hook(catch)
-    try:
-        encode(text, captions)
-    finally:
-        handle.remove()
-    return caught[-1]

@@ -1,13 +1,12 @@
-"""What the cache of latents saves: a training step that reads them, one that encodes its images, and one in pixels, of the same network.
+"""Training in latents that are kept, in latents encoded in the step, and in pixels: one network, each way in a process of its own.
 
-The published network and the autoencoder of Stable Diffusion at 256×256, where their weights are not at hand with random ones: what a
-step costs does not depend on them. Each way runs in a process of its own.
+The published network and the autoencoder of Stable Diffusion at 256×256, with random weights where the published ones are not on this
+machine: the cost of a step does not depend on them.
 """
 
 import math
 import statistics
 import time
-from collections.abc import Callable
 
 import torch
 import yaml
@@ -29,15 +28,14 @@ from guidebook.models.cost import cost
 from guidebook.models.space import Latents, shape_of
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import native_bf16
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.sampler import sample
 from guidebook.training.step import prepared
 
-WAYS = KEPT, ENCODED, PIXELS = ("latents kept", "latents encoded in the step", "pixels")
+KEPT, ENCODED, PIXELS = "latents kept", "latents encoded in the step", "pixels"
 SET, STEPS = 32, 50  # images; steps of the sample
-WARM, TIMED = 3, 3  # steps of a turn; of pixels on a CPU one each
-# Images of a step on a CPU: of latents alone, and beside pixels, whose steps are long. On a GPU both are 32.
-MANY, FEW = 8, 1
+TIMED = 3  # steps of a turn, after as many; of pixels on a CPU, where they are long, one each
+MANY, FEW = 8, 1  # images of a step on a CPU: of latents alone, and beside pixels. On a GPU both are 32.
 
 
 class Encoding(Latents):
@@ -57,96 +55,73 @@ class Encoding(Latents):
         return vae.posterior(given.parameters.float(), noise, self.autoencoder.scale)
 
 
-def latents(say: Callable[[str], None], params: P.Params | None = None, repeats: int = 3) -> dict:
+def latents(params: P.Params, repeats: int = 3) -> dict:
     """Images per second and memory of each way to train; one sample; captions per second; bytes that an image takes."""
-    params, gpu = params or _drawn(P.load("celeba", "paper")), torch.cuda.is_available()
+    gpu = torch.cuda.is_available()
     many, few = (32, 32) if gpu else (MANY, FEW)
+    if params.data.name != "faces":  # drawn faces, in the precision that is fast here
+        train = {"epochs": 1e5, "precision": "bf16" if native_bf16() else "fp32"}
+        text = {"encoder": pretrained.resolve(params.text.encoder)}
+        params = params.replace(data={"name": "faces", "limit": SET, "phrasings": 1}, text=text, train=train)
 
-    def turn(way: str, batch: int, watched: bool = False) -> dict:
-        return apart(_step, params.replace(train={"batch": batch}).yaml(), way, watched=watched)
+    def turn(way: str, n: int, watched: bool = False) -> dict:
+        return apart(_step, params.replace(train={"batch": n}).yaml(), way, watched=watched)
 
-    often = dict.fromkeys([(KEPT, many), (ENCODED, many), (KEPT, few), *([(PIXELS, few)] if gpu else [])])
-    found = measuring.alternate({way: lambda way=way: turn(*way) for way in often}, repeats)
-    if not gpu:  # a step in pixels takes a CPU minutes
-        found[PIXELS, few] = [turn(PIXELS, few)]
-    held = {way: turn(*way, watched=True) for way in found}
-    drawn = apart(_sample, params.yaml())
+    often = dict.fromkeys([(KEPT, many), (ENCODED, many), (KEPT, few), *[(PIXELS, few)] * gpu])
+    steps = measuring.alternate({way: lambda way=way: turn(*way)["step_s"] for way in often}, repeats)
+    held = {way: turn(*way, watched=True) for way in [*steps, (PIXELS, few)]}
+    steps.setdefault((PIXELS, few), [held[PIXELS, few]["step_s"]])
+    rates = {(way, n): [n / t for t in times] for (way, n), times in steps.items()}
     rows = [
         {
-            "name": f"{way}, batch {batch}", "speed": measuring.spread([batch / t["step_s"] for t in values]),
-            "step_s": statistics.median(t["step_s"] for t in values),
-            "memory_mb": held[way, batch]["device_mb"] or held[way, batch]["memory_mb"],
-            "elements": held[way, batch]["elements"], "gflops": held[way, batch]["gflops"], "ms_by_part": values[0]["ms_by_part"],
+            "name": f"{way}, batch {n}", "speed": measuring.spread(rates[way, n]), "step_s": statistics.median(times),
+            "memory_mb": held[way, n]["device_mb"] or held[way, n]["memory_mb"],
+            "elements": held[way, n]["elements"], "gflops": held[way, n]["gflops"],
         }
-        for (way, batch), values in found.items()
+        for (way, n), times in steps.items()
     ]  # fmt: skip
-    rates = {way: [1 / t["step_s"] for t in values] for way, values in found.items()}
-    pixels = rates[PIXELS, few]
+    what = f"{KEPT} / encoded in the step, batch {many}", f"{KEPT} / pixels, batch {few}"
     ratios = [
-        measuring.ratio(
-            "a step", rates[KEPT, many], rates[ENCODED, many], f"latents kept / encoded in the step, batch {many}"
-        ),
-        measuring.ratio(
-            "a step of as wide a network",
-            rates[KEPT, few],
-            pixels,
-            f"latents kept / pixels, batch {few}",
-        ),
+        measuring.ratio("a step", rates[KEPT, many], rates[ENCODED, many], what[0]),
+        measuring.ratio("a step of as wide a network", rates[KEPT, few], rates[PIXELS, few], what[1]),
     ]
-    facts = drawn | {
+    facts = apart(_sample, params.yaml()) | {
         "precision": params.train.precision, "text_encoder": params.text.encoder,
         "bytes_per_image": held[KEPT, many]["bytes"], "captions_per_s": _captions(),
         "weights": "published" if pretrained.available(params.model.vae) else "random",
     }  # fmt: skip
-    report = measuring.report("latents", params, rows, ratios, **facts)
-    measuring.tell(say, report)
-    return report
-
-
-def _drawn(params: P.Params) -> P.Params:
-    """The published setting with drawn faces, in the precision that is fast here."""
-    bf16 = native_bf16()
-    return params.replace(
-        data={"name": "faces", "limit": SET, "phrasings": 1}, text={"encoder": pretrained.resolve(params.text.encoder)},
-        train={"epochs": 1e5, "precision": "bf16" if bf16 else "fp32"},
-    )  # fmt: skip
+    return measuring.report("latents", params, rows, ratios, **facts)
 
 
 def _autoencoder(params: P.Params) -> vae.Autoencoder:
-    """Stable Diffusion's, with random weights where the published ones are not at hand."""
+    """Stable Diffusion's, with random weights where the published ones are not on this machine."""
     if pretrained.available(params.model.vae):
         return vae.autoencoder(params.model.vae, params.data)
     network = vae.AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2,
         up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, norm_num_groups=32, sample_size=256,
     )  # fmt: skip
-    return vae.Autoencoder(
-        network.eval().requires_grad_(False).to(world().device, memory_format=torch.channels_last), "random"
-    )
+    network = network.eval().requires_grad_(False).to(world().device, memory_format=torch.channels_last)
+    return vae.Autoencoder(network, "random")
 
 
 def _step(text: str, way: str) -> dict:
     """Seconds of a step, once the first ones are done; how many numbers the model learns of an image, and the bytes that are kept of it."""
     params = P.check(yaml.safe_load(text), "the bench")
-    if way == PIXELS:
-        params, where = params.replace(model={"vae": None}), None
-    else:
-        where = (Encoding if way == ENCODED else Latents)(params, _autoencoder(params))
+    params = params.replace(model={"vae": None}) if way == PIXELS else params
+    where = None if way == PIXELS else (Encoding if way == ENCODED else Latents)(params, _autoencoder(params))
     trainer = prepared(params, where=where)
-    held = trainer.feed.images[0]
+    held, steps = trainer.feed.images[0], 1 if way == PIXELS and not torch.cuda.is_available() else TIMED
+
+    def some() -> None:
+        for _ in range(steps):
+            trainer.step()
+        trainer.flush()
+
+    some()
+    spent = measuring.seconds(some) / steps
     facts = {"elements": math.prod(trainer.space.shape), "bytes": held.numel() * held.element_size()}
-    briefly = way == PIXELS and not torch.cuda.is_available()
-    for _ in range(1 if briefly else WARM):
-        trainer.step()
-    trainer.flush()
-    measuring.wait()
-    started, steps = time.perf_counter(), 1 if briefly else TIMED
-    for _ in range(steps):
-        trainer.step()
-    line = trainer.flush()
-    spent = (time.perf_counter() - started) / steps
-    facts |= {"step_s": spent, "ms_by_part": line["ms_by_part"], "device_mb": _device_mb()}
-    return facts | {"gflops": cost(params).gflop}
+    return facts | {"step_s": spent, "device_mb": measuring.device_mb(), "gflops": cost(params).gflop}
 
 
 @torch.no_grad()
@@ -154,32 +129,25 @@ def _sample(text: str) -> dict:
     """One image of the published size: 50 steps of DDPM with guidance, then the decoder; and the size of both networks."""
     params = P.check(yaml.safe_load(text), "the bench")
     device, model = world().device, build(params).eval().place(world().device, params.train)
-    told = encode(params.text, ["A photo of a young woman", ""]).to(device)
+    embeddings = encode(params.text, ["A photo of a young woman", ""]).to(device)
     path, decoder = objective(params.objective, dtype=torch.float64), _autoencoder(params)
     solver = Solver(sampler="ddpm", steps=STEPS, eta=0.0, spacing="leading")
-    if params.train.precision == "bf16":
+    if bf16 := params.train.precision == "bf16":
         model.halve()
-    pair = conditional_or_not(path, model, Condition(tokens=told[:1]), Condition(tokens=told[1:]))
-    denoise, rngs = linear(pair, 2.0), [generator(0, "image")]
-    with torch.autocast(device.type, torch.bfloat16, enabled=params.train.precision == "bf16"):
+
+    pair = conditional_or_not(path, model, *(Condition(tokens=row[None]) for row in embeddings))
+    denoise, found, states = linear(pair, 2.0), {}, []
+
+    def drawing() -> None:
+        states.extend(x for _, x in sample(denoise, path, solver, shape_of(params), [generator(0, "image")], device))
+
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         x0, _ = denoise(torch.randn(1, *shape_of(params), device=device), torch.tensor(980.0))
         decoder.decode(x0.float())  # warms up
-        measuring.wait()
-        started = time.perf_counter()
-        *_, (_, x) = sample(denoise, path, solver, shape_of(params), rngs, device)
-    measuring.wait()
-    drawn = time.perf_counter()
-    decoder.decode(x.float())
-    found = {"sample_s": drawn - started, "decode_s": time.perf_counter() - drawn, "sample_mb": _device_mb()}
-    return found | {
-        "parameters": cost(params).parameters,
-        "vae_parameters": sum(p.numel() for p in decoder.network.parameters()),
-    }
-
-
-def _device_mb() -> float | None:
-    """The most of a GPU's memory that was taken so far; None without one."""
-    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        found["sample_s"] = measuring.seconds(drawing)
+    found["decode_s"] = measuring.seconds(lambda: decoder.decode(states[-1].float()))
+    sizes = {"parameters": cost(params).parameters, "sample_mb": measuring.device_mb()}
+    return found | sizes | {"vae_parameters": sum(p.numel() for p in decoder.network.parameters())}
 
 
 def _captions(n: int = 50_000) -> float:

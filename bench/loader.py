@@ -1,4 +1,4 @@
-"""What loading costs: ways to get batches out of the same shards, and how far each is from what decoding alone takes."""
+"""Ways to get batches out of the same shards: the cost of each, and how far it is from decoding alone."""
 
 import io
 import os
@@ -6,7 +6,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,114 +18,87 @@ from PIL import Image
 
 from bench import measuring
 from bench.apart import apart
-from bench.ways import BATCH, BUFFER, LIBRARIES, SIDE, WAYS, WORKERS, prepare, shards, stream, whole
-from guidebook.config import params as P
-from guidebook.data.decode import BadImage, decode, decode_in_thread, quiet
+from bench.ways import BATCH, BUFFER, LIBRARIES, SIDE, WAYS, WORKERS, plain, prepare, scaled, shards, stream, whole
+from guidebook.config.params import Params
+from guidebook.data.decode import quiet
 from guidebook.data.images import load
 
 ROWS, FILES, GROUP = 2000, 40, 25  # of the bench's own shards: more files than an LRU of 5 keeps
 IMAGES, DECODED, GROWN = 240, 600, 1200  # of a way, in one turn; decoded alone; where the set grows
-OURS = "guidebook, first epoch"
-# Far faster ways, and an epoch or two of those that read ahead: their first batch is not timed
-BATCHES = {"guidebook, decoded": 1000, "DataLoader, decoded files": 300, OURS: 225, "WebDataset": 112}
-BATCHES |= {"datasets, streaming": 112, "datasets, our decoder": 225}
 COMPARED, RESUMES = 40, 20  # images whose pixels are compared; places where reading begins
-ALONE = {"decoder alone, same scale": SIDE, "decoder alone, at 1/8": 1, "full decode and resize": None}
+OURS, WARM, SAME, FULL = (
+    "guidebook, first epoch",
+    "guidebook, decoded",
+    "decoder alone, same scale",
+    "full decode and resize",
+)
+# Far faster ways, and an epoch or two of those that read ahead: their first batch is not timed
+BATCHES = {WARM: 1000, "DataLoader, decoded files": 300, OURS: 225, "WebDataset": 112}
+BATCHES |= {"datasets, streaming": 112, "datasets, our decoder": 225}
+ALONE = {SAME: SIDE, "decoder alone, at 1/8": 1, FULL: None}
+PAIRS = [
+    ("against decoding whole", OURS, FULL, "reading, shuffling and decoding at a smaller scale"),
+    ("against the decoder alone", OURS, SAME, "what reading, shuffling and resizing leave of it"),
+    ("against datasets", OURS, "datasets, streaming", "a first epoch"),
+    ("against datasets with this decoder", OURS, "datasets, our decoder", "what is left is reading and shuffling"),
+    ("against WebDataset", OURS, "WebDataset", "a first epoch"),
+    ("later epochs", WARM, OURS, "what was decoded is kept"),
+    ("against decoded files", WARM, "DataLoader, decoded files", "both decoded before"),
+    ("file after file", "file-sequential", "random access", "the thesis's fastest by its slowest"),
+    ("LRU", "LRU of 5 files", "random access", "the thesis's second by its slowest"),
+]  # fmt: skip
 
 
-def loader(say: Callable[[str], None], repeats: int = 3) -> dict:
+def loader(params: Params, repeats: int = 3) -> dict:
     """Images per second of all ways with as many workers, in turns, and the laws that this library's own is held to."""
-    params = P.load("wikiart", "demo")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder, params)
-        set_ = shards(folder)
-        order = dict.fromkeys(set_.order(0, 0, min(DECODED, set_.train_rows), BUFFER).tolist())
-        rows = (row for i in range(len(set_.groups)) for row in set_.read(i) if row.number in order)
-        # As a first epoch sees them
-        raws = list(filter(_sound, (order | {row.number: row.raw for row in rows}).values()))
+        raws, rows = _first_epoch(folder), shards(folder).train_rows
         turns = {name: lambda side=side: {"speed": _alone(raws, side)} for name, side in ALONE.items()}
         turns |= {name: lambda name=name: _apart(folder, name, watched=False) for name in WAYS}
-        found = measuring.alternate({name: _told(say, name, turn) for name, turn in turns.items()}, repeats)
+        found = measuring.alternate(turns, repeats)
         held = {name: _apart(folder, name)["memory_mb"] for name in WAYS}
         compared = raws[:: max(1, len(raws) // COMPARED)]
-        law = {
-            "psnr_db": measuring.spread(_psnr(compared)),
-            "compared": len(compared),
-            "resume_s": measuring.spread([_resume(folder) for _ in range(RESUMES)]),
-            "resumes": RESUMES,
-            "window_mb": _window(folder),
-            "epochs": [
-                {"epochs": n, "memory_mb": _apart(folder, OURS, n * set_.train_rows)["memory_mb"]} for n in (1, 4)
-            ],
-            "growth": list(_growth(folder, say)),
-            "entropy_random": _entropy_random(folder),
-        }
-    speeds = {name: [turn["speed"] for turn in values] for name, values in found.items()}
-    rows = [_row(name, values) | ({"memory_mb": held[name]} if name in held else {}) for name, values in found.items()]
-    report = measuring.report(
-        "loader", params, rows, _ratios(speeds), batch=BATCH, workers=WORKERS, paintings=ROWS, **law
-    )
-    measuring.tell(say, report)
-    return report
-
-
-def _told(say: Callable[[str], None], name: str, turn: Callable[[], dict]) -> Callable[[], dict]:
-    """A turn that says what came of it: all of them together take minutes."""
-
-    def told() -> dict:
-        value = turn()
-        say(f"{name:28} {value['speed']:10,.1f} images/s")
-        return value
-
-    return told
+        epochs = [{"epochs": n, "memory_mb": _apart(folder, OURS, n * rows)["memory_mb"]} for n in (1, 4)]
+        laws = {
+            "psnr_db": measuring.spread(_psnr(compared)), "compared": len(compared), "resumes": RESUMES,
+            "resume_s": measuring.spread([_resume(folder) for _ in range(RESUMES)]), "window_mb": _window(folder),
+            "epochs": epochs, "growth": list(_growth(folder)), "entropy_random": _entropy_random(folder),
+        }  # fmt: skip
+    lines = [_row(name, turns) | ({"memory_mb": held[name]} if name in held else {}) for name, turns in found.items()]
+    ratios = measuring.ratios({name: [turn["speed"] for turn in turns] for name, turns in found.items()}, PAIRS)
+    return measuring.report("loader", params, lines, ratios, batch=BATCH, workers=WORKERS, paintings=ROWS, **laws)
 
 
 def _row(name: str, turns: list[dict]) -> dict:
     """A way's figures over its turns; what was decoded alone has a speed only."""
-    row = {"name": name, "speed": measuring.spread([t["speed"] for t in turns])}
-    for key in ("batch_s", "first_s", "entropy") if "batch_s" in turns[0] else ():
-        row[key] = statistics.median(t[key] for t in turns)
-    return row
+    keys = ("batch_s", "first_s", "entropy") if "batch_s" in turns[0] else ()
+    medians = {key: statistics.median(turn[key] for turn in turns) for key in keys}
+    return {"name": name, "speed": measuring.spread([turn["speed"] for turn in turns])} | medians
 
 
-def _ratios(speeds: dict[str, list[float]]) -> list[dict]:
-    ours, warm = OURS, "guidebook, decoded"
-    pairs = [
-        ("against decoding whole", ours, "full decode and resize", "reading, shuffling and decoding at a smaller scale"),
-        ("against the decoder alone", ours, "decoder alone, same scale", "what reading, shuffling and resizing leave of it"),
-        ("against datasets", ours, "datasets, streaming", "a first epoch"),
-        ("against datasets with this decoder", ours, "datasets, our decoder", "what is left is reading and shuffling"),
-        ("against WebDataset", ours, "WebDataset", "a first epoch"),
-        ("later epochs", warm, ours, "what was decoded is kept"),
-        ("against decoded files", warm, "DataLoader, decoded files", "both decoded before"),
-        ("file after file", "file-sequential", "random access", "the thesis's fastest by its slowest"),
-        ("LRU", "LRU of 5 files", "random access", "the thesis's second by its slowest"),
-    ]  # fmt: skip
-    return [measuring.ratio(name, speeds[a], speeds[b], f"{a} / {b}: {what}") for name, a, b, what in pairs]
-
-
-def _write(folder: Path, params: P.Params) -> None:
+def _write(folder: Path, params: Params) -> None:
     """The drawn paintings in more files than they come in."""
     data = load(params.replace(data={"name": "paintings", "limit": None}).data)
     rows = (row for i in range(len(data.shards.groups)) for row in data.shards.read(i))
     image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     schema = pa.schema({"image": image, "style": pa.int64()})
     for k in range(FILES):
-        part = [
-            {"image": {"bytes": r.raw, "path": ""}, "style": r.label}
-            for _, r in zip(range(ROWS // FILES), rows, strict=False)
-        ]
+        some = [row for _, row in zip(range(ROWS // FILES), rows, strict=False)]
+        part = [{"image": {"bytes": r.raw, "path": ""}, "style": r.label} for r in some]
         file = folder / f"train-{k:05}-of-{FILES:05}.parquet"
         pq.write_table(pa.Table.from_pylist(part, schema), file, row_group_size=GROUP)
     prepare(folder)
 
 
-def _sound(raw: bytes) -> bool:
-    try:
-        return decode(raw, 3, SIDE) is not None
-    except BadImage:
-        return False
+def _first_epoch(folder: Path) -> list[bytes]:
+    """Encoded images in the order of a first epoch, without broken ones."""
+    found = shards(folder)
+    order = dict.fromkeys(found.order(0, 0, min(DECODED, found.train_rows), BUFFER).tolist())
+    rows = (row for i in range(len(found.groups)) for row in found.read(i) if row.number in order)
+    raws = order | {row.number: row.raw for row in rows}
+    return [raw for raw in raws.values() if scaled(raw) is not None]
 
 
 def _alone(raws: list[bytes], side: int | None) -> float:
@@ -142,9 +115,7 @@ def _alone(raws: list[bytes], side: int | None) -> float:
     quiet()
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(one, raws[:8]))
-        started = time.perf_counter()
-        list(pool.map(one, raws))
-        return len(raws) / (time.perf_counter() - started)
+        return len(raws) / measuring.seconds(lambda: list(pool.map(one, raws)))
 
 
 def _apart(folder: Path, way: str, images: int | None = None, watched: bool = True) -> dict:
@@ -181,7 +152,7 @@ def _entropy_random(folder: Path) -> float:
 
 def _psnr(raws: list[bytes]) -> list[float]:
     """Decibels between what is decoded at a smaller scale and the whole image resized."""
-    pairs = ((decode_in_thread(raw, 3, SIDE).astype(float), whole(Image.open(io.BytesIO(raw)))) for raw in raws)
+    pairs = ((scaled(raw).astype(float), plain(raw)) for raw in raws)
     return [float(10 * np.log10(255**2 / max(((a - b) ** 2).mean(), 1e-9))) for a, b in pairs]
 
 
@@ -200,20 +171,13 @@ def _window(folder: Path) -> float:
     return sum(len(row.raw or b"") for g in first.groups for row in found.read(g)) / 2**20
 
 
-def _growth(folder: Path, say: Callable[[str], None]) -> Iterator[dict]:
+def _growth(folder: Path) -> Iterator[dict]:
     """Memory and time an image where there are so many times as many shards."""
     for times in (1, 2, 4, 8, 16):
         with tempfile.TemporaryDirectory(dir=folder) as name:
             for k in range(times):
                 for file in folder.glob("*.parquet"):
                     os.link(file, Path(name) / f"train-{k:02}-{file.stem}.parquet")
-            speeds = [_apart(Path(name), OURS, GROWN, watched=False)["speed"] for _ in range(3)]
-            held = _apart(Path(name), OURS, GROWN)["memory_mb"]
-        row = {
-            "times": times,
-            "rows": times * ROWS,
-            "ms_per_image": 1000 / statistics.median(speeds),
-            "memory_mb": held,
-        }
-        say(f"{row['rows']:>6,} rows: {row['ms_per_image']:.2f} ms an image, {row['memory_mb']:.0f} MB")
-        yield row
+            speed = statistics.median(_apart(Path(name), OURS, GROWN, watched=False)["speed"] for _ in range(3))
+            memory = _apart(Path(name), OURS, GROWN)["memory_mb"]
+        yield {"times": times, "rows": times * ROWS, "ms_per_image": 1000 / speed, "memory_mb": memory}

@@ -12,7 +12,7 @@ import torch
 
 from bench import measuring
 from bench.sample import ours, piped, timed, usual
-from guidebook.config import params as P
+from guidebook.config.params import Params
 from guidebook.config.schema import Guidance, Solver
 from guidebook.metrics.measure import measure
 from guidebook.runs.run import Run, find
@@ -20,51 +20,47 @@ from guidebook.sampling.draw import draw
 from guidebook.sampling.sets import ImageSet
 
 Candidate = tuple[Solver, Guidance]
-PIPELINES = ("pipeline, fp32", "pipeline, bf16")
+FP32, BF16 = PIPELINES = ("pipeline, fp32", "pipeline, bf16")
 
 
-def quality(
-    say: Callable[[str], None],
-    params: P.Params | None = None,
-    repeats: int = 5,
-    batch: int = 32,
-    run: Run | None = None,  # trained; None: the newest of the params
-    n: int | None = None,  # samples a distance rests on; None: as many as the params evaluate, at most 5,000
-) -> dict:
-    """Images per second of the pipeline and of every candidate as good as it, with the trained weights.
+def quality(params: Params, repeats: int = 5, batch: int = 32, run: Run | None = None) -> dict:
+    """Images per second of the pipeline and of every candidate as good as it, with the trained weights of the newest run.
 
     The pipeline has the scale above 1 at which its own `fd_judge` is lowest. Raises ParamsError where there is no trained run.
     """
-    if run is None:
-        params = measuring.chosen(params)
-        run = find(params.experiment, params.profile)
+    run = run or find(params.experiment, params.profile)
     run.needs("the model")
-    solver, n = usual(run.params.objective), n or min(5000, run.params.evaluate.samples)
+    solver, n = usual(run.params.objective), min(5000, run.params.evaluate.samples)
     peers = {w: judged(run, (solver, Guidance(w=w)), n) for w in run.params.sample.guidance if w > 1}
     w = min(peers, key=lambda w: peers[w][1]["value"])
-    bar = peers[w][1]
-    say(f"pipeline: fd_judge {bar['value']:.2f} [{bar['low']:.2f}, {bar['high']:.2f}] at w = {w:g}")
-    tried = [(candidate, judged(run, candidate, n)) for candidate in candidates(run.params, w)]
+    peer, bar = (solver, Guidance(w=w)), peers[w][1]
+    print(f"pipeline: fd_judge {bar['value']:.2f} [{bar['low']:.2f}, {bar['high']:.2f}] at w = {w:g}")
+    tried = [(peer, peers[w]), *((candidate, judged(run, candidate, n)) for candidate in candidates(run.params, w))]
     for candidate, (_, fd) in tried:
-        say(f"{called(candidate)}: fd_judge {fd['value']:.2f}")
-    good = [c for c, (_, fd) in tried if as_good(fd, bar)]
-    speeds = measuring.alternate(_blocks(run, solver, w, good, batch), repeats)
-    rows = [_row(name, (solver, Guidance(w=w)), peers[w], speeds) for name in PIPELINES]
-    rows += [_row(called(c), c, both, speeds) for c, both in [((solver, Guidance(w=w)), peers[w]), *tried]]
-    found = measuring.report(
-        "quality", run.params, rows, _ratios(speeds, solver, w, good), batch=batch, run=run.path.name
-    )
-    measuring.tell(say, found)
-    return found
+        print(f"{called(candidate)}: fd_judge {fd['value']:.2f}")
+    # As good: within the pipeline's interval, or below it
+    good = [c for c, (_, fd) in tried[1:] if fd["value"] <= bar["high"]]
+    speeds = measuring.alternate(_blocks(run, peer, good, batch), repeats)
+    rows = [_row(name, peer, peers[w], speeds) for name in PIPELINES]
+    rows += [_row(called(c), c, both, speeds) for c, both in tried]
+    same, pairs = called(peer), [("library alone", called(peer), FP32, "as the params compute")]
+    if good:
+        best = max(map(called, good), key=lambda name: statistics.median(speeds[name]))
+        pairs += [
+            ("sampling, equal quality", best, FP32, "fd_judge in its interval"),
+            ("sampling, equal quality, bf16", best, BF16, "the same"),
+            ("fewer evaluations", best, same, "by solver and interval alone"),
+        ]
+    facts = {"batch": batch, "run": run.path.name}
+    return measuring.report("quality", run.params, rows, measuring.ratios(speeds, pairs), **facts)
 
 
-def candidates(params: P.Params, w: float) -> list[Candidate]:
+def candidates(params: Params, w: float) -> list[Candidate]:
     """What may be faster: every solver with fewer steps than the pipeline's, guided at its scale or in an interval."""
-    solvers = dict.fromkeys(
-        Solver(**s.model_dump(include=set(Solver.model_fields))) for s in (params.sample, *params.sample.solvers)
-    )
-    fewer = [s for s in solvers if s.steps < usual(params.objective).steps]
+    own = (params.sample, *params.sample.solvers)
+    solvers = dict.fromkeys(Solver(**s.model_dump(include=set(Solver.model_fields))) for s in own)
     intervals = [way for m in params.sample.methods if m.between and not m.against for way in m.each()]
+    fewer = [s for s in solvers if s.steps < usual(params.objective).steps]
     return [(s, way) for s in fewer for way in [Guidance(w=w), *intervals]]
 
 
@@ -73,11 +69,6 @@ def judged(run: Run, candidate: Candidate, n: int) -> tuple[ImageSet, dict]:
     solver, guidance = candidate
     images = draw(run, guidance, n, solver=solver)
     return images, next(r for r in measure(run, images) if r["metric"] == "fd_judge")
-
-
-def as_good(record: dict, bar: dict) -> bool:
-    """Whether a distance is not shown to be worse than the pipeline's: within its interval, or below it."""
-    return record["value"] <= bar["high"]
 
 
 def called(candidate: Candidate) -> str:
@@ -89,35 +80,13 @@ def called(candidate: Candidate) -> str:
     return ", ".join([*words, f"eta {solver.eta:g}"] if solver.eta else words)
 
 
-def _blocks(run: Run, solver: Solver, w: float, good: list[Candidate], batch: int) -> dict[str, Callable[[], float]]:
-    weights, index = run.params.sample.weights, torch.arange(batch)
-    ways = {
-        PIPELINES[0]: piped(run, weights, w, solver, torch.float32),
-        PIPELINES[1]: piped(run, weights, w, solver, torch.bfloat16),
-    }
-    for candidate in [(solver, Guidance(w=w)), *good]:
-        ways[called(candidate)] = ours(run, weights, candidate[1], candidate[0])
+def _blocks(run: Run, peer: Candidate, good: list[Candidate], batch: int) -> dict[str, Callable[[], float]]:
+    weights, index, (solver, w) = run.params.sample.weights, torch.arange(batch), (peer[0], peer[1].w)
+    ways = {FP32: piped(run, weights, w, solver, torch.float32), BF16: piped(run, weights, w, solver, torch.bfloat16)}
+    ways |= {called(c): ours(run, weights, c[1], c[0]) for c in [peer, *good]}
     for way in ways.values():
         way(index)  # warms up
     return {name: timed(way, index) for name, way in ways.items()}
-
-
-def _ratios(speeds: dict[str, list[float]], solver: Solver, w: float, good: list[Candidate]) -> list[dict]:
-    fp32, bf16 = (speeds[name] for name in PIPELINES)
-    same = called((solver, Guidance(w=w)))
-    found = [measuring.ratio("library alone", speeds[same], fp32, f"{same} / {PIPELINES[0]}: as the params compute")]
-    if good:
-        best = max((called(c) for c in good), key=lambda name: statistics.median(speeds[name]))
-        found += [
-            measuring.ratio(
-                "sampling, equal quality", speeds[best], fp32, f"{best} / {PIPELINES[0]}: fd_judge in its interval"
-            ),
-            measuring.ratio("sampling, equal quality, bf16", speeds[best], bf16, f"{best} / {PIPELINES[1]}: the same"),
-            measuring.ratio(
-                "fewer evaluations", speeds[best], speeds[same], f"{best} / {same}: by solver and interval alone"
-            ),
-        ]
-    return found
 
 
 def _row(name: str, candidate: Candidate, both: tuple[ImageSet, dict], speeds: dict[str, list[float]]) -> dict:

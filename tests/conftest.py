@@ -1,6 +1,7 @@
 """What all tests share: no network, an own runs folder, and parameters small enough to train in a second."""
 
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -14,6 +15,18 @@ for name in ("GUIDEBOOK_RUNS", "GUIDEBOOK_RECORD", "GUIDEBOOK_DATA", "GUIDEBOOK_
     os.environ.pop(name, None)
 
 
+# Processes that tests start are forked from one that has imported what takes seconds, once for all tests.
+multiprocessing.get_context("forkserver").set_forkserver_preload(
+    ["guidebook.training.loop", "guidebook.metrics.measure", "guidebook.cli"]
+)
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes of the benches from there too, which in a bench begin anew."""
+    monkeypatch.setattr("bench.apart.PROCESSES", multiprocessing.get_context("forkserver"))
+
+
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """An empty folder of runs, and one of records, instead of the checkout's."""
@@ -22,6 +35,21 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(folder))
     monkeypatch.setattr("guidebook.runs.run.RESULTS", tmp_path / "results")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_judges(tmp_path_factory):
+    """Makes a folder of runs keep its judges where all tests of this session, in every worker, find them: each is trained once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "judges"
+    folder.mkdir(exist_ok=True)
+
+    def share(runs: Path) -> Path:
+        runs.mkdir(parents=True, exist_ok=True)
+        (runs / "judges").symlink_to(folder)
+        return runs
+
+    return share
 
 
 @pytest.fixture(scope="session")

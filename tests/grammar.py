@@ -34,7 +34,7 @@ GRAMMAR = {
     "train.channels_last": ("switch", True), "train.compile": ("switch", True),
     "sample.sampler": ("choice", "ddim"), "sample.steps": ("count", 26), "sample.eta": ("share", 0.5),
     "sample.spacing": ("choice", "trailing"), "sample.guidance": ("list", [1]),
-    "sample.methods": ("list", [{"name": "rescaled", "guidance": [2], "settings": {"phi": 0.7}}]),
+    "sample.methods": ("list", [{"name": "rescaled", "combine": "rescaled", "w": [2], "phi": 0.7}]),
     "sample.solvers": ("list", [{"sampler": "heun", "steps": 5, "eta": 0.0, "spacing": "karras"}]),
     "sample.seed": ("seed", 1), "sample.batch": ("count", 10), "sample.weights": ("choice", "raw"),
     "evaluate.samples": ("count", 510),
@@ -55,7 +55,7 @@ PROFILES = {name: (PARAMS / "mnist" / f"{name}.yml").read_text() for name in ("d
 _demo = PROFILES["demo"]
 PROFILES["flow"] = "".join([
     _demo[: _demo.index("objective:")], yaml.safe_dump({"objective": OBJECTIVES["flow"]}, sort_keys=False),
-    _demo[_demo.index("train:") :],
+    _demo[_demo.index("train:") :].replace("spacing: leading", "spacing: trailing"),
 ])  # fmt: skip
 RAW = {name: yaml.safe_load(text) for name, text in PROFILES.items()}
 DEMO = RAW["demo"]

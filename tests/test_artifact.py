@@ -18,9 +18,9 @@ from faults.lives import PROCESSES, deadly
 from guidebook.config.schema import Text
 from guidebook.runs import artifact as module
 from guidebook.runs import preemption
-from guidebook.runs.artifact import PARTS, Parts, arrays, artifact, intact, notes, place
-from guidebook.runs.manifest import verify
-from guidebook.runs.preemption import Preempted, Stop
+from guidebook.runs.artifact import PARTS, Parts, arrays, artifact, notes, place
+from guidebook.runs.manifest import intact, verify
+from guidebook.runs.preemption import Preempted, stopping
 from guidebook.runtime.distributed import agreed, alone
 
 N, PAGE = 50, 4096
@@ -122,8 +122,8 @@ def _of_a_world(folder: Path, rank: int, size: int) -> None:
     made = []
     assert as_made(make_in(folder / "even", made))
     for i in range(3):  # one of them has a part less to make, and polls as often
-        stop = Stop(types.SimpleNamespace(path=folder))
-        assert as_made(make_in(folder / f"odd-{i}", cuts=(0, 5, 10, N), stop=stop))
+        with stopping(types.SimpleNamespace(path=folder)):
+            assert as_made(make_in(folder / f"odd-{i}", cuts=(0, 5, 10, N)))
 
     def write(aside: Path) -> None:
         assert alone()  # what asks the others in here would wait for ever
@@ -170,14 +170,14 @@ def test_of_two_that_know_nothing_of_each_other_the_slower_one_has_the_arrays_to
 
 
 @pytest.mark.parametrize("share", [None, (0, 1)], ids=["alone", "shared"])
-@pytest.mark.parametrize("moment", ["mkdir", "_alone", "_finish", "dumps", "checksum", "replace"])
+@pytest.mark.parametrize("moment", ["mkdir", "_reserve", "_finish", "dumps", "checksum", "replace"])
 def test_who_is_overtaken_at_the_very_beginning_or_end_has_the_arrays_too(tmp_path, whole, monkeypatch, moment, share):
     owners = {"mkdir": Path, "dumps": module.json, "checksum": module.manifest, "replace": os}
     owner, parts = owners.get(moment, module), len(CUTS) - 1
     real, overtaken = getattr(owner, moment), []
 
     def call(*args, **kwargs):
-        ready = moment in ("mkdir", "_alone") or len(list((tmp_path / f".{A}" / PARTS).glob("*.json"))) == parts
+        ready = moment in ("mkdir", "_reserve") or len(list((tmp_path / f".{A}" / PARTS).glob("*.json"))) == parts
         if not overtaken and ready and (moment != "replace" or args[1] == tmp_path / A):
             overtaken.append(True)
             assert as_made(make_in(tmp_path))
@@ -201,7 +201,7 @@ def _killed(root: Path, where: str, which: int | str, when: str) -> None:
 
 MOMENTS = [
     ("guidebook.runs.artifact._reserve", 1, "before", 0), ("guidebook.runs.artifact._reserve", 2, "before", 0),
-    ("os.posix_fallocate", 2, "before", 0), ("os.posix_fallocate", 1, "after", 0), ("os.link", 1, "after", 0),
+    ("os.posix_fallocate", 2, "before", 0), ("os.posix_fallocate", 1, "after", 0), ("os.open", 3, "before", 0),
     ("guidebook.runs.artifact._write", 1, "before", 0), ("guidebook.runs.artifact._write", 5, "after", 2),
     ("guidebook.runs.artifact._write", 6, "after", 2), ("json.dumps", 5, "before", 3),
     ("guidebook.runs.manifest.fsync", 3, "after", 2), ("os.replace", 3, "after", 3), ("os.replace", 6, "after", 6),
@@ -265,10 +265,11 @@ def test_who_is_asked_to_stop_does_so_after_the_part_and_goes_on_there(tmp_path,
         made.append((first, end))
         return rows(first, end)
 
-    with pytest.raises(Preempted, match="stopped squaring, part 3 of 6, saved"):
-        make_in(tmp_path, make=make, stop=Stop(run))
+    with pytest.raises(Preempted, match="stopped squaring, part 3 of 6, saved"), stopping(run):
+        make_in(tmp_path, make=make)
     assert made == list(itertools.pairwise(CUTS))[:3]
-    assert as_made(make_in(tmp_path, make=make, stop=Stop(run)))
+    with stopping(run):
+        assert as_made(make_in(tmp_path, make=make))
     assert made == list(itertools.pairwise(CUTS))
 
 
@@ -318,7 +319,7 @@ def test_a_disk_without_room_for_all_is_refused_before_anything_is_made(small):
         make_pages(small.place, 60, counting(made, pages))
     assert len(str(said.value).splitlines()) == 1
     assert made == []
-    assert [f.name for f in small.place.rglob("*") if f.is_file()] == ["lock"]
+    assert [f.name for f in small.place.rglob("*") if f.is_file()] == []
     small.resize(300 * PAGE)
     found = arrays(make_pages(small.place, 60, counting(made, pages)))
     assert np.array_equal(found["wide"][:, 0], np.arange(60))
@@ -442,7 +443,7 @@ def test_bytes_are_checked_once_a_start_of_the_machine_and_when_a_file_changed(t
     folder = artifact(tmp_path, "thing", SPEC, write_text("a"))
     assert intact(folder)
     assert hashed == []  # who made it knows
-    monkeypatch.setattr(module, "here", lambda: "another-start")
+    monkeypatch.setattr(module.manifest, "here", lambda: "another-start")
     for _ in range(2):
         assert artifact(tmp_path, "thing", SPEC, write_text("b")) == folder
     assert len(hashed) == 1

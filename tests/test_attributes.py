@@ -8,7 +8,7 @@ from guidebook.conditioning.grammar import CORE, MINOR, mentioned
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.config.params import load
 from guidebook.data.drawn.faces import random_attributes
-from guidebook.data.images import packed, unpacked
+from guidebook.data.images import Split, packed, unpacked
 from guidebook.metrics.attributes import FEWEST, balanced, difference, of_attributes
 from guidebook.metrics.intervals import wilson
 from guidebook.metrics.subject import Subject
@@ -25,8 +25,8 @@ def run(runs):
 def asked_for(attributes: torch.Tensor, **facts) -> Subject:
     """Samples that were asked to show attributes (N, 40)."""
     labels, n = packed(attributes), len(attributes)
-    known = {"guidance": 1.0, "prompt": None, "n": n} | facts
-    return Subject("w1", torch.zeros(n, 3, 8, 8, dtype=torch.uint8), labels, torch.arange(n), known)
+    known = {"guidance": 1.0, "draw": facts, "n": n}
+    return Subject("w1", lambda: Split(torch.zeros(n, 3, 8, 8, dtype=torch.uint8), labels), known)
 
 
 def by(records: list[dict], metric: str) -> dict:

@@ -16,7 +16,7 @@ from guidebook.models.backbone import Backbone
 from guidebook.models.cost import cost
 from guidebook.runs.preemption import Preempted, Stop
 from guidebook.runs.run import open_run
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 from guidebook.sampling.draw import draw
 from guidebook.training.loop import load_model, train
 

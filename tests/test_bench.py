@@ -1,49 +1,107 @@
 """What the library costs, and what it saves: the comparisons are fair, and their reports hold what they say."""
 
-import importlib
 import statistics
 
 import pytest
 import torch
 
-from bench import BENCHES, cache, checkpoint, latents, loop, measuring, page, read, train
+from bench import batch, cache, latents, measuring, own, quality, sample, train
+from bench.__main__ import FIXED, main
 from bench.example import Captioned, Example
 from guidebook.config.params import load as load_params
 from guidebook.data.images import from_uint8, load
-from guidebook.diffusion.objective import Objective
+from guidebook.models import build
 from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import Latents
+from guidebook.report import loading
+from guidebook.report import performance as page
+from guidebook.report.performance import read
 from guidebook.report.tables import Html
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet
-from guidebook.training.step import prepared
+from guidebook.training.profiler import PARTS
+from guidebook.training.step import Trainer, prepared
 
-training, sampling, quality, bench_latents = (
-    importlib.import_module(f"bench.{n}") for n in ("train", "sample", "quality", "latents")
-)
-Encoding = bench_latents.Encoding
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder of reports of the test's own, in which the page reads too."""
+    monkeypatch.setattr(measuring, "FOLDER", tmp_path / "results" / "bench")
+    monkeypatch.setattr(page, "FOLDER", tmp_path / "results" / "bench")
 
 
 @pytest.fixture
-def small(tiny, tmp_path, monkeypatch):
-    """Params of the least work, and an own folder of reports."""
-    monkeypatch.setattr(measuring, "FOLDER", tmp_path / "results" / "bench")
-    monkeypatch.setattr(sampling, "STEPS", 3)
-    return tiny.replace(data={"range": [-1.0, 1.0]})  # to which a diffusers pipeline clips
+def small(tiny, monkeypatch):
+    """Params of the least work."""
+    monkeypatch.setattr(sample, "STEPS", 3)
+    return tiny.replace(data={"range": [-1.0, 1.0]})
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Work in this process: one of its own is for the memory, which is not looked at then."""
+    for module in (batch, latents):
+        monkeypatch.setattr(module, "apart", lambda work, *args, watched=True: work(*args) | {"memory_mb": 5.0})
+
+
+# The command
+
+REFUSED = {
+    "an unknown bench": (["trian"], "bench 'trian' is not known (nearest: train); there are: loop"),
+    "an experiment for a bench of its own": (["loop", "--experiment", "mnist"], "--experiment is for train, sample"),
+    "a profile for a bench of its own": (["checkpoint", "--profile", "demo"], "bench checkpoint measures mnist/demo"),
+    "an unknown experiment to bench": (["train", "--experiment", "mnsit"], "(nearest: mnist)"),
+    "an unknown profile to bench": (["train", "--profile", "dmeo"], "'dmeo' is not known (nearest: demo)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED.values(), ids=REFUSED)
+def test_wrong_words_are_refused_in_one_line(words, said):
+    with pytest.raises(SystemExit, match=r"^bench: ") as refused:
+        main(words)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "gpu", "measured"),
+    [
+        (["train"], False, "cifar10/demo"),
+        (["train"], True, "cifar10/best"),
+        (["sample", "--experiment", "samplers"], False, "samplers/demo"),
+        (["sample", "--experiment", "samplers"], True, "samplers/best"),
+        (["quality", "--experiment", "mnist"], True, "mnist/demo"),
+        (["quality", "--profile", "smoke"], True, "cifar10/smoke"),
+        (["train", "--experiment", "mnist", "--profile", "paper"], False, "mnist/paper"),
+        (["batch"], False, "wikiart/demo"),
+        *(([name], True, setting) for name, setting in FIXED.items()),
+    ],
+)
+def test_a_bench_measures_the_experiment_and_profile_that_were_asked_for(words, gpu, measured, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    done = []
+    where = "own" if words[0] in ("loop", "checkpoint") else words[0]
+    monkeypatch.setattr(f"bench.{where}.{words[0]}", done.append)
+    main(words)
+    assert [f"{p.experiment}/{p.profile}" for p in done] == [measured]
+
+
+# The library's own cost
 
 
 @pytest.mark.slow
 def test_the_training_loop_costs_at_most_three_percent_over_a_bare_one():
-    lines = []
-    ratio = loop(lines.append)
-    assert ratio <= 1.03, "\n".join(lines)
+    assert own.loop(load_params("mnist", "demo")) <= 1.03
 
 
 @pytest.mark.slow
 def test_checkpoints_cost_at_most_two_percent_of_training_at_the_demos_interval():
-    lines = []
-    share = checkpoint(lines.append)
-    assert share <= 0.02, "\n".join(lines)
+    assert own.checkpoint(load_params("mnist", "demo")) <= 0.02
+
+
+def test_the_librarys_own_cost_is_measured(small):
+    assert own.loop(small, repeats=1, steps=1) > 0
+    assert own.checkpoint(small, repeats=1) < 100
 
 
 # Ratios
@@ -86,29 +144,28 @@ OBJECTIVES = {
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_both_loops_compute_the_same_loss_gradient_and_step(small, monkeypatch, objective, every_step):
     params = small.replace(objective=objective, train={"clip_norm": 1.0, "caption_dropout": 0.3})
-    data, told = load(params.data), {}
-    losses = Objective.loss
+    data, told, plain = load(params.data), {}, Trainer.losses
 
     def spy(self, net, x0, eps, t, cond):
-        told.update(x0=x0, eps=eps, t=t, cond=cond.tokens)
-        return losses(self, net, x0, eps, t, cond)
+        told.update(x0=x0, eps=eps, t=t, tokens=cond.tokens)
+        return plain(self, net, x0, eps, t, cond)
 
-    monkeypatch.setattr(Objective, "loss", spy)
+    monkeypatch.setattr(Trainer, "losses", spy)
     library, example = prepared(params, data), Example(params, data, "fp32", every_step)
-    with training.watched(library.optimizer) as ours:
+    with train.watched(library.optimizer) as ours:
         library.step()
-    table = torch.cat([library.conditions(torch.arange(10), None).tokens, library.conditions.null.tokens])
     # which caption each embedding was; equal embeddings would be equal captions
-    caption = torch.cdist(told["cond"].flatten(1), table.flatten(1)).argmin(1)
-    torch.testing.assert_close(example.hidden(caption), told["cond"], rtol=1e-4, atol=1e-5)
-    with training.watched(example.optimizer) as theirs:
+    table = example.hidden(torch.arange(len(example.ids)))
+    caption = torch.cdist(told["tokens"].flatten(1), table.flatten(1)).argmin(1)
+    torch.testing.assert_close(table[caption], told["tokens"], rtol=1e-4, atol=1e-5)
+    with train.watched(example.optimizer) as theirs:
         loss = example.learn(told["x0"], told["eps"], told["t"], caption)
     assert loss == pytest.approx(library.flush()["loss"], rel=1e-4)
     assert (ours[0] - theirs[0]).norm() < 1e-3 * ours[0].norm()
-    for mine, yours in zip(library.weights, example.unet.parameters(), strict=True):
+    pairs = list(zip(library.weights, example.unet.parameters(), strict=True))
+    for mine, yours in pairs:
         torch.testing.assert_close(mine, yours, rtol=0, atol=2.1 * params.train.lr)
-    assert statistics.fmean((a - b).abs().mean().item() for a, b in zip(
-        library.weights, example.unet.parameters(), strict=True)) < 0.02 * params.train.lr  # fmt: skip
+    assert statistics.fmean((a - b).abs().mean().item() for a, b in pairs) < 0.02 * params.train.lr
 
 
 def test_both_loops_see_the_same_pixels(small):
@@ -129,11 +186,8 @@ def test_the_example_goes_through_its_data_epoch_by_epoch(small):
 
 def test_the_training_report_holds_every_way_once_and_every_ratio_is_that_of_its_rows(small, monkeypatch):
     monkeypatch.setattr(measuring, "peak_flops", lambda: (1e12, "test"))
-    params, said = (
-        small.replace(model={"channels": [32, 64, 64]}, train={"precision": "bf16", "channels_last": True}),
-        [],
-    )
-    found = train(said.append, params, repeats=2, steps=1)
+    changes = {"precision": "bf16", "channels_last": True}
+    found = train.train(small.replace(model={"channels": [32, 64, 64]}, train=changes), repeats=2, steps=1)
     assert read("train") == [found]
     assert found["made"] | {"experiment": "mnist", "profile": "smoke", "batch": 16} == found["made"]
     rows = {r["name"]: r for r in found["rows"]}
@@ -142,7 +196,7 @@ def test_the_training_report_holds_every_way_once_and_every_ratio_is_that_of_its
         assert r["speed"]["low"] <= r["speed"]["median"] <= r["speed"]["high"]
         assert len(r["speeds"]) == 2
         assert r["share_of_peak"] == pytest.approx(3e9 * found["made"]["gflops_forward"] * r["speed"]["median"] / 1e12)
-        assert (r["gradient_error"] is None) == (r["loop"] == "example")
+        assert (r["gradient_error"] is None) == r["name"].startswith("example")
     assert rows["library, fp32"]["gradient_error"] == 0
     assert 0 < rows["library, fp32, channels last"]["gradient_error"] < 1e-3
     assert 1e-4 < rows["library, bf16"]["gradient_error"] < 0.2
@@ -164,7 +218,7 @@ def ratios_are_of_rows(found, rows):
 
 
 def test_the_pipeline_and_the_library_draw_the_same_images(small):
-    found = BENCHES["sample"](lambda line: None, small, repeats=2, batch=4)
+    found = sample.sample(small, repeats=2, batch=4)
     assert read("sample") == [found]
     rows = {r["name"]: r for r in found["rows"]}
     assert rows["pipeline, fp32"]["max_difference"] == 0
@@ -172,22 +226,21 @@ def test_the_pipeline_and_the_library_draw_the_same_images(small):
     ratios_are_of_rows(found, rows)
 
 
+# By its other solvers diffusers clips x0 otherwise or not at all.
 @pytest.mark.parametrize("w", [1.0, 5.0])
-def test_they_do_in_fewer_steps_and_without_guidance(small, w):
-    params = small
-    solver = sampling.Solver(sampler="ddpm", steps=3, eta=0.0, spacing="leading")
-    index = torch.arange(3)
-    with sampling.prepared(params, sampling.build(params)) as run:
-        pipe = sampling.piped(run, "raw", w, solver, torch.float32)(index)
-        mine = sampling.ours(run, "raw", w, solver)(index)
-    assert sampling.difference(pipe, mine) <= 1
+def test_they_do_without_guidance_and_at_another_scale(small, w):
+    solver, index = sample.usual(small.objective), torch.arange(3)
+    with sample.prepared(small, build(small)) as run:
+        pipe = sample.piped(run, "raw", w, solver, torch.float32)(index)
+        mine = sample.ours(run, "raw", w, solver)(index)
+    assert sample.difference(pipe, mine) <= 1
     assert mine.float().std() > 1
 
 
 def test_unequal_outputs_stop_the_bench(small, monkeypatch):
-    monkeypatch.setattr(sampling, "difference", lambda a, b: 2)
-    with pytest.raises(sampling.NotTheSame, match="differs by 2 of 255"):
-        sampling.sample(print, small, repeats=1, batch=2)
+    monkeypatch.setattr(sample, "difference", lambda a, b: 2)
+    with pytest.raises(sample.NotTheSame, match="differs by 2 of 255"):
+        sample.sample(small, repeats=1, batch=2)
     assert read("sample") == []
 
 
@@ -210,9 +263,9 @@ def drawn(small, monkeypatch):
             return images, {"value": value, "low": value - 1, "high": value + 1, "n": n}
 
         monkeypatch.setattr(quality, "judged", judged)
-        with sampling.prepared(params, sampling.build(params)) as made:
+        with sample.prepared(params, build(params)) as made:
             run = Run(params.replace(sample={"weights": "raw"}), made.path, recorded=False)
-            return BENCHES["quality"](lambda line: None, repeats=1, batch=2, run=run)
+            return quality.quality(params, repeats=1, batch=2, run=run)
 
     return run
 
@@ -271,8 +324,8 @@ def faces():
 
 def test_latents_encoded_in_the_step_are_those_that_are_kept(faces):
     params = faces.replace(train={"precision": "fp32"})
-    data, vae = load(params.data), bench_latents._autoencoder(params)
-    kept, encoded = Latents(params, vae), Encoding(params, vae)
+    data, vae = load(params.data), latents._autoencoder(params)
+    kept, encoded = Latents(params, vae), latents.Encoding(params, vae)
     rng = torch.Generator().manual_seed(0)
     unmirrored, noise = torch.zeros(6, dtype=torch.bool), kept.noise(6, rng)
     there = kept.x0(kept.learnt(data).train.images[:6], unmirrored, noise)
@@ -281,17 +334,13 @@ def test_latents_encoded_in_the_step_are_those_that_are_kept(faces):
     assert here.std() > 0.3
 
 
-def test_the_report_on_latents_holds_every_way_and_its_ratios_are_those_of_its_rows(faces, monkeypatch, tmp_path):
-    monkeypatch.setattr(measuring, "FOLDER", tmp_path / "results" / "bench")
-    # a process of its own is for the memory, which is not looked at here
-    monkeypatch.setattr(bench_latents, "apart", lambda work, *args, watched=True: work(*args) | {"memory_mb": 1.0})
-    said = []
-    found = latents(said.append, faces, repeats=2)
+def test_the_report_on_latents_holds_every_way_and_its_ratios_are_those_of_its_rows(faces, here):
+    found = latents.latents(faces, repeats=2)
     assert read("latents") == [found]
     rows = {r["name"]: r for r in found["rows"]}
     few, many = ("32", "32") if torch.cuda.is_available() else ("1", "8")
-    named = [f"{way}, batch {many}" for way in (bench_latents.KEPT, bench_latents.ENCODED)]
-    few_named = [f"{way}, batch {few}" for way in (bench_latents.KEPT, bench_latents.PIXELS)]
+    named = [f"{way}, batch {many}" for way in (latents.KEPT, latents.ENCODED)]
+    few_named = [f"{way}, batch {few}" for way in (latents.KEPT, latents.PIXELS)]
     assert list(rows) == list(dict.fromkeys(named + few_named))
     assert {r["elements"] for n, r in rows.items() if n != few_named[1]} == {4 * 8 * 8}
     assert rows[few_named[1]]["elements"] == 3 * 16 * 16
@@ -304,16 +353,13 @@ def test_the_report_on_latents_holds_every_way_and_its_ratios_are_those_of_its_r
     speeds = [rows[name]["speed"]["median"] for name in named]
     assert encoded["value"] == pytest.approx(speeds[0] / speeds[1])
     assert pixels["repeats"] == (2 if torch.cuda.is_available() else 1)
-    assert len(said) == len(rows) + 3
     shown = page.latents_cost([found]).text + page.latents_sample([found]).text
     assert "768" in shown
     assert "published weights" in shown
 
 
-def test_processes_that_share_the_building_of_a_cache_are_timed_until_the_last_one_ends(monkeypatch, tmp_path):
-    monkeypatch.setattr(measuring, "FOLDER", tmp_path / "results" / "bench")
-    said = []
-    found = cache(said.append, part=16 * 32**2, repeats=1)
+def test_processes_that_share_the_building_of_a_cache_are_timed_until_the_last_one_ends(forked):
+    found = cache.cache(load_params("celeba", "demo"), part=16 * 32**2, repeats=1)
     assert read("cache") == [found]
     speeds = {r["name"]: r["speed"]["median"] for r in found["rows"]}
     one, shared, each = "1 process", "2 processes, one cache", "2 processes, a cache each"
@@ -325,3 +371,16 @@ def test_processes_that_share_the_building_of_a_cache_are_timed_until_the_last_o
     assert (found["made"]["kind"], found["made"]["cores"]) == ("cpu", 1)
     most = int(found["rows"][-1]["name"].split()[0])
     assert found["rows"][0]["images"] == 2 * 16 * most  # two parts for each
+
+
+# Sizes of a batch
+
+
+def test_the_batches_report_every_size(monkeypatch, tiny, here):
+    monkeypatch.setattr(batch, "SECONDS", 0.01)
+    found, b = batch.batch(tiny, repeats=2), tiny.train.batch
+    assert read("batch") == [found]
+    assert [r["batch"] for r in found["rows"]] == [b // 2, b, 2 * b]
+    assert all(r["memory_mb"] == 5 and set(r["ms_by_part"]) == set(PARTS) for r in found["rows"])
+    assert [r["steps_per_epoch"] for r in found["rows"]] == [8, 4, 2]
+    assert "thesis, A100" in loading.batches([found]).text

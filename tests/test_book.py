@@ -28,7 +28,7 @@ def written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["ntes", "notes.md", "experiments/mnist", "/notes", "*", "perfomance", "a\nb"])
 def test_a_chapter_that_there_is_not_stops_the_build_at_once_in_one_line(written, name):
     written(name)
-    with pytest.raises(NotebookFailed, match="there are: intro, notes, results") as caught:
+    with pytest.raises(NotebookFailed, match="there are: intro, notes, explorer") as caught:
         build.build()
     assert len(str(caught.value).splitlines()) == 1
     assert repr(name) in str(caught.value)
@@ -49,14 +49,13 @@ def test_a_chapter_in_a_folder_and_a_notebook_are_chapters(written, tmp_path):
 
 
 def test_what_has_nothing_to_show_yet_is_left_out_and_nothing_else(written, tmp_path):
-    written(*build.MADE, *build.OPTIONAL)
-    for name in (*build.MADE, "claims"):
-        (tmp_path / f"{name}.md").touch()
+    written(*build.OPTIONAL)
+    (tmp_path / "performance.ipynb").touch()
     build._toc(build._contents(), [])
     (part,) = yaml.safe_load((tmp_path / "_toc.yml").read_text())["parts"]  # no experiments yet
-    assert [c["file"] for c in part["chapters"]] == ["notes", *build.MADE, "claims"]
+    assert [c["file"] for c in part["chapters"]] == ["notes", "performance"]
 
 
-def test_the_contents_of_the_study_are_whole():
+def test_the_contents_of_the_study_are_complete():
     files = [c["file"] for part in build._contents()["parts"] for c in part["chapters"]]
-    assert {f for f in files if not (BOOK / f"{f}.md").exists()} == {*build.MADE, *build.OPTIONAL}
+    assert {f for f in files if not (BOOK / f"{f}.md").exists()} == {*build.OPTIONAL}

@@ -21,7 +21,8 @@ from guidebook.data.drawn import paintings
 from guidebook.data.images import Streamed, load
 from guidebook.data.shards import Shards
 from guidebook.runs import artifact
-from guidebook.runs.artifact import PARTS, intact
+from guidebook.runs.artifact import PARTS
+from guidebook.runs.manifest import intact
 from guidebook.training.checkpoint import Writer
 from guidebook.training.profiler import PARTS as STEPS
 from guidebook.training.step import prepared
@@ -33,13 +34,11 @@ BROKEN = {5: b"<html>", 29: b""}  # the second is held out
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """Shards of 59 paintings in three files, two of them broken."""
-    folder = tmp_path_factory.mktemp("paintings") / "drawn"
     paintings._grain.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paintings, "LONG", (120, 150))
         patch.setattr(paintings, "SHORT", (90, 110))
-        folder.mkdir()
-        paintings.write(folder, 59, seed=0, files=3, group=5)
+        folder = paintings.drawn(tmp_path_factory.mktemp("paintings"), 59, seed=0, files=3, group=5)
     paintings._grain.cache_clear()
     first = 0
     for file in sorted(folder.glob("*.parquet")):
@@ -311,7 +310,7 @@ def test_more_bad_images_than_may_be_skipped_stop_whoever_meets_the_last(params,
     other = load(params.data)
     other.cache.bad_share = 0.02
     with pytest.raises(DataError, match="2 of 59 images"):  # though this one meets only one of them
-        batches(other, params, 12)
+        batches(other, params, 90)
 
 
 @pytest.mark.timeout(30)
@@ -322,7 +321,7 @@ def test_a_bad_image_that_only_the_test_split_has_is_told_too(data, params, monk
     monkeypatch.setattr(module, "progressive", lambda raw: False)
     monkeypatch.setattr(module, "decode_in_thread", lambda raw, *a: mended if raw == b"<html>" else real(raw, *a))
     with pytest.raises(DataError, match=r"^paintings: 1 of 59 images .* row 9: empty"):
-        batches(data, params, 20)
+        batches(data, params, 90)
 
 
 def weights(trainer):

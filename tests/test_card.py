@@ -1,5 +1,6 @@
 """A card says what the run folder says, all of it that matters, and no number that nothing was measured for."""
 
+import html
 import re
 
 import numpy as np
@@ -9,12 +10,14 @@ import yaml
 
 from guidebook.config import params as P
 from guidebook.config.paths import RESULTS
+from guidebook.config.schema import Guidance
 from guidebook.diffusion.solvers import SCHEDULERS as SAMPLERS
 from guidebook.export.card import SCHEDULERS, SHOWN, card
 from guidebook.export.pipeline import export
 from guidebook.report.tables import with_interval
 from guidebook.runs.run import Run, open_run, opened
 from guidebook.sampling.draw import draw
+from guidebook.sampling.spec import Draw
 from guidebook.training.loop import train
 
 RECORDS = sorted(path.parent for path in RESULTS.glob("*/*/metrics.json"))
@@ -22,8 +25,8 @@ RECORDS = sorted(path.parent for path in RESULTS.glob("*/*/metrics.json"))
 
 def record(metric: str, value: float, **known) -> dict:
     """A metric record like those of `guidebook.metrics.subject`."""
-    usual = {"interval": "jackknife", "n": 1234, "guidance": 2.0, "sampler": "ddpm", "steps": 3, "weights": "raw"}
-    known = usual | {"seed": 7, "seconds_per_image": 0.1, "extractor": "judge-x", "reference": "train split"} | known
+    usual = {"interval": "jackknife", "n": 1234, "guidance": 2.0, "draw": None, "seconds_per_image": 0.1}
+    known = usual | {"extractor": "judge-x", "reference": "train split"} | known
     return {"metric": metric, "value": value, "low": value - 1, "high": value + 1, **known}
 
 
@@ -32,6 +35,10 @@ def run(runs, tiny):
     found = open_run(tiny)
     train(found)
     return found
+
+
+def cells(*texts: str) -> str:
+    return "".join(f"<td>{html.escape(text)}</td>" for text in texts)
 
 
 def front(text: str) -> dict:
@@ -56,22 +63,25 @@ def test_where_no_licence_is_stated_none_is_made_up(run, tmp_path, monkeypatch):
 
 
 def test_it_holds_every_record_with_its_interval_count_and_extractor(run):
+    plain = Draw.of(run.params, 2.0, 1234, weights="raw")
+    other = Draw.of(run.params, Guidance(w=2.0, between=(0.5, 5.0)), 1234, prompt="a | b")
     records = [
-        record("fd_judge", 12.34, set="w2"),
+        record("fd_judge", 12.34, set="w2", draw=plain.json),
         record("adherence", 0.5, extractor="judge-y", n=77),
-        record("diversity", 4.0, guidance=None, sampler=None, steps=None, set="test split"),
-        record("grain", 7.0, method="interval", settings={"low": 0.5, "high": 5.0}, spacing="karras", prompt="a | b"),
+        record("diversity", 4.0, guidance=None, set="test split"),
+        record("grain", 7.0, draw=other.json),
     ]
     run.add_metrics(records)
-    rows = [line for line in card(run).splitlines() if line.startswith("| ")][2:]
+    rows = re.findall("<tr>(<td>.*?)</tr>", card(run))
     assert len(rows) == len(records)
     for r, row in zip(records, rows, strict=True):
-        assert row.startswith(f"| {r['metric']} | {with_interval(r)} | jackknife | {r['n']:,} |")
-        assert f"| {r['extractor']} | train split |" in row
-        assert len(re.findall(r"(?<!\\)\|", row)) == 9
-    assert "sampler ddpm; steps 3; weights raw; seed 7" in rows[0]
-    assert "prompt a \\| b" in rows[3]
-    assert "spacing karras; method interval; settings low 0.5, high 5" in rows[3]
+        assert row.startswith(cells(r["metric"], with_interval(r), "jackknife", f"{r['n']:,}"))
+        assert cells(r["extractor"], "train split") in row
+        assert row.count("<td>") == 8
+    assert cells("set w2; ddpm; 2 steps; seed 422; raw") in rows[0]
+    assert cells("set test split") in rows[2]
+    assert "prompt “a | b”" in rows[3]
+    assert "0.5 &lt; σ ≤ 5" in rows[3]
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: f"{p.parent.name}-{p.name}")
@@ -79,9 +89,9 @@ def test_the_card_of_every_recorded_run_holds_its_records_and_its_cost(path):
     found = opened(path)
     text, facts = card(found), found.provenance()
     records = found.metrics()
-    assert text.count("\n| ") == len(records) + 2
+    assert text.count("<tr>") == len(records) + 1
     for r in records:
-        assert f"| {r['metric']} | {with_interval(r)} | {r['interval']} | {r['n']:,} |" in text
+        assert cells(r["metric"], with_interval(r), r["interval"], f"{r['n']:,}") in text
     assert f"{facts['images_seen']:,} images seen" in text
     assert facts["data"]["fingerprint"] in text
     assert facts["commit"] in text
@@ -139,7 +149,7 @@ def test_text_from_a_run_folder_can_begin_nothing(run):
     assert "\n## Not" not in text
     assert "\n## z" not in text
     assert "<script" not in text
-    assert "x\\|y ## z" in text
+    assert "<td>x|y ## z</td>" in text
 
 
 def test_the_same_run_has_the_same_card(run):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from guidebook.metrics.curve import PARTS, fd_curve, fd_infinite, fewest
-from guidebook.metrics.distances import Gaussian, frechet_to
+from guidebook.metrics.frechet import PARTS, Gaussian, fd_curve, fd_infinite, fewest, frechet_to
 
 
 def standard(width: int) -> Gaussian:

@@ -9,16 +9,14 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy.stats import ortho_group
 
 from guidebook.metrics import intervals
-from guidebook.metrics.distances import (
-    diversity,
-    diversity_of_squares,
-    frechet,
-    frechet_to,
-    gaussian,
-    grain,
-    influences,
-)
+from guidebook.metrics.frechet import frechet_to, gaussian, influences
 from guidebook.metrics.intervals import Z
+from guidebook.metrics.scores import diversity, diversity_of_squares, grain
+
+
+def frechet(a, b) -> float:
+    """The distance of the Gaussians fitted to features a (n, D) and b (m, D)."""
+    return influences(a, gaussian(b))[0]
 
 
 def rng(seed: int = 0) -> np.random.Generator:

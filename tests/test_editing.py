@@ -12,8 +12,7 @@ from guidebook.conditioning.grammar import _BIT, consistent, switched
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.config.params import check, load
 from guidebook.metrics.edits import edit_records
-from guidebook.metrics.features import features
-from guidebook.metrics.networks import JudgeNetwork
+from guidebook.metrics.judge import judge
 from guidebook.runs.run import open_run
 from guidebook.sampling import explore
 from guidebook.sampling.draw import slerp
@@ -73,7 +72,7 @@ def test_edits_are_drawn_anew_by_another_sampler_and_measured_once(run):
     images = explore.edits(run, 2.0, 3, ("Male",))
     records = edit_records(run, images)
     assert [(r["metric"], r["attribute"], r["n"]) for r in records] == [("edit_before", "Male", 3), ("edit", "Male", 3)]
-    sees = features(images.images, JudgeNetwork(run.params.data))["classes"] & _BIT["Male"]
+    sees = judge(run.params.data).features(images.images)["classes"] & _BIT["Male"]
     now = images.labels & _BIT["Male"]
     assert torch.equal(now[::2] == 0, now[1::2] != 0)
     for record, seen in zip(records, (sees[::2], sees[1::2]), strict=True):

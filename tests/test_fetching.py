@@ -7,9 +7,9 @@ import pytest
 
 from guidebook.config.datasets import DataError
 from guidebook.config.params import load
-from guidebook.fetch import fetched
 from guidebook.models import latents
 from guidebook.models.autoencoder import autoencoder
+from guidebook.slurm.fetch import fetched
 
 FACES = load("celeba", "smoke")
 

@@ -1,6 +1,7 @@
 """Ways to load that are compared: every one gives the images of the files, shuffled, with their labels."""
 
 import io
+import json
 import math
 import os
 import statistics
@@ -13,9 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import loading, ways
+from bench import loader, measuring, ways
 from bench.apart import apart, memory
 from bench.loader import _entropy
+from guidebook.config.params import load
+from guidebook.report import loading
 from guidebook.training.profiler import PARTS
 
 FILES, ROWS = 6, 10
@@ -68,24 +71,17 @@ def test_the_entropy_of_labels():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatch):
+def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatch, tmp_path):
     """Its processes and its set are replaced by small ones: what is tried is what becomes of the numbers."""
-    import bench  # its attribute `loader` is the function
-
-    module = __import__("sys").modules["bench.loader"]
     monkeypatch.setattr(
-        module, "_write", lambda place, params: [os.link(f, place / f.name) for f in folder.glob("*.parquet")]
+        loader, "_write", lambda place, params: [os.link(f, place / f.name) for f in folder.glob("*.parquet")]
     )
     told = {"speed": 50.0, "first_s": 1.0, "batch_s": 0.32, "entropy": 3.0}
-    monkeypatch.setattr(
-        module, "apart", lambda work, at, way, n, watched, libraries: told | ({"memory_mb": 7.0} if watched else {})
-    )
-    kept = []
-    monkeypatch.setattr(module.measuring, "keep", kept.append)
-    said = []
-    found = bench.loader(said.append, repeats=2)
-    assert kept == [found]
-    assert [r["name"] for r in found["rows"]] == [*module.ALONE, *ways.WAYS]
+    monkeypatch.setattr(loader, "apart", lambda *_, watched, libraries: told | ({"memory_mb": 7.0} if watched else {}))
+    monkeypatch.setattr(measuring, "FOLDER", tmp_path)
+    found = loader.loader(load("wikiart", "demo"), repeats=2)
+    assert [json.loads(f.read_text()) for f in tmp_path.glob("loader-*.json")] == [found]
+    assert [r["name"] for r in found["rows"]] == [*loader.ALONE, *ways.WAYS]
     assert all(r["memory_mb"] == 7 and r["entropy"] == 3 for r in found["rows"] if r["name"] in ways.WAYS)
     assert {r["name"] for r in found["ratios"]} >= {
         "against decoding whole",
@@ -103,24 +99,9 @@ def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatc
     assert f"<td>{50 / floor:.2f}</td>" in loading.cost([found]).text
     told = loading.growth([found]).text
     assert "7 MB over 1 and 7 MB over 4 epochs" in told
-    assert f"of {module.RESUMES} tries" in told
+    assert f"of {loader.RESUMES} tries" in told
     assert f"], of {made['compared']}." in told
     assert made["compared"] == 53  # of 54 for training one is broken
-
-
-def test_the_batches_report_every_size(monkeypatch, tiny):
-    import bench
-
-    module = __import__("sys").modules["bench.batch"]
-    monkeypatch.setattr(module, "SECONDS", 0.01)
-    monkeypatch.setattr(module, "apart", lambda work, *told, watched=True: work(*told) | {"memory_mb": 5.0})
-    monkeypatch.setattr(module.measuring, "keep", lambda found: None)
-    found = bench.batch(lambda line: None, tiny, repeats=2)
-    b = tiny.train.batch
-    assert [r["batch"] for r in found["rows"]] == [b // 2, b, 2 * b]
-    assert all(r["memory_mb"] == 5 and set(r["ms_by_part"]) == set(PARTS) for r in found["rows"])
-    assert [r["steps_per_epoch"] for r in found["rows"]] == [8, 4, 2]
-    assert "thesis, A100" in loading.batches([found]).text
 
 
 def _takes(mb: int) -> dict:
@@ -135,13 +116,13 @@ def _fails() -> dict:
     raise ValueError("the reason")
 
 
-def test_memory_is_what_the_work_took_above_what_it_began_with():
+def test_memory_is_what_the_work_took_above_what_it_began_with(forked):
     found = apart(_takes, 150)
     assert found["length"] == 150 * 2**20
     assert 140 < found["memory_mb"] < 175
 
 
-def test_work_that_fails_apart_fails_here():
+def test_work_that_fails_apart_fails_here(forked):
     with pytest.raises(RuntimeError, match=r"^_fails\(\) ended without an answer"):
         apart(_fails)
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -91,10 +90,10 @@ def test_a_killed_process_that_nobody_waited_for_holds_nothing(tmp_path):
         assert takes(tmp_path)
 
 
-def test_a_later_process_with_the_same_number_holds_nothing(tmp_path):
+def test_a_name_left_by_a_process_that_is_gone_holds_nothing(tmp_path):
     with lock(tmp_path):
-        written = json.loads((tmp_path / "lock.json").read_text())
-    (tmp_path / "lock.json").write_text(json.dumps(written | {"started": "1"}))
+        written = (tmp_path / "lock.json").read_text()
+    (tmp_path / "lock.json").write_text(written)  # this process lives, and does not own the folder
     assert not held(tmp_path)
     assert takes(tmp_path)
 
@@ -132,27 +131,20 @@ def test_a_lock_being_written_is_not_one_cut_short(tmp_path):
     assert first_has_it + second_has_it == 1
 
 
-def test_of_two_that_find_a_dead_owner_one_takes_over(tmp_path, monkeypatch):
-    from guidebook.runs import lock as module
-
+def test_of_several_that_find_a_dead_owner_one_takes_over(tmp_path):
     (tmp_path / "lock.json").write_text("")
-    others = []
-
-    def found_dead(owner):
-        """Between this process's look at the dead owner and what it does then, another one takes over."""
-        alive = real(owner)
-        if not others:
-            others.append(stack.enter_context(another(tmp_path)))
-            time.sleep(0.5)
-        return alive
-
-    real = module._alive
-    monkeypatch.setattr(module, "_alive", found_dead)
     with contextlib.ExitStack() as stack:
-        try:
-            with lock(tmp_path):
-                others[0].stdin.close()
-                both = others[0].stdout.readline() == "mine\n"
-        except Locked:
-            both = False
-    assert not both
+        others = [stack.enter_context(another(tmp_path)) for _ in range(4)]
+        lines = [other.stdout.readline() for other in others]
+    assert lines.count("mine\n") == 1
+    (owner,) = [other.pid for other, line in zip(others, lines, strict=True) if line == "mine\n"]
+    assert all(f"process {owner} on" in line for line in lines if line != "mine\n")
+
+
+def test_a_look_at_the_lock_keeps_nobody_out(tmp_path):
+    looking = HOLD.replace("lock, Locked", "held") + (
+        "Path(sys.argv[1], 'lock.json').write_text(''); print('looking', flush=True)\nwhile True: held(Path(sys.argv[1]))"
+    )
+    with another(tmp_path, looking) as first:
+        assert first.stdout.readline() == "looking\n"
+        assert all(takes(tmp_path) for _ in range(50))

@@ -18,8 +18,8 @@ from guidebook.config.schema import Data
 from guidebook.data import cache as module
 from guidebook.data.decode import decode
 from guidebook.data.images import _mapped, load, packed, unpacked
-from guidebook.fetch import fetched
 from guidebook.runs.artifact import PARTS
+from guidebook.slurm.fetch import fetched
 
 SIDE, TRAIN, TEST = 8, 23, 7
 RNG = np.random.default_rng(0)

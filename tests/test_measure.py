@@ -11,26 +11,13 @@ from guidebook.data.images import load
 from guidebook.metrics import measure as M
 from guidebook.metrics import subject
 from guidebook.metrics.groups import GROUPS
-from guidebook.metrics.networks import Clip, Inception, JudgeNetwork
-from guidebook.metrics.perceptual import Lpips
+from guidebook.metrics.judge import Judge, judge
+from guidebook.metrics.networks import Clip, Inception, Lpips
 from guidebook.runs.run import NotRecorded, open_run
 from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
 
-FIELDS = {
-    "metric",
-    "value",
-    "low",
-    "high",
-    "interval",
-    "n",
-    "guidance",
-    "prompt",
-    "sampler",
-    "steps",
-    "weights",
-    "seed",
-}
+FIELDS = {"metric", "value", "low", "high", "interval", "n", "guidance", "draw"}
 
 
 @pytest.fixture
@@ -38,13 +25,13 @@ def run(runs, tiny):
     return open_run(tiny.replace(data={"limit": None}, evaluate={"samples": 100}))
 
 
-def as_samples(run, n, order=None, **facts):
+def as_samples(run, n, order=None, **spec):
     """The first n real test images, as if they had been drawn."""
     order = torch.arange(n) if order is None else order
     test = load(run.params.data).test
-    told = {"draw": Draw.of(run.params, 1.0, n, **facts).json, "n": n, "seconds_per_image": None}
-    told["labels"] = test.labels[order].tolist()
-    return ImageSet("w1", run.path / "samples" / "w1-00000000", test.images[order], told)
+    facts = {"draw": Draw.of(run.params, 1.0, n, **spec).json, "seconds_per_image": 0.1, "n": n}
+    facts["labels"] = test.labels[order].tolist()
+    return ImageSet("w1", run.path / "samples" / "w1-00000000", test.images[order], facts)
 
 
 def test_every_record_has_its_interval_its_number_and_its_method(run):
@@ -62,7 +49,7 @@ def test_the_judge_reads_the_whole_test_split(run):
 
 def test_a_measurement_is_made_once(run, monkeypatch):
     first = M.measure_real(run)
-    monkeypatch.setattr(M, "of_real", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(subject, "load", lambda *_: pytest.fail("measured again"))
     assert M.measure_real(run) == first
     assert json.loads((run.path / "metrics.json").read_text()) == first
 
@@ -75,36 +62,40 @@ def stand_ins(monkeypatch):
     """Networks whose weights are at hand: cheap ones in their place. What each has read, image by image."""
     turn, seen = torch.randn(64, 24, generator=torch.Generator().manual_seed(0)), {}
 
-    def stand_in(network, name, forward):
+    def stand_in(network, name, forward, gives):
         def read(self, images):
-            seen.setdefault(name, []).append(len(images))
+            seen[name] = seen.get(name, 0) + len(images)
             return forward(images.float().flatten(1) / 255 @ turn)
 
         monkeypatch.setattr(network, "name", name)
+        monkeypatch.setattr(network, "gives", tuple((key, (width,), "float32") for key, width in gives.items()))
         monkeypatch.setattr(network, "why_absent", lambda _: None)
         monkeypatch.setattr(network, "read", read)
 
     def unit(x):
         return torch.nn.functional.normalize(x, dim=1)
 
-    stand_in(Inception, "inception-test", lambda x: {"features": x[:, :12], "logits": x[:, 12:]})
-    stand_in(Clip, "clip-test", lambda x: {"features": unit(x)})
-    stand_in(Lpips, "lpips-test", lambda x: {"features": x})
+    stand_in(
+        Inception,
+        "inception-test",
+        lambda x: {"features": x[:, :12], "logits": x[:, 12:]},
+        {"features": 12, "logits": 12},
+    )
+    stand_in(Clip, "clip-test", lambda x: {"features": unit(x)}, {"features": 24})
+    stand_in(Lpips, "lpips-test", lambda x: {"features": x}, {"features": 24})
     monkeypatch.setattr(
         Clip, "captions", lambda _, c: unit(torch.stack([turn[int(line.split()[-1])] for line in c])), raising=False
     )
-    own = JudgeNetwork.read
+    own = Judge.read
 
     def counted(self, images):
-        seen.setdefault("judge", []).append(len(images))
+        seen["judge"] = seen.get("judge", 0) + len(images)
         return own(self, images)
 
-    monkeypatch.setattr(JudgeNetwork, "read", counted)
-    subject._reference.cache_clear()
-    subject._real_rows.cache_clear()
+    monkeypatch.setattr(Judge, "read", counted)
+    subject.reference.cache_clear()
     yield seen
-    subject._reference.cache_clear()
-    subject._real_rows.cache_clear()
+    subject.reference.cache_clear()
 
 
 def test_every_group_gives_its_metrics_with_all_that_was_promised(run, stand_ins):
@@ -123,16 +114,16 @@ def test_every_group_gives_its_metrics_with_all_that_was_promised(run, stand_ins
 
 
 def test_each_set_goes_through_each_network_once(run, stand_ins):
-    samples = as_samples(run, 120)
+    samples, _ = as_samples(run, 120), judge(run.params.data)
+    stand_ins.clear()
     M.measure(run, samples, ALL)
     M.measure_real(run, ALL)
     for space in ("judge", "inception"):
         M.fd_curve_records(run, samples, space)
         M.fd_curve_records(run, None, space)
         M.frechet_against(run, samples, 100, 100, space=space)
-    sizes = [120, 360, 1437]  # the samples, the test split, the train split
-    assert sorted(stand_ins["judge"]) == sorted(stand_ins["inception-test"]) == sizes
-    assert sorted(stand_ins["clip-test"]) == [120, 360]
+    assert stand_ins["judge"] == stand_ins["inception-test"] == 120 + 360 + 1437  # samples, test split, train split
+    assert stand_ins["clip-test"] == 120 + 360
 
 
 def test_what_a_perfect_model_scores_is_the_floor(run, stand_ins):
@@ -149,11 +140,10 @@ def test_what_a_perfect_model_scores_is_the_floor(run, stand_ins):
 
 
 def test_sets_of_one_name_that_were_drawn_otherwise_are_measured_apart(run):
-    drawn = [as_samples(run, 120, **facts) for facts in ({}, {"weights": "raw"})]
-    one, other = (M.measure(run, images)[0] for images in drawn)
+    one, other = (M.measure(run, as_samples(run, 120, **spec))[0] for spec in ({}, {"at": 500}))
     assert one["key"] != other["key"]
-    assert [r["draw"] for r in (one, other)] == [images.facts["draw"] for images in drawn]
-    assert Draw.model_validate(other["draw"]).weights == "raw"
+    assert other["draw"]["at"] == 500
+    assert "at" not in one["draw"]
 
 
 def test_without_weights_there_is_no_record_but_a_reason(run, monkeypatch, tmp_path):
@@ -166,7 +156,7 @@ def test_without_weights_there_is_no_record_but_a_reason(run, monkeypatch, tmp_p
     reasons = M.absent(ALL)
     assert len(reasons) == 3
     assert reasons[0].startswith("fid, kid, precision")
-    assert "pt_inception-2015-12-05-6726825d.pth is not at hand: put it into" in reasons[0]
+    assert "pt_inception-2015-12-05-6726825d.pth is not available: put it into" in reasons[0]
     assert M.absent(("judge", "manifold")) == []
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from guidebook.book import pages
 from guidebook.config.paths import RESULTS
+from guidebook.report.tables import table
 from guidebook.runs.run import open_run, opened
 
 MADE = {"commit": "0123456789abcdef", "dirty": False, "date": "2026-01-02", "torch": "2.0", "cores": 2}
@@ -126,9 +127,9 @@ def test_one_way_under_two_names_has_one_row(runs, tiny):
 
 
 def test_what_a_run_folder_says_stays_on_one_line():
-    page = pages.table([{"a": "x\n\n```{raw} html\ny", "b": None, "c": 3}])
-    assert page.count("\n") == 1
-    assert "<td></td><td>3</td>" in page
+    text = table(["a", "b", "c"], [["x\n\n```{raw} html\ny", None, 3]]).text
+    assert "\n" not in text
+    assert "<td></td><td>3</td>" in text
 
 
 # The first page's table
@@ -139,7 +140,8 @@ def test_the_first_page_lists_every_experiment_and_links_its_pages():
         ("A: why?", [("experiments/a", "demo", "digits, 5 images seen"), ("experiments/a-paper", "paper", "mnist, 6")]),
         ("B: how?", []),
     ]
-    assert pages.experiments(shown).splitlines()[2:] == [
-        "| **A** | why? | [demo](experiments/a): digits, 5 images seen; [paper](experiments/a-paper): mnist, 6 |",
-        "| **B** | how? | not run yet |",
-    ]
+    heads, a, b = rows(pages.experiments(shown))
+    assert heads == []
+    demo, paper = (f'<a href="experiments/a{more}.html">' for more in ("", "-paper"))
+    assert a[1:] == ["why?", f"{demo}demo</a>: digits, 5 images seen; {paper}paper</a>: mnist, 6"]
+    assert b[1:] == ["how?", "not run yet"]

@@ -14,7 +14,7 @@ from PIL import JpegImagePlugin
 from guidebook.config.datasets import CATALOG
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.drawn import paintings as module
-from guidebook.data.drawn.paintings import ARTISTS, GENRES, GRAIN, LONG, SHORT, STYLES, encode, paint, write
+from guidebook.data.drawn.paintings import ARTISTS, GENRES, GRAIN, LONG, SHORT, STYLES, drawn, encode, paint
 from guidebook.runs import manifest
 
 N, FILES, GROUP = 1107, 4, 30  # of a set that is written: rows enough for each way to break one
@@ -29,11 +29,9 @@ def small(style: int, seed: int, number: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("paintings") / "set"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "paint", small)
-        write(folder, N, 7, FILES, GROUP)
-    return folder
+        return drawn(tmp_path_factory.mktemp("paintings"), N, 7, FILES, GROUP)
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +134,8 @@ def test_the_schema_is_what_datasets_writes(written):
 
 def test_datasets_reads_it(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "paint", small)
-    write(tmp_path / "set", 27, 7, 2, 5)
-    data = load_dataset(
-        "parquet", data_files=str(tmp_path / "set" / "*.parquet"), cache_dir=str(tmp_path), split="train"
-    )
+    files = str(drawn(tmp_path / "set", 27, 7, 2, 5) / "*.parquet")
+    data = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path), split="train")
     assert data.features["style"].names == list(STYLES)
     assert sorted(data["style"]) == list(range(27))
     assert data[0]["image"].size == (24, 16)
@@ -200,12 +196,10 @@ def test_styles_are_as_frequent_as_each_other_and_lie_in_blocks(rows):
 def test_another_seed_writes_other_paintings_and_the_same_seed_the_same(tmp_path, written, rows, monkeypatch):
     monkeypatch.setattr(module, "paint", small)
     for seed in (7, 8):
-        write(tmp_path / str(seed), N, seed, FILES, GROUP)
-        same = [
-            f.read_bytes() == (written / f.name).read_bytes() for f in sorted((tmp_path / str(seed)).glob("*.parquet"))
-        ]
+        folder = drawn(tmp_path, N, seed, FILES, GROUP)
+        same = [f.read_bytes() == (written / f.name).read_bytes() for f in sorted(folder.glob("*.parquet"))]
         assert same == [seed == 7] * FILES
-    other = pq.read_table(tmp_path / "8" / f"train-00000-of-{FILES:05}.parquet").to_pylist()
+    other = pq.read_table(folder / f"train-00000-of-{FILES:05}.parquet").to_pylist()
     paths = [row["image"]["path"] for row in other]
     assert paths != [row["image"]["path"] for row in rows[: len(other)]]
     assert other[0]["image"]["bytes"] == encode(small(other[0]["style"], 8, int(paths[0][-10:-4])))
@@ -225,5 +219,5 @@ def test_a_set_that_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "paint", fails)
     with pytest.raises(OSError, match="the set of drawn paintings was not written"):
-        write(tmp_path / "set", 27, 0, 1)
+        drawn(tmp_path, 27, 0, 1)
     assert list(tmp_path.iterdir()) == []

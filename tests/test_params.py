@@ -237,18 +237,19 @@ def profiles(tmp_path, monkeypatch):
     return write
 
 
+TRAILING = {"spacing": "trailing"}  # which every objective takes
 SETTING = {section: DEMO[section] for section in SECTIONS}
 
 
 def test_a_profile_says_only_what_differs_from_the_one_it_extends(profiles):
     best = {"extends": "paper", "train": {"lr": 0.5}, "sample": {"guidance": [1]}}
-    other = {"extends": "a/best", "train": {"epochs": 3}, "objective": OBJECTIVES["edm"]}
+    other = {"extends": "a/best", "train": {"epochs": 3}, "objective": OBJECTIVES["edm"], "sample": TRAILING}
     profiles({"a/paper": SETTING, "a/best": best, "b/demo": other})
     assert differences(load("a", "paper"), load("a", "best")) == [
         ("train.lr", 0.001, 0.5), ("sample.guidance", load("a", "paper").model_dump(mode="json")["sample"]["guidance"], [1]),
     ]  # fmt: skip
     assert load("b", "demo") == load("a", "best").replace(
-        experiment="b", profile="demo", train={"epochs": 3}, objective=OBJECTIVES["edm"]
+        experiment="b", profile="demo", train={"epochs": 3}, objective=OBJECTIVES["edm"], sample=TRAILING
     )
     assert load("b", "demo", {"train.lr": 0.25}).train.lr == 0.25
     assert load_file(P.PARAMS / "b" / "demo.yml") == load("b", "demo")
@@ -401,10 +402,11 @@ def test_the_cell_run_again_sees_a_changed_section():
 
 
 def test_a_section_that_becomes_another_kind_is_replaced():
-    demo = load("mnist", "demo")
+    demo = load("mnist", "demo").replace(sample=TRAILING)
+    flow = {f"objective.{k}": v for k, v in OBJECTIVES["flow"].items()}
     changed = demo.replace(objective=OBJECTIVES["flow"])
     assert changed.objective == schema.Flow(mean=0.0, std=1.0)
-    assert load("mnist", "demo", {f"objective.{k}": v for k, v in OBJECTIVES["flow"].items()}) == changed
+    assert load("mnist", "demo", {"sample.spacing": "trailing"} | flow) == changed
     assert ("objective.kind", "vp", "flow") in differences(demo, changed)
     assert ("objective.timesteps", 1000, None) in differences(demo, changed)
     assert ("objective.std", None, 1.0) in differences(demo, changed)
@@ -431,14 +433,16 @@ def test_a_new_kind_is_one_class(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
-@pytest.mark.parametrize("key", ["steps", "sampler", "methods"])
+@pytest.mark.parametrize("key", ["steps", "sampler", "spacing", "methods"])
 def test_what_discrete_timesteps_alone_can_do_is_refused_for_other_objectives(kind, key):
-    params = load("mnist", "demo").replace(objective=OBJECTIVES[kind])
+    params = load("mnist", "demo").replace(objective=OBJECTIVES[kind], sample=TRAILING)
     if key == "steps":  # there are no timesteps to exceed
         assert params.replace(sample={"steps": 5000}).sample.steps == 5000
         return
-    value = {"sampler": "unipc", "methods": [{"name": "classifier", "guidance": [1]}]}[key]
-    with pytest.raises(ParamsError, match=f"(unipc|classifier) needs objective.kind = vp, not {kind}$"):
+    value = {"sampler": "unipc", "spacing": "leading", "methods": [{"name": "x", "combine": "classifier", "w": [1]}]}[
+        key
+    ]
+    with pytest.raises(ParamsError, match=f"(unipc|leading|classifier) needs objective.kind = vp, not {kind}$"):
         params.replace(sample={key: value})
 
 
@@ -477,7 +481,7 @@ NEEDS = {
 @pytest.mark.parametrize(("kind", "key"), [*(("vp", key) for key in EVERY), *OTHERS])
 def test_training_key_changes_with_what_training_depends_on_and_with_nothing_else(kind, key):
     section, _, name = key.partition(".")
-    a = load("mnist", "demo").replace(objective=OBJECTIVES.get(kind, {}))
+    a = load("mnist", "demo").replace(objective=OBJECTIVES.get(kind, {}), sample=TRAILING if kind != "vp" else {})
     a = a.replace(**NEEDS.get(key, {}))
     b = a.replace(**{section: {name: GRAMMAR[key][1]}})
     assert (a.training_key != b.training_key) == (section not in ("sample", "evaluate") and key not in FREE)
@@ -557,15 +561,18 @@ def test_any_text_as_a_file_gives_one_line(tmp_path_factory, text):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"sample": {"spacing": "karras"}}, "spacing = karras is for sampler = heun"),
         ({"sample": {"eta": 0.5}}, "eta = 0.5 is for sampler = ddim"),
         ({"objective": {"zero_terminal_snr": True}}, "zero_terminal_snr = True needs objective.prediction"),
         ({"objective": {"zero_terminal_snr": True, "prediction": "v_prediction"}}, "visit the last timestep"),
-        ({"objective": {"prediction": "sample"}, "sample": {"sampler": "heun"}}, "heun does not take"),
-        ({"sample": {"methods": [{"name": "rescaled", "guidance": [2]}]}}, r"takes the settings ['phi']"),
-        ({"sample": {"methods": [{"name": "rescaled", "guidance": [2], "settings": {"phi": 2.0}}]}}, "must be from 0 to 1"),
-        ({"sample": {"methods": [{"name": "cfg-plus-plus", "guidance": [w]} for w in (1, 2)]}},
-         "['cfg-plus-plus', 'cfg-plus-plus'] must name every method once: put all its scales into one entry's guidance"),
+        ({"objective": OBJECTIVES["flow"], "sample": {"spacing": "karras"}}, "karras needs a finite first noise level"),
+        ({"sample": {"methods": [{"name": "x", "combine": "rescaled", "w": [2]}]}}, "rescaled.phi = None must be from 0 to 1"),
+        ({"sample": {"methods": [{"name": "x", "combine": "rescaled", "w": [2], "phi": 2.0}]}}, "rescaled.phi = 2.0 must be from"),
+        ({"sample": {"methods": [{"name": "x", "w": [2], "phi": 0.5}]}}, "linear.phi = 0.5 is not taken"),
+        ({"sample": {"methods": [{"name": "x", "w": [2], "between": [5.0, 0.3]}]}}, "between = [5.0, 0.3] must be [low, high]"),
+        ({"sample": {"methods": [{"name": "x", "w": [2], "against": {}}]}}, "against: give run and share, or weights or at"),
+        ({"sample": {"methods": [{"name": "x", "w": [2], "against": {"weights": "ema-0.5"}}]}}, "'ema-0.5' must be one of"),
+        ({"sample": {"methods": [{"name": "x", "w": [w]} for w in (1, 2)]}},
+         "['x', 'x'] must name every method once: put all its scales into one entry's w"),
     ],
 )  # fmt: skip
 def test_what_cannot_go_together_is_refused_with_both_named(change, said):

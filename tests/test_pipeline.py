@@ -26,7 +26,7 @@ from guidebook.models import small_vae
 from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.manifest import MANIFEST, Corrupt
 from guidebook.runs.run import NotRecorded, Run, open_run
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 from guidebook.sampling.draw import draw
 from guidebook.sampling.sampler import Sampler
 from guidebook.sampling.spec import Draw
@@ -85,7 +85,8 @@ def theirs(run: Run, pipe: DiffusionPipeline, w: float) -> np.ndarray:
     s = run.params.sample
     pipe.set_progress_bar_config(disable=True)
     rngs = [torch.Generator().manual_seed(seed_of((s.seed << 32) + i, "image")) for i in N.tolist()]
-    prompts = [caption_of(run.params, label, i) for i, label in enumerate(sample_labels(run.params, N).tolist())]
+    labels = sample_labels(run.params, N).tolist()
+    prompts = [caption_of(run.params, label, i) for label, i in zip(labels, N.tolist(), strict=True)]
     images = pipe(prompts, num_inference_steps=s.steps, guidance_scale=w, generator=rngs, eta=s.eta).images
     return np.stack(images).astype(int)
 
@@ -101,7 +102,7 @@ def same(run: Run, pipe: DiffusionPipeline, w: float) -> None:
 @pytest.mark.parametrize("w", [1.0, 3.0])
 @pytest.mark.parametrize(
     ("sampler", "spacing", "eta"),
-    [("ddpm", "trailing", 0.0), ("ddim", "trailing", 0.0), ("ddim", "linspace", 0.5), ("dpmpp-2m", "linspace", 0.0),
+    [("ddpm", "trailing", 0.0), ("ddim", "trailing", 0.0), ("ddim", "trailing", 0.5), ("dpmpp-2m", "linspace", 0.0),
      ("unipc", "linspace", 0.0), ("heun", "karras", 0.0)],
 )  # fmt: skip
 def test_a_stock_pipeline_draws_what_the_sampler_draws(faces, sampler, spacing, eta, w):
@@ -191,7 +192,7 @@ def test_clip_is_copied_with_the_runs_number_of_tokens(runs, tiny, monkeypatch):
             num_attention_heads=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
         )  # fmt: skip
         model = CLIPTextModel(config).eval()
-    monkeypatch.setattr(encoders, "_clip", lambda *_: (tokenizer, model))
+    monkeypatch.setattr(encoders, "_clip_parts", lambda *_: (tokenizer, model))
     monkeypatch.setattr(pretrained, "at_hand", lambda _: True)
     run = open_run(tiny.replace(text={"encoder": "openai/clip-vit-base-patch32", "tokens": 20}))
     train(run)

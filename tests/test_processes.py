@@ -15,8 +15,8 @@ import torch
 
 from guidebook.config.params import ParamsError
 from guidebook.metrics.measure import measure, measure_real
-from guidebook.runs import pool
-from guidebook.runs.pool import ProcessFailed
+from guidebook.runs import launch
+from guidebook.runs.launch import ProcessFailed
 from guidebook.runs.preemption import Preempted
 from guidebook.runs.run import open_run, opened
 from guidebook.sampling.draw import draw
@@ -63,8 +63,8 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def no_pool():
     yield
-    for size in list(pool._pools):
-        pool._pools.pop(size).close()
+    for size in list(launch._running):
+        launch._running.pop(size).close()
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_two_processes_train_draw_and_measure_as_one_does(params, of_one, runs):
     keep = ("metric", "n", "extractor", "reference")
     for found, expected in zip(
         measure(run, images) + measure_real(run),
-        of_one.metrics(set="w5") + of_one.metrics(set="test split"),
+        of_one.metrics(set=images.name) + of_one.metrics(set="test split"),
         strict=True,
     ):
         for field in ("value", "low", "high"):
@@ -181,12 +181,12 @@ def test_a_process_that_is_lost_ends_the_others_and_says_how(params, runs):
     def kill():
         while not run.stats():
             time.sleep(0.02)
-        os.kill(pool._pools[2].members[1].pid, signal.SIGKILL)
+        os.kill(launch._running[2].members[1].pid, signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
     with pytest.raises(ProcessFailed, match=r"^in 2 processes: a process ended with status -9"):
         train(run)
-    assert not pool._pools
+    assert not launch._running
     assert set(psutil.Process().children()) <= set(others)
     # What it left behind is no obstacle.
     stop_after(run, 0)
@@ -214,7 +214,7 @@ def test_nothing_listens_beyond_this_machine(params, runs):
     def listen():
         while not run.stats():
             time.sleep(0.02)
-        for member in pool._pools[2].members:
+        for member in launch._running[2].members:
             found = psutil.Process(member.pid).net_connections("inet")
             heard.update(c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN)
         (run.path / "STOP").touch()

@@ -8,7 +8,7 @@ from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics import published as P
 from guidebook.metrics.subject import of_real, of_samples
-from guidebook.metrics.weights import WeightsMissing
+from guidebook.metrics.weights import Weights, WeightsMissing
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
@@ -34,10 +34,10 @@ def in_colour(split: Split) -> Split:
 
 
 def test_if_the_rows_of_its_last_layer_take_every_turn_it_is_right_exactly_one_time_in_ten(digits):
-    reader, right = P.untrained_resnet18(1, 10, seed=3), 0
+    reader, right = P.Untrained(1, 10, seed=3), 0
     reader.network.fc.bias.data.normal_()
     for _ in range(10):
-        right += int((reader.read(digits.images) == digits.labels).sum())
+        right += int((reader.read(digits.images)["classes"] == digits.labels).sum())
         for parameter in reader.network.fc.parameters():
             parameter.data = parameter.data.roll(1, 0)
     assert right == len(digits)
@@ -53,49 +53,50 @@ def test_over_draws_its_accuracy_on_real_images_is_chance(digits):
 
 
 def test_one_seed_is_one_classifier_whatever_was_drawn_before(digits):
-    first = P.untrained_resnet18(1, 10, seed=0)
+    first = P.Untrained(1, 10, seed=0)
     torch.rand(3)
-    again, other = P.untrained_resnet18(1, 10, seed=0), P.untrained_resnet18(1, 10, seed=1)
-    assert torch.equal(first.read(digits.images), again.read(digits.images))
+    again, other = P.Untrained(1, 10, seed=0), P.Untrained(1, 10, seed=1)
+    assert torch.equal(first.read(digits.images)["classes"], again.read(digits.images)["classes"])
     assert torch.equal(first.network.conv1.weight, again.network.conv1.weight)
     assert not torch.equal(first.network.conv1.weight, other.network.conv1.weight)
 
 
 def test_drawing_a_classifier_leaves_the_random_numbers_of_others_alone():
     state = torch.get_rng_state()
-    P.untrained_resnet18(1, 10, seed=0)
+    P.Untrained(1, 10, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_its_first_layer_keeps_the_resolution_and_its_last_has_a_row_for_each_class():
-    network = P.untrained_resnet18(3, 7, seed=0).network
+    network = P.Untrained(3, 7, seed=0).network
     assert network.conv1(torch.zeros(1, 3, 32, 32)).shape == (1, 64, 32, 32)
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
 def test_a_file_that_is_not_imagenets_is_refused(cache):
-    assert P.Body().why_absent() is None  # without a file it is a random body
+    assert P.why_absent() is None  # without a file it is a random body
     torch.save(P.resnet18(weights=None).state_dict(), cache / P.IMAGENET.file)
-    assert "is not the published file" in P.Body().why_absent()
+    assert "is not the published file" in P.why_absent()
     with pytest.raises(WeightsMissing, match="not the published file"):
-        P.untrained_resnet18(3, 10, seed=0)
+        P.Untrained(3, 10, seed=0)
 
 
 def test_with_imagenets_weights_only_the_first_and_last_layer_are_drawn(cache, monkeypatch):
     weights = P.resnet18(weights=None).state_dict()
     torch.save(weights, cache / P.IMAGENET.file)
-    monkeypatch.setattr(P.IMAGENET.__class__, "_published", lambda *_: True)
-    reader = P.untrained_resnet18(3, 10, seed=0)
+    monkeypatch.setattr(P, "IMAGENET", Weights(P.IMAGENET.file, "", P.IMAGENET.source))
+    reader = P.Untrained(3, 10, seed=0)
     assert reader.name == "resnet18-untrained, imagenet body"
     drawn = {k for k, v in reader.network.state_dict().items() if not (k in weights and torch.equal(v, weights[k]))}
     assert drawn == {"conv1.weight", "fc.weight", "fc.bias"}
 
 
 def test_the_record_of_a_set_says_what_the_reader_said(tiny, runs, digits):
-    run, draw = open_run(tiny), Draw.of(tiny, 5.0, 60).json
-    facts = {"draw": draw, "seconds_per_image": None, "n": 60, "labels": digits.labels.tolist()}
+    run = open_run(tiny)
+    facts = {"draw": Draw.of(run.params, 5.0, 60).json, "seconds_per_image": 0.1, "n": 60}
+    facts["labels"] = digits.labels.tolist()
     (found,) = P.of_published(run, of_samples(ImageSet("w5", run.path, digits.images, facts)))
-    right = int((P.untrained_resnet18(1, 10, P.SEED).read(digits.images) == digits.labels).sum())
+    right = int((P.Untrained(1, 10, P.SEED).read(digits.images)["classes"] == digits.labels).sum())
     assert (found["value"], found["low"], found["high"]) == tuple(np.round(intervals.wilson(right, 60), 6))
     assert (found["metric"], found["n"], found["guidance"], found["interval"]) == (
         "accuracy_untrained",

@@ -38,5 +38,5 @@ def test_pairs_are_the_first_test_images_above_their_reconstructions_and_are_mea
     before, after = pairs.images.chunk(2)
     assert torch.equal(before, images_of(run.params.data).test.images[: len(before)])
     assert not torch.equal(before, after)
-    monkeypatch.setattr(roundtrip, "_trip", lambda run: pytest.fail("measured again"))
+    monkeypatch.setattr(roundtrip, "_after", lambda run: pytest.fail("measured again"))
     assert roundtrip.round_trip(run)[1] == records

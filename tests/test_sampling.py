@@ -18,7 +18,7 @@ from guidebook.diffusion.objective import objective
 from guidebook.diffusion.solvers import SOLVERS, scheduler
 from guidebook.models import build
 from guidebook.runs.run import open_run
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.draw import draw, sample_set
 from guidebook.sampling.sampler import Backbone, Sampler, sample
 from guidebook.sampling.spec import Draw, guide_run

@@ -182,7 +182,7 @@ def test_a_run_that_was_submitted_again_is_shown_with_its_later_job(runs, tmp_pa
     (runs / "jobs").mkdir()
     task = {"name": "mnist/smoke", "folder": str(runs / "mnist" / "smoke-00000000")}
     for job in ("9", "10"):
-        (runs / "jobs" / f"{job}.json").write_text(json.dumps({"book": "11", "tasks": [task]}))
+        (runs / "jobs" / f"{job}.json").write_text(json.dumps([{"job": f"{job}_0"} | task]))
     assert [job["job"] for job in submit.jobs()] == ["9_0", "10_0"]
     (row,) = [row for row in everything() if row["job"]]
     assert (row["job"], row["job state"]) == ("10_0", "RUNNING")

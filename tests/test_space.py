@@ -15,6 +15,7 @@ from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import Latents, Pixels, shape_of, space
 from guidebook.runs.run import open_run, opened
 from guidebook.sampling.sampler import Sampler
+from guidebook.sampling.spec import Draw
 from guidebook.training.loop import train
 from guidebook.training.step import prepared
 
@@ -184,14 +185,15 @@ def test_a_model_of_latents_gives_images(unbroken, folder, monkeypatch):
     # Where the autoencoder that it learnt with lies
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(unbroken.path.parents[1]))
     autoencoder.cache_clear()
-    sampler = Sampler(opened(unbroken.path), "ema-0.99")
+    run = opened(unbroken.path)
+    sampler = Sampler(run, Draw.of(run.params, 2.0, 3, weights="ema-0.99"))
     index = torch.arange(3)
-    *_, (_, x) = sampler.steps(2.0, index)
+    *_, (_, x) = sampler.steps(index)
     assert x.shape == (3, 4, 4, 4)
     images = sampler.images(x)
     assert images.shape == (3, 3, 8, 8)
     assert images.dtype == torch.uint8
-    *_, (_, alone) = sampler.steps(2.0, index[1:2])
+    *_, (_, alone) = sampler.steps(index[1:2])
     torch.testing.assert_close(alone[0], x[1], rtol=1e-3, atol=1e-3)
     assert sampler.labels(index) == load(unbroken.params.data).test.labels[:3].tolist()
     autoencoder.cache_clear()
@@ -204,7 +206,7 @@ def test_a_run_is_not_continued_in_the_latents_of_another_autoencoder(runs):
     assert known == space(run.params).autoencoder.name
     run.note(autoencoder=known[:-1] + "x")
     with pytest.raises(PretrainedMissing, match=f"began with the autoencoder .*x, now there is {known}"):
-        Sampler(run, run.params.sample.weights)
+        Sampler(run, Draw.of(run.params, 1.0, 1))
     shutil.rmtree(run.path / "model")
     for folder in runs.glob("data/latents-*"):
         shutil.rmtree(folder)

@@ -5,12 +5,14 @@ import os
 import signal
 import threading
 import time
+import types
 
 import pytest
 
 from guidebook.runs import preemption
 from guidebook.runs.preemption import SIGNALS, Preempted, stopping
 from guidebook.runs.run import open_run
+from guidebook.runtime import distributed
 
 
 @pytest.fixture
@@ -135,13 +137,14 @@ def test_nested_work_hears_what_the_outer_one_hears_and_nothing_is_lost(run, whe
             outer.obey("")
 
 
-def test_a_process_that_works_alone_asks_no_other(run, monkeypatch):
-    monkeypatch.setattr(preemption, "agreed", lambda _: pytest.fail("the others wait and do not answer"))
-    monkeypatch.setattr(preemption, "barrier", lambda: pytest.fail("the others wait and do not come"))
-    with stopping(run) as stop:
-        assert not stop.asked(alone=True)
+def test_while_the_others_wait_for_one_process_it_asks_none_of_them(run, monkeypatch):
+    """Else it never returns: they are at another collective call."""
+    monkeypatch.setattr(distributed, "world", lambda: types.SimpleNamespace(num_processes=2, is_main_process=True))
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda *_: pytest.fail("the others do not answer"))
+    with stopping(run) as stop, distributed.solo():
+        assert not stop.asked()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
-        assert stop.asked(alone=True)
+        assert stop.asked()
         with pytest.raises(Preempted):
-            stop.obey("", alone=True)
+            stop.obey("")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from guidebook.report import tables
+from guidebook.report import banner, tables
 from guidebook.runs.run import open_run
 
 
@@ -71,14 +71,14 @@ def test_numbers_of_images_are_in_order_with_the_limit_last():
 def test_the_banner_says_which_settings_of_a_list_are_gone_or_new():
     ddpm, ddim = ({"sampler": n, "steps": 10, "eta": 0.0, "spacing": "leading"} for n in ("ddpm", "ddim"))
     one, other = "ddpm steps 10 eta 0.0 leading", "ddim steps 10 eta 0.0 leading"
-    assert tables._changed([ddpm, ddim], [ddim]) == f"lacks {one}"
-    assert tables._changed([], [ddim, ddpm]) == f"adds {other}, {one}"
-    assert tables._changed([ddpm], [ddim]) == f"lacks {one} and adds {other}"
-    assert tables._changed([ddpm, ddim], [ddim, ddpm]) == "is in another order"
-    assert tables._changed([1.0, 2.0], [1.0]) == "is 1.0 instead of 1.0, 2.0"
+    assert banner._changed([ddpm, ddim], [ddim]) == f"lacks {one}"
+    assert banner._changed([], [ddim, ddpm]) == f"adds {other}, {one}"
+    assert banner._changed([ddpm], [ddim]) == f"lacks {one} and adds {other}"
+    assert banner._changed([ddpm, ddim], [ddim, ddpm]) == "is in another order"
+    assert banner._changed([1.0, 2.0], [1.0]) == "is 1.0 instead of 1.0, 2.0"
 
 
 def test_the_banner_says_how_many_images_a_limited_run_knows(runs, tiny):
     for limit, told in ((60, True), (None, False)):
-        text = tables.banner(open_run(tiny.replace(data={"limit": limit})))
+        text = banner.banner(open_run(tiny.replace(data={"limit": limit})))
         assert ("Of each split this run knows the first 60 at most" in text) == told

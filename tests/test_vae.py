@@ -16,7 +16,6 @@ from guidebook.models.autoencoder import (
     latent_shape,
     posterior,
 )
-from guidebook.runs.manifest import Corrupt
 
 DATA = Data(name="faces", resolution=8, range=(-1.0, 1.0), caption=None, limit=200, flips=False)
 
@@ -134,18 +133,14 @@ def test_training_is_a_function_of_its_data_and_leaves_random_numbers_alone(vae,
     assert other.name != place_of(vae)
 
 
-def test_a_changed_byte_is_refused(vae, folder):
+def test_changed_weights_are_never_read_but_trained_anew(vae, folder, caplog):
     file = folder / "vaes" / place_of(vae) / "diffusion_pytorch_model.safetensors"
     raw = file.read_bytes()
-    try:
-        file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-        autoencoder.cache_clear()
-        with pytest.raises(Corrupt, match=r"is not what was written; delete .* and run again: it is trained anew"):
-            autoencoder(EMBEDDED, DATA)
-    finally:
-        file.write_bytes(raw)
+    file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     autoencoder.cache_clear()
     assert autoencoder(EMBEDDED, DATA).name == vae.name
+    assert file.read_bytes() == raw
+    assert "is not what was written" in caplog.text
 
 
 def test_weights_in_the_cache_are_found_at_the_pinned_revision(vae, folder, tmp_path, monkeypatch):

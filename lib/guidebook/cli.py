@@ -1,4 +1,4 @@
-"""The `guidebook` command: parses words and calls the library. Nothing heavy is imported before it is needed."""
+"""The `guidebook` command: words of the command line, and nothing else. Nothing heavy is imported before it is needed."""
 
 import contextlib
 import json
@@ -18,22 +18,23 @@ app = typer.Typer(
     help="A reproducible study of guidance in text-to-image diffusion.",
 )  # fmt: skip
 Experiment = Annotated[str, typer.Argument(help="an experiment: a folder of params/")]
+Experiments = Annotated[list[str], typer.Argument(metavar="EXPERIMENT…", help="folders of params/")]
 Profile = Annotated[str, typer.Option(help="a params file of the experiment")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a parameter: train.epochs=5")]
+Json = Annotated[bool, typer.Option("--json", help="for programs")]
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"guidebook {__version__}")
         raise typer.Exit
 
 
+Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print it and exit")]
+
+
 @app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print it and exit")
-    ] = False,
-) -> None: ...
+def options(version: Version = False) -> None: ...
 
 
 def main() -> None:
@@ -42,12 +43,12 @@ def main() -> None:
     try:
         app()
     except SystemExit as end:
-        if type(end) is not SystemExit:  # asked to stop
+        if type(end) is not SystemExit:  # preempted
             print(f"guidebook: {end}", file=sys.stderr)
         elif end.code == 130:  # Ctrl-C
             print("guidebook: interrupted; run again to go on", file=sys.stderr)
-        # All is saved and whoever asked gives little time: taking an interpreter with torch in it apart lasts seconds. One of
-        # several processes still has to part from the others.
+        # All is saved and time is short: taking an interpreter with torch in it apart lasts seconds. One of several processes still
+        # has to part from the others.
         if end.code == 75 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
             with contextlib.suppress(OSError):  # whoever read them may be gone
                 sys.stdout.flush()
@@ -55,11 +56,18 @@ def main() -> None:
             os._exit(75)
         raise
     except Exception as error:
-        foreign = type(error).__module__.partition(".")[0] not in ("guidebook", "safetensors")
-        if foreign and not isinstance(error, OSError):
+        ours = type(error).__module__.partition(".")[0] in ("guidebook", "safetensors") or isinstance(error, OSError)
+        if not ours:
             raise
         print(f"guidebook: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _load(experiments: list[str], profile: str, settings: list[str] | None) -> list:
+    """Params of each experiment, checked before anything starts. Raises ParamsError."""
+    from guidebook.config import params, yamlfile
+
+    return [params.load(name, profile, yamlfile.overrides(settings)) for name in experiments]
 
 
 @app.command()
@@ -71,17 +79,15 @@ def run(
 ) -> None:
     """Execute an experiment's notebook: trains, samples and measures what is not done yet."""
     from guidebook.book.progress import watching
-    from guidebook.config import params as P
+    from guidebook.config.errors import ParamsError
     from guidebook.config.paths import PARAMS
-    from guidebook.config.yamlfile import overrides
 
-    if all_:
-        if experiments:
-            raise P.ParamsError(f"--all runs every experiment: leave it out, or {' '.join(experiments)[:60]!r}")
-        experiments = sorted(p.parent.name for p in PARAMS.glob(f"*/{profile}.yml"))
-    if not experiments:
-        raise P.ParamsError("name an experiment, or --all")
-    chosen = [P.load(name, profile, overrides(set_)) for name in experiments]
+    if all_ and experiments:
+        raise ParamsError(f"--all runs every experiment: leave it out, or {' '.join(experiments)[:60]!r}")
+    names = sorted(p.parent.name for p in PARAMS.glob(f"*/{profile}.yml")) if all_ else experiments
+    if not names:
+        raise ParamsError("name an experiment, or --all")
+    chosen = _load(names, profile, set_)
     from guidebook.book.notebook import NotebookFailed, run_experiment
 
     for params in chosen:
@@ -95,25 +101,15 @@ def run(
 
 
 @app.command()
-def show(
-    experiment: Experiment,
-    profile: Profile = "demo",
-    set_: Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
-) -> None:
-    """Print the resolved parameters and what a run would cost."""
-    from guidebook.config import params as P
-    from guidebook.config.yamlfile import overrides
-
-    params = P.load(experiment, profile, overrides(set_))
+def show(experiment: Experiment, profile: Profile = "demo", set_: Set = None, as_json: Json = False) -> None:
+    """Print the resolved parameters and what a run would cost; a multiply-add (MAC, which papers count) is two FLOP."""
+    (params,) = _load([experiment], profile, set_)
     from guidebook.config.budget import updates
     from guidebook.models.cost import cost
 
     network, n = cost(params), updates(params)
-    facts = {
-        "parameters": network.parameters, "gmac_per_image": round(network.gmac, 4), "gflop_per_image": round(network.gflop, 4),
-        "updates": n, "images_seen": n * params.train.batch,
-    }  # fmt: skip
+    facts = {"parameters": network.parameters, "GMAC_per_image": round(network.gmac, 4)}
+    facts |= {"GFLOP_per_image": round(network.gflop, 4), "updates": n, "images_seen": n * params.train.batch}
     if as_json:
         print(json.dumps({"params": params.model_dump(mode="json"), **facts}, indent=1))
     else:
@@ -123,9 +119,9 @@ def show(
 @app.command()
 def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
     """Train alone, without the notebook, by a file such as params/EXPERIMENT/PROFILE.yml."""
-    from guidebook.config import params as P
+    from guidebook.config.params import load_file
 
-    params = P.load_file(file)
+    params = load_file(file)
     from guidebook.runs.run import open_run
     from guidebook.training.loop import train as go
 
@@ -149,7 +145,7 @@ def record(
 
 @app.command()
 def submit(
-    experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT…", help="folders of params/")],
+    experiments: Experiments,
     profile: Profile = "paper",
     set_: Set = None,
     seeds: Annotated[
@@ -176,7 +172,7 @@ def submit(
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="again every five seconds, until Ctrl-C")] = False,
 ) -> None:
     """List every run and submitted job: state, images seen, speed, time left, newest metrics."""
@@ -202,17 +198,14 @@ def status(
 
 @app.command()
 def fetch(
-    experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT…")],
+    experiments: Experiments,
     profile: Profile = "paper",
     set_: Set = None,
     decode: Annotated[bool, typer.Option("--decode", help="decode or encode every image once, for all runs")] = False,
 ) -> None:
     """Download data and weights into the cache, for machines without internet."""
-    from guidebook.config import params as P
-    from guidebook.config.yamlfile import overrides
-
-    chosen = [P.load(name, profile, overrides(set_)) for name in experiments]
-    from guidebook.fetch import fetched
+    chosen = _load(experiments, profile, set_)
+    from guidebook.slurm.fetch import fetched
 
     for line in fetched(chosen, decode):
         print(line)
@@ -222,10 +215,5 @@ def fetch(
 def build() -> None:
     """Build the HTML book from the runs at hand and the recorded results."""
     from guidebook.book.build import build as make
-    from guidebook.book.notebook import NotebookFailed
 
-    try:
-        print(make(lambda line: print(f"book: {line}", file=sys.stderr, flush=True)))
-    except NotebookFailed as failed:
-        print(f"guidebook: {failed}", file=sys.stderr)
-        sys.exit(1)
+    print(make(lambda line: print(f"book: {line}", file=sys.stderr, flush=True)))

@@ -12,9 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 from safetensors.numpy import load_file
+
+from guidebook.config.params import load
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
@@ -29,37 +30,38 @@ pytestmark = [
 ]
 
 
+# All of it in one process: each start of one takes seconds.
+BUILD = """
+from pathlib import Path
+from guidebook.book.build import build
+from guidebook.book.notebook import run_experiment
+from guidebook.config.params import load
+from guidebook.runs.run import record
+
+run, _ = run_experiment(load("mnist", "demo"))
+kept = record(run)
+paper = kept.rename(kept.with_name("paper"))
+for file in paper.rglob("params.yml"):
+    file.write_text(file.read_text().replace("profile: demo", "profile: paper"))
+build()
+"""
+
+
 @pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
+def site(tmp_path_factory, shared_judges) -> Path:
     """A project of its own whose demo is as small as `smoke`, run, recorded once more as `paper`, and built."""
     root = tmp_path_factory.mktemp("project")
     for name in ("params", "notebooks", "book"):
-        shutil.copytree(
-            ROOT / name,
-            root / name,
-            ignore=shutil.ignore_patterns("_build", "results", ".ipynb_checkpoints", "kernel-*"),
-        )
-    values = yaml.safe_load((root / "params/mnist/smoke.yml").read_text()) | {"profile": "demo"}
-    values["data"]["caption"] = HOSTILE
-    (root / "params/mnist/demo.yml").write_text(yaml.safe_dump(values, sort_keys=False))
-    guidebook(root, "run", "mnist", "--profile", "demo")
-
-    (run,) = (root / "runs/mnist").glob("demo-*")
-    guidebook(root, "record", str(run))
-    results = root / "book/results/mnist"
-    (results / "demo").rename(results / "paper")
-    for file in (results / "paper").rglob("params.yml"):
-        file.write_text(file.read_text().replace("profile: demo", "profile: paper"))
-
-    guidebook(root, "build")
-    return root
-
-
-def guidebook(root: Path, *words: str) -> None:
-    place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(root / "runs"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", "from guidebook.cli import main; main()", *words]
+        ignored = shutil.ignore_patterns("_build", "results", ".ipynb_checkpoints", "kernel-*")
+        shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
+    (root / "params/mnist/demo.yml").write_text(demo.yaml())
+    runs = shared_judges(root / "runs")
+    place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(runs), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", BUILD]
     done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return root
 
 
 @pytest.fixture(scope="session")

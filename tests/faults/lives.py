@@ -20,10 +20,7 @@ from safetensors.torch import load_file
 from guidebook.runs.run import folder, opened
 from guidebook.training import checkpoint
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["guidebook.training.loop", "guidebook.models.unet", "transformers.models.clip.modeling_clip", "guidebook.cli"]
-)
+PROCESSES = multiprocessing.get_context("forkserver")  # what it imports beforehand: see tests/conftest.py
 BATCH, EVERY, TOTAL = 16, 12 * 16, 44 * 16  # images of a step, between checkpoints, of the whole training
 PROMISED = EVERY + BATCH  # images that are repeated at most: while a checkpoint is written one step goes on
 TIMING = {"ms_by_part", "images_per_s", "seconds", "memory_mb"}

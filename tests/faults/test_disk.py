@@ -104,19 +104,22 @@ def test_a_disk_with_space_for_one_checkpoint_ends_the_training_and_with_more_it
 
 
 DECODES = """
+import os
 import sys
-from pathlib import Path
-from guidebook.data.decoded import Filling, place
-from guidebook.data.shards import Shards
+from types import SimpleNamespace
 from guidebook.data.batches import Stream
+from guidebook.data.cache import Cache
+from guidebook.data.shards import Shards
 
+os.environ["GUIDEBOOK_RUNS"] = sys.argv[2]
 shards = Shards([sys.argv[1]], "image", "style", 27)
+cache = Cache("some", shards, 64, 0.0)
 try:
-    filling = Filling(place(Path(sys.argv[2]), shards, 64), shards, 64)
+    cache.keep()
 except OSError as error:
     sys.exit(f"refused: {error}")
-with Stream(shards, 64, 0, 50, 0, 1, 2, 8, 0.0, {}, filling) as stream:
-    while not filling.done():
+with Stream(SimpleNamespace(shards=shards, cache=cache, window=50), seed=0) as stream:
+    while not cache.complete():
         stream.next(10)
 print("decoded")
 """
@@ -132,7 +135,7 @@ def test_a_disk_without_room_for_decoded_images_is_noticed_before_one_is_written
     command = [sys.executable, "-c", DECODES, tmp_path / "train-0.parquet", small.place]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    assert "refused: train.npy of the decoded images was not written" in done.stderr
+    assert "refused: train.npy (0.00 GB) was not written" in done.stderr
     assert not list(small.place.rglob("*.npy"))
     small.resize(200 * 3 * 64 * 64 * 2)
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -20,7 +20,7 @@ from guidebook.book import pages
 from guidebook.config.params import Data, ParamsError, digest, read
 from guidebook.config.params import load as load_params
 from guidebook.data.images import DataError, load
-from guidebook.report import tables, widgets
+from guidebook.report import banner, tables, widgets
 from guidebook.report.claims import Answer, Answers
 from guidebook.runs.manifest import MANIFEST, checksum
 from guidebook.runs.run import all_runs, open_run, opened
@@ -145,11 +145,11 @@ def test_text_from_outside_is_shown_and_never_run(text, runs, tiny, tally):
     demo.add_metrics([record(text)])
     results, status = pages.results([demo]), pages.status([run, demo])
     held = [
-        harmless(tables.banner(run), text),
+        harmless(banner.banner(run), text),
         harmless(tables.metric_table([record(text)]).text),
         harmless(Answers([("mnist-grain", text, text)])._repr_html_()[0], text),
         harmless(pages.claims([("", text, text, [Answer("mnist-grain", text, text)])]).partition("<div")[2], text),
-        harmless(pages.table([{"a": text, text: text}]), text),
+        harmless(tables.table(["a", text], [[text, text]]).text, text),
         harmless(results.partition("## ")[2], text),
         harmless(status.partition("<div")[2], text[:8]),
     ]
@@ -337,7 +337,8 @@ def test_a_configuration_of_a_model_names_no_code(trained, tmp_path):
     (model / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nclass Evil: pass\n")
     (model / MANIFEST).unlink()
     checksum(model)
-    load_model(type(trained)(trained.params, tmp_path / "run", False), "raw")
+    with pytest.raises(ValueError, match=r"config.json names 'evil.Evil', none of the backbones UNet"):
+        load_model(type(trained)(trained.params, tmp_path / "run", False), "raw")
     assert not (tmp_path / "pwned").exists()
     assert "evil" not in sys.modules
 

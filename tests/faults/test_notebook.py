@@ -149,7 +149,7 @@ def test_processes_whose_notebook_was_killed_stop_by_themselves(tmp_path, tally)
     process = here.start("run", "tiny")
     here.begins(process, 3)
     own = children(process.pid)
-    (kernel,), workers = named(own, "ipykernel"), named(own, "guidebook.runs.worker")
+    (kernel,), workers = named(own, "ipykernel"), named(own, "guidebook.runs.launch")
     assert len(workers) == 2
     assert held(here.folder)
     os.kill(kernel, signal.SIGKILL)

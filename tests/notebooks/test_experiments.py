@@ -1,16 +1,14 @@
 """Every experiment's notebook at its smallest: to its last cell, answering its claims, and drawn again from its record."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from guidebook.book.notebook import execute, missing
+from guidebook.book.notebook import execute, missing, run_experiment
+from guidebook.config.params import load
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.report.claims import answers, every
 from guidebook.report.performance import read
@@ -20,13 +18,12 @@ EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100"]  # mni
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)
-def smoke(request, tmp_path_factory):
-    runs = tmp_path_factory.mktemp(request.param)
-    command = [Path(sys.executable).with_name("guidebook"), "run", request.param, "--profile", "smoke"]
-    environment = os.environ | {"GUIDEBOOK_RUNS": str(runs)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
-    assert done.returncode == 0, done.stderr
-    return opened(next(runs.glob(f"{request.param}/smoke-*")))
+def smoke(request, tmp_path_factory, shared_judges):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GUIDEBOOK_RUNS", str(shared_judges(tmp_path_factory.mktemp(request.param))))
+        run, done = run_experiment(load(request.param, "smoke"))
+    assert done
+    return run
 
 
 def html(path) -> list[str]:
@@ -43,7 +40,7 @@ def pictures(path) -> int:
 def test_it_reaches_its_last_cell_with_a_picture_in_every_cell_that_draws(smoke):
     page, source = smoke.path / "notebook.ipynb", NOTEBOOKS / f"{smoke.params.experiment}.ipynb"
     assert missing(page) == []
-    measured = r"|loading\.ways" if read("loader") else ""  # where nothing was measured yet, a line says so
+    measured = r"|page\.speeds" if read("loader") else ""  # where nothing was measured yet, a line says so
     drawing = [
         c
         for c in nbformat.read(source, 4).cells

@@ -1,4 +1,4 @@
-"""Executing a notebook on a run: papermill, and the proof that it reached its last cell."""
+"""Executing notebooks: papermill in kernels of their own, and the proof that each reached its last cell."""
 
 import functools
 import hashlib
@@ -9,8 +9,10 @@ import re
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from guidebook.config.params import Params, digest
@@ -18,6 +20,9 @@ from guidebook.config.paths import NOTEBOOKS
 from guidebook.runs.preemption import SIGNALS
 from guidebook.runs.run import Run, open_run
 from guidebook.runtime.malloc import keeping_memory
+
+MOST = 4  # pages drawn at once: each holds PyTorch in a kernel of its own
+_environment, _kernels = threading.Lock(), set()  # the second: process ids of kernels that execute
 
 
 class NotebookFailed(RuntimeError):
@@ -36,9 +41,9 @@ def run_experiment(params: Params, watch: Callable[[Run, Path], None] | None = N
     """
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
-    with _passed_on(run):
+    with _signals_as_file(run.path / "STOP"):
         done = execute(
-            source, target, run.params.model_dump(mode="json"), watch=watch and (lambda path: watch(run, path))
+            source, target, run.params.model_dump(mode="json"), watch=watch and functools.partial(watch, run)
         )
     if done and not run.metrics():
         target.unlink()
@@ -46,26 +51,36 @@ def run_experiment(params: Params, watch: Callable[[Run, Path], None] | None = N
     return run, done
 
 
-@contextmanager
-def _passed_on(run: Run):
-    """While it is open, a signal to stop becomes a file STOP: the kernel, which does the work, hears none that is sent to us.
+def draw_pages(pages: Sequence[tuple], say: Callable[[str], None]) -> None:
+    """`execute` with each of these arguments, unless it is up to date: one page per core at once. Raises NotebookFailed.
 
-    The second signal ends us at once.
+    Pages show what was computed before. When one fails, or the build is interrupted, the kernels of the others are ended.
     """
-    file, before = run.path / "STOP", {}
+    stale = [page for page in pages if not up_to_date(*page)]
+    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST)) as pool:
+        drawn = {pool.submit(_draw, page): page[1].stem for page in stale}
+        try:
+            for done, page in enumerate(as_completed(drawn), 1):
+                page.result()
+                say(f"page {done} of {len(stale)} drawn: {drawn[page]}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(page.done() for page in drawn):  # one may just be starting its kernel
+                for kernel in list(_kernels):
+                    with suppress(ProcessLookupError):
+                        os.kill(kernel, signal.SIGKILL)
+                time.sleep(0.1)
+            raise
 
-    def pass_on(number, frame):
-        file.touch()
-        signal.signal(number, before[number])
 
-    if threading.current_thread() is threading.main_thread():
-        before |= {number: signal.signal(number, pass_on) for number in SIGNALS}
+def _draw(page: tuple) -> None:
+    """One page, in a thread."""
+    from jupyter_core.utils import ensure_event_loop
+
     try:
-        yield
+        execute(*page, threads=1)
     finally:
-        for number, handler in before.items():
-            if signal.signal(number, handler) is not pass_on:
-                file.unlink(missing_ok=True)  # asked where nothing listened any more: not meant for the next run
+        ensure_event_loop().close()  # the thread's, which jupyter_client leaves open
 
 
 def execute(
@@ -75,15 +90,16 @@ def execute(
     record: Path | None = None,  # a recorded run to redraw from
     depends: Path | None = None,  # a file or folder the page is drawn from; a record is one by itself
     watch: Callable[[Path], None] | None = None,
+    threads: int | None = None,  # of PyTorch; None leaves it to the environment
 ) -> bool:
-    """Executes `source` to `target`, unless that is up to date; True if it ran."""
-    key = _wanted(source, parameters, record or depends)
-    if _whole(target, key):
+    """Executes `source` to `target`, unless that is up to date; True if it ran. Raises NotebookFailed."""
+    key = _key(source, parameters, record or depends)
+    if _complete(target, key):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.resolve().with_suffix(".partial.ipynb")
-    with keeping_memory(), _environment(record), _watching(watch, partial):
-        _papermill(source, partial, parameters)
+    with _watching(watch, partial):
+        _papermill(source, partial, parameters, _kernel_environment(record, threads))
     if cells := missing(partial):
         raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {partial}")
     notebook = json.loads(partial.read_text())
@@ -96,8 +112,8 @@ def execute(
 def up_to_date(
     source: Path, target: Path, parameters: dict, record: Path | None = None, depends: Path | None = None
 ) -> bool:
-    """Whether `target` is complete and nothing it depends on has changed: what `execute` is not to do again."""
-    return _whole(target, _wanted(source, parameters, record or depends))
+    """Whether `target` is complete and nothing it depends on has changed, so that `execute` does nothing."""
+    return _complete(target, _key(source, parameters, record or depends))
 
 
 def missing(path: Path) -> list[int]:
@@ -105,117 +121,123 @@ def missing(path: Path) -> list[int]:
     cells marked completed, and `sys.exit(0)` leaves later ones unrun with return code 0."""
     if not path.exists():
         return [0]
-    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     return [
         i
-        for i, cell in enumerate(cells)
+        for i, cell in enumerate(code_cells(path))
         if cell["metadata"].get("papermill", {}).get("status") != "completed"
         or not isinstance(cell["execution_count"], int)
     ]
 
 
-def progress(path: Path) -> tuple[int, int]:
-    """(code cells done, code cells in all) of a notebook being executed."""
-    try:
-        cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-    except (OSError, ValueError):
-        return 0, 0
-    return sum(isinstance(c["execution_count"], int) for c in cells), len(cells)
-
-
 @functools.cache
 def library_digest() -> str:
     """A digest of the library's source: no page is older than the code that draws it."""
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    files = sorted(f for f in Path(__file__).parents[1].rglob("*.*") if f.suffix in (".py", ".md", ".yml"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
-def _papermill(source: Path, partial: Path, parameters: dict) -> None:
+def _papermill(source: Path, partial: Path, parameters: dict, environment: dict[str, str]) -> None:
     import papermill
+    from jupyter_client import AsyncKernelManager
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it has to say arrives as an exception
-    quiet = ["--IPKernelApp.log_level=CRITICAL"]  # errors of the notebook arrive as outputs, not here
+    class Kernel(AsyncKernelManager):
+        async def start_kernel(self, **options) -> None:
+            await super().start_kernel(env=environment, cwd=str(source.parent), **options)
+            _kernels.add(self.provisioner.pid)
+            started.append(self.provisioner.pid)
+
+    started: list[int] = []
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's own kernel
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its messages arrive as exceptions
     try:
         with tempfile.TemporaryDirectory(prefix="guidebook-") as sockets:
             # Sockets instead of TCP ports: the kernel can be reached by nobody else. In a folder of its own, because
             # jupyter_client numbers them by what is there already, and two kernels started together take the same number.
-            config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
             papermill.execute_notebook(
-                source,
-                partial,
-                parameters,
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=source.parent,
-                config=config,
-                extra_arguments=quiet,
-            )
+                source, partial, parameters, kernel_name="python3", progress_bar=False,
+                kernel_manager_class=Kernel, config=Config({"Kernel": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # errors of the notebook arrive as outputs
+            )  # fmt: skip
     except PapermillExecutionError as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
         message = f"{source.name}, cell {error.exec_count}: {text}\n(the whole traceback is in {partial})"
         raise NotebookFailed(message, preempted=error.ename == "Preempted") from None
     except RuntimeError as error:  # the kernel died
         raise NotebookFailed(f"{source.name}: {error}\n(executed so far: {partial})") from None
+    finally:
+        _kernels.difference_update(started)
+
+
+def _kernel_environment(record: Path | None, threads: int | None) -> dict[str, str]:
+    """The environment of a kernel: malloc's settings, absolute paths (it works in another folder), the recorded run if any."""
+    with _environment, keeping_memory():
+        environment = dict(os.environ)
+    environment.pop("GUIDEBOOK_RECORD", None)
+    for place in ("GUIDEBOOK_RUNS", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):
+        if place in environment:
+            environment[place] = os.path.abspath(environment[place])
+    if threads:
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+    return environment | ({"GUIDEBOOK_RECORD": str(record.resolve())} if record else {})
 
 
 @contextmanager
-def _environment(record: Path | None):
-    """What the kernel inherits: the recorded run, if any, and a preference for this environment's own kernel."""
-    before = dict(os.environ)
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    os.environ.pop("GUIDEBOOK_RECORD", None)
-    for place in ("GUIDEBOOK_RUNS", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):  # the kernel works in another folder
-        if place in os.environ:
-            os.environ[place] = os.path.abspath(os.environ[place])
-    if record:
-        os.environ["GUIDEBOOK_RECORD"] = str(record.resolve())
+def _signals_as_file(stop: Path):
+    """While it is open, a signal to stop becomes a file STOP: the kernel, which does the work, hears none that is sent to us.
+
+    The second signal ends us at once.
+    """
+    before = {}
+
+    def pass_on(number, frame):
+        stop.touch()
+        signal.signal(number, before[number])
+
+    if threading.current_thread() is threading.main_thread():
+        before |= {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for number, handler in before.items():
+            if signal.signal(number, handler) is not pass_on:
+                stop.unlink(missing_ok=True)  # nothing listened any more: not meant for the next run
 
 
 @contextmanager
 def _watching(watch: Callable[[Path], None] | None, partial: Path):
+    """Calls `watch` with the notebook being executed, once a second."""
     stop = threading.Event()
 
     def loop():
         while not stop.wait(1):
             watch(partial)
 
-    thread = threading.Thread(target=loop, daemon=True)
-    if watch:
-        thread.start()
+    thread = threading.Thread(target=loop if watch else lambda: None, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stop.set()
-        if watch:
-            thread.join()
+        thread.join()
 
 
-def _wanted(source: Path, parameters: dict, place: Path | None) -> str:
-    """The key of an executed notebook: a digest of all it depends on."""
-    return digest([source.read_text(), library_digest(), parameters, _stamps(place)])
+def code_cells(path: Path) -> list[dict]:
+    return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
 
 
-def _whole(target: Path, key: str) -> bool:
-    return _key(target) == key and not missing(target)
+def _key(source: Path, parameters: dict, place: Path | None) -> str:
+    """A digest of all that an executed notebook depends on: `place` is a file or a folder of files."""
+    files = sorted(f for f in (place.rglob("*") if place.is_dir() else [place]) if f.is_file()) if place else []
+    contents = [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
+    return digest([source.read_text(), library_digest(), parameters, contents])
 
 
-def _key(path: Path) -> str | None:
+def _complete(target: Path, key: str) -> bool:
+    """Whether an executed notebook has this key and reached its last cell."""
     try:
-        return json.loads(path.read_text())["metadata"]["guidebook"]["key"]
+        known = json.loads(target.read_text())["metadata"]["guidebook"]["key"]
     except (OSError, ValueError, KeyError):
-        return None
-
-
-def _stamps(place: Path | None) -> list:
-    """Names and contents of a file, or of all files in a folder."""
-    files = (
-        [place] if place and place.is_file() else sorted(f for f in place.rglob("*") if f.is_file()) if place else []
-    )
-    return [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
+        return False
+    return known == key and not missing(target)

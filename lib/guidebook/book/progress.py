@@ -1,11 +1,10 @@
-"""What a person sees while a notebook runs: cells done, images seen, speed and time left."""
+"""Progress of a notebook that runs: cells done, images seen, speed and time left; and the table of `guidebook status`."""
 
-import json
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from guidebook.runs.run import Run
@@ -19,20 +18,16 @@ def watching(name: str) -> Iterator[Callable[[Run, Path], None]]:
     from rich.console import Console
 
     console, started, last = Console(stderr=True), time.monotonic(), [time.monotonic()]
-    status = console.status(f"{name}: starting") if console.is_terminal else None
+    with console.status(f"{name}: starting") if console.is_terminal else nullcontext() as status:
 
-    def watch(run: Run, partial: Path) -> None:
-        text = f"{name} {time.monotonic() - started:4.0f} s: {_line(run, partial)}"
-        if status:
-            status.update(text)
-        elif time.monotonic() - last[0] > QUIET:
-            last[0] = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+        def watch(run: Run, partial: Path) -> None:
+            text = f"{name} {time.monotonic() - started:4.0f} s: {_line(run, partial)}"
+            if status:
+                status.update(text)
+            elif time.monotonic() - last[0] > QUIET:
+                last[0] = time.monotonic()
+                print(text, file=sys.stderr, flush=True)
 
-    if status:
-        with status:
-            yield watch
-    else:
         yield watch
 
 
@@ -54,59 +49,45 @@ def status_table(rows: list[dict]):
 
 
 def _cells(row: dict) -> dict[str, str]:
-    """One line of the table: a column's name and what stands in it."""
+    """One line of the table, by column."""
     key = re.search(r"-([0-9a-f]{8})(/variants/|$)", row["folder"])
-    cells = {
+    working = row["state"] not in ("recorded", "complete") and "of" in row
+    seen = f"{row['images seen']:,}" + (f" of {row['of']:,}" if working else "") if "of" in row else ""
+    left, loss = (row.get(k) if working else None for k in ("seconds left", "loss"))
+    return {
         "run": row["run"],
         "key": key[1] if key else "",  # of the folder runs/<run>-<key>; a record has none
         "seed": str(row.get("seed", "")),
         "state": row["state"],
         "job": f"{row['job']} {row['job state']}, {row['job time left']} to its limit" if row["job"] else "",
-        "images seen": f"{row['images seen']:,}" if "of" in row else "",
-        "images/s": "", "left": "", "loss": "",
+        "images seen": seen,
+        "images/s": f"{row['images/s']:,}" if working and row["images/s"] else "",
+        "left": "" if left is None else clock(left),
+        "loss": "" if loss is None else f"{loss:.4f}",
         "best adherence": (row.get("best adherence") or "").partition(", n =")[0],
-    }  # fmt: skip
-    if row["state"] not in ("recorded", "complete") and "of" in row:  # how far it is
-        cells["images seen"] += f" of {row['of']:,}"
-        cells["images/s"] = f"{row['images/s']:,}" if row["images/s"] else ""
-        cells["left"] = "" if row["seconds left"] is None else clock(row["seconds left"])
-        cells["loss"] = "" if row["loss"] is None else f"{row['loss']:.4f}"
-    return cells
+    }
 
 
 def clock(seconds: float) -> str:
     """`42 s`, `3:05` or `2:03:05`."""
     minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}" if minutes else f"{rest} s"
 
 
 def _line(run: Run, partial: Path) -> str:
-    from guidebook.book.notebook import progress
+    from guidebook.book.notebook import code_cells
+    from guidebook.config.budget import updates
 
-    done, cells = progress(partial)
-    text = f"cell {done + 1} of {cells}" if done < cells else "starting"
-    folders = [
-        f
-        for f in (run.path, *run.path.glob("variants/*"))
-        if (f / "stats.jsonl").exists() and not (f / "model").exists()
-    ]
-    for folder in folders[:1]:
-        from guidebook.config.budget import updates
-
-        row = _last(folder / "stats.jsonl")
-        if row:
-            total = updates(run.params) * run.params.train.batch
-            left = (total - row["nimg"]) / row["images_per_s"]
-            text += f", training {row['nimg']:,} of {total:,} images, {row['images_per_s']:,.0f}/s, {clock(left)} left"
+    text = "starting"
+    with suppress(OSError, ValueError):  # it is not there yet
+        cells = code_cells(partial)
+        done = sum(isinstance(c["execution_count"], int) for c in cells)
+        text = f"cell {min(done + 1, len(cells))} of {len(cells)}"
+    folders = (run.path, *run.path.glob("variants/*"))
+    training = [f for f in folders if (f / "stats.jsonl").exists() and not (f / "model").exists()]
+    if training and (rows := Run(run.params, training[0], recorded=False).stats()):
+        total, row = updates(run.params) * run.params.train.batch, rows[-1]
+        left = clock((total - row["nimg"]) / row["images_per_s"])
+        text += f", training {row['nimg']:,} of {total:,} images, {row['images_per_s']:,.0f}/s, {left} left"
     return text
-
-
-def _last(stats: Path) -> dict | None:
-    lines = stats.read_text().splitlines()
-    try:
-        return json.loads(lines[-1]) if lines else None
-    except ValueError:
-        return None

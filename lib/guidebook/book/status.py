@@ -1,4 +1,4 @@
-"""Every run in one table: the state of the study."""
+"""The state of every run and submitted job."""
 
 from guidebook.config.budget import updates
 from guidebook.runs.lock import held
@@ -7,7 +7,7 @@ from guidebook.slurm.submit import ENDED, jobs
 
 
 def overview() -> list[dict]:
-    """One row per name of a run or variant, live or recorded: what the book shows."""
+    """One row per name of a run or variant, live or recorded: the book's table."""
     return [_row(run) for run in all_runs()]
 
 
@@ -26,14 +26,12 @@ def everything() -> list[dict]:
 
 def state(run: Run) -> str:
     """`recorded`, `complete`, `training`, `sampling`, `trained` (its notebook is not complete) or `stopped`."""
+    trained = (run.path / "model").is_dir()
     if run.recorded:
         return "recorded"
-    trained = (run.path / "model").is_dir()
     if held(run.path):
         return "sampling" if trained else "training"
-    if not trained:
-        return "stopped"
-    return "complete" if run.finished else "trained"
+    return "stopped" if not trained else "complete" if run.finished else "trained"
 
 
 def _job(job: dict | None) -> dict:
@@ -44,12 +42,10 @@ def _job(job: dict | None) -> dict:
 
 
 def _row(run: Run) -> dict:
-    facts, stats, metrics = run.provenance(), run.stats(), run.metrics(metric="adherence")
-    drawn = [r for r in metrics if r["guidance"] is not None]
+    facts, last, now = run.provenance(), (run.stats() or [{}])[-1], state(run)
+    drawn = [r for r in run.metrics(metric="adherence") if r["guidance"] is not None]
     best = max(drawn, key=lambda r: r["value"], default=None)
-    now, total = state(run), updates(run.params) * run.params.train.batch
-    seen = stats[-1]["nimg"] if stats else 0
-    rate = stats[-1]["images_per_s"] if stats else None
+    seen, total, rate = last.get("nimg", 0), updates(run.params) * run.params.train.batch, last.get("images_per_s")
     return {
         "run": run.name,
         "seed": run.params.train.seed,
@@ -58,7 +54,7 @@ def _row(run: Run) -> dict:
         "of": total,
         "images/s": round(rate) if rate else None,
         "seconds left": round((total - seen) / rate) if rate and now == "training" else None,
-        "loss": stats[-1]["loss"] if stats else None,
+        "loss": last.get("loss"),
         "data": run.params.data.name,
         "text": run.params.text.encoder,
         "device": facts.get("device"),

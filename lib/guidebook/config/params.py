@@ -23,7 +23,8 @@ from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "processes", "tracker", "channels_last", "compile")
-NEEDS_VP = ("unipc", "classifier")  # solvers and ways to guide that know discrete timesteps alone
+# Solvers, spacings and ways to guide of objectives with discrete timesteps
+NEEDS_VP = ("unipc", "leading", "classifier")
 
 
 class Params(Section):
@@ -68,9 +69,11 @@ def _in_sampling(p: Params) -> Iterator[str]:
             yield f"sample.weights = {weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
     if len(set(s.guidance)) < len(s.guidance):
         yield f"sample.guidance = {list(s.guidance)[:9]} must name every scale once"
-    for name in (*(solver.sampler for solver in (s, *s.solvers)), *(m.combine for m in s.methods)):
-        if not vp and name in NEEDS_VP:
-            yield f"sample: {name} needs objective.kind = vp, not {p.objective.kind}"
+    ways = [name for x in (s, *s.solvers) for name in (x.sampler, x.spacing)] + [m.combine for m in s.methods]
+    if not vp and (names := [name for name in NEEDS_VP if name in ways]):
+        yield f"sample: {', '.join(names)} needs objective.kind = vp, not {p.objective.kind}"
+    if p.objective.kind == "flow" and "karras" in ways:
+        yield "sample.spacing = karras needs a finite first noise level, and that of objective.kind = flow is infinite"
     for solver in (s, *s.solvers) if vp else ():
         if solver.steps > vp.timesteps:
             yield f"sample.steps = {solver.steps} must not exceed objective.timesteps = {vp.timesteps}"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from guidebook.config.section import Kinds, Section, Tuple
 
@@ -146,11 +146,9 @@ class Guide(Section):
     weights: Weights | None = None  # None is those that are guided
     at: Count | None = None  # images seen; None is the end of the training
 
-    @model_validator(mode="after")
-    def _another(self):
+    def conflicts(self):
         if (self.run is None) != (self.share is None) or not (self.run or self.weights or self.at):
-            raise ValueError("against: give run and share, or weights or at of this run, which make another network")
-        return self
+            yield "against: give run and share, or weights or at of this run, which make another network"
 
 
 class Guiding(Section):
@@ -167,19 +165,17 @@ class Guiding(Section):
     def settings(self) -> dict[str, float]:
         return {key: getattr(self, key) for key in WAYS[self.combine]}
 
-    @model_validator(mode="after")
-    def _complete(self):
+    def conflicts(self):
         for key in ("phi", "eta", "norm", "momentum"):
             low, high = WAYS[self.combine].get(key, (None, None))
             value = getattr(self, key)
             if (value is None) != (low is None) or (value is not None and not low <= value <= high):
                 rule = "is not taken" if low is None else f"must be from {low:g} to {high:g}"
-                raise ValueError(f"guidance: {self.combine}.{key} = {value} {rule}")
+                yield f"guidance: {self.combine}.{key} = {value} {rule}"
         if self.between and self.between[0] >= self.between[1]:
-            raise ValueError(f"guidance: between = {list(self.between)} must be [low, high] with low < high")
+            yield f"guidance: between = {list(self.between)} must be [low, high] with low < high"
         if self.combine == "classifier" and self.against:
-            raise ValueError("guidance: classifier takes no against: its gradient is added to the unconditional answer")
-        return self
+            yield "guidance: classifier takes no against: its gradient is added to the unconditional answer"
 
 
 class Guidance(Guiding):
@@ -208,11 +204,9 @@ class Solver(Section):
     eta: Annotated[float, Field(ge=0, le=1)]  # of ddim: 0 adds no noise on the way, 1 as much as ddpm
     spacing: Literal["leading", "linspace", "trailing", "karras"]  # of the timesteps that are visited
 
-    @model_validator(mode="after")
-    def _fits(self):
+    def conflicts(self):
         if self.eta and self.sampler != "ddim":
-            raise ValueError(f"eta = {self.eta:g} is for sampler = ddim, not {self.sampler}")
-        return self
+            yield f"eta = {self.eta:g} is for sampler = ddim, not {self.sampler}"
 
 
 class Sample(Solver):
@@ -228,14 +222,11 @@ class Sample(Solver):
         """The run's own, as one of those that are compared."""
         return Solver(**{key: getattr(self, key) for key in Solver.model_fields})
 
-    @model_validator(mode="after")
-    def _each_once(self):
+    def conflicts(self):
+        yield from super().conflicts()
         names = [method.name for method in self.methods]
         if len(set(names)) < len(names):
-            raise ValueError(
-                f"sample.methods = {names[:9]} must name every method once: put all its scales into one entry's w"
-            )
-        return self
+            yield f"sample.methods = {names[:9]} must name every method once: put all its scales into one entry's w"
 
 
 class Evaluate(Section):

@@ -65,7 +65,7 @@ def overrides(pairs: list[str] | None) -> dict:
 
 def seeds(text: str | None) -> list[int] | None:
     """The words of `--seeds`: `0,1,2` as numbers. Raises ParamsError."""
-    words = text.split(",") if text is not None else None
-    if words is None or all(w.strip().isdecimal() and len(w) < 30 for w in words):
-        return words and [int(w) for w in words]
-    raise ParamsError(f"--seeds {text[:60]!r}: write whole numbers with commas between them: 0,1,2")
+    words = text.split(",") if text is not None else []
+    if not all(w.strip().isdecimal() and len(w) < 30 for w in words):
+        raise ParamsError(f"--seeds {text[:60]!r}: write whole numbers with commas between them: 0,1,2")
+    return [int(w) for w in words] or None

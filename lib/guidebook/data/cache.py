@@ -19,7 +19,8 @@ from guidebook.config.datasets import DataError, allow
 from guidebook.config.paths import runs
 from guidebook.data.decode import BadImage, decode_in_thread, progressive, quiet
 from guidebook.data.shards import Row, Shards
-from guidebook.runs.artifact import PARTS, Parts, arrays, artifact, here, notes, place, reserve, write_json
+from guidebook.runs.artifact import PARTS, Parts, arrays, artifact, notes, place, reserve, write_json
+from guidebook.runs.manifest import here
 from guidebook.runtime.distributed import world
 
 VERSION = 3  # of the way from bytes to pixels: other pixels, another number

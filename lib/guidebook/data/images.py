@@ -18,7 +18,7 @@ from guidebook.data import hub, parquet
 from guidebook.data.cache import Cache
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.shards import HELD, Shards
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 FILES = 6  # that the drawn paintings are written to
 log = logging.getLogger(__name__)

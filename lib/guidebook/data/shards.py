@@ -18,7 +18,7 @@ import torch
 
 from guidebook.config.datasets import DataError
 from guidebook.data import parquet
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 
 HELD = 10  # where the hub has no test split, every tenth row is held out
 
@@ -31,6 +31,10 @@ class Group:
     number: int  # in its file
     first: int  # its first row, counted over all files
     rows: int
+
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.first + self.rows)
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class Shards:
         """The rows of a group, one at a time. Raises DataError."""
         g = self.groups[group]
         found = parquet.rows(g.file, self.image, self.label, g.number)
-        for number, (raw, label) in zip(range(g.first, g.first + g.rows), found, strict=False):
+        for number, (raw, label) in zip(g.numbers, found, strict=False):
             if label is None or not 0 <= label < self.classes:
                 said = "no label" if label is None else f"label {label}"
                 raise DataError(

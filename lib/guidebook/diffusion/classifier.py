@@ -3,26 +3,25 @@
 import functools
 import itertools
 import json
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.embeddings import get_timestep_embedding
-from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import nn
-from tqdm import tqdm
 
-from guidebook.config.params import Params, digest
+from guidebook.config.params import Params
 from guidebook.config.paths import runs
 from guidebook.config.schema import VP, Data
 from guidebook.data.images import Split, from_uint8, load, order
 from guidebook.diffusion.objective import Objective, objective
-from guidebook.runs.manifest import verify, whole
+from guidebook.runs.artifact import artifact
+from guidebook.runs.fit import fit, state_of
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
-from guidebook.runtime.rng import generator, seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
-VERSION, STEPS, BATCH, LR, SEED, WIDTH, TIME = 1, 800, 128, 2e-3, 0, 64, 128
+STEPS, BATCH, LR, SEED, WIDTH, TIME = 800, 128, 2e-3, 0, 64, 128
 
 
 class NoisyClassifier(nn.Module):
@@ -36,12 +35,16 @@ class NoisyClassifier(nn.Module):
         self.time = nn.Sequential(nn.Linear(TIME, TIME), nn.SiLU(), nn.Linear(TIME, TIME))
         self.stem = nn.Conv2d(channels, WIDTH // 2, 3, padding=1)
         widths = [WIDTH // 2, WIDTH // 2, *[WIDTH] * halvings]
+        from diffusers.models.resnet import ResnetBlock2D
+
         block = functools.partial(ResnetBlock2D, temb_channels=TIME, groups=8)
         self.blocks = nn.ModuleList(block(in_channels=a, out_channels=b) for a, b in itertools.pairwise(widths))
         self.norm, self.out = nn.GroupNorm(8, WIDTH), nn.Linear(WIDTH, classes)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Logits (B, K) of x_t (B, C, H, W) in the model's range at timesteps t, (B,) or one for all."""
+        from diffusers.models.embeddings import get_timestep_embedding
+
         time = self.time(get_timestep_embedding(t.to(x.device).expand(len(x)), TIME).to(x.dtype))
         h = self.stem(x)
         for i, block in enumerate(self.blocks):
@@ -56,7 +59,8 @@ class NoisyClassifier(nn.Module):
 def noisy_classifier(params: Params) -> NoisyClassifier:
     """That of a run's data and forward process, on this process's device: found among the runs, else trained in half a minute.
 
-    It is trained in fp32 on every device. Which device that was is not in its name: the first one that is trained counts.
+    It is trained in fp32 on every device. Which device that was is not in its name: the first one that is trained counts. Every
+    process calls it. Raises Preempted.
     """
     return _found(params.data, params.objective)
 
@@ -64,23 +68,23 @@ def noisy_classifier(params: Params) -> NoisyClassifier:
 @functools.lru_cache(maxsize=2)
 def _found(data: Data, diffusion: VP) -> NoisyClassifier:
     images, device = load(data), world().device
-    noise = diffusion.model_dump(include={"schedule", "timesteps", "zero_terminal_snr"})
+    noise = diffusion.model_dump(mode="json", exclude={"prediction", "min_snr_gamma"})
     pixels = [images.fingerprint, data.resolution, data.range, data.flips]
-    key = digest([VERSION, STEPS, BATCH, LR, SEED, WIDTH, TIME, pixels, noise])
-    folder = runs() / "judges" / f"noisy-{data.name}-{key}"
+    spec = [STEPS, BATCH, LR, SEED, WIDTH, TIME, pixels, noise]
+    place = runs() / "judges", f"noisy-{data.name}", spec
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("noisy classifier", SEED))
         network = NoisyClassifier(images.train.images.shape[1], data.resolution, len(images.classes)).to(device)
-    if not folder.is_dir():
+
+    @exact()
+    def make(aside: Path) -> None:
         noisy = functools.partial(_noisy, data=data, forward=objective(diffusion, device), device=device)
-        with exact():
-            _train(network, images.train, noisy, data.flips)
-            accuracy = _accuracy(network, images.test, noisy)
-        with whole(folder, f"the classifier {folder.name}") as aside:
-            save_file(network.state_dict(), aside / "model.safetensors")
-            facts = {"data": data.name, "noise": noise, "accuracy": accuracy}
-            (aside / "classifier.json").write_text(json.dumps(facts))
-    verify(folder, f"delete {folder} and run again: it is trained anew")
+        _train(network, images.train, noisy, data.flips, state_of(*place))
+        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, aside / "model.safetensors")
+        facts = {"data": data.name, "noise": noise, "accuracy": _accuracy(network, images.test, noisy)}
+        (aside / "classifier.json").write_text(json.dumps(facts))
+
+    folder = artifact(*place, make, what="the noisy classifier")
     network.load_state_dict(load_file(folder / "model.safetensors"))
     network.accuracy = json.loads((folder / "classifier.json").read_text())["accuracy"]
     return network.eval().requires_grad_(False)
@@ -95,18 +99,18 @@ def _noisy(pixels, low: float, high: float, *what: int | str, data: Data, forwar
     return forward.add_noise(x0, eps, t), t
 
 
-def _train(network: NoisyClassifier, split: Split, noisy, flips: bool) -> None:
+def _train(network: NoisyClassifier, split: Split, noisy, flips: bool, state: Path) -> None:
     """AdamW with a cosine to zero, each image at a timestep of its own, all equally likely."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     images = torch.cat([split.images, split.images.flip(-1)]) if flips else split.images
-    for step in tqdm(range(STEPS), desc="noisy classifier", unit="step", mininterval=1):
+
+    def loss(step: int) -> torch.Tensor:
         index = order(len(images), SEED, step * BATCH, BATCH)
         x, t = noisy(images[index], 0, 1, "train", step)
-        F.cross_entropy(network(x, t), split.labels[index % len(split)].to(x.device)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
+        return F.cross_entropy(network(x, t), split.labels[index % len(split)].to(x.device))
+
+    fit(state, network, optimizer, schedule, STEPS, loss, "noisy classifier")
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from guidebook.conditioning.encoders import parts
 from guidebook.conditioning.grammar import PHRASES, WOMAN
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
-from guidebook.diffusion.solvers import scheduler
+from guidebook.diffusion.solvers import scheduler, starts_late
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
 from guidebook.models.autoencoder import autoencoder
@@ -29,29 +29,32 @@ from guidebook.runtime.distributed import barrier, world
 from guidebook.training.loop import load_model
 
 CARD = "README.md"
-# What a caption of attributes says besides their words
+# The words of a caption of attributes besides those of its attributes
 FRAME = "A photo of a, an, with hair and nose, face, sporting, wearing"
-MULTIPLE = 8  # StableDiffusionPipeline draws no image whose sides this does not divide
+MULTIPLE = 8  # StableDiffusionPipeline draws images whose sides this divides
 
 
 def export(run: Run) -> Path:
-    """The folder `pipeline` of a run: sampling weights, text encoder, autoencoder, scheduler, card; each part sealed.
+    """The folder `pipeline` of a run: sampling weights, text encoder, autoencoder, scheduler, card; each with a manifest.
 
-    Made once and found afterwards; made anew where its card, which says what it depends on, would now be another one.
+    Made once and found afterwards; made anew where its card, which names all it depends on, would be another one.
     Raises NotRecorded, FileNotFoundError (not trained to its end), ValueError (a size that diffusers does not draw),
     Locked, manifest.Corrupt, OSError.
     """
-    folder = run.path / "pipeline"
+    folder, text = run.path / "pipeline", card(run)
     if not folder.is_dir():
         run.needs("the pipeline")
-    text = card(run)
-    if not (folder.is_dir() and _checked(folder) == text):
-        _refuse(run)
-        with owned(run.path):
-            if world().is_main_process:
-                manifest.delete(folder)
-                _save(folder, text, pipeline(run), run_scheduler(run.params))
-        barrier()
+    elif _checked(folder) == text:
+        return folder
+    if not (run.path / "model").is_dir():
+        raise FileNotFoundError(f"{run.name} is not trained to its end: `guidebook run {run.params.experiment}` first")
+    if run.params.model.vae and (side := run.params.data.resolution) % MULTIPLE:
+        raise ValueError(f"data.resolution = {side}: StableDiffusionPipeline draws multiples of {MULTIPLE} only")
+    with owned(run.path):
+        if world().is_main_process:
+            manifest.delete(folder)
+            _save(folder, text, pipeline(run), run_scheduler(run.params))
+    barrier()
     return folder
 
 
@@ -62,12 +65,7 @@ def pipeline(run: Run) -> DiffusionPipeline:
     tokenizer, text_encoder = parts(params.text, sayable(params))
     shared = {"text_encoder": text_encoder, "tokenizer": tokenizer}
     if not params.model.vae:
-        known = {
-            "shape": shape_of(params),
-            "range": params.data.range,
-            "objective": params.objective.model_dump(mode="json"),
-        }
-        known |= {"solver": params.sample.solver.model_dump(mode="json")}
+        known = {"shape": shape_of(params), "range": params.data.range}
         return PixelPipeline(net, noise_scheduler, **shared, **known)
     vae = copy.deepcopy(autoencoder(params.model.vae, params.data).network)
     shared |= {"unet": net.stock()}
@@ -77,42 +75,35 @@ def pipeline(run: Run) -> DiffusionPipeline:
 
 
 def run_scheduler(params: Params) -> SchedulerMixin:
-    """The scheduler that a run samples with, written so that a stock pipeline changes nothing of it that counts.
+    """The scheduler that a run samples with, in settings that a stock pipeline leaves alone.
 
     `StableDiffusionPipeline` sets `steps_offset` to 1, with a warning. That is read only where timesteps are `leading`:
     there alone it is left at 0, and who loads the pipeline has to put the folder's scheduler back, as the card shows.
     """
-    latent, spacing = bool(params.model.vae), params.sample.spacing
+    latent = bool(params.model.vae)
     made = scheduler(params.objective, params.sample.solver, clip=not latent)
-    if not latent or spacing == "leading":
+    if not latent or starts_late(params.sample):
         return made
     return type(made).from_config(made.config, steps_offset=1)
 
 
 def sayable(params: Params) -> list[str]:
-    """Texts that hold every word a run's captions can have."""
+    """Texts that together hold every word of a run's captions."""
     entry = CATALOG[params.data.name]
     if not entry.attributes:
         return class_captions(params.data.caption, entry.classes)
     return [FRAME, *WOMAN, *(way for ways in PHRASES.values() for way in ways)]
 
 
-def _refuse(run: Run) -> None:
-    if not (run.path / "model").is_dir():
-        raise FileNotFoundError(f"{run.name} is not trained to its end: `guidebook run {run.params.experiment}` first")
-    if run.params.model.vae and (side := run.params.data.resolution) % MULTIPLE:
-        raise ValueError(f"data.resolution = {side}: StableDiffusionPipeline draws multiples of {MULTIPLE} only")
-
-
-def _save(folder: Path, text: str, whole: DiffusionPipeline, noise_scheduler: SchedulerMixin) -> None:
-    """Writes the folder, whole or not at all. Each part has a manifest, and so have the files beside the parts."""
+def _save(folder: Path, text: str, made: DiffusionPipeline, noise_scheduler: SchedulerMixin) -> None:
+    """Writes the folder or nothing. Each part has a manifest, and so have the files beside the parts."""
     aside = folder.with_name(f".{folder.name}-{os.getpid()}")
     with manifest.writing(aside, "pipeline/"):
         aside.mkdir(parents=True)
-        whole.save_config(aside)
+        made.save_config(aside)
         (aside / CARD).write_text(text)
         manifest.checksum(aside)
-        components = {k: v for k, v in whole.components.items() if v is not None}
+        components = {k: v for k, v in made.components.items() if v is not None}
         for name, part in (components | {"scheduler": noise_scheduler}).items():
             if isinstance(part, ConfigMixin):
                 part.register_to_config(_name_or_path=name)  # else diffusers writes where it lay on this machine

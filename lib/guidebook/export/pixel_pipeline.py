@@ -9,10 +9,10 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from guidebook.conditioning.captions import NULL
 from guidebook.conditioning.condition import Condition
-from guidebook.config import schema
 from guidebook.data.images import to_uint8
-from guidebook.diffusion.guidance import conditional_or_not, guide
-from guidebook.diffusion.objective import objective
+from guidebook.diffusion.guidance import clipped, conditional_or_not, linear
+from guidebook.diffusion.objective import vp
+from guidebook.diffusion.solvers import solver_of
 from guidebook.models import load
 from guidebook.models.backbone import Backbone
 from guidebook.sampling.sampler import sample
@@ -35,16 +35,13 @@ class PixelPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
-        # Kept in model_index.json: (C, H, W) of an image, what pixel 0 and pixel 255 are to the network, and sections of the params
+        # Kept in model_index.json: (C, H, W) of an image, and what pixel 0 and pixel 255 are to the network
         shape: tuple[int, int, int] = (3, 32, 32),
         range: tuple[float, float] = (-1.0, 1.0),
-        objective: dict | None = None,
-        solver: dict | None = None,
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
         self.register_to_config(unet=(__name__, Network.__name__), shape=list(shape), range=list(range))
-        self.register_to_config(objective=objective, solver=solver)
 
     @torch.no_grad()
     def __call__(
@@ -60,16 +57,18 @@ class PixelPipeline(DiffusionPipeline):
         rngs = [generator] if isinstance(generator, torch.Generator) else generator
         if len(prompts) != len(rngs):
             raise ValueError(f"{len(prompts)} prompts and {len(rngs)} generators: give one generator per prompt")
-        device, cond = self._execution_device, Condition(tokens=self._embeddings([*prompts, *[NULL] * len(prompts)]))
-        path = objective(schema.Objective.model_validate(self.config.objective, strict=False), dtype=torch.float64)
-        solver = schema.Solver.model_validate({**self.config.solver, "steps": num_inference_steps, "eta": eta})
-        pair = conditional_or_not(path, self.unet, cond[: len(rngs)], cond[len(rngs) :])
-        denoise = guide(pair, schema.Guidance(w=guidance_scale), self.config.range)
-        *_, (_, x) = sample(denoise, path, solver, self.config.shape, rngs, device)
+        solver, config = solver_of(self.scheduler, num_inference_steps, eta), self.scheduler.config
+        path, shape = vp(self.scheduler.alphas_cumprod.double().cpu(), config.prediction_type), tuple(self.config.shape)
+        cond, uncond = (self._condition(captions) for captions in (prompts, [NULL] * len(prompts)))
+        denoise = linear(conditional_or_not(path, self.unet, cond, uncond), guidance_scale)
+        walk = sample(clipped(denoise, path, *self.config.range), path, solver, shape, rngs, self._execution_device)
+        *_, (_, x) = self.progress_bar(walk)
         pixels = to_uint8(x.cpu(), *self.config.range).permute(0, 2, 3, 1).numpy()
         return ImagePipelineOutput([Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels])
 
-    def _embeddings(self, captions: list[str]) -> torch.Tensor:
-        """(N, L, D) float32 of N captions."""
+    def _condition(self, captions: list[str]) -> Condition:
+        """Of N captions."""
         told = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        return self.text_encoder(told.input_ids.to(self.text_encoder.device)).last_hidden_state.float()
+        return Condition(
+            tokens=self.text_encoder(told.input_ids.to(self.text_encoder.device)).last_hidden_state.float()
+        )

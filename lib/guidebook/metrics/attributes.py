@@ -7,9 +7,9 @@ from guidebook.conditioning.captions import wording
 from guidebook.conditioning.grammar import CORE, mentioned
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.data.images import unpacked
-from guidebook.metrics.intervals import Interval, normal, wilson
+from guidebook.metrics.intervals import Interval, jackknife_variance, normal, wilson
 from guidebook.metrics.networks import Network
-from guidebook.metrics.subject import Subject, record
+from guidebook.metrics.subject import Subject
 from guidebook.runs.run import Run
 
 FEWEST = 10  # images with an attribute and without it, for it to be measured
@@ -39,12 +39,12 @@ def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Netwo
         with_it, despite = wilson(int(yes.sum()), len(yes)), wilson(int(no.sum()), len(no))
         gap = difference(with_it, despite)
         half = tuple((1 + x) / 2 for x in gap)
-        known = subject.known | {"attribute": name, "n": len(yes) + len(no)}
-        found.append(record("adherence_attribute", half, "Newcombe", network, None, known))
-        found.append(record("obedience", gap, "Newcombe", network, None, known))
+        told = {"attribute": name, "n": len(yes) + len(no)}
+        found.append(subject.record("adherence_attribute", half, "Newcombe", network, **told))
+        found.append(subject.record("obedience", gap, "Newcombe", network, **told))
     if enough:
         mean = balanced(seen[:, enough].numpy(), asked[:, enough].numpy(), without[:, enough].numpy())
-        found.insert(0, record("adherence", mean, "jackknife", network, None, subject.known))
+        found.insert(0, subject.record("adherence", mean, "jackknife", network))
     return found
 
 
@@ -70,5 +70,4 @@ def balanced(seen: np.ndarray, asked: np.ndarray, without: np.ndarray) -> Interv
     n = len(seen)
     block = np.arange(n) * BLOCKS // n if n >= BLOCKS else np.arange(n)
     left_out = np.array([value(np.flatnonzero(block != b)) for b in np.unique(block)])
-    m = len(left_out)
-    return normal(value(np.arange(n)), float(((m - 1) / m * np.square(left_out - left_out.mean()).sum()) ** 0.5))
+    return normal(value(np.arange(n)), jackknife_variance(left_out) ** 0.5)

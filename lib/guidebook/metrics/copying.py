@@ -6,6 +6,7 @@ the whole space instead of its cells. Distances are between pixels: what is foun
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from guidebook.data.images import load
 from guidebook.metrics.intervals import Interval, Z, wilson
@@ -20,12 +21,10 @@ def nearest(images: torch.Tensor, among: torch.Tensor) -> tuple[torch.Tensor, to
     """Root-mean-square distance (n,) of each image (n, C, H, W) uint8 to the nearest of others (m, C, H, W), 0 … 255, and which it is."""
     device = world().device
     mine = images.to(device).flatten(1).float()
-    least, which = (
-        torch.full((len(mine),), torch.inf, device=device),
-        torch.zeros(len(mine), dtype=torch.long, device=device),
-    )
+    least = torch.full((len(mine),), torch.inf, device=device)
+    which = torch.zeros(len(mine), dtype=torch.long, device=device)
     size = max(1, PART // mine.shape[1])
-    for first in range(0, len(among), size):
+    for first in tqdm(range(0, len(among), size), "nearest images", unit="part", delay=2, leave=False):
         found, index = torch.cdist(mine, among[first : first + size].to(device).flatten(1).float()).min(1)
         which = torch.where(found < least, index + first, which)
         least = torch.minimum(found, least)
@@ -38,15 +37,16 @@ def copying(samples: np.ndarray, unseen: np.ndarray) -> Interval:
     Of distances (n,) and (m,) to the nearest training image. One half is what unseen images have, 1 means copies. The interval is
     DeLong's, for the area under a curve of two samples (1988).
     """
-    order = np.sort(unseen)
-    nearer = 1 - (np.searchsorted(order, samples, "left") + np.searchsorted(order, samples, "right")) / (2 * len(order))
-    order = np.sort(samples)
-    others = (np.searchsorted(order, unseen, "left") + np.searchsorted(order, unseen, "right")) / (2 * len(order))
-    value, error = (
-        float(nearer.mean()),
-        float(np.sqrt(nearer.var(ddof=1) / len(nearer) + others.var(ddof=1) / len(others))),
-    )
+    nearer, others = 1 - _ranks(samples, unseen), _ranks(unseen, samples)
+    value = float(nearer.mean())
+    error = float(np.sqrt(nearer.var(ddof=1) / len(nearer) + others.var(ddof=1) / len(others)))
     return value, max(0.0, value - Z * error), min(1.0, value + Z * error)
+
+
+def _ranks(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The share of others (m,) that are smaller than each value, (n,), ties counted half."""
+    order = np.sort(among)
+    return (np.searchsorted(order, values, "left") + np.searchsorted(order, values, "right")) / (2 * len(order))
 
 
 def copies(samples: np.ndarray, unseen: np.ndarray) -> Interval:

@@ -1,7 +1,6 @@
 """95 % intervals: every number of the study carries one."""
 
 import numpy as np
-from scipy.stats import binomtest
 
 Interval = tuple[float, float, float]  # value, low, high
 Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
@@ -9,6 +8,8 @@ Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
 
 def wilson(successes: int, n: int) -> Interval:
     """A share with the score interval of Wilson (1927)."""
+    from scipy.stats import binomtest
+
     found = binomtest(successes, n).proportion_ci(method="wilson")
     return successes / n, float(found.low), float(found.high)
 

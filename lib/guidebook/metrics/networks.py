@@ -1,43 +1,51 @@
-"""The networks that metrics look through, each with its published weights: images in, rows of numbers out.
+"""The networks whose features metrics compare, with their published weights: images in, rows of numbers out.
 
-A network whose weights are not on this machine says so in `why_absent`, and nothing is read with it: there is no stand-in, so that
-no number stands under a wrong name.
+Where the weights are not on this machine `why_absent` says so, and nothing is read: there is no stand-in, so that no number stands
+under a wrong name.
 """
 
 import functools
-from pathlib import Path
+import hashlib
+import itertools
 
 import torch
 import torch.nn.functional as F
 
-from guidebook.config.params import Data
+from guidebook.config.paths import runs
 from guidebook.config.pretrained import CLIP, PRETRAINED, folder, located
-from guidebook.data.images import load
-from guidebook.metrics.judge import judge
 from guidebook.metrics.weights import Weights, WeightsMissing
-from guidebook.runtime.distributed import main_first, world
+from guidebook.runs.artifact import Parts, arrays, artifact
+from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
 
-INCEPTION = Weights(
-    "pt_inception-2015-12-05-6726825d.pth",
-    "6726825d",
-    url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
+INCEPTION = Weights("pt_inception-2015-12-05-6726825d.pth", "6726825d", f"{_FID}/pt_inception-2015-12-05-6726825d.pth")
+ALEXNET = Weights(
+    "alexnet-owt-7be5be79.pth", "7be5be79", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 )
+LINEAR = Weights("alex.pth", "df73285e35b22355a2df87cdb6b70b34", "torchmetrics/functional/image/lpips_models")
+LEAST = 64  # pixels: AlexNet has nothing left of smaller images at its last layers
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+PART = 500  # images whose features are kept at a time: a stop is obeyed after each
 
 
 class Network:
-    """A frozen network: a subclass gives it a name and either `forward` or `read`."""
+    """A frozen network: a subclass gives it a name, what it gives, and `forward`. Networks of one name are equal."""
 
     name: str  # for the `extractor` field of records; it holds the first digits of the weights' hash
+    gives: tuple[tuple[str, tuple[int, ...], str], ...] = ()  # of what `features` keeps: name, shape and dtype of rows
     batch = 100
     weights: tuple[Weights, ...] = ()
+
+    def __eq__(self, other):
+        return isinstance(other, Network) and self.name == other.name
+
+    def __hash__(self):
+        return hash(self.name)
 
     def why_absent(self) -> str | None:
         """One line on which file is missing and where to put it, or None."""
         return next((why for w in self.weights if (why := w.why_absent())), None)
-
-    def at_hand(self) -> bool:
-        return self.why_absent() is None
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Rows of numbers by name, each (B, …), of images (B, C, H, W) uint8 on the device."""
@@ -52,25 +60,21 @@ class Network:
         parts = [self.forward(part.to(world().device)) for part in images.split(self.batch)]
         return {name: torch.cat([p[name] for p in parts]).cpu() for name in parts[0]}
 
+    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`read`, done once and kept in `runs/features`; several processes read a share each, every one gets all.
 
-class JudgeNetwork(Network):
-    """The judge of a data set, which is trained where there is none: always at hand."""
+        Raises WeightsMissing and Preempted.
+        """
+        pixels = hashlib.sha256(f"{tuple(images.shape)}".encode())
+        pixels.update(images.contiguous().numpy())
 
-    def __init__(self, data: Data):
-        self.data = data
+        def make(first: int, end: int):
+            return {name: rows.numpy() for name, rows in self.read(images[first:end]).items()}, []
 
-    @property
-    def name(self) -> str:
-        return self.judge().name
-
-    def judge(self):
-        load(self.data)  # where all processes may have to work at it together
-        with main_first():  # it trains the judge where there is none; the others find it
-            return judge(self.data)
-
-    def read(self, images):
-        classes, features = self.judge().read(images)
-        return {"classes": classes, "features": features}
+        parts = Parts([*range(0, len(images), PART), len(images)], {name: row for name, *row in self.gives})
+        name, what = self.name.replace("/", "-"), f"images read by {self.name}"
+        folder = artifact(runs() / "features", name, pixels.hexdigest(), make, parts, what)
+        return {name: torch.from_numpy(rows) for name, rows in arrays(folder).items()}
 
 
 class Inception(Network):
@@ -80,50 +84,107 @@ class Inception(Network):
     in the code of the Inception Score (Salimans et al. 2016).
     """
 
-    weights = (INCEPTION,)
-
-    @property
-    def name(self) -> str:
-        return f"inception-{INCEPTION.id()}"
+    name, weights = f"inception-{INCEPTION.id}", (INCEPTION,)
+    gives = (("features", (2048,), "float32"), ("logits", (1008,), "float32"))
 
     def forward(self, images):
-        body, last = _inception(INCEPTION.id(), world().device)
         x = F.interpolate(rgb(images) / 255, (299, 299), mode="bilinear", align_corners=False)
-        features = body(2 * x - 1)
-        return {"features": features, "logits": features @ last.T}
+        features = self._body(2 * x - 1)
+        return {"features": features, "logits": features @ self._last.T}
+
+    @functools.cached_property
+    def _body(self) -> torch.nn.Module:
+        """The network up to the last pool; `_last` are the weights (1008, 2048) of the layer after it."""
+        from pytorch_fid import inception as fid
+        from torchvision.models import inception_v3
+
+        with torch.device("meta"):
+            net = inception_v3(num_classes=1008, aux_logits=False, init_weights=False, transform_input=False)
+            net.Mixed_5b = fid.FIDInceptionA(192, pool_features=32)
+            net.Mixed_5c = fid.FIDInceptionA(256, pool_features=64)
+            net.Mixed_5d = fid.FIDInceptionA(288, pool_features=64)
+            for name, channels in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
+                setattr(net, f"Mixed_{name}", fid.FIDInceptionC(768, channels_7x7=channels))
+            net.Mixed_7b = fid.FIDInceptionE_1(1280)
+            net.Mixed_7c = fid.FIDInceptionE_2(2048)
+        net.load_state_dict(self.weights[0].read(), assign=True)
+        self._last, net.fc = net.fc.weight.to(world().device), torch.nn.Identity()
+        return net.eval().to(world().device)
 
 
 class Clip(Network):
     """CLIP ViT-B/32 (Radford et al. 2021): `features` (B, 512) of length 1, in one space with `captions`."""
 
-    @property
-    def name(self) -> str:
-        return f"{CLIP}@{PRETRAINED[CLIP].revision[:8]}"
+    name = f"{CLIP}@{PRETRAINED[CLIP].revision[:8]}"
+    gives = (("features", (512,), "float32"),)
 
     def why_absent(self):
         return None if folder(CLIP) else f"{CLIP} is not in the hub's cache: guidebook fetch EXPERIMENT brings it"
 
     def forward(self, images):
-        model, _ = _clip(located(CLIP), world().device)
-        size = model.config.vision_config.image_size
+        size = self._model.config.vision_config.image_size
         x = F.interpolate(rgb(images), (size, size), mode="bicubic", antialias=True).round().clamp(0, 255) / 255
         mean = x.new_tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
         std = x.new_tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
-        pooled = model.vision_model(pixel_values=(x - mean) / std).pooler_output
-        return {"features": F.normalize(model.visual_projection(pooled), dim=-1)}
+        pooled = self._model.vision_model(pixel_values=(x - mean) / std).pooler_output
+        return {"features": F.normalize(self._model.visual_projection(pooled), dim=-1)}
 
     @torch.no_grad()
     @exact()
     def captions(self, captions: list[str]) -> torch.Tensor:
         """Captions as rows (N, 512) of length 1."""
-        model, tokenizer = _clip(located(CLIP), world().device)
-        found = []
+        from transformers import CLIPTokenizerFast
+
+        tokenizer, found = CLIPTokenizerFast.from_pretrained(located(CLIP), local_files_only=True), []
         for first in range(0, len(captions), self.batch):
             part = captions[first : first + self.batch]
             words = tokenizer(part, padding=True, truncation=True, max_length=77, return_tensors="pt")
-            pooled = model.text_model(**words.to(world().device)).pooler_output
-            found.append(F.normalize(model.text_projection(pooled), dim=-1).cpu())
+            pooled = self._model.text_model(**words.to(world().device)).pooler_output
+            found.append(F.normalize(self._model.text_projection(pooled), dim=-1).cpu())
         return torch.cat(found)
+
+    @functools.cached_property
+    def _model(self) -> torch.nn.Module:
+        from transformers import CLIPModel
+
+        model = CLIPModel.from_pretrained(located(CLIP), use_safetensors=True, local_files_only=True)
+        return model.eval().to(world().device)
+
+
+# d(x, x') = Σ_l 1/(H_l W_l) Σ_hw ‖w_l ⊙ (y_hw − y'_hw)‖², y of unit length along the channels   (Zhang et al. 2018, eq. 1)
+class Lpips(Network):
+    """`features` (B, D) whose squared Euclidean distance is the LPIPS of two images; AlexNet, version 0.1.
+
+    The distance is a sum of weighted squares, so each layer is scaled once by the roots of its weights: then all pairs of a set
+    cost one forward pass an image. Images under 64 pixels are enlarged to 64.
+    """
+
+    name, weights = f"lpips-alexnet-{ALEXNET.id}-{LINEAR.id}", (ALEXNET, LINEAR)
+
+    def forward(self, images):
+        x = rgb(images) / 127.5 - 1
+        if x.shape[-1] < LEAST:
+            x = F.interpolate(x, (LEAST, LEAST), mode="bilinear", align_corners=False)
+        x, parts = (x - x.new_tensor(SHIFT)[:, None, None]) / x.new_tensor(SCALE)[:, None, None], []
+        for layers, root in self._stages:
+            x = layers(x)
+            unit = x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt()
+            parts.append((unit * root / (x.shape[-2] * x.shape[-1]) ** 0.5).flatten(1))
+        return {"features": torch.cat(parts, 1)}
+
+    @functools.cached_property
+    def _stages(self) -> list[tuple[torch.nn.Sequential, torch.Tensor]]:
+        """AlexNet's five stages up to their ReLU, each with the roots (C, 1, 1) of LPIPS' weights of its channels."""
+        from torchvision.models import alexnet
+
+        body, linear = self.weights
+        with torch.device("meta"):
+            layers = alexnet().features
+        known = {k.removeprefix("features."): v for k, v in body.read().items() if k.startswith("features.")}
+        layers.load_state_dict(known, assign=True)
+        roots = [w[0].clamp(min=0).sqrt().to(world().device) for _, w in sorted(linear.read().items())]
+        slices = [layers[a:b].eval().to(world().device) for a, b in itertools.pairwise((0, 2, 5, 8, 10, 12))]
+        return list(zip(slices, roots, strict=True))
 
 
 def rgb(images: torch.Tensor) -> torch.Tensor:
@@ -131,29 +192,4 @@ def rgb(images: torch.Tensor) -> torch.Tensor:
     return images.float().expand(-1, 3, -1, -1)
 
 
-@functools.lru_cache(maxsize=1)
-def _inception(id: str, device: torch.device) -> tuple[torch.nn.Module, torch.Tensor]:
-    """The network up to the last pool, and the weights (1008, 2048) of its last layer."""
-    from pytorch_fid import inception as fid
-    from torchvision.models import inception_v3
-
-    with torch.device("meta"):
-        net = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False, transform_input=False)
-        net.Mixed_5b = fid.FIDInceptionA(192, pool_features=32)
-        net.Mixed_5c = fid.FIDInceptionA(256, pool_features=64)
-        net.Mixed_5d = fid.FIDInceptionA(288, pool_features=64)
-        for name, channels in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
-            setattr(net, f"Mixed_{name}", fid.FIDInceptionC(768, channels_7x7=channels))
-        net.Mixed_7b = fid.FIDInceptionE_1(1280)
-        net.Mixed_7c = fid.FIDInceptionE_2(2048)
-    net.load_state_dict(INCEPTION.read(), assign=True)
-    last, net.fc = net.fc.weight.to(device), torch.nn.Identity()
-    return net.eval().to(device), last
-
-
-@functools.lru_cache(maxsize=1)
-def _clip(folder: Path, device: torch.device):
-    from transformers import CLIPModel, CLIPTokenizerFast
-
-    model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    return model.eval().to(device), CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+NETWORKS = {"inception": Inception(), "clip": Clip(), "lpips": Lpips()}

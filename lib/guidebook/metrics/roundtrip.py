@@ -1,24 +1,21 @@
 """What an autoencoder loses: test images encoded and decoded again. No model of its latents can do better."""
 
 import functools
-from collections.abc import Callable
 
 import torch
-from torchmetrics.functional.image import structural_similarity_index_measure as similarity
+from tqdm import tqdm
 
-from guidebook.config.params import digest
-from guidebook.data.images import load
+from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
-from guidebook.metrics.distances import frechet_to
-from guidebook.metrics.features import features
-from guidebook.metrics.measure import FRECHET, once
-from guidebook.metrics.subject import SPACES, record, reference, shuffle, undrawn
+from guidebook.metrics.frechet import frechet_to
+from guidebook.metrics.groups import JACKKNIFE, TRAIN
+from guidebook.metrics.measure import once, why_absent
+from guidebook.metrics.subject import FRECHET, SPACES, Subject, of_real, reference
 from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet, image_set
 
 NAME, PART, SHOWN = "round trip", 500, 10
-Trip = Callable[[], tuple[torch.Tensor, torch.Tensor, dict]]
 
 
 def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
@@ -26,22 +23,12 @@ def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
 
     Of the posterior's mean, in half precision as it is kept. PSNR (dB) is the mean over images of 10 log₁₀(255² / mean squared error);
     SSIM is that of Wang et al. (2004). The Fréchet distances are between the test images after the trip and the train split as it is;
-    that of Inception is left out where its weights are not at hand.
+    that of Inception is left out where its weights are not available.
     """
-    n, found = run.params.evaluate.samples, []
-    trip = functools.cache(lambda: _trip(run))
-    for space in ("pixels", *SPACES):
-        key = digest([NAME, space, n])
-        if not run.recorded and (space == "pixels" or SPACES[space](run.params.data).at_hand()):
-            make = (
-                functools.partial(_errors, run, trip)
-                if space == "pixels"
-                else functools.partial(_distance, run, trip, space)
-            )
-            once(run, NAME, key, NAME, make)
-        found += run.metrics(key=key)
-    if not found:
-        run.needs("the round trip through the autoencoder")
+    subject = Subject(NAME, functools.cache(lambda: _after(run)))
+    found = once(run, subject, NAME, _errors, needed=True)
+    for space in SPACES:
+        found += once(run, subject, f"{NAME} {space}", functools.partial(_distance, space=space), [], why_absent(space))
     return image_set(run, "round-trip", {"images": f"{SHOWN} of the test split"}, lambda: _pairs(run)), found
 
 
@@ -57,28 +44,35 @@ def _pairs(run: Run) -> tuple[torch.Tensor, dict]:
     return torch.cat([before, there_and_back(run, before)]), {"labels": 2 * split.labels[:SHOWN].tolist()}
 
 
-def _trip(run: Run) -> tuple[torch.Tensor, torch.Tensor, dict]:
-    """Test images, their reconstructions, and what every record says of them."""
-    test = load(run.params.data).test.images
-    test = test[shuffle(len(test))[: run.params.evaluate.samples]]
-    return test, there_and_back(run, test), undrawn(len(test))
+def _before(run: Run) -> Split:
+    """The test images that make the trip."""
+    test = of_real(run, "test")
+    chosen = test.order[: run.params.evaluate.samples]
+    return Split(test.images[chosen], test.labels[chosen])
 
 
-def _errors(run: Run, trip: Trip) -> list[dict]:
-    test, after, known = trip()
+def _after(run: Run) -> Split:
+    before = _before(run)
+    parts = tqdm(before.images.split(PART), NAME, unit="part", delay=2, leave=False)
+    return Split(torch.cat([there_and_back(run, part) for part in parts]), before.labels)
+
+
+def _errors(run: Run, after: Subject) -> list[dict]:
+    from torchmetrics.functional.image import structural_similarity_index_measure as similarity
+
     ratios, alike = [], []
-    for a, b in zip(test.split(PART), after.split(PART), strict=True):
+    for a, b in zip(_before(run).images.split(PART), after.images.split(PART), strict=True):
         error = (a.double() - b.double()).square().mean((1, 2, 3))
         ratios.append(10 * torch.log10(255**2 / error.clamp(min=1e-3)))
         alike.append(similarity(b.float(), a.float(), data_range=255.0, reduction="none"))
-    told = ("normal", autoencoder(run.params.model.vae, run.params.data).name, "test split", known)
+    told = ("normal", autoencoder(run.params.model.vae, run.params.data), "test split")
     return [
-        record("psnr", intervals.mean(torch.cat(ratios).numpy()), *told),
-        record("ssim", intervals.mean(torch.cat(alike).numpy()), *told),
+        after.record("psnr", intervals.mean(torch.cat(ratios).numpy()), *told),
+        after.record("ssim", intervals.mean(torch.cat(alike).numpy()), *told),
     ]
 
 
-def _distance(run: Run, trip: Trip, space: str) -> list[dict]:
-    reader, (_, after, known) = SPACES[space](run.params.data), trip()
-    value = frechet_to(features(after, reader)["features"], reference(run, space))
-    return [record(f"r{FRECHET[space]}", value, "infinitesimal jackknife", reader, "train split", known)]
+def _distance(run: Run, after: Subject, space: str) -> list[dict]:
+    network = SPACES[space](run.params.data)
+    value = frechet_to(network.features(after.images)["features"], reference(run.params.data, network))
+    return [after.record(f"r{FRECHET[space]}", value, JACKKNIFE, network, TRAIN)]

@@ -1,10 +1,13 @@
-"""Scores of single images, read by a network: Inception Score and CLIP score."""
+"""Measures of a set that need no reference: Inception Score, CLIP score, diversity, noise level and colourfulness."""
 
 import math
 
+import numpy as np
 import torch
 
-from guidebook.metrics.intervals import Interval, Z, mean
+from guidebook.metrics.intervals import Interval, Z, mean, pairs
+
+PART = 500  # images looked at at a time
 
 
 # IS = exp(E_x KL(p(y|x) ‖ p(y)))   (Salimans et al. 2016)
@@ -23,3 +26,52 @@ def inception_score(logits: torch.Tensor) -> Interval:
 def clip_score(images: torch.Tensor, captions: torch.Tensor) -> Interval:
     """CLIP score of images (n, D) and their captions (n, D), both of length 1."""
     return mean(100 * (images * captions).sum(1).clamp(min=0).double().numpy())
+
+
+def diversity(features: np.ndarray, labels: np.ndarray) -> Interval | None:
+    """Mean distance between two images of one class: features (n, D), labels (n,). Interval by the jackknife over images.
+
+    Classes weigh the same. One of fewer than three images is left out; None where there is no other.
+    """
+    sums = []
+    for label in np.unique(labels):
+        x = features[labels == label].astype(np.float64)
+        if len(x) >= 3:
+            square = np.square(x).sum(1)
+            sums.append(np.sqrt((square[:, None] + square - 2 * x @ x.T).clip(0)).sum(1))
+    return pairs(sums) if sums else None
+
+
+def diversity_of_squares(features: torch.Tensor) -> np.ndarray:
+    """Each image's summed squared distance to the others, (n,), from features (n, D) of one class: for `intervals.pairs`."""
+    x = features.double()
+    x = x - x.mean(0)
+    square = x.square().sum(1)
+    return (len(x) * square + square.sum()).cpu().numpy()
+
+
+# σ = sqrt(π/2) / (6 (W − 2)(H − 2)) Σ |I * N|   (Immerkær 1996, eq. 3)
+def grain(images: np.ndarray) -> np.ndarray:
+    """Noise level of each image, (n,) in pixel values 0 … 255; images (n, C, H, W) uint8.
+
+    N is a difference of two Laplacians: blind to edges that are locally straight, but not to thin strokes, so compare
+    with the grain of real images rather than with zero.
+    """
+    return np.concatenate([_grain(images[first : first + PART]) for first in range(0, len(images), PART)])
+
+
+def _grain(images: np.ndarray) -> np.ndarray:
+    x = images.astype(np.float64)
+    for axis in (2, 3):  # N = [1 −2 1]ᵀ [1 −2 1]
+        a, b, c = (np.take(x, np.arange(k, x.shape[axis] - 2 + k), axis) for k in range(3))
+        x = a - 2 * b + c
+    return np.sqrt(np.pi / 2) / 6 * np.abs(x).mean((1, 2, 3))
+
+
+def saturation(images: np.ndarray) -> np.ndarray:
+    """Colourfulness of each image, (n,) in 0 … 1: the mean of HSV's saturation, (max − min) / max; images (n, 3, H, W) uint8."""
+    found = []
+    for first in range(0, len(images), PART):
+        most, least = (reduce(images[first : first + PART], axis=1).astype(np.float64) for reduce in (np.max, np.min))
+        found.append(((most - least) / np.maximum(most, 1)).mean((1, 2)))
+    return np.concatenate(found)

@@ -1,8 +1,4 @@
-"""Files of published weights, found on this machine.
-
-A file as its authors published it is read only when its bytes are the published ones. Of the same weights converted to safetensors
-no published hash is known: they are taken as they are, and `id` names them for their own bytes.
-"""
+"""Files of published weights on this machine, read only when their bytes are the published ones."""
 
 import functools
 import hashlib
@@ -12,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 
 class WeightsMissing(RuntimeError):
@@ -25,73 +20,47 @@ class Weights:
 
     file: str
     sha256: str  # hex digits that the hash of the file begins with
-    inside: str | None = None  # the folder of an installed package that ships it, as `package/folder`
-    url: str | None = None
+    source: str  # its URL, or `package/folder` of an installed package that ships it
 
-    def places(self) -> list[Path]:
-        """Where it is looked for: `$GUIDEBOOK_DATA/weights`, the cache of torch.hub, the package that ships it."""
-        root = os.environ.get("GUIDEBOOK_DATA")
-        folders = [Path(root) / "weights"] if root else []
-        folders.append(Path(torch.hub.get_dir()) / "checkpoints")
-        if self.inside:
-            package, _, folder = self.inside.partition("/")
-            spec = importlib.util.find_spec(package)
-            folders = [Path(spec.submodule_search_locations[0]) / folder] if spec else []
-        return folders
+    @property
+    def id(self) -> str:
+        return self.sha256[:8]
 
     def path(self) -> Path | None:
-        """The file, or the same weights as safetensors beside it."""
-        stem = Path(self.file).stem
-        every = [folder / name for folder in self.places() for name in (self.file, f"{stem}.safetensors")]
-        return next((path for path in every if path.is_file()), None)
+        """The file: in `$GUIDEBOOK_DATA/weights` or torch.hub's cache, or in the package that ships it."""
+        if self.source.startswith("https:"):
+            root = os.environ.get("GUIDEBOOK_DATA")
+            folders = [*([Path(root) / "weights"] if root else []), Path(torch.hub.get_dir()) / "checkpoints"]
+        else:
+            package, _, inner = self.source.partition("/")
+            spec = importlib.util.find_spec(package)
+            folders = [Path(spec.submodule_search_locations[0]) / inner] if spec else []
+        return next((folder / self.file for folder in folders if (folder / self.file).is_file()), None)
 
     def why_absent(self) -> str | None:
         """One line on why it cannot be read, or None."""
-        path = self.path()
-        if path is None and self.inside:
-            return f"{self.file} is missing: it comes with {self.inside.partition('/')[0]}, which is not installed"
-        if path is None:
-            return f"{self.file} is not at hand: put it into $GUIDEBOOK_DATA/weights or torch's cache, hub/checkpoints (from {self.url})"
-        if not self._published(path):
-            remedy = f"install {self.inside.partition('/')[0]} anew" if self.inside else f"put that of {self.url} there"
+        if (path := self.path()) is None:
+            return f"{self.file} is not available: put it into $GUIDEBOOK_DATA/weights or torch's cache, hub/checkpoints (from {self.source})"
+        facts = path.stat()
+        if not (sha := _sha256(path, facts.st_size, facts.st_mtime_ns)).startswith(self.sha256):
             return (
-                f"{path} is not the published file: its sha256 begins with {_sha256(path)[:8]}, not {self.sha256[:8]}; "
-                f"delete it or {remedy}"
+                f"{path} is not the published file: its sha256 begins with {sha[:8]}, not {self.id}; "
+                f"put that of {self.source} there"
             )
         return None
 
-    def id(self) -> str:
-        """Eight hex digits of the bytes that are read; of a converted file its own, so that no number hides where it is from."""
-        path = self._checked()
-        return f"{'safetensors-' if path.suffix == '.safetensors' else ''}{_sha256(path)[:8]}"
-
     def read(self) -> dict[str, torch.Tensor]:
         """The tensors by name, on the CPU. Raises WeightsMissing."""
-        path = self._checked()
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # The one exception to "no weights by pickle": these files are published in no other form. Their bytes are known before
-        # they are opened, and `weights_only` builds nothing but tensors.
-        with open(path, "rb") as file:
-            return torch.load(file, weights_only=True, map_location="cpu")
-
-    def _checked(self) -> Path:
         if why := self.why_absent():
             raise WeightsMissing(why)
-        return self.path()
-
-    def _published(self, path: Path) -> bool:
-        """Whether the bytes are the published ones, so far as that can be told."""
-        return path.suffix == ".safetensors" or _sha256(path).startswith(self.sha256)
-
-
-def _sha256(path: Path) -> str:
-    facts = path.stat()
-    return _hash_of(path, facts.st_size, facts.st_mtime_ns)
+        # The one exception to "no weights by pickle": these files are published in no other form. Their bytes are known before
+        # they are opened, and `weights_only` builds nothing but tensors.
+        with open(self.path(), "rb") as file:
+            return torch.load(file, weights_only=True, map_location="cpu")
 
 
 @functools.lru_cache(maxsize=16)
-def _hash_of(path: Path, size: int, changed: int) -> str:
+def _sha256(path: Path, size: int, changed: int) -> str:
     """The hash of a file, computed once while it has this size and this time of change."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

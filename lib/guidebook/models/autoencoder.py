@@ -16,7 +16,7 @@ from guidebook.config.schema import VAES, Data
 from guidebook.data.images import from_uint8, load, to_uint8
 from guidebook.models import small_vae
 from guidebook.runs import manifest
-from guidebook.runtime.distributed import main_first, world
+from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
 
 if TYPE_CHECKING:
@@ -76,19 +76,17 @@ def posterior(moments: torch.Tensor, eps: torch.Tensor, scale: float) -> torch.T
 def autoencoder(vae: str, data: Data) -> Autoencoder:
     """The autoencoder on this process's device; `embedded` is trained on the data set where that was not done before.
 
-    Raises PretrainedMissing and manifest.Corrupt.
+    Raises PretrainedMissing and Preempted.
     """
     from diffusers import AutoencoderKL
 
     if vae == EMBEDDED:
-        images = load(data)  # where all processes may have to work at it together
-        with main_first():
-            folder = small_vae.trained(images, data)
-        manifest.verify(folder, f"delete {folder} and run again: it is trained anew")
+        folder = small_vae.trained(load(data), data)
         # What two machines train by one recipe differs, so the name holds the hash of the weights.
         name = f"{folder.name}@{json.loads((folder / manifest.MANIFEST).read_text())[WEIGHTS][:8]}"
     else:
         folder, name = located(vae), f"{vae}@{PRETRAINED[vae].revision[:8]}"
+
     network = AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
     return Autoencoder(network.to(world().device, memory_format=torch.channels_last), name)
 

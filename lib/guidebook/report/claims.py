@@ -1,10 +1,9 @@
-"""What the documents claim, and what was found: rows that are data, in `book/claims.yml` and in the executed notebooks."""
+"""Claims of the documents: rows of `book/claims.yml`, answered by the notebooks that test them."""
 
 import functools
-import html
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from guidebook.config.params import check, load
 from guidebook.config.paths import BOOK
 from guidebook.config.schema import Section, Tuple, Word
 from guidebook.config.yamlfile import read
+from guidebook.report.tables import table
 
 FILE, MARK = BOOK / "claims.yml", "guidebook_claims"
 Line = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}]+$")]
@@ -50,7 +50,7 @@ class Claims(Section):
 
 @dataclass(frozen=True)
 class Answer:
-    """What one run found about a claim."""
+    """The answer of one run to a claim."""
 
     claim: str  # its id
     found: str
@@ -64,7 +64,7 @@ def every() -> dict[str, Claim]:
 
 
 class Answers:
-    """Answers as a table in a notebook; the page of all claims finds them in the executed notebook."""
+    """Answers as a table of a notebook, from which `answers` reads them for the page of all claims."""
 
     def __init__(self, answers: Iterable[tuple[str, str, str]]):  # (claim's id, what was found, verdict)
         self.answers = [Answer(*a) for a in answers]
@@ -73,27 +73,22 @@ class Answers:
 
     def _repr_html_(self) -> tuple[str, dict]:
         rows = [(every()[a.claim].says, a.found, a.verdict) for a in self.answers]
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-        head = "".join(f"<th>{h}</th>" for h in ("published", "this run found", "verdict"))
-        text = f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        return text, {MARK: [[a.claim, a.found, a.verdict] for a in self.answers]}
+        shown = table(["published", "this run found", "verdict"], rows)
+        return shown.text, {MARK: [astuple(a) for a in self.answers]}
 
 
 def answers(notebook: Path) -> list[Answer]:
-    """What an executed notebook answered."""
-    cells = json.loads(notebook.read_text())["cells"]
-    outputs = [o for c in cells for o in c.get("outputs", [])]
+    """The answers in an executed notebook."""
+    outputs = [o for c in json.loads(notebook.read_text())["cells"] for o in c.get("outputs", [])]
     return [Answer(*a) for o in outputs for a in o.get("metadata", {}).get("text/html", {}).get(MARK, [])]
 
 
 def configured(claim: Claim) -> Answer:
-    """What the document's own configuration gives, where it states a number of parameters."""
+    """The number of parameters of the document's own configuration, where it states one."""
     from guidebook.models.cost import cost
 
     count = cost(load(*claim.parameters.split("/"))).parameters
     ratio = count / claim.stated
-    near = max(ratio, 1 / ratio) < 1.05
-    verdict = "holds" if near else f"does not hold: it is {ratio:.2g} times as many" if ratio > 1 else (
-        f"does not hold: it is {1 / ratio:.2g} times fewer"
-    )  # fmt: skip
+    times = f"{ratio:.2g} times as many" if ratio > 1 else f"{1 / ratio:.2g} times fewer"
+    verdict = "holds" if max(ratio, 1 / ratio) < 1.05 else f"does not hold: it is {times}"
     return Answer(claim.id, f"its configuration ({claim.parameters}.yml) has {count:,}", verdict)

@@ -1,10 +1,12 @@
-"""The study's figures. Every one has labels, units and intervals; a caption stands in the notebook beside it."""
+"""Figures of images and of training. Every axis has a label and a unit; a caption stands in the notebook beside it."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
@@ -27,8 +29,7 @@ def grid(
     tile: float = 0.62,  # inches
 ) -> Figure:
     """Images row by row; small ones are enlarged smoothly."""
-    picture = mosaic(images, columns)
-    lines = -(-len(images) // columns)
+    picture, lines = mosaic(images, columns), -(-len(images) // columns)
     left = 0.09 * max((len(r) for r in rows), default=0)
     figure = plt.figure(figsize=(columns * tile + left, lines * tile + (0.25 if heads else 0)))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -50,7 +51,7 @@ def pairs(images: torch.Tensor) -> Figure:
 
 
 def by_class(images: ImageSet, classes: Sequence[str], columns: int = 10, rows: int = 30) -> Figure:
-    """One row per class, as many seeds as columns; of more than `rows` classes the first ones."""
+    """One row per class, one column per seed; at most the first `rows` classes."""
     k = len(classes)
     shown = images.images[: len(images.images) // k * k][: k * columns].unflatten(0, (-1, k))[:, :rows]
     return grid(shown.transpose(0, 1).flatten(0, 1), len(shown), rows=classes[:rows])
@@ -63,77 +64,73 @@ def grid_of_sets(sets: dict[str, ImageSet], classes: Sequence[str]) -> Figure:
     return grid(torch.cat([s.images[:k] for s in sets.values()]), k, rows=rows, heads=classes)
 
 
-def guidance_grid(sets: Sequence[ImageSet], classes: Sequence[str], rows: int = 30) -> Figure:
-    """One row per class, one column per guidance scale, the same seed along a row; of more than `rows` classes the first ones."""
-    columns = [s.images[: len(classes)][:rows] for s in sets]
-    images = torch.stack(columns, 1).flatten(0, 1)
-    return grid(images, len(sets), rows=classes[:rows], heads=[f"w = {s.draw.guidance.w:g}" for s in sets], tile=0.75)
+def guidance_grid(sets: Sequence[ImageSet], names: Sequence[str] = "12345678", rows: int = 30) -> Figure:
+    """One row per class (or caption, numbered), one column per guidance scale, the same seed along a row."""
+    rows = min(rows, len(names))
+    images = torch.stack([s.images[:rows] for s in sets], 1).flatten(0, 1)
+    return grid(images, len(sets), rows=names[:rows], heads=[f"w = {s.draw.guidance.w:g}" for s in sets], tile=0.75)
 
 
 def before_and_after(images: ImageSet) -> Figure:
     """The first half of a set above its second half, a column each."""
-    n = len(images.images) // 2
-    return grid(images.images, n, rows=["before", "after"], tile=0.75)
-
-
-def prompt_grid(sets: Sequence[ImageSet], rows: int = 8) -> Figure:
-    """One numbered row per caption, one column per guidance scale, the same seed along a row."""
-    images = torch.stack([s.images[:rows] for s in sets], 1).flatten(0, 1)
-    heads = [f"{s.draw.guidance.w:g}" for s in sets]
-    return grid(images, len(sets), rows=[str(i + 1) for i in range(rows)], heads=heads, tile=0.75)
+    return grid(images.images, len(images.images) // 2, rows=["before", "after"], tile=0.75)
 
 
 def edited(images: ImageSet, rows: int = 6) -> Figure:
-    """A face per row: as it was asked for, then with one attribute switched, the same noise along a row."""
+    """One face per row: with its caption, then with one attribute of the caption switched, the same noise along a row."""
     heads = ["as asked", *(name.replace("Wearing_", "").replace("_", " ") for name in images.draw.edits)]
     rows = min(rows, len(images.images) // len(heads))
     return grid(images.images[: rows * len(heads)], len(heads), heads=heads, tile=0.85)
 
 
 def trajectory(images: ImageSet) -> Figure:
-    """From noise to image: a column per timestep, a row per class."""
+    """From noise to image: one column per timestep, one row per class."""
     steps = images.facts["timesteps"]
     frames = images.images.unflatten(0, (len(steps), -1)).transpose(0, 1).flatten(0, 1)
     return grid(frames, len(steps), heads=[f"t = {t}" for t in steps])
 
 
 def loss_curves(runs: dict[str, list[dict]]) -> Figure:
-    """Training loss against images seen, one line per run: whatever was minimised, so a weighted error with min-SNR weights."""
+    """Training loss against images seen, one line per run: the quantity minimised, so weighted where min-SNR is set."""
     figure, axes = plt.subplots(figsize=(5.6, 2.8))
     for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
         seen, loss = (np.array([s[k] for s in stats]) for k in ("nimg", "loss"))
         span = np.diff(seen, prepend=0)
-        whole = span >= span.max() / 2  # a line that a checkpoint cut short averages few steps: noise
-        axes.plot(seen[whole], loss[whole], color=colour, label=name, linewidth=1.2)
-    axes.set(xlabel="images seen", ylabel="training loss", yscale="log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 4, 6)))
-    axes.yaxis.set_minor_formatter("{x:g}")
-    axes.legend()
+        full = span >= span.max() / 2  # a line that a checkpoint cut short averages few steps: noise
+        axes.plot(seen[full], loss[full], color=colour, label=name, linewidth=1.2)
+    _labelled(axes, "images seen", "training loss", yscale="log")
+    plain_numbers(axes.yaxis)
     return figure
 
 
 def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
-    """Loss of the last tenth of training in bins of the timestep: where the error is."""
-    figure, axes = plt.subplots(figsize=(5.6, 2.8))
+    """Loss of the last tenth of training in bins of the timestep; a bin that no step fell into has none."""
+    axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
     for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
-        last = [s["loss_by_timestep"] for s in stats[-max(1, len(stats) // 10) :]]
-        rows = np.ma.masked_invalid(
-            [[np.nan if x is None else x for x in row] for row in last]
-        )  # a bin may have no step
+        last = np.array([s["loss_by_timestep"] for s in stats[-max(1, len(stats) // 10) :]], float)
+        rows = np.ma.masked_invalid(last)
         edges = np.linspace(0, timesteps, rows.shape[1] + 1)
         axes.stairs(rows.mean(0).filled(np.nan), edges, color=colour, label=name, linewidth=1.4, baseline=None)
-    axes.set(xlabel="timestep t (0 = image, last = noise)", ylabel="training loss", yscale="log")
-    axes.legend()
-    return figure
+    return _labelled(axes, "timestep t (0 = image, last = noise)", "training loss", yscale="log")
 
 
 def schedules(named: dict[str, VP]) -> Figure:
-    """How much of the image is left at each timestep, one line per noise schedule."""
-    figure, axes = plt.subplots(figsize=(5.6, 2.8))
-    for (name, diffusion), colour in zip(named.items(), COLOURS, strict=False):
-        share, _ = objective(diffusion).mix(torch.arange(diffusion.timesteps))
-        axes.plot(share, color=colour, label=name, linewidth=1.4)
-    axes.set(xlabel="timestep t (0 = image, last = noise)", ylabel="share of the image √ᾱ")
+    """The share of the image √ᾱ at each timestep, one line per noise schedule (`params.objective`)."""
+    axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
+    for (name, section), colour in zip(named.items(), COLOURS, strict=False):
+        alpha, _ = objective(section).mix(torch.arange(section.timesteps))
+        axes.plot(alpha, color=colour, label=name, linewidth=1.4)
+    return _labelled(axes, "timestep t (0 = image, last = noise)", "share of the image √ᾱ")
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Numbers of a logarithmic axis as they are written: 20, not 2 × 10¹."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(LogLocator(subs=(2, 4, 6)))
+    axis.set_minor_formatter("{x:g}")
+
+
+def _labelled(axes: Axes, xlabel: str, ylabel: str, **more: str) -> Figure:
+    axes.set(xlabel=xlabel, ylabel=ylabel, **more)
     axes.legend()
-    return figure
+    return axes.figure

@@ -11,14 +11,10 @@ Large arrays are made in parts, so that whoever is killed repeats one part at mo
 """
 
 import contextlib
-import fcntl
-import functools
 import itertools
 import json
-import logging
 import math
 import os
-import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,10 +27,10 @@ from tqdm import tqdm
 
 from guidebook.config.params import digest
 from guidebook.runs import manifest, preemption
+from guidebook.runs.manifest import intact
 from guidebook.runtime.distributed import agreed, alone, barrier, solo, world
 
 PARTS = ".parts"
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,6 @@ class Parts:
     # (k, n): every n-th part from k on, by one of n that do not talk and do not poll; (k, 1): all, from k on and around.
     # None: the processes of this world take turns.
     share: tuple[int, int] | None = None
-    stop: preemption.Stop | None = None
 
 
 def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | None = None, what: str = "") -> Path:
@@ -78,25 +73,6 @@ def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | No
 def place(root: Path, name: str, spec: Any) -> Path:
     """Where an artifact lies, or would."""
     return root / f"{name}-{digest(to_jsonable_python(spec))}"
-
-
-def intact(folder: Path) -> bool:
-    """Whether an artifact is there, each file as it was written; else what is there is deleted, with a warning.
-
-    Gigabytes take seconds to hash: each machine does it once after its start, and again where a file's size or time changed.
-    """
-    if not folder.is_dir():
-        return False
-    stamp = _stamp(folder)
-    if not stamp.exists() or stamp.read_text() != _sizes_and_times(folder):
-        try:
-            manifest.verify(folder, "it is made anew")
-        except manifest.Corrupt as error:
-            log.warning("%s", error)
-            manifest.delete(folder)
-            return False
-        _mark_verified(folder)
-    return True
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -133,9 +109,8 @@ def reserve(folder: Path, parts: Parts) -> Path:
     """The folder beside an artifact's, in which its arrays are filled; the disk has room for all of them. Raises OSError."""
     aside = folder.with_name(f".{folder.name}")
     (aside / PARTS).mkdir(parents=True, exist_ok=True)
-    with _alone(aside):
-        for name, (shape, dtype) in parts.shapes.items():
-            _reserve(aside / f"{name}.npy", (int(parts.at(name, parts.cuts[-1])), *shape), dtype)
+    for name, (shape, dtype) in parts.shapes.items():
+        _reserve(aside / f"{name}.npy", (int(parts.at(name, parts.cuts[-1])), *shape), np.dtype(dtype))
     return aside
 
 
@@ -147,7 +122,6 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
     ranges = list(itertools.pairwise(parts.cuts))
     markers = [f"{PARTS}/{first:09d}-{end:09d}.json" for first, end in ranges]
     k, n = parts.share or ((0, 1) if alone() else (world().process_index, world().num_processes))
-    stop = None if parts.share else parts.stop or getattr(preemption, "current", lambda: None)()
     # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
     for i in tqdm(range(k, k + len(ranges), n), desc=what, unit="part", mininterval=1, disable=bool(k)):
         i = i % len(ranges) if n == 1 else i
@@ -157,8 +131,8 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
                 for name, values in rows.items():
                     _write(aside / f"{name}.npy", parts.at(name, ranges[i][0]), values)
                 write_json(aside, markers[i], noted, what)
-        if stop and stop.asked():
-            stop.obey(f"{what}, part {min(i + 1, len(ranges))} of {len(ranges)}")
+        if not parts.share and preemption.current().asked():
+            preemption.current().obey(f"{what}, part {min(i + 1, len(ranges))} of {len(ranges)}")
     if parts.share:
         return _finish(folder, aside, markers, parts.finish)
     barrier()
@@ -187,7 +161,7 @@ def _finish(folder: Path, aside: Path, markers: Sequence[Path], finish: Callable
 def _rename(aside: Path, folder: Path) -> None:
     """A complete folder under its name."""
     manifest.checksum(aside)
-    _mark_verified(aside)
+    manifest.mark_verified(aside)
     os.replace(aside, folder)
     manifest.fsync(folder.parent)
 
@@ -211,29 +185,18 @@ def _unless(folder: Path) -> Iterator[None]:
             raise
 
 
-@contextlib.contextmanager
-def _alone(aside: Path) -> Iterator[None]:
-    """One process at a time: the disk need not hold what each of them reserves."""
-    with open(aside / PARTS / "lock", "w") as gate:
-        with contextlib.suppress(OSError):  # a file system without locks: each reserves, and what one of them has stays
-            fcntl.flock(gate, fcntl.LOCK_EX)
-        yield
-
-
-def _reserve(file: Path, shape: tuple[int, ...], dtype: Any) -> None:
-    """An empty array in a file, with all of its bytes taken from the disk at once; left alone where it is there."""
-    if file.exists():
-        return
-    aside = file.parent / PARTS / f"{file.stem}.{_me()}"  # which goes when all is there, whoever was killed
-    with manifest.writing(aside, f"{file.name} ({math.prod(shape) * np.dtype(dtype).itemsize / 1e9:.2f} GB)"):
-        np.lib.format.open_memmap(aside, "w+", np.dtype(dtype), shape)
-        with open(aside, "r+b") as made:  # to write into a hole of a full disk would end the process
-            os.posix_fallocate(made.fileno(), 0, aside.stat().st_size)
+def _reserve(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """An empty array in a file, with all of its bytes taken from the disk at once; left as it is where it is there."""
+    taken = math.prod(shape) * dtype.itemsize
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    # Whoever comes at the same time writes the same header, and takes nothing that is taken.
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    with manifest.writing(file, f"{file.name} ({taken / 1e9:.2f} GB)"), os.fdopen(descriptor, "r+b") as made:
+        np.lib.format.write_array_header_1_0(made, header)
+        made.flush()
+        if file.stat().st_size < made.tell() + taken:
+            os.posix_fallocate(made.fileno(), 0, made.tell() + taken)
             os.fsync(made.fileno())
-        # Where locks do not reach, another process may have made it meanwhile, and begun to fill it.
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, file)
-        aside.unlink()
 
 
 def _write(file: Path, first: int, rows: np.ndarray) -> None:
@@ -248,24 +211,4 @@ def _write(file: Path, first: int, rows: np.ndarray) -> None:
 
 def _me() -> str:
     """This process, among those of all machines."""
-    return f"{here()}-{os.getpid()}"
-
-
-@functools.cache
-def here() -> str:
-    """This machine and its start: what it had not put on its disk is gone after the next."""
-    return f"{platform.node()}-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"
-
-
-def _stamp(folder: Path) -> Path:
-    return folder / f".verified-{here()}"
-
-
-def _mark_verified(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # on a disk that is full or only for reading it is hashed each time
-        _stamp(folder).write_text(_sizes_and_times(folder))
-
-
-def _sizes_and_times(folder: Path) -> str:
-    files = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if not f.name.startswith("."))
-    return json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in files])
+    return f"{manifest.here()}-{os.getpid()}"

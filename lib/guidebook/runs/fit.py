@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,8 +15,9 @@ from torch import nn
 from tqdm import tqdm
 
 from guidebook.runs import preemption
+from guidebook.runs.artifact import place
 from guidebook.runs.manifest import fsync, writing
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +34,9 @@ def fit(
 ) -> None:
     """Trains a network in place, to evaluation mode; after a stop it continues, bit for bit as if there had been none.
 
-    torch's own CPU generator (dropout) is seeded anew for every step. Where several processes work together one of them trains while
-    the others wait (`main_first`), so the request to stop is polled without them. Raises Preempted, and OSError where the disk is full.
+    torch's own CPU generator (dropout) is seeded anew for every step. Called where an `artifact` is made: of several processes one
+    trains while the others wait. They could not answer, so there the poll is no collective call (`distributed.solo`). Raises Preempted,
+    and OSError where the disk is full.
     """
     done = _load(file, network, optimizer, schedule)
     network.train()
@@ -46,11 +49,16 @@ def fit(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            if step + 1 < steps and preemption.current().asked(alone=True):
+            if step + 1 < steps and preemption.current().asked():
                 _save(file, step + 1, network, optimizer, schedule, what)
-                preemption.current().obey(f"training the {what} after {step + 1:,} of {steps:,} steps", alone=True)
+                preemption.current().obey(f"training the {what} after {step + 1:,} of {steps:,} steps")
     network.eval()
     file.unlink(missing_ok=True)
+
+
+def state_of(root: Path, name: str, spec: Any) -> Path:
+    """Where the state of a stopped training lies: beside the artifact that it is for."""
+    return root / f".{place(root, name, spec).name}.fit"
 
 
 def _save(file: Path, step: int, network, optimizer, schedule, what: str) -> None:

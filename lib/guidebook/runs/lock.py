@@ -1,4 +1,8 @@
-"""One process at a time in a run folder."""
+"""The lock of a run folder: one process at a time, and a dead one holds nothing.
+
+`.lock` is locked by the kernel (flock) for as long as the owner lives; `lock.json` names the owner. Where the file system's locks do
+not reach beyond one machine, the owner on another one is believed for as long as SLURM runs its job.
+"""
 
 import contextlib
 import fcntl
@@ -8,8 +12,10 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
+WAIT = 0.2  # seconds: `held` takes the kernel's lock for a moment, which is no owner's
 log = logging.getLogger(__name__)
 
 
@@ -19,25 +25,24 @@ class Locked(RuntimeError):
 
 @contextlib.contextmanager
 def lock(folder: Path):
-    """Owns the folder while it is open. Raises Locked, saying who owns it; takes over from an owner that is dead."""
-    file, mine = folder / "lock.json", _me()
+    """Owns the folder while it is open. Raises Locked, which names the owner; takes over from an owner that is dead."""
+    file = folder / "lock.json"
     with open(folder / ".lock", "w") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)  # one process at a time looks and writes
+        taken, owner = _taken(gate, WAIT), _owner(file)
+        if not taken or _elsewhere(owner):
+            raise Locked(
+                f"{folder.name} is in use by process {owner.get('pid')} on {owner.get('host')} (job {owner.get('job')}); "
+                f"wait for it or end it; if it is surely gone, delete {file}"
+            )
         if file.exists():
-            if _alive(owner := _owner(file)):
-                raise Locked(
-                    f"{folder.name} is in use by process {owner.get('pid')} on {owner.get('host')} (job {owner.get('job')}); "
-                    f"wait for it or end it; if it is surely gone, delete {file}"
-                )
             log.warning("took over %s from a process that is gone", folder.name)
         aside = folder / ".lock.json"
-        aside.write_text(json.dumps(mine))
+        aside.write_text(json.dumps(_me()))
         os.replace(aside, file)
-    try:
-        yield
-    finally:
-        if _owner(file) == mine:
-            file.unlink()
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def owned(folder: Path):
@@ -50,15 +55,10 @@ def owned(folder: Path):
 def held(folder: Path) -> bool:
     """Whether a live process owns the folder."""
     file = folder / "lock.json"
-    return file.exists() and _alive(_owner(file))
-
-
-def _owner(file: Path) -> dict:
-    """Who wrote the lock. A lock cut short by a crash, or gone again, names nobody."""
-    try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
+    if not file.exists():
+        return False
+    with open(folder / ".lock", "a") as gate:
+        return not _taken(gate, 0) or _elsewhere(_owner(file))
 
 
 def job_id() -> str | None:
@@ -67,41 +67,42 @@ def job_id() -> str | None:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
+def _taken(gate, seconds: float) -> bool:
+    """Whether this process has the kernel's lock now; another one's is waited for so long."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
+
+
+def _owner(file: Path) -> dict:
+    """The process that wrote the lock. A file cut short by a crash, or gone again, names nobody."""
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
 def _me() -> dict:
-    job, life = job_id(), int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    started = _started(os.getpid())
-    return {"pid": os.getpid(), "started": started, "host": socket.gethostname(), "job": job, "life": life}
+    start = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    return {"pid": os.getpid(), "host": socket.gethostname(), "job": job_id(), "start": start}
 
 
-def _started(pid: int) -> str | None:
-    """The start time of a process, which tells it from a later one with the same number."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return None if fields[0] in "ZX" else fields[19]  # a zombie has ended, though nobody has asked how
-    except (OSError, IndexError):
-        return None
-
-
-def _alive(owner: dict) -> bool:
-    if owner.get("host") != socket.gethostname():
-        return "host" in owner and _job_lives(owner)
-    try:
-        os.kill(int(owner["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _started(owner["pid"]) == owner["started"]
-
-
-def _job_lives(owner: dict) -> bool:
-    """Another node cannot be asked about a process, but SLURM about its job: a job that began again has left the first node."""
+def _elsewhere(owner: dict) -> bool:
+    """Whether the owner may live on another machine: SLURM knows of its job; a job that started again has left the first node."""
     me, job = _me(), owner.get("job")
+    if owner.get("host", me["host"]) == me["host"]:
+        return False
     if job is None or shutil.which("squeue") is None:
         return True  # nobody can be asked, so it is believed
     if job == me["job"]:
-        return owner.get("life", 0) >= me["life"]
-    asked = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False)
-    if asked.returncode:
-        return "Invalid job id" not in asked.stderr
-    return any(state != "PENDING" for state in asked.stdout.split())
+        return owner.get("start", 0) >= me["start"]
+    answer = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        return "Invalid job id" not in answer.stderr
+    return any(state != "PENDING" for state in answer.stdout.split())

@@ -1,9 +1,12 @@
-"""Folders that prove their own bytes: a manifest with the sha256 of each file, checked before anything is read back."""
+"""Checksums of folders: a manifest with the sha256 of each file, verified before anything is read back."""
 
 import contextlib
+import functools
 import hashlib
 import json
+import logging
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 MANIFEST = "manifest.json"
+log = logging.getLogger(__name__)
 
 
 class Corrupt(RuntimeError):
@@ -76,6 +80,37 @@ def verify(folder: Path, remedy: str) -> list[str]:
     return list(hashes)
 
 
+def intact(folder: Path) -> bool:
+    """Whether an artifact is there, each file as it was written; else what is there is deleted, with a warning.
+
+    Gigabytes take seconds to hash: each machine does it once after its start, and again where a file's size or time changed.
+    """
+    if not folder.is_dir():
+        return False
+    stamp = folder / f".verified-{here()}"
+    if not stamp.exists() or stamp.read_text() != _sizes_and_times(folder):
+        try:
+            verify(folder, "it is made anew")
+        except Corrupt as error:
+            log.warning("%s", error)
+            delete(folder)
+            return False
+        mark_verified(folder)
+    return True
+
+
+def mark_verified(folder: Path) -> None:
+    """Notes that this machine need not verify a folder again before its next start."""
+    with contextlib.suppress(OSError):  # on a disk that is full or only for reading it is hashed each time
+        (folder / f".verified-{here()}").write_text(_sizes_and_times(folder))
+
+
+@functools.cache
+def here() -> str:
+    """This machine and its start: what it had not put on its disk is gone after the next."""
+    return f"{platform.node()}-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"
+
+
 def delete(folder: Path) -> None:
     """Takes a folder's name away at once, for others may be about to open it, and then its files."""
     with contextlib.suppress(FileNotFoundError):
@@ -90,6 +125,11 @@ def fsync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _sizes_and_times(folder: Path) -> str:
+    files = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if not f.name.startswith("."))
+    return json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in files])
 
 
 def _text(hashes: dict[str, str]) -> str:

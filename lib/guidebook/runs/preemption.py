@@ -38,25 +38,22 @@ class Stop:
         folders = [run.path, *([run.path.parents[1]] if run.path.parent.name == "variants" else [])] if run else []
         self._files = [*(folder / "STOP" for folder in folders), *(outer._files if outer else [])]
 
-    def asked(self, alone: bool = False) -> bool:
-        """Whether to stop now.
+    def asked(self) -> bool:
+        """Whether to stop now: the same answer in every process, for one that stops by itself leaves the others waiting.
 
-        The same answer in every process, for one that stops by itself leaves the others waiting: so all of them must call, equally
-        often. `alone` is for work that one process does while the others wait for it, as in `main_first`: there a collective call
-        would never return, so the answer is this process's own.
+        So all of them call equally often. Where one works while the others wait for it (`distributed.solo`), the answer is its own.
         """
         now, mine = time.monotonic(), self._signalled()
-        if (alone or world().is_main_process) and now - self._looked >= EVERY:
+        if world().is_main_process and now - self._looked >= EVERY:
             self._looked, mine = now, mine or any(file.exists() for file in self._files)
-        return mine if alone else agreed(mine)
+        return agreed(mine)
 
-    def obey(self, what: str, alone: bool = False) -> None:
+    def obey(self, what: str) -> None:
         """Ends the work once everything is saved. Raises Preempted."""
-        if alone or world().is_main_process:
+        if world().is_main_process:
             for file in self._files:
                 file.unlink(missing_ok=True)
-        if not alone:
-            barrier()
+        barrier()
         raise Preempted(what)
 
     def _signalled(self) -> bool:

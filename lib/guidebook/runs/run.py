@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
@@ -24,11 +25,13 @@ VERSIONS = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy"
 
 
 class NotRecorded(RuntimeError):
-    """Something a recorded run was asked for and does not hold. A record can be redrawn, not continued."""
+    """Something that a recorded run does not hold. A record can be redrawn, not continued."""
 
 
 @dataclass(frozen=True)
 class Run:
+    """Parameters and a folder: params.yml, provenance.json, stats.jsonl, metrics.json, checkpoints/, model/, samples/, variants/."""
+
     params: P.Params
     path: Path
     recorded: bool  # a copy without weights: it can be redrawn and nothing else
@@ -37,14 +40,17 @@ class Run:
     def name(self) -> str:
         """`mnist/demo`, or `mnist/demo · caption-dropout` for a variant."""
         base = f"{self.params.experiment}/{self.params.profile}"
-        inside = self.path.parent.name == "variants"
-        return f"{base} · {_without_key(self.path.name)}" if inside else base
+        return f"{base} · {_without_key(self.path.name)}" if self.owner != self.path else base
+
+    @property
+    def owner(self) -> Path:
+        """The folder of the run that this is a variant of, else its own."""
+        return self.path.parents[1] if self.path.parent.name == "variants" else self.path
 
     @property
     def finished(self) -> bool:
-        """Whether its notebook, or that of the run it is a variant of, reached its last cell."""
-        owner = self.path.parents[1] if self.path.parent.name == "variants" else self.path
-        return self.recorded or (owner / "notebook.ipynb").exists()
+        """Whether the notebook of the run, or of the one it is a variant of, reached its last cell."""
+        return self.recorded or (self.owner / "notebook.ipynb").exists()
 
     def variant(self, name: str, **sections: dict) -> "Run":
         """The same run with some parameters changed, kept inside this run's folder: `variant("x", train={"lr": 1e-4})`."""
@@ -72,8 +78,8 @@ class Run:
     def stats(self) -> list[dict]:
         """The lines of `stats.jsonl`; a line cut short by a crash is left out."""
         file = self.path / "stats.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [row for line in lines if (row := _json(line)) is not None]
+        text = file.read_text() if file.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def metrics(self, **where: Any) -> list[dict]:
         """The metric records whose fields have the given values."""
@@ -116,17 +122,16 @@ def opened(path: Path) -> Run:
     """The run in a folder. Raises ParamsError where there is none."""
     if not (path / "params.yml").is_file():
         raise P.ParamsError(f"{path} is not a run folder: it holds no params.yml")
-    return Run(
-        P.check(P.read(path / "params.yml"), path.name), path, recorded=path.resolve().is_relative_to(RESULTS.resolve())
-    )
+    params = P.check(P.read(path / "params.yml"), path.name)
+    return Run(params, path, recorded=path.resolve().is_relative_to(RESULTS.resolve()))
 
 
 def find(experiment: str, profile: str) -> Run:
     """The newest finished run of an experiment's profile, else its record. Raises ParamsError where there is neither."""
     if record := os.environ.get("GUIDEBOOK_RECORD"):
         return replace(opened(Path(record)), recorded=True)
-    files = sorted(runs().glob(f"{experiment}/{profile}-????????/notebook.ipynb"), key=lambda f: f.stat().st_mtime)
-    for path in (*(f.parent for f in reversed(files)), RESULTS / experiment / profile):
+    live = [file.parent for file in reversed(_by_age(runs(), f"{experiment}/{profile}-????????/notebook.ipynb"))]
+    for path in (*live, RESULTS / experiment / profile):
         if (path / "params.yml").exists():
             return opened(path)
     raise P.ParamsError(f"no run of {experiment}/{profile} yet: guidebook run {experiment} --profile {profile}")
@@ -136,8 +141,7 @@ def every_run() -> list[Run]:
     """Every recorded and every live run, with its variants; of each kind the oldest first."""
     found = []
     for root in (RESULTS, runs()):
-        files = [*root.glob("*/[!.]*/params.yml"), *root.glob("*/[!.]*/variants/*/params.yml")]
-        for file in sorted(files, key=lambda f: f.stat().st_mtime):
+        for file in _by_age(root, "*/[!.]*/params.yml", "*/[!.]*/variants/*/params.yml"):
             try:
                 found.append(opened(file.parent))
             except P.ParamsError as error:
@@ -166,10 +170,9 @@ def record(run: Run) -> Path:
         log.warning("%s replaces a record of other parameters: %s", run.path.name, told[:300])
     aside = target.with_name(f".{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
-    _copy_record(run.path, aside)
-    variants = sorted(run.path.glob("variants/*/params.yml"), key=lambda f: f.stat().st_mtime)
-    for name, path in {_without_key(f.parent.name): f.parent for f in variants}.items():  # the newest of each name
-        _copy_record(path, aside / "variants" / name)
+    newest = {_without_key(f.parent.name): f.parent for f in _by_age(run.path, "variants/*/params.yml")}
+    for source, copy in ((run.path, aside), *((path, aside / "variants" / name) for name, path in newest.items())):
+        _copy_record(source, copy)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(aside, target)
     return target
@@ -204,8 +207,7 @@ def _live(params: P.Params, path: Path) -> Run:
     write(path / "params.yml", params.yaml())
     if not run.provenance():
         versions = {p: importlib.metadata.version(p) for p in VERSIONS}
-        versions |= {"guidebook": __version__, "python": platform.python_version()}
-        run.note(**commit(), versions=versions)
+        run.note(**commit(), versions=versions | {"guidebook": __version__, "python": platform.python_version()})
     return run
 
 
@@ -220,30 +222,22 @@ def _recorded(params: P.Params, path: Path) -> Run:
 
 
 def _copy_record(source: Path, target: Path) -> None:
-    target.mkdir(parents=True)
-    for name in ("params.yml", "provenance.json", "stats.jsonl", "metrics.json"):
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
-    for folder in sorted(source.glob("samples/[!.]*")):
-        (target / "samples" / folder.name).mkdir(parents=True)
-        for name in ("set.json", "sheet.png"):
-            shutil.copyfile(folder / name, target / "samples" / folder.name / name)
+    names = ("params.yml", "provenance.json", "stats.jsonl", "metrics.json", "set.json", "sheet.png")
+    for file in (file for name in names for file in (source / name, *source.glob(f"samples/[!.]*/{name}"))):
+        if file.exists():
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
+
+def _by_age(root: Path, *patterns: str) -> list[Path]:
+    """The files of a folder, the oldest first."""
+    return sorted((f for pattern in patterns for f in root.glob(pattern)), key=lambda f: f.stat().st_mtime)
 
 
 def _without_key(name: str) -> str:
-    stem, _, key = name.rpartition("-")
-    return stem if stem and len(key) == 8 and set(key) <= set("0123456789abcdef") else name
+    return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", name)
 
 
 def _read(path: Path, default):
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return default
-
-
-def _json(line: str):
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+    return json.loads(path.read_text()) if path.exists() else default

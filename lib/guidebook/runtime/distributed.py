@@ -1,7 +1,7 @@
-"""Many processes at one run: who this one is, and what they tell each other.
+"""Processes that share the work of one run: the rank of this one, and sums, flags and rows over all of them.
 
-One process, `torchrun`, `accelerate launch`, `pool.py` and `srun` all end here. Every process runs the same code on its share;
-the main one writes.
+`torchrun`, `accelerate launch`, `guidebook.runs.launch` and `srun` all end here. Every process runs the same code on its share; the
+main one writes.
 """
 
 import functools
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch.nn.parallel import DistributedDataParallel
 
-PATIENCE = timedelta(hours=2)  # the others wait so long while the main process writes or trains a judge
+TIMEOUT = timedelta(hours=2)  # the others wait so long while the main process writes or trains a judge
 
 
 @functools.cache
@@ -26,7 +26,7 @@ def world() -> PartialState:
         # A file where the processes share a machine: then nothing listens beyond it.
         where = os.environ.get("GUIDEBOOK_STORE", "env://")
         rank, backend = int(os.environ["RANK"]), "cuda:nccl,cpu:gloo" if cuda else "gloo"
-        dist.init_process_group(backend, init_method=where, rank=rank, world_size=size, timeout=PATIENCE)
+        dist.init_process_group(backend, init_method=where, rank=rank, world_size=size, timeout=TIMEOUT)
     return PartialState(cpu=not cuda)
 
 
@@ -52,10 +52,8 @@ def shared(model: torch.nn.Module) -> torch.nn.Module:
     """The model with gradients averaged over all processes."""
     if alone():
         return model
-    device = world().device
-    return DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
-    )
+    devices = [world().device] if world().device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
 
 def total(x: torch.Tensor) -> torch.Tensor:
@@ -71,9 +69,9 @@ def agreed(flag: bool) -> bool:
     """True everywhere if it is true anywhere. Speaks through the CPU, so that no device is waited for."""
     if alone():
         return flag
-    told = torch.tensor(int(flag))
-    dist.all_reduce(told, dist.ReduceOp.MAX)
-    return bool(told)
+    most = torch.tensor(int(flag))
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return bool(most)
 
 
 def barrier() -> None:

@@ -1,6 +1,7 @@
 """Precision of floating-point arithmetic: fp32 that is fp32 on every device, and where bf16 is native."""
 
 import functools
+import os
 
 import torch
 
@@ -17,5 +18,9 @@ def native_bf16(device: str | None = None) -> bool:
     gpu = torch.cuda.is_available()
     if (device or ("cuda" if gpu else "cpu")) != "cpu":
         return not gpu or torch.cuda.is_bf16_supported(including_emulation=False)
-    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # false too where the environment hides it
-    return wide and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    limit = os.environ.get(
+        "ONEDNN_MAX_CPU_ISA", "ALL"
+    ).upper()  # the environment may hide instructions from either library
+    shown = any(word in limit for word in ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10"))
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return shown and wide and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -10,10 +10,10 @@ from guidebook.conditioning.captions import caption_of
 from guidebook.conditioning.grammar import switched
 from guidebook.config.schema import Guidance
 from guidebook.diffusion.solvers import times
-from guidebook.runs import pool
+from guidebook.runs import launch
+from guidebook.runs.preemption import stopping
 from guidebook.runs.run import Run
-from guidebook.runtime.distributed import main_first
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.sets import ImageSet, image_set, in_parts, path_of
 from guidebook.sampling.spec import Draw
 
@@ -35,8 +35,8 @@ def sample_set(run: Run, draw: Draw | dict) -> ImageSet:
     draw = Draw.model_validate(draw)
     spec = {"draw": draw.json}
     folder = path_of(run, draw.name, spec)
-    if not folder.exists() and not run.recorded and pool.wanted(run.params):
-        pool.do(run, "draw", **spec)
+    if not folder.exists() and not run.recorded and launch.wanted(run.params):
+        launch.do(run, "draw", **spec)
     return image_set(run, draw.name, spec, lambda: _drawn(run, draw, folder))
 
 
@@ -46,7 +46,7 @@ def _drawn(run: Run, draw: Draw, folder) -> tuple[Tensor, dict]:
 
     sampler = Sampler(run, draw)
     plan = _plan(draw, sampler)
-    with main_first():  # a classifier that guides is trained here, not while parts are timed
+    with stopping(run):  # a classifier that guides is trained here, not while parts are timed
         facts = {"labels": plan.labels, "clipped": sampler.limits, "evaluations": sampler.evaluations()}
     moments, size = [-1], run.params.sample.batch
     if draw.kind == "trajectory":

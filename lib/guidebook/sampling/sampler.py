@@ -15,7 +15,7 @@ from guidebook.diffusion.solvers import SOLVERS, times
 from guidebook.models.space import space
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.sampling.spec import Draw, guide_run
 from guidebook.training.loop import load_model
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import digest
@@ -121,7 +122,10 @@ def in_parts(
     aside.mkdir(parents=True, exist_ok=True)
     files = [(aside / f"{int(p[0]):09d}-{len(p)}.safetensors", p) for p in torch.arange(n).split(size)]
     with stopping(run) as stop:
-        for turn in range(0, len(files), world().num_processes):
+        turns = range(0, len(files), world().num_processes)
+        for turn in tqdm(
+            turns, f"drawing {folder.name}", unit="part", mininterval=1, disable=not world().is_main_process
+        ):
             for file, part in files[turn + world().process_index :][:1]:
                 if not file.exists():
                     started = time.perf_counter()

@@ -17,7 +17,7 @@ from guidebook.models import build
 from guidebook.models.space import Latents, Pixels, space
 from guidebook.runs.run import Run, write
 from guidebook.runtime import distributed
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 from guidebook.training import checkpoint
 from guidebook.training.ema import EMA
 from guidebook.training.profiler import Profiler

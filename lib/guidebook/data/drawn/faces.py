@@ -10,7 +10,7 @@ import torch
 
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.data.drawn.shapes import Canvas, box, circle, ellipse, ink, mix, pixels, segment, soften, squircle, wave
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 
 SILENCES = {  # of two that are set and cannot both be drawn, the former is; from the first to the last
     "Bald": ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Straight_Hair", "Wavy_Hair", "Bangs",

@@ -36,7 +36,7 @@ from guidebook.data.drawn.motifs import (
     waves,
 )  # fmt: skip
 from guidebook.runs.artifact import artifact
-from guidebook.runtime.rng import seed_of
+from guidebook.runtime.seeds import seed_of
 
 VERSION = 1  # another number for other pixels
 LONG, SHORT = (1645, 2085), (1204, 1600)  # pixels of a painting's longer and shorter side
@@ -151,25 +151,22 @@ def drawn(root: Path, n: int, seed: int, files: int, group: int = 40) -> Path:
     Each style has as many as the next, give or take one. Rows lie as in a collection: by style within each third of them.
     One file in 50 is progressive, and one in 400 broken: by turns cut in half, a web page, and cut in its header.
     """
-    spec = [VERSION, n, seed, files, group]
-    return artifact(root, "paintings", spec, functools.partial(write, n=n, seed=seed, files=files, group=group))
-
-
-def write(folder: Path, n: int, seed: int, files: int, group: int = 40) -> None:
-    """Writes the files of `drawn`."""
     styles = np.random.default_rng(seed_of("painted styles", seed)).permutation(np.arange(n) % len(STYLES))
     thirds = np.array_split(np.arange(n), 3)
     order = np.concatenate([third[np.argsort(styles[third], kind="stable")] for third in thirds]).tolist()
     schema = _schema()
-    with tqdm(total=n, desc="paintings", unit="img", mininterval=1) as bar:
+
+    def write(aside: Path) -> None:
+        bar = tqdm(total=n, desc="paintings", unit="img", mininterval=1)
         for k, rows in enumerate(np.array_split(np.arange(n), files)):
-            name = f"train-{k:05}-of-{files:05}.parquet"
-            with pq.ParquetWriter(folder / name, schema) as file:
+            with pq.ParquetWriter(aside / f"train-{k:05}-of-{files:05}.parquet", schema) as file:
                 for at in range(0, len(rows), group):  # no more in memory than one row group
                     numbers = rows[at : at + group].tolist()
                     part = [_row(row, int(styles[order[row]]), seed, order[row]) for row in numbers]
                     file.write_table(pa.Table.from_pylist(part, schema))
                     bar.update(len(part))
+
+    return artifact(root, "paintings", [VERSION, n, seed, files, group], write, what="the set of drawn paintings")
 
 
 def _row(row: int, style: int, seed: int, number: int) -> dict:

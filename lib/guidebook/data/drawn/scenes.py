@@ -13,7 +13,7 @@ import torch
 
 from guidebook.config.datasets import CATALOG
 from guidebook.data.drawn.shapes import box, circle, direction, pixels, polygon, table
-from guidebook.runtime.rng import generator
+from guidebook.runtime.seeds import generator
 
 KINDS = CATALOG["scenes"].classes
 COLOURS = {

@@ -1,0 +1,123 @@
+"""Fréchet distance of two sets of features, its bias at each number of images, and the value it tends to."""
+
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from guidebook.metrics.intervals import Interval, normal
+from guidebook.runtime.distributed import world
+
+PARTS = (1, 2, 3, 4)  # the line is fitted to sets of n, n/2, n/3 and n/4 images
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The reference of a Fréchet distance; float64, on the device."""
+
+    mean: torch.Tensor  # (D,)
+    root: torch.Tensor  # (D, D), the symmetric root of the covariance
+    trace: float  # of the covariance
+
+
+def gaussian(features) -> Gaussian:
+    """The Gaussian fitted to features (m, D)."""
+    x = _on_device(features)
+    mean = x.mean(0)
+    cov = (x - mean).T @ (x - mean) / (len(x) - 1)
+    values, vectors = torch.linalg.eigh(cov)
+    return Gaussian(mean, (vectors * values.clamp(min=0).sqrt()) @ vectors.T, float(cov.trace()))
+
+
+def frechet_to(a, reference: Gaussian) -> Interval:
+    """Fréchet distance of features (n, D) to a reference, with the interval of the infinitesimal jackknife over the n images.
+
+    It says how much the value would move with other images of the same number. It does not remove the bias that a finite
+    number gives; for that, compare with the floor at the same n, or extrapolate (`fd_infinite`).
+    """
+    value, influence = influences(a, reference)
+    return normal(value, float(influence.std()) / len(a) ** 0.5)
+
+
+# d² = ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½)   (Heusel et al. 2017, eq. 6)
+def influences(a, reference: Gaussian) -> tuple[float, torch.Tensor]:
+    """The distance of features (n, D) to a reference, and each image's influence on it (n,) (Jaeckel 1972), which sum to about 0.
+
+    With P = Σ₂^½ Σ₁ Σ₂^½, whose eigenvalues are those of Σ₁ Σ₂ but stay real, image k of deviation x moves the distance by
+    2 (μ₁ − μ₂)·x + ‖x‖² − rᵀ P^{−½} r, r = Σ₂^½ x, up to a constant. One decomposition gives value and influences: of P, or
+    of the n × n matrix with the same eigenvalues where that is smaller.
+    """
+    x = _on_device(a)
+    n, gap = len(x), x.mean(0) - reference.mean
+    x = x - x.mean(0)
+    r, square = x @ reference.root, x.square().sum(1)
+    if n <= x.shape[1]:
+        roots, vectors = _roots(r @ r.T / (n - 1))
+        turned = (n - 1) * vectors.square() @ roots
+    else:
+        roots, vectors = _roots(r.T @ r / (n - 1))
+        turned = ((r @ vectors).square() / roots.clamp(min=1e-9 * float(roots[-1]) + 1e-300)).sum(1)
+    value = gap.square().sum() + square.sum() / (n - 1) + reference.trace - 2 * roots.sum()
+    influence = 2 * x @ gap + square - turned
+    return float(value), influence - influence.mean()
+
+
+def fd_curve(features: torch.Tensor, reference: Gaussian, counts: list[int]) -> list[tuple[int, Interval]]:
+    """For each count N the distance of a set of N images: the mean over all disjoint sets that features (n, D) hold.
+
+    The interval is that of one such set: 19 in 20 sets of N images lie there.
+    """
+    points = []
+    for count in tqdm(counts, "Fréchet distances", unit="count", delay=2, leave=False):
+        found = [influences(part, reference) for part in _parts(features, count)]
+        value = sum(v for v, _ in found) / len(found)
+        error = sum(float(i.std()) for _, i in found) / len(found) / count**0.5
+        points.append((count, normal(value, error)))
+    return points
+
+
+# FD(N) = FD_∞ + c / N   (Chong & Forsyth 2020, section 3)
+def fd_infinite(features: torch.Tensor, reference: Gaussian) -> Interval:
+    """The Fréchet distance that infinitely many images would have: a line in 1/N, read at 0, from features (n, D).
+
+    The line is linear in the distances, so each image's influence on what is read is the same mixture of its influences on
+    them: that gives the interval, though the sets share their images. The reference stays as it is, finite. Below D images a
+    set the covariance is not full and the bias is no line: raises ValueError for n < `fewest(D)`.
+    """
+    n, width = features.shape
+    if n < fewest(width):
+        raise ValueError(f"{n} images of {width} features: the extrapolation needs {fewest(width):,}")
+    counts = [n // p for p in PARTS]
+    value, influence = 0.0, torch.zeros(n, dtype=torch.float64)
+    for count, parts, weight in zip(counts, PARTS, _at_zero(counts), strict=True):
+        for i, part in enumerate(_parts(features, count)[:parts]):
+            distance, own = influences(part, reference)
+            value += weight * distance / parts
+            influence[i * count : (i + 1) * count] += weight * n / (parts * count) * own.cpu()
+    return normal(value, float(influence.std()) / n**0.5)
+
+
+def fewest(width: int) -> int:
+    """The number of images that `fd_infinite` needs: its smallest sets have more images than there are features."""
+    return PARTS[-1] * (width + 1)
+
+
+def _at_zero(counts: list[int]) -> list[float]:
+    """Weights of the values at 1/N whose sum is the least-squares line at 0."""
+    x = 1 / torch.tensor(counts, dtype=torch.float64)
+    return torch.linalg.pinv(torch.stack([torch.ones_like(x), x], 1))[0].tolist()
+
+
+def _parts(features: torch.Tensor, count: int) -> list[torch.Tensor]:
+    """All disjoint sets of `count` rows, in order."""
+    return [features[i : i + count] for i in range(0, len(features) - count + 1, count)]
+
+
+def _roots(p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Roots of the eigenvalues of a symmetric matrix, and the eigenvectors as columns."""
+    values, vectors = torch.linalg.eigh(p)
+    return values.clamp(min=0).sqrt(), vectors
+
+
+def _on_device(features) -> torch.Tensor:
+    return torch.as_tensor(features, dtype=torch.float64, device=world().device)

@@ -1,0 +1,172 @@
+"""Processes that share the work of a run, one a device: started once, each stage a line of JSON.
+
+The notebook's kernel never forks and stays the record. It starts `python -m guidebook.runs.launch`, on one machine itself, on several
+nodes through `srun`. The main process answers each line with one: `{}` or `{"preempted": …}`; whichever fails, `{"error": …}`. When
+stdin ends, so does the process; in the middle of a stage it stops as it would for a signal, so nothing outlives the notebook.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import queue
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+from pkgutil import resolve_name
+
+from guidebook.config.params import Params
+from guidebook.runs.preemption import Preempted
+from guidebook.runs.run import Run, opened
+
+GRACE = 30  # seconds in which the others may end by themselves when one has
+STAGES = {  # functions of a run and of what JSON can hold
+    "train": "guidebook.training.loop:train",
+    "draw": "guidebook.sampling.draw:sample_set",
+    "measure": "guidebook.metrics.measure:measure_stored",
+    "measure_real": "guidebook.metrics.measure:measure_real",
+}
+
+
+class ProcessFailed(RuntimeError):
+    """One of the processes ended or met an error. One line: which, and its last words."""
+
+
+def wanted(params: Params) -> bool:
+    """Whether work on this run is to be shared by processes that are still to be started."""
+    return params.train.processes > 1 and int(os.environ.get("WORLD_SIZE", 1)) == 1
+
+
+def do(run: Run, stage: str, **arguments) -> None:
+    """A stage of the run, done by `train.processes` processes. Raises Preempted and ProcessFailed."""
+    size = run.params.train.processes
+    processes = _running[size] = _running.get(size) or Processes(size, run.path)
+    try:
+        processes.do({"run": str(run.path), "stage": stage, "arguments": arguments})
+    except BaseException:
+        _running.pop(size).close()
+        raise
+
+
+class Processes:
+    """Processes that wait for stages. Their errors go to `processes.log` in the first run's folder."""
+
+    def __init__(self, size: int, folder: Path):
+        self.size, self.log, self._folder = size, folder / "processes.log", tempfile.TemporaryDirectory()
+        nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
+        command = [sys.executable, "-m", "guidebook.runs.launch"]
+        cores = max(1, len(os.sched_getaffinity(0)) * nodes // size)
+        env, ranks = {"OMP_NUM_THREADS": str(cores), **os.environ, "PYTHONUNBUFFERED": "1"}, [{}]
+        if nodes > 1:
+            options = {"nodes": nodes, "ntasks": size, "ntasks-per-node": size // nodes, "kill-on-bad-exit": 1}
+            options["cpus-per-task"] = os.environ.get("SLURM_CPUS_PER_TASK", 1)
+            command = ["srun", "--unbuffered", "--overlap", *(f"--{k}={v}" for k, v in options.items()), *command]
+        else:
+            env |= {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "GLOO_SOCKET_IFNAME": "lo"}
+            env |= {"NCCL_SOCKET_IFNAME": "lo", "GUIDEBOOK_STORE": f"file://{self._folder.name}/store"}
+            ranks = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(size)]
+        with open(self.log, "ab") as errors:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+            self.members = [subprocess.Popen(command, env=env | rank, **pipes) for rank in ranks]
+        self._answers = selectors.DefaultSelector()
+        for member in self.members:
+            self._answers.register(member.stdout, selectors.EVENT_READ)
+        atexit.register(self.close)
+
+    def do(self, job: dict) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the answer says why
+            for member in self.members:
+                member.stdin.write(json.dumps(job).encode() + b"\n")
+                member.stdin.flush()
+        (ready, _), *_ = self._answers.select()
+        line = ready.fileobj.readline()
+        answer = json.loads(line) if line else {"error": None}
+        if "preempted" in answer:
+            raise Preempted(answer["preempted"])
+        if "error" in answer:
+            raise ProcessFailed(f"in {self.size} processes: {self._reason(answer['error'])}\n(more in {self.log})")
+
+    def _reason(self, error: str | None) -> str:
+        """Why a stage failed. Where a process was killed, the others only know that they lost it."""
+        until = time.monotonic() + 1
+        while time.monotonic() < until and not any((m.poll() or 0) < 0 for m in self.members):
+            time.sleep(0.05)
+        status = min(m.returncode or 0 for m in self.members)
+        if error and status >= 0:
+            return error
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"a process ended with status {status}; {lines[-1][-300:] if lines else 'its log is empty'}"
+
+    def close(self) -> None:
+        """Ends the processes: at once where they wait for a stage, at the end of a step where they train."""
+        atexit.unregister(self.close)
+        for member in self.members:
+            with contextlib.suppress(BrokenPipeError):  # it has ended already
+                member.stdin.close()
+        until = time.monotonic() + GRACE
+        for member in self.members:
+            try:
+                member.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                member.kill()
+                member.wait()
+            member.stdout.close()
+        self._answers.close()
+        self._folder.cleanup()
+
+
+_running: dict[int, Processes] = {}
+
+
+def main() -> None:
+    """One of the processes: reads stages from stdin and does them."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed is no answer
+    for ours, theirs in (("RANK", "PROCID"), ("LOCAL_RANK", "LOCALID"), ("WORLD_SIZE", "NTASKS")):  # srun's words
+        os.environ.setdefault(ours, os.environ.get(f"SLURM_{theirs}", ""))
+    signal.signal(signal.SIGTERM, lambda *_: None)  # between two stages the end of stdin is enough
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+
+    import torch.distributed as dist
+
+    from guidebook.runtime.distributed import world
+
+    main, answer = world().is_main_process, {}
+    while not answer and (line := lines.get()) is not None:
+        answer = _stage(**json.loads(line))
+        if main or "error" in answer:
+            print(json.dumps(answer), file=answers, flush=True)
+    if not answer:
+        dist.destroy_process_group()
+    os._exit(1 if "error" in answer else 0)  # a process that failed cannot take leave of the others
+
+
+def _stage(run: str, stage: str, arguments: dict) -> dict:
+    try:
+        resolve_name(STAGES[stage])(opened(Path(run)), **arguments)
+    except Preempted as stop:
+        return {"preempted": stop.what}
+    except BaseException as error:
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {}
+
+
+def _listen(lines: queue.Queue) -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    lines.put(None)
+    while True:  # a stage that is being prepared may not listen yet
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()
