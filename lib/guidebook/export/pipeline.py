@@ -65,12 +65,7 @@ def pipeline(run: Run) -> DiffusionPipeline:
     tokenizer, text_encoder = parts(params.text, sayable(params))
     shared = {"text_encoder": text_encoder, "tokenizer": tokenizer}
     if not params.model.vae:
-        known = {
-            "shape": shape_of(params),
-            "range": params.data.range,
-            "objective": params.objective.model_dump(mode="json"),
-        }
-        known |= {"solver": params.sample.solver.model_dump(mode="json")}
+        known = {"shape": shape_of(params), "range": params.data.range}
         return PixelPipeline(net, noise_scheduler, **shared, **known)
     vae = copy.deepcopy(autoencoder(params.model.vae, params.data).network)
     shared |= {"unet": net.stock()}

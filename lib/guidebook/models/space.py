@@ -37,11 +37,11 @@ class Pixels:
         return data
 
     def noise(self, n: int, rng: torch.Generator) -> torch.Tensor:
-        """What `x0` needs to be told besides, for n images: nothing."""
+        """The random numbers of `x0` for n images: none."""
         return torch.empty(n, 0, device=rng.device)
 
     def x0(self, images: torch.Tensor, mirrored: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """x_0 (B, *shape) of a part of a batch, of which those that are `mirrored` (B,) are seen in a mirror."""
+        """x_0 (B, *shape) of a part of a batch, those that are `mirrored` (B,) flipped."""
         x0 = from_uint8(images, *self._range)
         return torch.where(mirrored[:, None, None, None], x0.flip(-1), x0) if self._flips else x0
 
