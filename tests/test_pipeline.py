@@ -102,7 +102,7 @@ def same(run: Run, pipe: DiffusionPipeline, w: float) -> None:
 @pytest.mark.parametrize("w", [1.0, 3.0])
 @pytest.mark.parametrize(
     ("sampler", "spacing", "eta"),
-    [("ddpm", "trailing", 0.0), ("ddim", "trailing", 0.0), ("ddim", "linspace", 0.5), ("dpmpp-2m", "linspace", 0.0),
+    [("ddpm", "trailing", 0.0), ("ddim", "trailing", 0.0), ("ddim", "trailing", 0.5), ("dpmpp-2m", "linspace", 0.0),
      ("unipc", "linspace", 0.0), ("heun", "karras", 0.0)],
 )  # fmt: skip
 def test_a_stock_pipeline_draws_what_the_sampler_draws(faces, sampler, spacing, eta, w):
