@@ -14,7 +14,7 @@ from guidebook.config.params import Params
 from guidebook.models import latents
 from guidebook.models.autoencoder import Autoencoder
 from guidebook.models.small_vae import build
-from guidebook.runs.artifact import intact
+from guidebook.runs.manifest import intact
 from guidebook.runtime.malloc import keeping_memory
 from guidebook.training.loop import cpu_name
 

@@ -107,7 +107,7 @@ def piped(run: Run, weights: str, w: float, solver: Solver, dtype: torch.dtype) 
         raise ValueError(f"data.range = [{low:g}, {high:g}]: a diffusers pipeline clips to [−1, 1]")
     captions = class_captions(params.data.caption, CATALOG[params.data.name].classes)
     text, ids = text_model(params.text, [*captions, NULL])
-    unet = models.load(run.path / "model" / weights).stock().eval().to(dtype)
+    unet = models.load(run.path / "model" / weights).stock().eval().type(dtype)
     pipe = GuidedPipeline(unet, scheduler(params.objective, solver), text).to(world().device)
     pipe.set_progress_bar_config(file=measuring.Nowhere())
 

@@ -20,7 +20,7 @@ from guidebook.runs import artifact as module
 from guidebook.runs import preemption
 from guidebook.runs.artifact import PARTS, Parts, arrays, artifact, notes, place
 from guidebook.runs.manifest import intact, verify
-from guidebook.runs.preemption import Preempted, Stop
+from guidebook.runs.preemption import Preempted, stopping
 from guidebook.runtime.distributed import agreed, alone
 
 N, PAGE = 50, 4096
@@ -122,8 +122,8 @@ def _of_a_world(folder: Path, rank: int, size: int) -> None:
     made = []
     assert as_made(make_in(folder / "even", made))
     for i in range(3):  # one of them has a part less to make, and polls as often
-        stop = Stop(types.SimpleNamespace(path=folder))
-        assert as_made(make_in(folder / f"odd-{i}", cuts=(0, 5, 10, N), stop=stop))
+        with stopping(types.SimpleNamespace(path=folder)):
+            assert as_made(make_in(folder / f"odd-{i}", cuts=(0, 5, 10, N)))
 
     def write(aside: Path) -> None:
         assert alone()  # what asks the others in here would wait for ever
@@ -265,10 +265,11 @@ def test_who_is_asked_to_stop_does_so_after_the_part_and_goes_on_there(tmp_path,
         made.append((first, end))
         return rows(first, end)
 
-    with pytest.raises(Preempted, match="stopped squaring, part 3 of 6, saved"):
-        make_in(tmp_path, make=make, stop=Stop(run))
+    with pytest.raises(Preempted, match="stopped squaring, part 3 of 6, saved"), stopping(run):
+        make_in(tmp_path, make=make)
     assert made == list(itertools.pairwise(CUTS))[:3]
-    assert as_made(make_in(tmp_path, make=make, stop=Stop(run)))
+    with stopping(run):
+        assert as_made(make_in(tmp_path, make=make))
     assert made == list(itertools.pairwise(CUTS))
 
 

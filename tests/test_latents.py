@@ -12,7 +12,8 @@ from guidebook.models import latents as module
 from guidebook.models.autoencoder import Autoencoder, posterior
 from guidebook.models.latents import encoded, latents
 from guidebook.models.small_vae import build
-from guidebook.runs.artifact import PARTS, intact
+from guidebook.runs.artifact import PARTS
+from guidebook.runs.manifest import intact
 
 SIDE, N = 8, 23
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from guidebook.fetch import fetched
 from PIL import Image
 
 from guidebook.config.datasets import ATTRIBUTES, CATALOG, DataError
@@ -20,6 +19,7 @@ from guidebook.data import cache as module
 from guidebook.data.decode import decode
 from guidebook.data.images import _mapped, load, packed, unpacked
 from guidebook.runs.artifact import PARTS
+from guidebook.slurm.fetch import fetched
 
 SIDE, TRAIN, TEST = 8, 23, 7
 RNG = np.random.default_rng(0)

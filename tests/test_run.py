@@ -19,7 +19,8 @@ from guidebook.metrics.measure import measure, measure_real
 from guidebook.runs import run as module
 from guidebook.runs.lock import lock
 from guidebook.runs.run import NotRecorded, all_runs, find, folder, open_run, opened, record
-from guidebook.sampling.draw import draw, draw_now, trajectory
+from guidebook.sampling.draw import draw
+from guidebook.sampling.explore import draw_now, trajectory
 from guidebook.sampling.sets import image_set
 from guidebook.training.loop import load_model, train
 

@@ -14,9 +14,9 @@ from guidebook.config.params import load
 from guidebook.training import checkpoint
 
 CELLS = (
-    "import os, time\nfrom guidebook import training\nfrom guidebook.config.params import from_notebook\n"
+    "import os, time\nfrom guidebook.training import loop\nfrom guidebook.config.params import from_notebook\n"
     "from guidebook.runs.run import open_run\n\nparams = from_notebook(globals())\nrun = open_run(params)",
-    "training.train(run)",
+    "loop.train(run)",
     'exec(os.environ.get("FAULT", ""))',
     'run.metrics() or run.add_metrics([{"metric": "grain", "value": 1.0, "low": 0.0, "high": 2.0, "interval": "normal",\n'
     '    "n": 30, "guidance": 1.0, "sampler": "ddpm", "steps": 2, "weights": "raw", "extractor": "", "reference": ""}])',

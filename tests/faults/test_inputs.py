@@ -337,7 +337,8 @@ def test_a_configuration_of_a_model_names_no_code(trained, tmp_path):
     (model / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nclass Evil: pass\n")
     (model / MANIFEST).unlink()
     checksum(model)
-    load_model(type(trained)(trained.params, tmp_path / "run", False), "raw")
+    with pytest.raises(ValueError, match=r"config.json names 'evil.Evil', none of the backbones UNet"):
+        load_model(type(trained)(trained.params, tmp_path / "run", False), "raw")
     assert not (tmp_path / "pwned").exists()
     assert "evil" not in sys.modules
 

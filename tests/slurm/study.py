@@ -21,13 +21,14 @@ CLUSTER = {
     "memory": None, "setup": [], "container": None, "environment": {"OMP_NUM_THREADS": "1"},
 }  # fmt: skip
 CELLS = (
-    "import os\nimport time\n\nfrom guidebook import training\nfrom guidebook.metrics import intervals\nfrom guidebook.metrics.scores import grain\n"
-    "from guidebook.config.params import from_notebook\nfrom guidebook.runs.run import open_run\nfrom guidebook.sampling.draw import draw\n\n"
+    "import os\nimport time\n\nfrom guidebook.metrics import intervals\nfrom guidebook.metrics.scores import grain\n"
+    "from guidebook.config.params import from_notebook\nfrom guidebook.runs.run import open_run\nfrom guidebook.sampling.draw import draw\n"
+    "from guidebook.training import loop\nfrom guidebook.training.step import Trainer\n\n"
     "params = from_notebook(globals())\nrun = open_run(params)",
     # A training that lasts on a fast machine too: seconds that each step waits
-    'wait, step = float(os.environ.get("PACE", 0)), training.Trainer.step\n'
-    "training.Trainer.step = lambda trainer: (time.sleep(wait), step(trainer))[1]",
-    "training.train(run)",
+    'wait, step = float(os.environ.get("PACE", 0)), Trainer.step\n'
+    "Trainer.step = lambda trainer: (time.sleep(wait), step(trainer))[1]",
+    "loop.train(run)",
     # Asked to stop here, where nothing listens
     'if params.data.caption.startswith("busy") and "SLURM_RESTART_COUNT" not in os.environ:\n    time.sleep(200)',
     "value, low, high = intervals.mean(grain(draw(run, 1.0, 30).images.numpy()))\n"

@@ -31,5 +31,5 @@ def checkpoint_images(params: Params) -> int:
 
 def kept_checkpoints(params: Params) -> list[int]:
     """Images seen at each checkpoint that a finished training keeps, oldest first."""
-    spacing = checkpoint_images(params)
-    return list(range(spacing, updates(params) * params.train.batch + 1, spacing))[-params.train.keep_checkpoints :]
+    interval = checkpoint_images(params)
+    return list(range(interval, updates(params) * params.train.batch + 1, interval))[-params.train.keep_checkpoints :]

@@ -1,8 +1,7 @@
 """Batches of a training: from the device's memory, from memory-mapped arrays, or streamed and decoded while training goes on.
 
-A stream gives images in the order of the shards, in bounded memory, from any image on: one thread reads row groups, several decode,
-a bounded queue keeps them from running ahead. Reading the next window keeps pace with using up this one, row by row, so that one
-window is held and no group is waited for.
+A stream holds one window of rows, whatever image it begins at: one thread reads row groups, at the pace at which rows are used up,
+several decode, and a bounded queue keeps them from running ahead.
 """
 
 import collections
@@ -62,8 +61,7 @@ class Resident:
 
 
 class Ahead:
-    """Images that are streamed: the first epoch decodes them and keeps what it decoded, later ones find it. The next batch is
-    prepared during the step."""
+    """Streamed images: the first epoch decodes and keeps them, later ones find them. The next batch is prepared during the step."""
 
     def __init__(self, data: Streamed, train: Train):
         self._data, self._train, self._device = data, train, world().device
@@ -75,10 +73,7 @@ class Ahead:
             return
         try:
             if world().num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", world().num_processes)):
-                raise OSError(
-                    "each of several machines sees only some of them; "
-                    "`guidebook fetch EXPERIMENT --decode` before the training decodes them once"
-                )
+                raise OSError("no machine sees all of them; `guidebook fetch EXPERIMENT --decode` decodes them once")
             data.cache.keep()
         except OSError as error:
             self._keep = False
@@ -118,16 +113,13 @@ class Ahead:
         return batch, copied
 
     def _next(self, nimg: int, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._complete():
-            if self._stream:  # with its threads and the window that it holds
-                self._stream.close()
-                self._stream = None
+        first, every, complete = world().process_index + nimg, world().num_processes, self._complete()
+        if self._stream and (complete or self._stream.seen != first):
+            self._stream.close()  # with its threads and the window that it holds
+            self._stream = None
+        if complete:
             return self._data.train.images[index], self._data.train.labels[index]
-        first, every = nimg + world().process_index, world().num_processes
-        if self._stream is None or self._stream.seen != first:
-            if self._stream:
-                self._stream.close()
-            self._stream = Stream(self._data, self._train.seed, first, every)
+        self._stream = self._stream or Stream(self._data, self._train.seed, first, every)
         return self._stream.next(len(index))
 
     def _complete(self) -> bool:
@@ -141,21 +133,15 @@ class Ahead:
 
 
 class Stream(contextlib.AbstractContextManager):
-    """Images number `start`, `start + stride`, … of the endless order that (shards, seed, window) have.
+    """Images number `start`, `start + stride`, … of a set's endless order. Its threads end with `close`, or with its context."""
 
-    Close it, or use it as a context: its threads end with it.
-    """
-
-    def __init__(
-        self, data: Streamed, seed: int, start: int = 0, stride: int = 1, decoders: int = 0, ahead: int = AHEAD
-    ):
+    def __init__(self, data: Streamed, seed: int, start=0, stride=1, decoders: int | None = None, ahead=AHEAD):
         quiet()
         self.shards, self.cache, self.window = data.shards, data.cache, data.window
         self.seen = start  # of the whole order: the position of the next image
-        self._failed: BaseException | None = None
+        self._failed, self._ended = None, threading.Event()
         self._seed, self._start, self._stride = seed, start, stride
         self._ready: queue.Queue[Future | BaseException] = queue.Queue(ahead)
-        self._ended = threading.Event()
         self._decoders = ThreadPoolExecutor(decoders or threads(), "decode")
         self._reader = threading.Thread(target=self._run, daemon=True, name="read shards")
         self._reader.start()
@@ -228,10 +214,7 @@ class Stream(contextlib.AbstractContextManager):
             held, filling = coming, reading
 
     def _read(self, window: Window, held: dict[int, Row | None]) -> Iterator[None]:
-        """Puts the rows of a window that are waited for into `held`, row by row; the groups in the order they are needed.
-
-        Held-out rows that the cache lacks are decoded beside them.
-        """
+        """Reads the rows of a window into `held`, groups in the order they are needed; decodes held-out rows beside them."""
         needed = dict.fromkeys(map(self.shards.group_of, held))
         for number in [*needed, *(g for g in window.groups if g not in needed)]:
             numbers = self.shards.groups[number].numbers

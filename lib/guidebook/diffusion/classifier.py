@@ -68,7 +68,7 @@ def noisy_classifier(params: Params) -> NoisyClassifier:
 @functools.lru_cache(maxsize=2)
 def _found(data: Data, diffusion: VP) -> NoisyClassifier:
     images, device = load(data), world().device
-    noise = diffusion.model_dump(include={"schedule", "timesteps", "zero_terminal_snr"})
+    noise = diffusion.model_dump(mode="json", exclude={"prediction", "min_snr_gamma"})
     pixels = [images.fingerprint, data.resolution, data.range, data.flips]
     spec = [STEPS, BATCH, LR, SEED, WIDTH, TIME, pixels, noise]
     place = runs() / "judges", f"noisy-{data.name}", spec

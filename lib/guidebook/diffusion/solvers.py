@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guidebook.config.schema import VP, Solver
 from guidebook.diffusion.guidance import Denoiser
 from guidebook.diffusion.objective import Objective
 
@@ -57,7 +58,7 @@ SPACINGS: dict[str, Callable[[Objective, int], Tensor]] = {
 }  # fmt: skip
 
 
-def times(objective: Objective, solver: Any) -> Tensor:
+def times(objective: Objective, solver: Solver) -> Tensor:
     """The times (steps + 1,) that a solver (its `spacing` and `steps`) visits, the image's last; float64, on the CPU."""
     visited = SPACINGS[solver.spacing](objective, solver.steps)
     return torch.cat([visited, torch.tensor([objective.end], dtype=torch.float64)])
@@ -145,7 +146,7 @@ SCHEDULERS = {
 }  # fmt: skip
 
 
-def scheduler(section: Any, solver: Any = None, clip: bool = True):
+def scheduler(section: VP, solver: Solver | None = None, clip: bool = True):
     """The diffusers scheduler of an objective `vp` and a solver, by default DDPM: for exported pipelines and comparisons.
 
     Without `clip`, x0 is not clipped to [−1, 1] on the way: for latents, which have no range. Only DDPM's and DDIM's can clip.
@@ -165,3 +166,15 @@ def scheduler(section: Any, solver: Any = None, clip: bool = True):
         settings |= {"rescale_betas_zero_snr": True}
     kind = getattr(diffusers, SCHEDULERS[name])
     return kind(num_train_timesteps=section.timesteps, beta_schedule=section.schedule, **settings)
+
+
+def solver_of(noise_scheduler: Any, steps: int, eta: float = 0.0) -> Solver:
+    """The solver of a diffusers scheduler that `scheduler` made."""
+    config, kinds = noise_scheduler.config, {kind: name for name, kind in SCHEDULERS.items()}
+    spacing = "karras" if config.get("use_karras_sigmas") else config.timestep_spacing
+    return Solver(sampler=kinds[type(noise_scheduler).__name__], steps=steps, eta=eta, spacing=spacing)
+
+
+def starts_late(solver: Solver) -> bool:
+    """Whether the noisiest timestep is not visited, so that diffusers' `steps_offset` is read, and would move the others."""
+    return solver.spacing == "leading"

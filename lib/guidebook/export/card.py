@@ -17,6 +17,7 @@ from guidebook.config.errors import plain
 from guidebook.config.params import Params
 from guidebook.config.paths import ROOT
 from guidebook.config.pretrained import EMBEDDED
+from guidebook.diffusion.solvers import starts_late
 from guidebook.report.tables import table, with_interval
 from guidebook.runs.run import Run
 from guidebook.runtime.seeds import seed_of
@@ -70,7 +71,7 @@ def _use(run: Run) -> dict[str, Any]:
     captions, own = _captions(run)
     name, home = ("DiffusionPipeline", "diffusers") if latent else ("PixelPipeline", "guidebook.export.pixel_pipeline")
     made, classes, put_back = SCHEDULERS[s.sampler], [name], []
-    if latent and s.spacing == "leading":
+    if latent and starts_late(s):
         classes.append(made)
         put_back = [
             f'pipe.scheduler = {made}.from_pretrained(".", subfolder="scheduler")  # the stock pipeline shifts it'
@@ -115,7 +116,7 @@ def _measured(run: Run) -> str:
     rows = []
     for r in run.metrics():
         w = "" if r.get("guidance") is None else f"{r['guidance']:g}"
-        draw = r["draw"] and Draw.model_validate(r["draw"])
+        draw = r.get("draw") and Draw.model_validate(r["draw"])
         of = [
             *(f"{k} {r[k]}" for k in ("set", "attribute") if r.get(k)),
             *([*draw.words(), draw.weights] if draw else []),

@@ -17,7 +17,7 @@ from guidebook.conditioning.encoders import parts
 from guidebook.conditioning.grammar import PHRASES, WOMAN
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
-from guidebook.diffusion.solvers import scheduler
+from guidebook.diffusion.solvers import scheduler, starts_late
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
 from guidebook.models.autoencoder import autoencoder
@@ -80,9 +80,9 @@ def run_scheduler(params: Params) -> SchedulerMixin:
     `StableDiffusionPipeline` sets `steps_offset` to 1, with a warning. That is read only where timesteps are `leading`:
     there alone it is left at 0, and who loads the pipeline has to put the folder's scheduler back, as the card shows.
     """
-    latent, spacing = bool(params.model.vae), params.sample.spacing
+    latent = bool(params.model.vae)
     made = scheduler(params.objective, params.sample.solver, clip=not latent)
-    if not latent or spacing == "leading":
+    if not latent or starts_late(params.sample):
         return made
     return type(made).from_config(made.config, steps_offset=1)
 

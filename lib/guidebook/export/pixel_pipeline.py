@@ -9,11 +9,10 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from guidebook.conditioning.captions import NULL
 from guidebook.conditioning.condition import Condition
-from guidebook.config.schema import Solver
 from guidebook.data.images import to_uint8
 from guidebook.diffusion.guidance import clipped, conditional_or_not, linear
 from guidebook.diffusion.objective import vp
-from guidebook.diffusion.solvers import SCHEDULERS
+from guidebook.diffusion.solvers import solver_of
 from guidebook.models import load
 from guidebook.models.backbone import Backbone
 from guidebook.sampling.sampler import sample
@@ -58,10 +57,7 @@ class PixelPipeline(DiffusionPipeline):
         rngs = [generator] if isinstance(generator, torch.Generator) else generator
         if len(prompts) != len(rngs):
             raise ValueError(f"{len(prompts)} prompts and {len(rngs)} generators: give one generator per prompt")
-        kinds, config = {kind: name for name, kind in SCHEDULERS.items()}, self.scheduler.config
-        spacing = "karras" if config.get("use_karras_sigmas") else config.timestep_spacing
-        sampler, steps = kinds[type(self.scheduler).__name__], num_inference_steps
-        solver = Solver(sampler=sampler, steps=steps, eta=eta, spacing=spacing)
+        solver, config = solver_of(self.scheduler, num_inference_steps, eta), self.scheduler.config
         path, shape = vp(self.scheduler.alphas_cumprod.double().cpu(), config.prediction_type), tuple(self.config.shape)
         cond, uncond = (self._condition(captions) for captions in (prompts, [NULL] * len(prompts)))
         denoise = linear(conditional_or_not(path, self.unet, cond, uncond), guidance_scale)

@@ -32,7 +32,9 @@ def build(params: Params) -> "Backbone":
 
 
 def load(folder: Path) -> "Backbone":
-    """The backbone that `save_pretrained` wrote to a folder, in evaluation mode."""
+    """The backbone that `save_pretrained` wrote to a folder, in evaluation mode. Raises ValueError where it names no class of ours."""
     name = json.loads((folder / "config.json").read_text())["_class_name"]
     classes = {found.__name__: found for found in backbones().values()}
+    if name not in classes:
+        raise ValueError(f"{folder / 'config.json'} names {name!r:.60}, none of the backbones {', '.join(classes)}")
     return classes[name].from_pretrained(folder, use_safetensors=True).eval()

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from guidebook.config.params import digest
 from guidebook.runs import manifest, preemption
+from guidebook.runs.manifest import intact
 from guidebook.runtime.distributed import agreed, alone, barrier, solo, world
 
 PARTS = ".parts"
@@ -45,7 +46,6 @@ class Parts:
     # (k, n): every n-th part from k on, by one of n that do not talk and do not poll; (k, 1): all, from k on and around.
     # None: the processes of this world take turns.
     share: tuple[int, int] | None = None
-    stop: preemption.Stop | None = None
 
 
 def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | None = None, what: str = "") -> Path:
@@ -53,17 +53,17 @@ def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | No
 
     `spec` is all that the files depend on: JSON values, pydantic models, tuples, paths. `what` names it in errors and beside the
     progress bar. Every process of a world calls it, outside of `main_first`: the main one makes a folder, all share its parts. With
-    `parts.share` the others may still be at work, who finish it: ask `manifest.intact` then. A changed byte is noticed on the first use after
+    `parts.share` the others may still be at work, who finish it: ask `intact` then. A changed byte is noticed on the first use after
     the start of a machine, and the folder made anew with a warning.
 
     Raises OSError where the disk is full, Preempted, and what `make` raises. Parts that were made stay.
     """
     folder, what = place(root, name, spec), what or name
-    missing, shared = not manifest.intact(folder), parts is not None and parts.share is not None
+    missing, shared = not intact(folder), parts is not None and parts.share is not None
     # What one process does not see yet, all of them wait for.
     if missing if shared else agreed(missing):
         complete = _fill(folder, make, parts, what) if parts else _write_folder(folder, make, what)
-        if complete and not manifest.intact(folder):
+        if complete and not intact(folder):
             raise OSError(
                 f"{what}: {folder.name} is not there after it was made: is it on a disk that all processes see? Run again"
             )
@@ -122,7 +122,6 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
     ranges = list(itertools.pairwise(parts.cuts))
     markers = [f"{PARTS}/{first:09d}-{end:09d}.json" for first, end in ranges]
     k, n = parts.share or ((0, 1) if alone() else (world().process_index, world().num_processes))
-    stop = None if parts.share else parts.stop or getattr(preemption, "current", lambda: None)()
     # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
     for i in tqdm(range(k, k + len(ranges), n), desc=what, unit="part", mininterval=1, disable=bool(k)):
         i = i % len(ranges) if n == 1 else i
@@ -132,8 +131,8 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
                 for name, values in rows.items():
                     _write(aside / f"{name}.npy", parts.at(name, ranges[i][0]), values)
                 write_json(aside, markers[i], noted, what)
-        if stop and stop.asked():
-            stop.obey(f"{what}, part {min(i + 1, len(ranges))} of {len(ranges)}")
+        if not parts.share and preemption.current().asked():
+            preemption.current().obey(f"{what}, part {min(i + 1, len(ranges))} of {len(ranges)}")
     if parts.share:
         return _finish(folder, aside, markers, parts.finish)
     barrier()

@@ -11,7 +11,7 @@ from guidebook.data.hub import downloaded
 from guidebook.data.images import Images, Streamed, load
 from guidebook.models.autoencoder import autoencoder
 from guidebook.models.latents import encoded
-from guidebook.runs.artifact import intact
+from guidebook.runs.manifest import intact
 
 
 def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:

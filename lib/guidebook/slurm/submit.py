@@ -38,7 +38,7 @@ def _task(experiment: str, profile: str, settings: dict, cluster: Cluster) -> Ta
     if params.train.precision == "auto":  # resolved here: the job's script names the run's folder
         from guidebook.runtime.precision import native_bf16
 
-        settings |= {"train.precision": "bf16" if cluster.gpus or native_bf16("cpu") else "fp32"}
+        settings = settings | {"train.precision": "bf16" if cluster.gpus or native_bf16("cpu") else "fp32"}
         params = P.load(experiment, profile, settings)
     n, least = params.train.processes, cluster.processes
     if n != least if cluster.gpus else n % cluster.nodes:

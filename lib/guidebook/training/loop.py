@@ -108,7 +108,7 @@ def _trained(run: Run) -> bool:
 def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]:
     """Trains to `total` images seen, a line of statistics at a time, with checkpoints on the way."""
     t, main = run.params.train, world().is_main_process
-    spacing, beside = checkpoint_steps(run.params)
+    interval, beside = checkpoint_steps(run.params)
     clock, seen, before = time.perf_counter(), trainer.nimg, trainer.seconds
     writer = checkpoint.Writer(run.path / "checkpoints", t.keep_checkpoints, checkpoint_images(run.params))
 
@@ -123,7 +123,7 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
         while trainer.nimg < total:
             trainer.step()
             step = trainer.nimg // t.batch
-            regular = step % spacing == 0
+            regular = step % interval == 0
             if regular or step % LOG_EVERY == 0 or trainer.nimg >= total:
                 line = trainer.flush()
                 spent, clock = time.perf_counter() - clock, time.perf_counter()
@@ -137,7 +137,7 @@ def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]
                 yield line
             if regular:
                 save()
-            if step % spacing == beside:
+            if step % interval == beside:
                 writer.wait()
             writer.check()
             if stop.asked():  # last, so that one who asks during a regular save waits for no second one
