@@ -91,6 +91,11 @@ def _use(run: Run) -> dict[str, Any]:
         f"images = pipe(prompts, num_inference_steps={s.steps}, guidance_scale={w}{eta}, generator=generators).images",
     ]
     same = "the same but for rounding, as the study drew in bf16" if p.train.precision == "bf16" else "the same"
+    uneven = s.spacing == "linspace" or (
+        s.spacing == "trailing" and getattr(p.objective, "timesteps", s.steps) % s.steps
+    )
+    if latent and s.sampler == "ddim" and uneven:
+        same = "near them, as diffusers' DDIM steps to another noise level where the timesteps are not evenly spaced"
     return {"code": "\n".join(code), "w": w, "same": same if own else None}
 
 
