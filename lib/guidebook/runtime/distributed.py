@@ -79,17 +79,6 @@ def barrier() -> None:
     agreed(False)
 
 
-@contextmanager
-def main_first() -> Iterator[None]:
-    """The main process goes through this block before the others: it makes what they find."""
-    if not world().is_main_process:
-        barrier()
-    with solo():
-        yield
-    if world().is_main_process:
-        barrier()
-
-
 def share(n: int) -> slice:
     """This process's consecutive share of `n` things."""
     k, size = (0, 1) if alone() else (world().process_index, world().num_processes)

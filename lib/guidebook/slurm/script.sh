@@ -1,5 +1,5 @@
 @HEAD@
-# One task of the array: `guidebook run`, which survives its time limit, a preemption and a dead node. This shell turns SLURM's
+# One task of the array: `guidebook run`, which survives its time limit, a preemption and a dead node. This shell turns the
 # notice into a file STOP in the run folder, every stage saves and exits with 75, and this task alone is requeued and continues.
 if [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ]; then  # where the processes of all nodes meet
     export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
