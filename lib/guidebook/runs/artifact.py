@@ -52,13 +52,8 @@ def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | No
     """The folder `root/<name>-<8 hex of spec>`: found, else made aside, hashed in a manifest, put on the disk and renamed.
 
     `spec` is all that the files depend on: JSON values, pydantic models, tuples, paths. `what` names it in errors and beside the
-<<<<<<< HEAD
-    progress bar. Every process of a world calls it, outside of `main_first`: the main one makes a folder, all share its parts. With
-    `parts.share` the others may still be at work, who finish it: ask `intact` then. A changed byte is noticed on the first use after
-=======
     progress bar. Every process of a world calls it: the main one makes a folder, all share its parts. With
-    `parts.share` the others may still be at work, who finish it: ask `manifest.intact` then. A changed byte is noticed on the first use after
->>>>>>> metrics
+    `parts.share` the others may still be at work, who finish it: ask `intact` then. A changed byte is noticed on the first use after
     the start of a machine, and the folder made anew with a warning.
 
     Raises OSError where the disk is full, Preempted, and what `make` raises. Parts that were made stay.
