@@ -18,7 +18,7 @@ book: .venv/.installed ## build the HTML book from the records, then run the MNI
 	@$(BIN)/guidebook build
 
 test: .venv/.installed ## run the tests, but for those marked slow
-	@echo "test: running the tests not marked slow (about a quarter of an hour on two cores)"
+	@echo "test: running the tests not marked slow (minutes on two cores)"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # SLURM, where it is installed, is started for the tests and ended after them.

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from faults.study import Study, children, ended, gone, named, seen, study
-from guidebook.book import build
 from guidebook.book.notebook import missing
+from guidebook.config.params import ParamsError
 from guidebook.runs.lock import held
+from guidebook.runs.run import find
 
 SLEEP = "open(run.path / 'ready', 'w').close(); time.sleep(600)"
 FAULTS = {
@@ -58,7 +59,8 @@ def fails(here: Study, name: str) -> None:
     assert len(text.splitlines()) <= 2  # the second one says where to read on
     assert gone(own, 10)
     assert not here.page.exists()
-    assert build._complete("tiny") == []
+    with pytest.raises(ParamsError, match="no run of tiny/demo yet"):
+        find("tiny", "demo")  # so no page is drawn from it
 
 
 def completes(here: Study) -> None:
@@ -78,7 +80,7 @@ def here(tmp_path, monkeypatch) -> Study:
 def test_a_notebook_whose_kernel_dies_has_no_page_and_the_next_run_completes_it(here):
     fails(here, "the kernel ends itself with status 3")
     completes(here)
-    assert [run.path for run in build._complete("tiny")] == [here.folder]
+    assert find("tiny", "demo").path == here.folder
 
 
 @pytest.mark.slow

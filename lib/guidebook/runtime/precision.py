@@ -18,9 +18,7 @@ def native_bf16(device: str | None = None) -> bool:
     gpu = torch.cuda.is_available()
     if (device or ("cuda" if gpu else "cpu")) != "cpu":
         return not gpu or torch.cuda.is_bf16_supported(including_emulation=False)
-    limit = os.environ.get(
-        "ONEDNN_MAX_CPU_ISA", "ALL"
-    ).upper()  # the environment may hide instructions from either library
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()  # instructions may be hidden from either library
     shown = any(word in limit for word in ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10"))
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return shown and wide and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
