@@ -187,7 +187,7 @@ def test_every_way_to_guide_draws_a_set_of_its_own_and_finds_it_again(run, name,
     assert other.folder != usual.folder
     assert name in other.name
     assert other.draw.guidance == WAYS[name]
-    assert other.facts["clipped"] == usual.facts["clipped"] == list(run.params.data.range)
+    assert other.facts["clipped"] == usual.facts["clipped"] == [-1.0, 1.0]
     assert not torch.equal(other.images, usual.images)
     monkeypatch.setattr("guidebook.sampling.sampler.Sampler", lambda *_: pytest.fail("drawn again"))
     assert torch.equal(draw(run, WAYS[name], 10, solver=DDIM).images, other.images)

@@ -17,6 +17,8 @@ from torch import Tensor
 from guidebook.conditioning.condition import Condition
 from guidebook.diffusion.objective import Network, Objective
 
+# What x0 is clipped to in pixel space, images in [0, 1] included: diffusers' default, with which the published samples were drawn
+RANGE = (-1.0, 1.0)
 Answer = tuple[Tensor, Tensor]  # (x0, ε), each (B, C, H, W)
 Denoiser = Callable[
     [Tensor, Tensor], Answer

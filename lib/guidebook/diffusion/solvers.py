@@ -170,3 +170,11 @@ def scheduler(section: VP, solver: Solver | None = None, clip: bool = True):
 def starts_late(solver: Solver) -> bool:
     """Whether the noisiest timestep is not visited, so that diffusers' `steps_offset` is read, and would move the others."""
     return solver.spacing == "leading"
+
+
+def misses_noise_level(section: VP, solver: Solver) -> bool:
+    """Whether diffusers' DDIM steps to another noise level than that of the next timestep: where they are not evenly spaced."""
+    uneven = solver.spacing == "linspace" or (
+        solver.spacing == "trailing" and getattr(section, "timesteps", solver.steps) % solver.steps
+    )
+    return solver.sampler == "ddim" and bool(uneven)

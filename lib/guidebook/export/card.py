@@ -17,7 +17,7 @@ from guidebook.config.errors import plain
 from guidebook.config.params import Params
 from guidebook.config.paths import ROOT
 from guidebook.config.pretrained import EMBEDDED
-from guidebook.diffusion.solvers import starts_late
+from guidebook.diffusion.solvers import misses_noise_level, starts_late
 from guidebook.report.tables import table, with_interval
 from guidebook.runs.run import Run
 from guidebook.runtime.seeds import seed_of
@@ -91,10 +91,7 @@ def _use(run: Run) -> dict[str, Any]:
         f"images = pipe(prompts, num_inference_steps={s.steps}, guidance_scale={w}{eta}, generator=generators).images",
     ]
     same = "the same but for rounding, as the study drew in bf16" if p.train.precision == "bf16" else "the same"
-    uneven = s.spacing == "linspace" or (
-        s.spacing == "trailing" and getattr(p.objective, "timesteps", s.steps) % s.steps
-    )
-    if latent and s.sampler == "ddim" and uneven:
+    if latent and misses_noise_level(p.objective, s.solver):
         same = "near them, as diffusers' DDIM steps to another noise level where the timesteps are not evenly spaced"
     return {"code": "\n".join(code), "w": w, "same": same if own else None}
 

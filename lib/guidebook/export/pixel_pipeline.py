@@ -11,7 +11,7 @@ from guidebook.conditioning.captions import NULL
 from guidebook.conditioning.condition import Condition
 from guidebook.config import schema
 from guidebook.data.images import to_uint8
-from guidebook.diffusion.guidance import conditional_or_not, guide
+from guidebook.diffusion.guidance import RANGE, conditional_or_not, guide
 from guidebook.diffusion.objective import objective
 from guidebook.models import load
 from guidebook.models.backbone import Backbone
@@ -64,7 +64,7 @@ class PixelPipeline(DiffusionPipeline):
         path = objective(schema.Objective.model_validate(self.config.objective, strict=False), dtype=torch.float64)
         solver = schema.Solver.model_validate({**self.config.solver, "steps": num_inference_steps, "eta": eta})
         pair = conditional_or_not(path, self.unet, cond[: len(rngs)], cond[len(rngs) :])
-        denoise = guide(pair, schema.Guidance(w=guidance_scale), self.config.range)
+        denoise = guide(pair, schema.Guidance(w=guidance_scale), RANGE)
         *_, (_, x) = sample(denoise, path, solver, self.config.shape, rngs, device)
         pixels = to_uint8(x.cpu(), *self.config.range).permute(0, 2, 3, 1).numpy()
         return ImagePipelineOutput([Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels])

@@ -72,8 +72,8 @@ class Sampler:
         self.space, self.source = space(run.params), conditions(run.params)
         self.space.same(run.provenance().get("autoencoder"))
         self.objective = objective(run.params.objective, dtype=torch.float64)
-        # Pixels have a range and latents have none.
-        self.limits = None if run.params.model.vae else run.params.data.range
+        # Latents have no range.
+        self.limits = None if run.params.model.vae else guidance.RANGE
 
     def labels(self, index: Tensor) -> list[int]:
         """The class each of the images number `index` shows, or its attributes as bits."""
