@@ -1,0 +1,1 @@
+"""Notebooks executed and assembled into the HTML book."""

@@ -1,0 +1,1 @@
+"""Captions, text encoders and the condition that a network is given."""

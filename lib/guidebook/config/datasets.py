@@ -1,4 +1,9 @@
-"""The catalog of data sets: name on the hub, classes, sizes, and whether their files are on this machine. Imports no torch."""
+"""The catalog of data sets: what they are called on the hub, what they hold and where they are. Imports no torch.
+
+A new set is an entry of `CATALOG`, its name in `config.schema.Data`, the recipe of its judge in `metrics.judge` and, if the hub has it, a
+stand-in in `data.hub`. Parquet files of the hub need no further code; a set drawn by code is a file in `data.drawn` and a line in
+`data.images.load`.
+"""
 
 import re
 from dataclasses import dataclass

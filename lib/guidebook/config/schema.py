@@ -132,7 +132,7 @@ class Train(Section):
 
 
 # Settings of each way to guide, and from what to what they go; see diffusion/guidance.py.
-WAYS = {
+SETTINGS = {
     "linear": {}, "rescaled": {"phi": (0, 1)}, "cfg-plus-plus": {},
     "projected": {"eta": (0, 1), "norm": (1e-6, 1e6), "momentum": (-0.99, 0.99)}, "classifier": {},
 }  # fmt: skip
@@ -163,11 +163,11 @@ class Guiding(Section):
     momentum: float | None = None
 
     def settings(self) -> dict[str, float]:
-        return {key: getattr(self, key) for key in WAYS[self.combine]}
+        return {key: getattr(self, key) for key in SETTINGS[self.combine]}
 
     def conflicts(self):
         for key in ("phi", "eta", "norm", "momentum"):
-            low, high = WAYS[self.combine].get(key, (None, None))
+            low, high = SETTINGS[self.combine].get(key, (None, None))
             value = getattr(self, key)
             if (value is None) != (low is None) or (value is not None and not low <= value <= high):
                 rule = "is not taken" if low is None else f"must be from {low:g} to {high:g}"

@@ -1,0 +1,1 @@
+"""Images, read, decoded once and batched; the catalog of data sets is `config.datasets`."""

@@ -1,0 +1,1 @@
+"""Objectives, solvers and ways to guide: functions of tensors."""

@@ -1,4 +1,7 @@
-"""Groups of metrics, one for each network that reads the images: without its weights, a group is left out as a whole."""
+"""Every metric by group (`GROUPS`): what one network reads is measured together, and left out together where its weights are missing.
+
+A new metric is a function in a file beside this one and its name here; its labels are in `report.charts` and `report.tables`.
+"""
 
 import functools
 from collections.abc import Callable

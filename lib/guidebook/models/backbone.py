@@ -12,7 +12,8 @@ from guidebook.config.schema import Model, Train
 
 
 class Backbone(ModelMixin, ConfigMixin):
-    """A subclass is one file; `@register_to_config` at its `__init__` keeps what it was made of. Add it to `guidebook.models.backbones`."""
+    """A subclass is one file; `@register_to_config` at its `__init__` keeps what it was made of. It is a row of `backbones()` in
+    `guidebook.models` and a class in `guidebook.config.schema`; `tests/test_backbone.py` adds one."""
 
     config_name = "config.json"
 

@@ -1,0 +1,1 @@
+"""The run folder: lock, checksums, artifacts that are made once, preemption."""

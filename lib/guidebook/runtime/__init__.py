@@ -1,0 +1,1 @@
+"""Processes, seeds and precision."""

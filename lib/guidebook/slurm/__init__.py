@@ -1,0 +1,1 @@
+"""Cluster jobs, and the downloads that they need."""

@@ -1,0 +1,1 @@
+"""The training step, its loop, checkpoints and averages of weights."""

@@ -1,0 +1,1 @@
+"""Embedded data sets, drawn by code."""
