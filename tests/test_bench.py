@@ -10,6 +10,7 @@ from bench.__main__ import FIXED, main
 from bench.example import Captioned, Example
 from guidebook.config.params import load as load_params
 from guidebook.data.images import from_uint8, load
+from guidebook.diffusion.objective import Objective
 from guidebook.models import build
 from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import Latents
@@ -20,7 +21,7 @@ from guidebook.report.tables import Html
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet
 from guidebook.training.profiler import PARTS
-from guidebook.training.step import Trainer, prepared
+from guidebook.training.step import prepared
 
 
 @pytest.fixture(autouse=True)
@@ -144,13 +145,13 @@ OBJECTIVES = {
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_both_loops_compute_the_same_loss_gradient_and_step(small, monkeypatch, objective, every_step):
     params = small.replace(objective=objective, train={"clip_norm": 1.0, "caption_dropout": 0.3})
-    data, told, plain = load(params.data), {}, Trainer.losses
+    data, told, plain = load(params.data), {}, Objective.loss
 
     def spy(self, net, x0, eps, t, cond):
         told.update(x0=x0, eps=eps, t=t, tokens=cond.tokens)
         return plain(self, net, x0, eps, t, cond)
 
-    monkeypatch.setattr(Trainer, "losses", spy)
+    monkeypatch.setattr(Objective, "loss", spy)
     library, example = prepared(params, data), Example(params, data, "fp32", every_step)
     with train.watched(library.optimizer) as ours:
         library.step()

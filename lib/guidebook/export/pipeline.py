@@ -66,6 +66,8 @@ def pipeline(run: Run) -> DiffusionPipeline:
     shared = {"text_encoder": text_encoder, "tokenizer": tokenizer}
     if not params.model.vae:
         known = {"shape": shape_of(params), "range": params.data.range}
+        known |= {"objective": params.objective.model_dump(mode="json")}
+        known |= {"solver": params.sample.solver.model_dump(mode="json")}
         return PixelPipeline(net, noise_scheduler, **shared, **known)
     vae = copy.deepcopy(autoencoder(params.model.vae, params.data).network)
     shared |= {"unet": net.stock()}
