@@ -192,7 +192,7 @@ def test_clip_is_copied_with_the_runs_number_of_tokens(runs, tiny, monkeypatch):
         )  # fmt: skip
         model = CLIPTextModel(config).eval()
     monkeypatch.setattr(encoders, "_clip", lambda *_: (tokenizer, model))
-    monkeypatch.setattr(pretrained, "at_hand", lambda _: True)
+    monkeypatch.setattr(pretrained, "available", lambda _: True)
     run = open_run(tiny.replace(text={"encoder": "openai/clip-vit-base-patch32", "tokens": 20}))
     train(run)
     pipe = PixelPipeline.from_pretrained(export(run))

@@ -65,8 +65,9 @@ def pipeline(run: Run) -> DiffusionPipeline:
     tokenizer, text_encoder = parts(params.text, sayable(params))
     shared = {"text_encoder": text_encoder, "tokenizer": tokenizer}
     if not params.model.vae:
-        known = {"shape": shape_of(params), "range": params.data.range}
-        return PixelPipeline(net, noise_scheduler, **shared, **known)
+        sections = {"objective": params.objective, "solver": params.sample.solver}
+        known = {name: section.model_dump(mode="json") for name, section in sections.items()}
+        return PixelPipeline(net, noise_scheduler, **shared, **known, shape=shape_of(params), range=params.data.range)
     vae = copy.deepcopy(autoencoder(params.model.vae, params.data).network)
     shared |= {"unet": net.stock()}
     shared["vae"] = vae.to("cpu", memory_format=torch.contiguous_format)
