@@ -19,7 +19,7 @@ from guidebook.config.params import ParamsError
 from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.report.banner import banner
 from guidebook.report.claims import answers
-from guidebook.runs.run import Run, all_runs, find, opened
+from guidebook.runs.run import Run, all_runs, find
 
 SOURCE, OUTPUT = BOOK / "_build" / "source", BOOK / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
@@ -47,8 +47,8 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell, or a chapter of `_toc.yml`
     that does not exist. `say` hears of each step. Raises NotebookFailed.
     """
-    toc = _contents()
-    chapters = [chapter for name in _experiments() for chapter in _chapters(name, say)]
+    toc, found = _contents(), all_runs()
+    chapters = [chapter for name in _experiments() for chapter in _chapters(name, found, say)]
     explored = _explored()
     extra = {}  # pages that are drawn, but of no experiment: what `execute` takes
     if explored:
@@ -57,7 +57,12 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
         extra[EXPLORER] = (EXPLORER, _drawn("explorer"), shown, *place)
     if PERFORMANCE.exists() and any((RESULTS / "bench").glob("*.json")):
         extra[PERFORMANCE] = (PERFORMANCE, _drawn("performance"), {}, None, RESULTS / "bench")
-    draw_pages([*(_redrawn(c) for c in chapters if c.run.recorded), *extra.values()], say)
+    redrawn = [
+        (NOTEBOOKS / f"{c.run.params.experiment}.ipynb", c.executed, c.run.params.model_dump(mode="json"), c.run.path)
+        for c in chapters
+        if c.run.recorded
+    ]
+    draw_pages([*redrawn, *extra.values()], say)
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
@@ -65,7 +70,7 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
         _stage(c.executed, SOURCE / f"{c.file}.ipynb", c.run, c.suffix)
     for notebook, (_, executed, *_rest) in extra.items():
         _stage(executed, SOURCE / notebook.name, explored if notebook == EXPLORER else None)
-    _write_pages(chapters)
+    _write_pages(chapters, found)
     _hero(explored)
     _toc(toc, chapters)
     say("from pages to HTML")
@@ -73,8 +78,8 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     return OUTPUT / "index.html"
 
 
-def _write_pages(chapters: list[Chapter]) -> None:
-    found, of = all_runs(), {name: [] for name in _experiments()}
+def _write_pages(chapters: list[Chapter], found: list[Run]) -> None:
+    of = {name: [] for name in _experiments()}
     for c in chapters:
         of[c.run.params.experiment].append((c.file, c.run.params.profile, c.data))
     (SOURCE / "results.md").write_text(pages.results(found))
@@ -89,20 +94,18 @@ def _experiments() -> list[str]:
     return sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb") if (PARAMS / p.stem).is_dir())
 
 
-def _chapters(experiment: str, say: Callable[[str], None]) -> list[Chapter]:
-    """One chapter for each of an experiment's profiles that has a run. Live runs are brought up to date; records are drawn later.
+def _chapters(experiment: str, found: list[Run], say: Callable[[str], None]) -> list[Chapter]:
+    """One chapter for each of an experiment's profiles that has a finished run, except `smoke`.
 
-    A complete live run is shown before a record of the same profile; `smoke` never is.
+    Live runs are brought up to date here; pages of records are drawn later.
     """
-    live = sorted(
-        runs().glob(f"{experiment}/*/notebook.ipynb"), key=lambda f: (f.parent / "params.yml").stat().st_mtime
-    )
-    folders = [*sorted(RESULTS.glob(f"{experiment}/[!.]*")), *(f.parent for f in live)]
-    found = {run.params.profile: run for run in map(opened, folders)}
-    found.pop("smoke", None)
+    finished = {
+        r.params.profile: r for r in found if r.params.experiment == experiment and r.finished and r.owner == r.path
+    }
+    finished.pop("smoke", None)
     name, chapters = _heading(experiment).partition(":")[0], []
-    for profile in sorted(found, key=lambda p: (ORDER.index(p) if p in ORDER else len(ORDER), p)):
-        run, executed = found[profile], _drawn(f"{experiment}-{profile}")
+    for profile in sorted(finished, key=lambda p: (ORDER.index(p) if p in ORDER else len(ORDER), p)):
+        run, executed = finished[profile], _drawn(f"{experiment}-{profile}")
         if not run.recorded:
             run, done = run_experiment(run.params)
             executed = run.path / "notebook.ipynb"
@@ -111,11 +114,6 @@ def _chapters(experiment: str, say: Callable[[str], None]) -> list[Chapter]:
         ending, suffix = (f"-{profile}", f" ({profile})") if chapters else ("", "")
         chapters.append(Chapter(f"experiments/{experiment}{ending}", f"{name} ({profile})", run, executed, suffix))
     return chapters
-
-
-def _redrawn(c: Chapter) -> tuple:
-    params = c.run.params
-    return NOTEBOOKS / f"{params.experiment}.ipynb", c.executed, params.model_dump(mode="json"), c.run.path
 
 
 def _heading(experiment: str) -> str:

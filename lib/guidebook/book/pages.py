@@ -7,9 +7,8 @@ from guidebook.book.status import overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
 from guidebook.report.claims import Answer, configured, every
-from guidebook.report.tables import Html, table, with_interval
+from guidebook.report.tables import MEASURED, Html, measured, table
 from guidebook.runs.run import Run
-from guidebook.sampling.spec import Draw
 
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
 # Groups of records that are points of a figure or another protocol: their page shows them.
@@ -18,25 +17,17 @@ ASIDE = ("curve-", "against-")
 
 def results(runs: list[Run]) -> str:
     """`results.md`: one table per run with records."""
-    parts, fields = [], ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
+    parts = []
     for run in runs:
         records = [r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)]
         records.sort(key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
         # A way that is also the run's usual one gives the same images under two names: once is enough.
-        rows = list(dict.fromkeys(_row(r, run.params.sample.seed) for r in records))
+        rows = list(dict.fromkeys(measured(records, run.params.sample.seed)))
         if rows and run.params.profile != "smoke":
             facts = run.provenance()
             seen = f"{_text(facts.get('data_note', ''))}. {facts.get('images_seen', 0):,} images seen in training.\n"
-            parts += [f"## {_text(run.name)}\n", seen, table(fields, rows).text + "\n"]
+            parts += [f"## {_text(run.name)}\n", seen, table(MEASURED, rows).text + "\n"]
     return _page("results", runs="\n".join(parts))
-
-
-def _row(r: dict, seed: int) -> tuple:
-    metric = " of ".join([r["metric"], *([r["attribute"].replace("_", " ")] if r.get("attribute") else [])])
-    w = "real images" if r["guidance"] is None else f"{r['guidance']:g}"
-    found = (metric, w, with_interval(r), f"{r['n']:,}", r["interval"], r["extractor"], r["reference"])
-    draw = r["draw"] and Draw.model_validate(r["draw"])
-    return (*found, draw and draw.weights, draw and ", ".join(draw.words(seed)))
 
 
 def status(runs: list[Run]) -> str:
