@@ -37,12 +37,11 @@ def status(runs: list[Run]) -> str:
     progress = ("run", "state", "images seen", "of", "best adherence")
     place = ("run", "data", "text", "device", "images/s")
     code = ("run", "training", "python", "torch", "diffusers", "guidebook", "commit", "data fingerprint")
-    return _page(
-        "status",
-        progress=table(progress, [[_thousands(row[k]) for k in progress] for row in rows]).text,
-        place=table(place, [[_thousands(row[k]) for k in place] for row in rows]).text,
-        code=table(code, [_code(run) for run in shown.values()]).text,
+    first, second = (
+        table(heads, [[f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads] for row in rows]).text
+        for heads in (progress, place)
     )
+    return _page("status", progress=first, place=second, code=table(code, [_code(run) for run in shown.values()]).text)
 
 
 def _code(run: Run) -> list:
@@ -51,10 +50,6 @@ def _code(run: Run) -> list:
     commit = (facts.get("commit") or "unknown")[:8] + (" with changes" if facts.get("dirty") else "")
     minutes = f"{facts.get('train_seconds', 0) / 60:.1f} min"
     return [run.name, minutes, *versions, commit, facts.get("data", {}).get("fingerprint")]
-
-
-def _thousands(value):
-    return f"{value:,}" if isinstance(value, int) else value
 
 
 def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
@@ -113,21 +108,14 @@ def reliability() -> str:
         f"{(made['commit'] or 'unknown')[:8]}, with torch {made['torch']} on {made['cores']} CPU cores. `make test-faults` tries them "
         "again and writes this record; each commit's tests try a part of them."
     )
-    promises: dict[str, dict[str, list]] = {}
-    for f in faults:  # one test may try a fault in several rounds
-        promises.setdefault(str(f["promise"]), {}).setdefault(f["fault"], []).append(f)
-    tables = {
-        promise: table(["fault", "tried", "held", "what was seen"], _faults(of)) for promise, of in promises.items()
-    }
-    return _page("reliability", summary=summary, **{promise: t.text for promise, t in tables.items()})
-
-
-def _faults(faults: dict[str, list[dict]]) -> list[list]:
-    rows = []
-    for fault, rounds in faults.items():
+    promises: dict[str, list] = {}
+    for promise, fault in dict.fromkeys((f["promise"], f["fault"]) for f in faults):
+        rounds = [f for f in faults if (f["promise"], f["fault"]) == (promise, fault)]
         tried, held = (f"{sum(f[k] for f in rounds):,}" for k in ("tried", "held"))
-        rows.append([fault, tried, held, "; ".join(dict.fromkeys(f["detail"] for f in rounds))])
-    return rows
+        row = [fault, tried, held, "; ".join(dict.fromkeys(f["detail"] for f in rounds))]
+        promises.setdefault(str(promise), []).append(row)
+    heads = ["fault", "tried", "held", "what was seen"]
+    return _page("reliability", summary=summary, **{p: table(heads, rows).text for p, rows in promises.items()})
 
 
 def _page(name: str, **parts: str) -> str:

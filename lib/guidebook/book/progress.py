@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from guidebook.book.notebook import code_cells
+from guidebook.config.budget import updates
 from guidebook.runs.run import Run
 
 QUIET = 30  # seconds between lines where the output is not a terminal
@@ -38,9 +40,8 @@ def status_table(rows: list[dict]):
 
     if not rows:
         return "no runs yet: guidebook run mnist"
-    lines = [_cells(row) for row in rows]
+    lines, table = [_cells(row) for row in rows], Table(box=None)
     shown = [name for name in lines[0] if any(line[name] for line in lines)]
-    table = Table(box=None)
     for name in shown:  # a name or a key cut short would name nothing
         table.add_column(name, no_wrap=name in ("run", "key", "state"), overflow="fold")
     for line in lines:
@@ -76,9 +77,6 @@ def clock(seconds: float) -> str:
 
 
 def _line(run: Run, partial: Path) -> str:
-    from guidebook.book.notebook import code_cells
-    from guidebook.config.budget import updates
-
     text = "starting"
     with suppress(OSError, ValueError):  # it is not there yet
         cells = code_cells(partial)

@@ -19,10 +19,11 @@ def profile(run: Run) -> Html:
     epochs = _by_epoch(run)
     if not epochs:
         return Html("<p><em>This run was recorded before steps were measured by their parts.</em></p>")
-    parts = dict.fromkeys((*next(iter(epochs.values()))[0], *PUBLISHED))
-    columns = {name: {p: statistics.mean(line[p] for line in lines) for p in parts} for name, lines in epochs.items()}
+    columns = {name: {p: statistics.mean(x[p] for x in lines) for p in lines[0]} for name, lines in epochs.items()}
+    columns["thesis"] = PUBLISHED
+    parts = dict.fromkeys(part for ms in columns.values() for part in ms)
     heads, rows = ["part"], [[part] for part in (*parts, "together")]
-    for name, ms in (columns | {"thesis": PUBLISHED}).items():
+    for name, ms in columns.items():
         heads += [f"{name} (ms)", "share"]
         total = sum(ms.values())
         for part, row in zip(parts, rows, strict=False):

@@ -1,6 +1,5 @@
 """The page on performance: figures and tables of bench reports, every report of one bench side by side."""
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -54,8 +53,8 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
     for axes, report in zip(panels[0], reports, strict=True):
         peer, *others = [r for r in report["rows"] if r["name"] != "pipeline, bf16"]  # the images are the same
         axes.axhspan(peer["fd_judge"]["low"], peer["fd_judge"]["high"], color="0.5", alpha=0.15, linewidth=0)
-        samplers, beside = dict.fromkeys(r["sampler"] for r in others), Counter()
-        colours = dict(zip(samplers, itertools.cycle(COLOURS), strict=False))
+        beside, samplers = Counter(), dict.fromkeys(r["sampler"] for r in others)
+        colours = {name: plt.cm.tab10(k) for k, name in enumerate(samplers)}
         for row in others:
             fd = row["fd_judge"]
             shift = 1 + 0.03 * beside[row["evaluations"]]  # points with as much work stand beside each other
