@@ -41,9 +41,9 @@ def run_experiment(params: Params, watch: Callable[[Run, Path], None] | None = N
     """
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
-    with _signals_as_file(run.path / "STOP"):
-        watch = watch and functools.partial(watch, run)
-        done = execute(source, target, run.params.model_dump(mode="json"), watch=watch)
+    partial = target.resolve().with_suffix(".partial.ipynb")
+    with _signals_as_file(run.path / "STOP"), _watching(watch and functools.partial(watch, run, partial)):
+        done = execute(source, target, run.params.model_dump(mode="json"))
     if done and not run.metrics():
         target.unlink()
         raise NotebookFailed(f"{source.name} ended without a metric record: measure at least one set of samples")
@@ -88,7 +88,6 @@ def execute(
     parameters: dict,
     record: Path | None = None,  # a recorded run to redraw from
     depends: Path | None = None,  # a file or folder the page is drawn from; a record is one by itself
-    watch: Callable[[Path], None] | None = None,
     threads: int | None = None,  # of PyTorch; None leaves it to the environment
 ) -> bool:
     """Executes `source` to `target`, unless that is up to date; True if it ran. Raises NotebookFailed."""
@@ -97,8 +96,7 @@ def execute(
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.resolve().with_suffix(".partial.ipynb")
-    with _watching(watch, partial):
-        _papermill(source, partial, parameters, _kernel_environment(record, threads))
+    _papermill(source, partial, parameters, _kernel_environment(record, threads))
     if cells := missing(partial):
         raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {partial}")
     notebook = json.loads(partial.read_text())
@@ -208,15 +206,15 @@ def _signals_as_file(stop: Path):
 
 
 @contextmanager
-def _watching(watch: Callable[[Path], None] | None, partial: Path):
-    """Calls `watch` with the notebook being executed, once a second."""
+def _watching(watch: Callable[[], None] | None):
+    """Calls `watch` once a second."""
     stop = threading.Event()
 
     def loop():
-        while not stop.wait(1):
-            watch(partial)
+        while watch and not stop.wait(1):
+            watch()
 
-    thread = threading.Thread(target=loop if watch else lambda: None, daemon=True)
+    thread = threading.Thread(target=loop, daemon=True)
     thread.start()
     try:
         yield

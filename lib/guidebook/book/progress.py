@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from guidebook.book.notebook import code_cells
-from guidebook.config.budget import updates
 from guidebook.runs.run import Run
 
 QUIET = 30  # seconds between lines where the output is not a terminal
@@ -77,6 +75,9 @@ def clock(seconds: float) -> str:
 
 
 def _line(run: Run, partial: Path) -> str:
+    from guidebook.book.notebook import code_cells  # imports torch
+    from guidebook.config.budget import updates
+
     text = "starting"
     with suppress(OSError, ValueError):  # it is not there yet
         cells = code_cells(partial)

@@ -83,9 +83,7 @@ def run_scheduler(params: Params) -> SchedulerMixin:
     """
     latent = bool(params.model.vae)
     made = scheduler(params.objective, params.sample.solver, clip=not latent)
-    if not latent or starts_late(params.sample):
-        return made
-    return type(made).from_config(made.config, steps_offset=1)
+    return type(made).from_config(made.config, steps_offset=1) if latent and not starts_late(params.sample) else made
 
 
 def sayable(params: Params) -> list[str]:
