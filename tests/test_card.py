@@ -66,20 +66,20 @@ def test_it_holds_every_record_with_its_interval_count_and_extractor(run):
     plain = Draw.of(run.params, 2.0, 1234, weights="raw")
     other = Draw.of(run.params, Guidance(w=2.0, between=(0.5, 5.0)), 1234, prompt="a | b")
     records = [
-        record("fd_judge", 12.34, set="w2", draw=plain.json),
+        record("fd_judge", 12.34, draw=plain.json),
         record("adherence", 0.5, extractor="judge-y", n=77),
-        record("diversity", 4.0, guidance=None, set="test split"),
+        record("diversity", 4.0, guidance=None),
         record("grain", 7.0, draw=other.json),
     ]
     run.add_metrics(records)
     rows = re.findall("<tr>(<td>.*?)</tr>", card(run))
     assert len(rows) == len(records)
     for r, row in zip(records, rows, strict=True):
-        assert row.startswith(cells(r["metric"], with_interval(r), "jackknife", f"{r['n']:,}"))
-        assert cells(r["extractor"], "train split") in row
-        assert row.count("<td>") == 8
-    assert cells("set w2; ddpm; 2 steps; seed 422; raw") in rows[0]
-    assert cells("set test split") in rows[2]
+        w = "real images" if r["guidance"] is None else "2"
+        first = (r["metric"], w, with_interval(r), f"{r['n']:,}", "jackknife", r["extractor"], "train split")
+        assert row.startswith(cells(*first))
+        assert row.count("<td>") == 9
+    assert rows[0].endswith(cells("raw", "ddpm, 2 steps, seed 422"))
     assert "prompt “a | b”" in rows[3]
     assert "0.5 &lt; σ ≤ 5" in rows[3]
 
@@ -91,7 +91,7 @@ def test_the_card_of_every_recorded_run_holds_its_records_and_its_cost(path):
     records = found.metrics()
     assert text.count("<tr>") == len(records) + 1
     for r in records:
-        assert cells(r["metric"], with_interval(r), r["interval"], f"{r['n']:,}") in text
+        assert cells(with_interval(r), f"{r['n']:,}", r["interval"], r["extractor"], r["reference"] or "") in text
     assert f"{facts['images_seen']:,} images seen" in text
     assert facts["data"]["fingerprint"] in text
     assert facts["commit"] in text

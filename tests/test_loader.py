@@ -18,7 +18,7 @@ from bench import loader, measuring, ways
 from bench.apart import apart, memory
 from bench.loader import _entropy
 from guidebook.config.params import load
-from guidebook.report import loading
+from guidebook.report import loading, performance
 from guidebook.training.profiler import PARTS
 
 FILES, ROWS = 6, 10
@@ -93,7 +93,7 @@ def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatc
     assert made["psnr_db"]["low"] > 30
     assert 0 < made["resume_s"]["median"] < 5
     assert 3 < made["entropy_random"] < 4
-    assert loading.ways([found]).axes[0].get_xscale() == "log"
+    assert performance.speeds([found], log=True).axes[0].get_xscale() == "log"
     assert all(name in loading.cost([found]).text for name in ways.WAYS)
     floor = next(r["speed"]["median"] for r in found["rows"] if r["name"] == "decoder alone, at 1/8")
     assert f"<td>{50 / floor:.2f}</td>" in loading.cost([found]).text

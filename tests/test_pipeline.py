@@ -192,7 +192,7 @@ def test_clip_is_copied_with_the_runs_number_of_tokens(runs, tiny, monkeypatch):
         )  # fmt: skip
         model = CLIPTextModel(config).eval()
     monkeypatch.setattr(encoders, "_clip", lambda *_: (tokenizer, model))
-    monkeypatch.setattr(pretrained, "at_hand", lambda _: True)
+    monkeypatch.setattr(pretrained, "available", lambda _: True)
     run = open_run(tiny.replace(text={"encoder": "openai/clip-vit-base-patch32", "tokens": 20}))
     train(run)
     pipe = PixelPipeline.from_pretrained(export(run))
@@ -215,7 +215,7 @@ def test_it_is_made_anew_where_it_would_be_another(digits):
     averaged, plain = (PixelPipeline.from_pretrained(export(run)).unet for run in runs)
     assert any(not torch.equal(a, b) for a, b in zip(averaged.parameters(), plain.parameters(), strict=True))
     record = {"metric": "fd_judge", "value": 3.0, "low": 2.0, "high": 4.0, "n": 30, "guidance": 1.0}
-    digits.add_metrics([record | {"extractor": "judge", "reference": None}])
+    digits.add_metrics([record | {"interval": "normal", "draw": None, "extractor": "judge", "reference": None}])
     assert "3.00 [2.00, 4.00]" in (export(digits) / CARD).read_text()
 
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +12,12 @@ import yaml
 from PIL import Image
 
 from guidebook.book import pages
-from guidebook.book.notebook import NotebookFailed, draw_pages, missing, run_experiment
+from guidebook.book.notebook import NotebookFailed, draw_pages, run_experiment
 from guidebook.config.errors import nearest
-from guidebook.config.params import ParamsError
 from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.report.banner import banner
 from guidebook.report.claims import answers
-from guidebook.runs.run import Run, all_runs, find, opened
+from guidebook.runs.run import Run, all_runs
 
 SOURCE, OUTPUT = BOOK / "_build" / "source", BOOK / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
@@ -30,15 +28,21 @@ OPTIONAL = ("explorer", "performance")  # chapters that a build adds where there
 
 @dataclass(frozen=True)
 class Chapter:
+    """A page that is an executed notebook."""
+
     file: str  # its place in the book, without .ipynb
-    title: str  # in the contents
-    run: Run
-    executed: Path
-    suffix: str  # added to the heading, so that pages of one notebook can be told apart
+    run: Run | None
+    page: tuple  # its notebook, its executed notebook and what else `execute` takes
+    suffix: str = ""  # added to the heading, so that pages of one notebook can be told apart
 
     @property
     def data(self) -> str:
         return f"{self.run.params.data.name}, {self.run.provenance().get('images_seen', 0):,} images seen"
+
+    @property
+    def title(self) -> str:
+        """In the contents."""
+        return f"{_heading(self.page[0]).partition(':')[0]} ({self.run.params.profile})"
 
 
 def build(say: Callable[[str], None] = lambda line: None) -> Path:
@@ -47,89 +51,73 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell, or a chapter of `_toc.yml`
     that does not exist. `say` hears of each step. Raises NotebookFailed.
     """
-    toc = _contents()
-    chapters = [chapter for name in _experiments() for chapter in _chapters(name, say)]
-    explored = _explored()
-    extra = {}  # pages that are drawn, but of no experiment: what `execute` takes
+    toc, found = _contents(), all_runs()
+    chapters, extra = [c for name in _experiments() for c in _chapters(name, found, say)], []
+    named = {run.name: run for run in found if run.finished and EXPLORER.exists()}
+    explored = next((named[f"mnist/{p}"] for p in ORDER if f"mnist/{p}" in named), None)
     if explored:
         shown, record = {"experiment": "mnist", "profile": explored.params.profile}, explored.path
         place = (record, None) if explored.recorded else (None, record / "metrics.json")
-        extra[EXPLORER] = (EXPLORER, _drawn("explorer"), shown, *place)
+        extra.append(Chapter("explorer", explored, (EXPLORER, _drawn("explorer"), shown, *place)))
     if PERFORMANCE.exists() and any((RESULTS / "bench").glob("*.json")):
-        extra[PERFORMANCE] = (PERFORMANCE, _drawn("performance"), {}, None, RESULTS / "bench")
-    draw_pages([*(_redrawn(c) for c in chapters if c.run.recorded), *extra.values()], say)
+        page = (PERFORMANCE, _drawn("performance"), {}, None, RESULTS / "bench")
+        extra.append(Chapter("performance", None, page))
+    draw_pages([c.page for c in (*chapters, *extra)], say)
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
-    for c in chapters:
-        _stage(c.executed, SOURCE / f"{c.file}.ipynb", c.run, c.suffix)
-    for notebook, (_, executed, *_rest) in extra.items():
-        _stage(executed, SOURCE / notebook.name, explored if notebook == EXPLORER else None)
-    _write_pages(chapters)
-    _hero(explored)
+    for c in (*chapters, *extra):
+        _stage(c)
+    _write_pages(chapters, found)
+    if explored:  # the first page shows its samples
+        _hero(explored)
     _toc(toc, chapters)
     say("from pages to HTML")
     _sphinx()
     return OUTPUT / "index.html"
 
 
-def _write_pages(chapters: list[Chapter]) -> None:
-    found, of = all_runs(), {name: [] for name in _experiments()}
-    for c in chapters:
-        of[c.run.params.experiment].append((c.file, c.run.params.profile, c.data))
+def _write_pages(chapters: list[Chapter], found: list[Run]) -> None:
     (SOURCE / "results.md").write_text(pages.results(found))
     (SOURCE / "status.md").write_text(pages.status(found))
     (SOURCE / "reliability.md").write_text(pages.reliability())
-    answered = [(c.file, c.title, c.data, answers(c.executed)) for c in chapters]
+    answered = [(c.file, c.title, c.data, answers(c.page[1])) for c in chapters]
     (SOURCE / "claims.md").write_text(pages.claims(answered))
-    (SOURCE / "experiments.txt").write_text(pages.experiments([(_heading(name), rows) for name, rows in of.items()]))
+    shown = {NOTEBOOKS / f"{name}.ipynb": [] for name in _experiments()}
+    for c in chapters:
+        shown[c.page[0]].append((c.file, c.run.params.profile, c.data))
+    (SOURCE / "experiments.txt").write_text(pages.experiments([(_heading(n), rows) for n, rows in shown.items()]))
 
 
 def _experiments() -> list[str]:
     return sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb") if (PARAMS / p.stem).is_dir())
 
 
-def _chapters(experiment: str, say: Callable[[str], None]) -> list[Chapter]:
-    """One chapter for each of an experiment's profiles that has a run. Live runs are brought up to date; records are drawn later.
+def _chapters(experiment: str, found: list[Run], say: Callable[[str], None]) -> list[Chapter]:
+    """One chapter for each of an experiment's profiles that has a finished run, except `smoke`.
 
-    A complete live run is shown before a record of the same profile; `smoke` never is.
+    Live runs are brought up to date here; pages of records are drawn later.
     """
-    live = sorted(
-        runs().glob(f"{experiment}/*/notebook.ipynb"), key=lambda f: (f.parent / "params.yml").stat().st_mtime
-    )
-    folders = [*sorted(RESULTS.glob(f"{experiment}/[!.]*")), *(f.parent for f in live)]
-    found = {run.params.profile: run for run in map(opened, folders)}
-    found.pop("smoke", None)
-    name, chapters = _heading(experiment).partition(":")[0], []
-    for profile in sorted(found, key=lambda p: (ORDER.index(p) if p in ORDER else len(ORDER), p)):
-        run, executed = found[profile], _drawn(f"{experiment}-{profile}")
+    of = [r for r in found if r.params.experiment == experiment and r.finished and r.owner == r.path]
+    finished, chapters = {r.params.profile: r for r in of if r.params.profile != "smoke"}, []
+    for profile in sorted(finished, key=lambda p: (ORDER.index(p) if p in ORDER else len(ORDER), p)):
+        run = finished[profile]
+        executed, record = _drawn(f"{experiment}-{profile}"), run.path
         if not run.recorded:
             run, done = run_experiment(run.params)
-            executed = run.path / "notebook.ipynb"
+            executed, record = run.path / "notebook.ipynb", None
             if done:
                 say(f"brought up to date: {run.name}")
         ending, suffix = (f"-{profile}", f" ({profile})") if chapters else ("", "")
-        chapters.append(Chapter(f"experiments/{experiment}{ending}", f"{name} ({profile})", run, executed, suffix))
+        page = (NOTEBOOKS / f"{experiment}.ipynb", executed, run.params.model_dump(mode="json"), record)
+        chapters.append(Chapter(f"experiments/{experiment}{ending}", run, page, suffix))
     return chapters
 
 
-def _redrawn(c: Chapter) -> tuple:
-    params = c.run.params
-    return NOTEBOOKS / f"{params.experiment}.ipynb", c.executed, params.model_dump(mode="json"), c.run.path
-
-
-def _heading(experiment: str) -> str:
-    """The first line of its notebook, without the `#`."""
-    first, *_ = json.loads((NOTEBOOKS / f"{experiment}.ipynb").read_text())["cells"]
+def _heading(notebook: Path) -> str:
+    """The first line of a notebook, without the `#`."""
+    first, *_ = json.loads(notebook.read_text())["cells"]
     return "".join(first["source"]).splitlines()[0].lstrip("# ")
-
-
-def _explored() -> Run | None:
-    """The run of the explorer and of the first page's picture: MNIST's demo, or until it has run a record."""
-    for profile in ORDER if EXPLORER.exists() else ():
-        with suppress(ParamsError):
-            return find("mnist", profile)
-    return None
 
 
 def _drawn(name: str) -> Path:
@@ -137,36 +125,33 @@ def _drawn(name: str) -> Path:
     return runs() / "pages" / f"{name}.ipynb"
 
 
-def _stage(executed: Path, target: Path, run: Run | None, suffix: str = "") -> None:
+def _stage(c: Chapter) -> None:
     """Puts an executed notebook among the pages: with the note that says which run it shows, without its default values."""
-    if cells := missing(executed):
-        raise NotebookFailed(f"{executed} is not complete (cells {cells}): it gets no page")
-    notebook = json.loads(executed.read_text())
+    notebook = json.loads(c.page[1].read_text())
     title, *rest = notebook["cells"]
     heading, *body = "".join(title["source"]).splitlines()
-    title["source"] = "\n".join([heading + suffix, *body])
+    title["source"] = "\n".join([heading + c.suffix, *body])
     for cell in rest:
         tags = cell["metadata"].get("tags", [])
         if "injected-parameters" in tags:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
         elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
-    notes = [{"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(run)}] if run else []
-    notebook["cells"] = [title, *notes, *rest]
-    target.write_text(json.dumps(notebook))
+    note = c.run and {"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(c.run)}
+    notebook["cells"] = [title, *([note] if note else []), *rest]
+    (SOURCE / f"{c.file}.ipynb").write_text(json.dumps(notebook))
 
 
-def _hero(run: Run | None) -> None:
+def _hero(run: Run) -> None:
     """The picture of the first page: one row of digits per guidance scale."""
     import torch
 
     from guidebook.sampling.draw import draw
     from guidebook.sampling.sets import mosaic
 
-    if run:
-        scales = [w for w in run.params.sample.guidance if w <= 5]
-        images = torch.cat([draw(run, w, run.params.evaluate.samples).images[:20] for w in scales])
-        Image.fromarray(mosaic(images, columns=20, tile=64)).save(SOURCE / "hero.png", optimize=True)
+    scales = [w for w in run.params.sample.guidance if w <= 5]
+    images = torch.cat([draw(run, w, run.params.evaluate.samples).images[:20] for w in scales])
+    Image.fromarray(mosaic(images, columns=20, tile=64)).save(SOURCE / "hero.png", optimize=True)
 
 
 def _contents() -> dict:
@@ -198,6 +183,5 @@ def _sphinx() -> None:
     done = subprocess.run([*command, "--path-output", BOOK, SOURCE], capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [s for s in (done.stdout + done.stderr).splitlines() if "WARNING" in s or "ERROR" in s]
-        raise NotebookFailed(
-            "the book did not build:\n" + "\n".join(lines or [done.stdout[-2000:], done.stderr[-2000:]])
-        )
+        failed = "\n".join(lines or [done.stdout[-2000:], done.stderr[-2000:]])
+        raise NotebookFailed(f"the book did not build:\n{failed}")

@@ -41,10 +41,9 @@ def run_experiment(params: Params, watch: Callable[[Run, Path], None] | None = N
     """
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
-    with _signals_as_file(run.path / "STOP"):
-        done = execute(
-            source, target, run.params.model_dump(mode="json"), watch=watch and functools.partial(watch, run)
-        )
+    partial = target.resolve().with_suffix(".partial.ipynb")
+    with _signals_as_file(run.path / "STOP"), _watching(watch and functools.partial(watch, run, partial)):
+        done = execute(source, target, run.params.model_dump(mode="json"))
     if done and not run.metrics():
         target.unlink()
         raise NotebookFailed(f"{source.name} ended without a metric record: measure at least one set of samples")
@@ -56,7 +55,7 @@ def draw_pages(pages: Sequence[tuple], say: Callable[[str], None]) -> None:
 
     Pages show what was computed before. When one fails, or the build is interrupted, the kernels of the others are ended.
     """
-    stale = [page for page in pages if not up_to_date(*page)]
+    stale = [page for page in pages if _outdated(*page)]
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST)) as pool:
         drawn = {pool.submit(_draw, page): page[1].stem for page in stale}
         try:
@@ -89,17 +88,15 @@ def execute(
     parameters: dict,
     record: Path | None = None,  # a recorded run to redraw from
     depends: Path | None = None,  # a file or folder the page is drawn from; a record is one by itself
-    watch: Callable[[Path], None] | None = None,
     threads: int | None = None,  # of PyTorch; None leaves it to the environment
 ) -> bool:
     """Executes `source` to `target`, unless that is up to date; True if it ran. Raises NotebookFailed."""
-    key = _key(source, parameters, record or depends)
-    if _complete(target, key):
+    key = _outdated(source, target, parameters, record, depends)
+    if key is None:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.resolve().with_suffix(".partial.ipynb")
-    with _watching(watch, partial):
-        _papermill(source, partial, parameters, _kernel_environment(record, threads))
+    _papermill(source, partial, parameters, _kernel_environment(record, threads))
     if cells := missing(partial):
         raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {partial}")
     notebook = json.loads(partial.read_text())
@@ -109,11 +106,18 @@ def execute(
     return True
 
 
-def up_to_date(
+def _outdated(
     source: Path, target: Path, parameters: dict, record: Path | None = None, depends: Path | None = None
-) -> bool:
-    """Whether `target` is complete and nothing it depends on has changed, so that `execute` does nothing."""
-    return _complete(target, _key(source, parameters, record or depends))
+) -> str | None:
+    """A digest of all that an executed notebook depends on; None where `target` has it and reached its last cell."""
+    place = record or depends
+    files = sorted(f for f in (place.rglob("*") if place.is_dir() else [place]) if f.is_file()) if place else []
+    contents = [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
+    key = digest([source.read_text(), library_digest(), parameters, contents])
+    with suppress(OSError, ValueError, KeyError):
+        if json.loads(target.read_text())["metadata"]["guidebook"]["key"] == key and not missing(target):
+            return None
+    return key
 
 
 def missing(path: Path) -> list[int]:
@@ -121,12 +125,8 @@ def missing(path: Path) -> list[int]:
     cells marked completed, and `sys.exit(0)` leaves later ones unrun with return code 0."""
     if not path.exists():
         return [0]
-    return [
-        i
-        for i, cell in enumerate(code_cells(path))
-        if cell["metadata"].get("papermill", {}).get("status") != "completed"
-        or not isinstance(cell["execution_count"], int)
-    ]
+    states = [(c["metadata"].get("papermill", {}).get("status"), c["execution_count"]) for c in code_cells(path)]
+    return [i for i, (status, count) in enumerate(states) if status != "completed" or not isinstance(count, int)]
 
 
 @functools.cache
@@ -206,15 +206,15 @@ def _signals_as_file(stop: Path):
 
 
 @contextmanager
-def _watching(watch: Callable[[Path], None] | None, partial: Path):
-    """Calls `watch` with the notebook being executed, once a second."""
+def _watching(watch: Callable[[], None] | None):
+    """Calls `watch` once a second."""
     stop = threading.Event()
 
     def loop():
-        while not stop.wait(1):
-            watch(partial)
+        while watch and not stop.wait(1):
+            watch()
 
-    thread = threading.Thread(target=loop if watch else lambda: None, daemon=True)
+    thread = threading.Thread(target=loop, daemon=True)
     thread.start()
     try:
         yield
@@ -225,19 +225,3 @@ def _watching(watch: Callable[[Path], None] | None, partial: Path):
 
 def code_cells(path: Path) -> list[dict]:
     return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-
-
-def _key(source: Path, parameters: dict, place: Path | None) -> str:
-    """A digest of all that an executed notebook depends on: `place` is a file or a folder of files."""
-    files = sorted(f for f in (place.rglob("*") if place.is_dir() else [place]) if f.is_file()) if place else []
-    contents = [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
-    return digest([source.read_text(), library_digest(), parameters, contents])
-
-
-def _complete(target: Path, key: str) -> bool:
-    """Whether an executed notebook has this key and reached its last cell."""
-    try:
-        known = json.loads(target.read_text())["metadata"]["guidebook"]["key"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return known == key and not missing(target)

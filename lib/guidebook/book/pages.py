@@ -7,9 +7,8 @@ from guidebook.book.status import overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
 from guidebook.report.claims import Answer, configured, every
-from guidebook.report.tables import Html, table, with_interval
+from guidebook.report.tables import MEASURED, Html, measured, table
 from guidebook.runs.run import Run
-from guidebook.sampling.spec import Draw
 
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
 # Groups of records that are points of a figure or another protocol: their page shows them.
@@ -18,25 +17,17 @@ ASIDE = ("curve-", "against-")
 
 def results(runs: list[Run]) -> str:
     """`results.md`: one table per run with records."""
-    parts, fields = [], ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
+    parts = []
     for run in runs:
         records = [r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)]
         records.sort(key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
         # A way that is also the run's usual one gives the same images under two names: once is enough.
-        rows = list(dict.fromkeys(_row(r, run.params.sample.seed) for r in records))
+        rows = list(dict.fromkeys(measured(records, run.params.sample.seed)))
         if rows and run.params.profile != "smoke":
             facts = run.provenance()
             seen = f"{_text(facts.get('data_note', ''))}. {facts.get('images_seen', 0):,} images seen in training.\n"
-            parts += [f"## {_text(run.name)}\n", seen, table(fields, rows).text + "\n"]
+            parts += [f"## {_text(run.name)}\n", seen, table(MEASURED, rows).text + "\n"]
     return _page("results", runs="\n".join(parts))
-
-
-def _row(r: dict, seed: int) -> tuple:
-    metric = " of ".join([r["metric"], *([r["attribute"].replace("_", " ")] if r.get("attribute") else [])])
-    w = "real images" if r["guidance"] is None else f"{r['guidance']:g}"
-    found = (metric, w, with_interval(r), f"{r['n']:,}", r["interval"], r["extractor"], r["reference"])
-    draw = r["draw"] and Draw.model_validate(r["draw"])
-    return (*found, draw and draw.weights, draw and ", ".join(draw.words(seed)))
 
 
 def status(runs: list[Run]) -> str:
@@ -46,12 +37,11 @@ def status(runs: list[Run]) -> str:
     progress = ("run", "state", "images seen", "of", "best adherence")
     place = ("run", "data", "text", "device", "images/s")
     code = ("run", "training", "python", "torch", "diffusers", "guidebook", "commit", "data fingerprint")
-    return _page(
-        "status",
-        progress=table(progress, [[_thousands(row[k]) for k in progress] for row in rows]).text,
-        place=table(place, [[_thousands(row[k]) for k in place] for row in rows]).text,
-        code=table(code, [_code(run) for run in shown.values()]).text,
+    first, second = (
+        table(heads, [[f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads] for row in rows]).text
+        for heads in (progress, place)
     )
+    return _page("status", progress=first, place=second, code=table(code, [_code(run) for run in shown.values()]).text)
 
 
 def _code(run: Run) -> list:
@@ -60,10 +50,6 @@ def _code(run: Run) -> list:
     commit = (facts.get("commit") or "unknown")[:8] + (" with changes" if facts.get("dirty") else "")
     minutes = f"{facts.get('train_seconds', 0) / 60:.1f} min"
     return [run.name, minutes, *versions, commit, facts.get("data", {}).get("fingerprint")]
-
-
-def _thousands(value):
-    return f"{value:,}" if isinstance(value, int) else value
 
 
 def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
@@ -122,21 +108,14 @@ def reliability() -> str:
         f"{(made['commit'] or 'unknown')[:8]}, with torch {made['torch']} on {made['cores']} CPU cores. `make test-faults` tries them "
         "again and writes this record; each commit's tests try a part of them."
     )
-    promises: dict[str, dict[str, list]] = {}
-    for f in faults:  # one test may try a fault in several rounds
-        promises.setdefault(str(f["promise"]), {}).setdefault(f["fault"], []).append(f)
-    tables = {
-        promise: table(["fault", "tried", "held", "what was seen"], _faults(of)) for promise, of in promises.items()
-    }
-    return _page("reliability", summary=summary, **{promise: t.text for promise, t in tables.items()})
-
-
-def _faults(faults: dict[str, list[dict]]) -> list[list]:
-    rows = []
-    for fault, rounds in faults.items():
+    promises: dict[str, list] = {}
+    for promise, fault in dict.fromkeys((f["promise"], f["fault"]) for f in faults):
+        rounds = [f for f in faults if (f["promise"], f["fault"]) == (promise, fault)]
         tried, held = (f"{sum(f[k] for f in rounds):,}" for k in ("tried", "held"))
-        rows.append([fault, tried, held, "; ".join(dict.fromkeys(f["detail"] for f in rounds))])
-    return rows
+        row = [fault, tried, held, "; ".join(dict.fromkeys(f["detail"] for f in rounds))]
+        promises.setdefault(str(promise), []).append(row)
+    heads = ["fault", "tried", "held", "what was seen"]
+    return _page("reliability", summary=summary, **{p: table(heads, rows).text for p, rows in promises.items()})
 
 
 def _page(name: str, **parts: str) -> str:

@@ -38,9 +38,8 @@ def status_table(rows: list[dict]):
 
     if not rows:
         return "no runs yet: guidebook run mnist"
-    lines = [_cells(row) for row in rows]
+    lines, table = [_cells(row) for row in rows], Table(box=None)
     shown = [name for name in lines[0] if any(line[name] for line in lines)]
-    table = Table(box=None)
     for name in shown:  # a name or a key cut short would name nothing
         table.add_column(name, no_wrap=name in ("run", "key", "state"), overflow="fold")
     for line in lines:
@@ -76,7 +75,7 @@ def clock(seconds: float) -> str:
 
 
 def _line(run: Run, partial: Path) -> str:
-    from guidebook.book.notebook import code_cells
+    from guidebook.book.notebook import code_cells  # imports torch
     from guidebook.config.budget import updates
 
     text = "starting"

@@ -14,11 +14,10 @@ from guidebook.conditioning.captions import caption_of
 from guidebook.conditioning.grammar import bits
 from guidebook.config.datasets import CATALOG
 from guidebook.config.errors import plain
-from guidebook.config.params import Params
 from guidebook.config.paths import ROOT
 from guidebook.config.pretrained import EMBEDDED
 from guidebook.diffusion.solvers import misses_noise_level, starts_late
-from guidebook.report.tables import table, with_interval
+from guidebook.report.tables import MEASURED, measured, table
 from guidebook.runs.run import Run
 from guidebook.runtime.seeds import seed_of
 from guidebook.sampling.spec import Draw
@@ -34,7 +33,13 @@ def card(run: Run) -> str:
     """A model card in Markdown with the front matter of the Hugging Face hub: `card.md` filled. The same run, the same card."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    p, entry = run.params, CATALOG[run.params.data.name]
+    p, entry, rows = run.params, CATALOG[run.params.data.name], measured(run.metrics())
+    stand_ins = {
+        f"stand-in data (`{p.data.name}`)": not entry.hub,
+        "a stand-in text encoder, a small text transformer with fixed random weights, which tells captions apart and knows nothing of "
+        "what words mean": p.text.encoder == EMBEDDED,
+        "a stand-in autoencoder, small and trained on this data": p.model.vae == EMBEDDED,
+    }
     cited = ROOT / "CITATION.cff"
     license = yaml.safe_load(cited.read_text()).get("license") if cited.exists() else None
     known = ModelCardData(
@@ -48,20 +53,11 @@ def card(run: Run) -> str:
         known, template_path=Path(__file__).with_name("card.md"), name=plain(run.name), d=p.data, s=p.sample, text=p.text,
         entry=entry, note=_safe(entry.note), side=p.data.resolution, vae=p.model.vae, caption=_safe(p.data.caption),
         batch=p.train.batch, precision=p.train.precision, experiment=f"{p.experiment}/{p.profile}", key=p.training_key,
-        facts=_safe(run.provenance()), stand_ins=_stand_ins(p), measured=_measured(run), count=SHOWN,
-        seed_of=f"{seed_of.__module__}.seed_of", walk=", ".join(Draw.of(p, 1.0, 1).walk()), **_use(run),
+        facts=_safe(run.provenance()), stand_ins=[what for what, there in stand_ins.items() if there], count=SHOWN,
+        measured=table(MEASURED, rows).text.replace("</tr>", "</tr>\n") if rows else "", seed_of=f"{seed_of.__module__}.seed_of",
+        walk=", ".join(Draw.of(p, 1.0, 1).walk()), **_use(run),
     )  # fmt: skip
     return str(made)
-
-
-def _stand_ins(params: Params) -> list[str]:
-    kinds = {
-        f"stand-in data (`{params.data.name}`)": not CATALOG[params.data.name].hub,
-        "a stand-in text encoder, a small text transformer with fixed random weights, which tells captions apart and knows nothing of "
-        "what words mean": params.text.encoder == EMBEDDED,
-        "a stand-in autoencoder, small and trained on this data": params.model.vae == EMBEDDED,
-    }
-    return [kind for kind, there in kinds.items() if there]
 
 
 def _use(run: Run) -> dict[str, Any]:
@@ -70,30 +66,27 @@ def _use(run: Run) -> dict[str, Any]:
     w = f"{statistics.median_high([w for w in s.guidance if w > 1] or [1.0]):g}"
     captions, own = _captions(run)
     name, home = ("DiffusionPipeline", "diffusers") if latent else ("PixelPipeline", "guidebook.export.pixel_pipeline")
-    made, classes, put_back = SCHEDULERS[s.sampler], [name], []
-    if latent and starts_late(s):
+    made, classes, put_back = SCHEDULERS[s.sampler], [name], ""
+    if latent and starts_late(s.solver):
         classes.append(made)
-        put_back = [
-            f'pipe.scheduler = {made}.from_pretrained(".", subfolder="scheduler")  # the stock pipeline shifts it'
-        ]
+        put_back = (
+            f'pipe.scheduler = {made}.from_pretrained(".", subfolder="scheduler")  # the stock pipeline shifts it\n'
+        )
     eta = f", eta={s.eta:g}" if s.eta else ""
-    code = [
-        "import torch",
-        f"from {home} import {', '.join(sorted(classes))}",
-        "",
-        f'pipe = {name}.from_pretrained(".")  # this folder',
-        *put_back,
-        "prompts = [",
-        *(f"    {caption!r}," for caption in captions),
-        "]",
-        f"seeds = {[seed_of((s.seed << 32) + i, 'image') for i in range(len(captions))]}",
-        "generators = [torch.Generator().manual_seed(seed) for seed in seeds]",
-        f"images = pipe(prompts, num_inference_steps={s.steps}, guidance_scale={w}{eta}, generator=generators).images",
-    ]
+    prompts = "".join(f"    {caption!r},\n" for caption in captions)
+    code = f"""import torch
+from {home} import {", ".join(sorted(classes))}
+
+pipe = {name}.from_pretrained(".")  # this folder
+{put_back}prompts = [
+{prompts}]
+seeds = {[seed_of((s.seed << 32) + i, "image") for i in range(len(captions))]}
+generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+images = pipe(prompts, num_inference_steps={s.steps}, guidance_scale={w}{eta}, generator=generators).images"""
     same = "the same but for rounding, as the study drew in bf16" if p.train.precision == "bf16" else "the same"
     if latent and misses_noise_level(p.objective, s.solver):
         same = "near them, as diffusers' DDIM steps to another noise level where the timesteps are not evenly spaced"
-    return {"code": "\n".join(code), "w": w, "same": same if own else None}
+    return {"code": code, "w": w, "same": same if own else None}
 
 
 def _captions(run: Run) -> tuple[list[str], bool]:
@@ -106,22 +99,6 @@ def _captions(run: Run) -> tuple[list[str], bool]:
         if facts["draw"].get("prompt") is None and facts["draw"]["seed"] == p.sample.seed:
             return [caption_of(p, label, i) for i, label in enumerate(facts["labels"][:SHOWN])], True
     return [caption_of(p, bits(["Young", "Smiling", "Brown_Hair"]), i) for i in range(SHOWN)], False
-
-
-def _measured(run: Run) -> str:
-    """Every metric record: its value, its interval and all that says how it was computed."""
-    rows = []
-    for r in run.metrics():
-        w = "" if r.get("guidance") is None else f"{r['guidance']:g}"
-        draw = r.get("draw") and Draw.model_validate(r["draw"])
-        of = [
-            *(f"{k} {r[k]}" for k in ("set", "attribute") if r.get(k)),
-            *([*draw.words(), draw.weights] if draw else []),
-        ]
-        found = (r["metric"], with_interval(r), r.get("interval"), f"{r['n']:,}", w)
-        rows.append([*found, "; ".join(of), r["extractor"], r["reference"]])
-    heads = ["metric", "value [low, high]", "interval", "n", "w", "of", "extractor", "reference"]
-    return table(heads, rows).text.replace("</tr>", "</tr>\n") if rows else ""
 
 
 def _safe(value: Any) -> Any:

@@ -65,10 +65,9 @@ def pipeline(run: Run) -> DiffusionPipeline:
     tokenizer, text_encoder = parts(params.text, sayable(params))
     shared = {"text_encoder": text_encoder, "tokenizer": tokenizer}
     if not params.model.vae:
-        known = {"shape": shape_of(params), "range": params.data.range}
-        known |= {"objective": params.objective.model_dump(mode="json")}
-        known |= {"solver": params.sample.solver.model_dump(mode="json")}
-        return PixelPipeline(net, noise_scheduler, **shared, **known)
+        sections = {"objective": params.objective, "solver": params.sample.solver}
+        known = {name: section.model_dump(mode="json") for name, section in sections.items()}
+        return PixelPipeline(net, noise_scheduler, **shared, **known, shape=shape_of(params), range=params.data.range)
     vae = copy.deepcopy(autoencoder(params.model.vae, params.data).network)
     shared |= {"unet": net.stock()}
     shared["vae"] = vae.to("cpu", memory_format=torch.contiguous_format)
@@ -84,9 +83,7 @@ def run_scheduler(params: Params) -> SchedulerMixin:
     """
     latent = bool(params.model.vae)
     made = scheduler(params.objective, params.sample.solver, clip=not latent)
-    if not latent or starts_late(params.sample):
-        return made
-    return type(made).from_config(made.config, steps_offset=1)
+    return type(made).from_config(made.config, steps_offset=1) if latent and not starts_late(params.sample) else made
 
 
 def sayable(params: Params) -> list[str]:

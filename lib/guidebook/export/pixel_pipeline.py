@@ -71,5 +71,5 @@ class PixelPipeline(DiffusionPipeline):
 
     def _embeddings(self, captions: list[str]) -> torch.Tensor:
         """(N, L, D) float32 of N captions."""
-        told = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        return self.text_encoder(told.input_ids.to(self.text_encoder.device)).last_hidden_state.float()
+        ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()

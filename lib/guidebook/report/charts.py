@@ -30,28 +30,24 @@ MARKERS = "osD^vPX*"
 
 def against_guidance(runs: dict[str, list[dict]], metrics: Sequence[str], real: list[dict]) -> Figure:
     """Metrics against w, one panel each, one line per run; dashed is the test split of real images."""
-    figure, panels = _panels(metrics)
+    figure, panels = _panels(metrics, "guidance scale w (1 = off)", real)
     for axes, metric in zip(panels, metrics, strict=True):
         for k, (name, records) in enumerate(runs.items()):
             points = sorted((r for r in records if r["metric"] == metric), key=lambda r: r["guidance"])
             place = np.arange(len(points)) + 0.08 * k  # scales stand evenly, and runs beside each other
             _errors(axes, place, points, color=COLOURS[k], label=name, marker="o")
             axes.set_xticks(np.arange(len(points)), [f"{r['guidance']:g}" for r in points])
-        _finish(axes, "guidance scale w (1 = off)", metric, real)
     panels[0].legend(fontsize=8)
-    figure.tight_layout()
     return figure
 
 
 def against_images(progress: dict[int, list[dict]], metrics: Sequence[str], real: list[dict]) -> Figure:
     """Metrics against images seen in training, one panel each."""
-    figure, panels = _panels(metrics)
+    figure, panels = _panels(metrics, "images seen", real)
     for axes, metric in zip(panels, metrics, strict=True):
         points = [pick(records, metric) for records in progress.values()]
         _errors(axes, list(progress), points, color=COLOURS[0], marker="o")
-        _finish(axes, "images seen", metric, real)
         axes.legend(fontsize=8)
-    figure.tight_layout()
     return figure
 
 
@@ -73,14 +69,13 @@ def against_count(curves: dict[str, list[dict]]) -> Figure:
 def against_cost(sets: list[tuple[ImageSet, list[dict]]], metric: str, real: list[dict]) -> Figure:
     """A metric against network evaluations per image, one line per solver."""
     figure, axes = plt.subplots(figsize=(5.6, 3.4))
-    solvers: dict[str, list] = {}
-    for images, records in sets:
-        point = (images.facts["evaluations"], pick(records, metric))
-        solvers.setdefault(images.draw.solver_name, []).append(point)
-    for k, (name, points) in enumerate(solvers.items()):
-        points.sort(key=lambda p: p[0])
-        style = {"color": plt.cm.tab10(k), "marker": MARKERS[k], "label": name}
-        _errors(axes, [cost for cost, _ in points], [r for _, r in points], **style)
+    solvers: dict[str, tuple[list, list]] = {}
+    for images, records in sorted(sets, key=lambda s: s[0].facts["evaluations"]):
+        costs, points = solvers.setdefault(images.draw.solver_name, ([], []))
+        costs.append(images.facts["evaluations"])
+        points.append(pick(records, metric))
+    for k, (name, (costs, points)) in enumerate(solvers.items()):
+        _errors(axes, costs, points, color=plt.cm.tab10(k), marker=MARKERS[k], label=name)
     _finish(axes, "network evaluations per image", metric, real)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
@@ -88,21 +83,21 @@ def against_cost(sets: list[tuple[ImageSet, list[dict]]], metric: str, real: lis
     return figure
 
 
-def tradeoff(methods: dict[str, list[dict]], real: list[dict], x: str = "fd_judge", y: str = "adherence") -> Figure:
-    """One metric against another, one line per guidance method, one point per scale."""
+def tradeoff(methods: dict[str, list[dict]], real: list[dict]) -> Figure:
+    """Adherence against the distance to real images, one line per guidance method, one point per scale."""
     figure, axes = plt.subplots(figsize=(5.6, 3.8))
     for k, (name, records) in enumerate(methods.items()):
         scales, colour = sorted({r["guidance"] for r in records}), plt.cm.tab10(k)
-        across, up = ([pick(records, m, guidance=w) for w in scales] for m in (x, y))
+        across, up = ([pick(records, m, guidance=w) for w in scales] for m in ("fd_judge", "adherence"))
         style = {"color": colour, "label": name, "marker": MARKERS[k % len(MARKERS)], "capsize": 0, "elinewidth": 0.6}
         style |= {"xerr": _arms(across), "linewidth": 1.2 if len(scales) > 1 else 0}
         _errors(axes, [r["value"] for r in across], up, **style)
+        place = {"xytext": (4, -9), "textcoords": "offset points", "fontsize": 7, "color": colour}
         for w, a, b in zip(scales, across, up, strict=True):
-            place = {"xytext": (4, -9), "textcoords": "offset points", "fontsize": 7, "color": colour}
             axes.annotate(f"{w:g}", (a["value"], b["value"]), **place)
-    _finish(axes, NAMES[x].replace("\n", " "), y, real)
-    axes.axvline(pick(real, x)["value"], color="0.35", linestyle="--", linewidth=1)
-    axes.set_xscale("log" if x in LOG else "linear")
+    _finish(axes, NAMES["fd_judge"].replace("\n", " "), "adherence", real)
+    axes.axvline(pick(real, "fd_judge")["value"], color="0.35", linestyle="--", linewidth=1)
+    axes.set_xscale("log")
     axes.legend(fontsize=8)
     return figure
 
@@ -123,8 +118,10 @@ def obedience(records: list[dict], real: list[dict]) -> Figure:
     return figure
 
 
-def _panels(metrics: Sequence[str]) -> tuple[Figure, np.ndarray]:
-    figure, panels = plt.subplots(1, len(metrics), figsize=(3.4 * len(metrics), 2.9), squeeze=False)
+def _panels(metrics: Sequence[str], xlabel: str, real: list[dict]) -> tuple[Figure, np.ndarray]:
+    figure, panels = plt.subplots(1, len(metrics), figsize=(3.4 * len(metrics), 2.9), squeeze=False, layout="tight")
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        _finish(axes, xlabel, metric, real)
     return figure, panels[0]
 
 

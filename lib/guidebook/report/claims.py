@@ -3,9 +3,8 @@
 import functools
 import json
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -48,8 +47,7 @@ class Claims(Section):
         return self
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The answer of one run to a claim."""
 
     claim: str  # its id
@@ -73,8 +71,7 @@ class Answers:
 
     def _repr_html_(self) -> tuple[str, dict]:
         rows = [(every()[a.claim].says, a.found, a.verdict) for a in self.answers]
-        shown = table(["published", "this run found", "verdict"], rows)
-        return shown.text, {MARK: [astuple(a) for a in self.answers]}
+        return table(["published", "this run found", "verdict"], rows).text, {MARK: self.answers}
 
 
 def answers(notebook: Path) -> list[Answer]:

@@ -50,10 +50,10 @@ def pairs(images: torch.Tensor) -> Figure:
     return grid(torch.cat(rows), 10, rows=["sample", "nearest"] * len(lines), tile=0.75)
 
 
-def by_class(images: ImageSet, classes: Sequence[str], columns: int = 10, rows: int = 30) -> Figure:
-    """One row per class, one column per seed; at most the first `rows` classes."""
+def by_class(images: ImageSet, classes: Sequence[str], rows: int = 30) -> Figure:
+    """One row per class, ten columns of seeds; at most the first `rows` classes."""
     k = len(classes)
-    shown = images.images[: len(images.images) // k * k][: k * columns].unflatten(0, (-1, k))[:, :rows]
+    shown = images.images[: len(images.images) // k * k][: 10 * k].unflatten(0, (-1, k))[:, :rows]
     return grid(shown.transpose(0, 1).flatten(0, 1), len(shown), rows=classes[:rows])
 
 
@@ -76,10 +76,10 @@ def before_and_after(images: ImageSet) -> Figure:
     return grid(images.images, len(images.images) // 2, rows=["before", "after"], tile=0.75)
 
 
-def edited(images: ImageSet, rows: int = 6) -> Figure:
-    """One face per row: with its caption, then with one attribute of the caption switched, the same noise along a row."""
+def edited(images: ImageSet) -> Figure:
+    """Six faces at most, one per row: by its caption, then with one attribute of it switched, the same noise along a row."""
     heads = ["as asked", *(name.replace("Wearing_", "").replace("_", " ") for name in images.draw.edits)]
-    rows = min(rows, len(images.images) // len(heads))
+    rows = min(6, len(images.images) // len(heads))
     return grid(images.images[: rows * len(heads)], len(heads), heads=heads, tile=0.85)
 
 
@@ -92,13 +92,13 @@ def trajectory(images: ImageSet) -> Figure:
 
 def loss_curves(runs: dict[str, list[dict]]) -> Figure:
     """Training loss against images seen, one line per run: the quantity minimised, so weighted where min-SNR is set."""
-    figure, axes = plt.subplots(figsize=(5.6, 2.8))
+    axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
     for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
         seen, loss = (np.array([s[k] for s in stats]) for k in ("nimg", "loss"))
         span = np.diff(seen, prepend=0)
         full = span >= span.max() / 2  # a line that a checkpoint cut short averages few steps: noise
         axes.plot(seen[full], loss[full], color=colour, label=name, linewidth=1.2)
-    _labelled(axes, "images seen", "training loss", yscale="log")
+    figure = _labelled(axes, "images seen", "training loss", yscale="log")
     plain_numbers(axes.yaxis)
     return figure
 
@@ -107,10 +107,10 @@ def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
     """Loss of the last tenth of training in bins of the timestep; a bin that no step fell into has none."""
     axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
     for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
-        last = np.array([s["loss_by_timestep"] for s in stats[-max(1, len(stats) // 10) :]], float)
-        rows = np.ma.masked_invalid(last)
-        edges = np.linspace(0, timesteps, rows.shape[1] + 1)
-        axes.stairs(rows.mean(0).filled(np.nan), edges, color=colour, label=name, linewidth=1.4, baseline=None)
+        last = [s["loss_by_timestep"] for s in stats[-max(1, len(stats) // 10) :]]
+        loss = np.ma.masked_invalid(np.array(last, float)).mean(0).filled(np.nan)
+        edges = np.linspace(0, timesteps, len(loss) + 1)
+        axes.stairs(loss, edges, color=colour, label=name, linewidth=1.4, baseline=None)
     return _labelled(axes, "timestep t (0 = image, last = noise)", "training loss", yscale="log")
 
 

@@ -19,18 +19,17 @@ def profile(run: Run) -> Html:
     epochs = _by_epoch(run)
     if not epochs:
         return Html("<p><em>This run was recorded before steps were measured by their parts.</em></p>")
-    parts = dict.fromkeys((*next(iter(epochs.values()))[0], *PUBLISHED))
-    columns = {name: {p: statistics.mean(line[p] for line in lines) for p in parts} for name, lines in epochs.items()}
+    columns = {name: {p: statistics.mean(x[p] for x in lines) for p in lines[0]} for name, lines in epochs.items()}
     columns["thesis"] = PUBLISHED
-    rows = [[part, *(cell for c in columns.values() for cell in _timed(c, part))] for part in parts]
-    rows.append(["together", *(cell for c in columns.values() for cell in (f"{sum(c.values()):,.2f}", ""))])
-    return table(["part", *(head for name in columns for head in (f"{name} (ms)", "share"))], rows)
-
-
-def _timed(column: dict[str, float], part: str) -> tuple[str, str]:
-    if part not in column:
-        return "–", "–"
-    return f"{column[part]:,.2f}", f"{column[part] / sum(column.values()):.1%}"
+    parts = dict.fromkeys(part for ms in columns.values() for part in ms)
+    heads, rows = ["part"], [[part] for part in (*parts, "together")]
+    for name, ms in columns.items():
+        heads += [f"{name} (ms)", "share"]
+        total = sum(ms.values())
+        for part, row in zip(parts, rows, strict=False):
+            row += [f"{ms[part]:,.2f}", f"{ms[part] / total:.1%}"] if part in ms else ["–", "–"]
+        rows[-1] += [f"{total:,.2f}", ""]
+    return table(heads, rows)
 
 
 def data_share(run: Run) -> tuple[str, str]:
@@ -38,11 +37,10 @@ def data_share(run: Run) -> tuple[str, str]:
     shares, worst = [], 0.0
     for name, lines in _by_epoch(run).items():
         share = [100 * line["data"] / sum(line.values()) for line in lines]
-        mean = 100 * sum(line["data"] for line in lines) / sum(sum(line.values()) for line in lines)
-        shares.append(
-            f"{mean:.2f} % of a step in the {name} (per line of statistics {min(share):.2f} to {max(share):.2f} %)"
-        )
         worst = max(share)  # of later epochs, where there are some
+        mean = 100 * sum(line["data"] for line in lines) / sum(sum(line.values()) for line in lines)
+        span = f"per line of statistics {min(share):.2f} to {worst:.2f} %"
+        shares.append(f"{mean:.2f} % of a step in the {name} ({span})")
     if not shares:
         return "not measured in this run", "undecided"
     return "waiting for data takes " + " and ".join(shares), "need not hold" if worst < 70.4 else "holds"
@@ -102,14 +100,11 @@ def growth(reports: Sequence[dict]) -> Html:
 
 def batches(reports: Sequence[dict]) -> Html:
     """Time and memory of a step by batch size, beside the thesis's."""
-    rows = [
-        ["thesis, A100", "16", "2,640", "8,000", "5,063", "3.7"],
-        ["thesis, A100", "64", "2,800", "–", "1,266", "0.99"],
-    ]
+    rows = [["thesis, A100", *cells.split()] for cells in ("16 2,640 8,000 5,063 3.7", "64 2,800 – 1,266 0.99")]
     for setting, row in [(where(report), row) for report in reports for row in report["rows"]]:
-        ms = {k: f"{1000 * row['step_s'][k]:,.1f}" for k in ("median", "low", "high")}
-        step, hours = "{median} [{low}, {high}]".format(**ms), f"{row['epoch_s'] / 3600:.4f}"
-        rows.append([setting, row["batch"], step, f"{row['memory_mb']:,.0f}", f"{row['steps_per_epoch']:,}", hours])
+        step = "{:,.1f} [{:,.1f}, {:,.1f}]".format(*(1000 * row["step_s"][k] for k in ("median", "low", "high")))
+        more = (f"{row['memory_mb']:,.0f}", f"{row['steps_per_epoch']:,}", f"{row['epoch_s'] / 3600:.4f}")
+        rows.append([setting, row["batch"], step, *more])
     return table(["of", "batch", "step (ms)", "memory (MB)", "steps an epoch", "hours an epoch"], rows)
 
 

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from guidebook.config.paths import RESULTS
+from guidebook.report.charts import NAMES
 from guidebook.report.figures import COLOURS, plain_numbers
 from guidebook.report.tables import Html, table
 
@@ -27,8 +28,8 @@ def speeds(reports: Sequence[dict], log: bool = False) -> Figure | Html:
     if log:
         timed = [sorted(rows, key=lambda r: r["speed"]["median"]) for rows in timed]
     options = {"height_ratios": [len(rows) + 3 for rows in timed], "hspace": 0.4}
-    size = (7.2, sum(0.26 * len(rows) + 0.8 for rows in timed))
-    figure, panels = plt.subplots(len(reports), 1, figsize=size, squeeze=False, gridspec_kw=options)
+    figure = plt.figure(figsize=(7.2, sum(0.26 * len(rows) + 0.8 for rows in timed)))
+    panels = figure.subplots(len(reports), squeeze=False, gridspec_kw=options)
     for axes, report, rows in zip(panels[:, 0], reports, timed, strict=True):
         for y, row in enumerate(rows):
             s, ours = row["speed"], row["name"].startswith(("library", "guidebook"))
@@ -48,27 +49,26 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
     """Distance to the train split [95 % interval] against evaluations of the network. The band is the pipeline's interval."""
     if not reports:
         return missing()
-    figure, panels = plt.subplots(1, len(reports), figsize=(4.6 * len(reports), 3.2), squeeze=False)
+    figure, panels = plt.subplots(1, len(reports), figsize=(4.6 * len(reports), 3.2), squeeze=False, layout="tight")
     for axes, report in zip(panels[0], reports, strict=True):
         peer, *others = [r for r in report["rows"] if r["name"] != "pipeline, bf16"]  # the images are the same
         axes.axhspan(peer["fd_judge"]["low"], peer["fd_judge"]["high"], color="0.5", alpha=0.15, linewidth=0)
-        samplers, beside = list(dict.fromkeys(r["sampler"] for r in others)), Counter()
+        beside, samplers = Counter(), dict.fromkeys(r["sampler"] for r in others)
+        colours = {name: plt.cm.tab10(k) for k, name in enumerate(samplers)}
         for row in others:
-            fd, colour = row["fd_judge"], COLOURS[samplers.index(row["sampler"]) % len(COLOURS)]
+            fd = row["fd_judge"]
             shift = 1 + 0.03 * beside[row["evaluations"]]  # points with as much work stand beside each other
             beside[row["evaluations"]] += 1
             arms = [[fd["value"] - fd["low"]], [fd["high"] - fd["value"]]]
-            style = {"color": colour, "marker": "s" if row["method"] else "o", "markersize": 4, "capsize": 2}
-            axes.errorbar(shift * row["evaluations"], fd["value"], arms, linewidth=1.2, **style)
-        for name, colour in zip(samplers, COLOURS, strict=False):
+            style = {"color": colours[row["sampler"]], "marker": "s" if row["method"] else "o", "markersize": 4}
+            axes.errorbar(shift * row["evaluations"], fd["value"], arms, linewidth=1.2, capsize=2, **style)
+        for name, colour in colours.items():
             axes.plot([], [], "o", color=colour, markersize=4, label=name)
         axes.legend(fontsize=8)
-        axes.set(xlabel="evaluations of the network per image", xscale="log", yscale="log")
+        axes.set(xlabel="evaluations of the network per image", ylabel=NAMES["fd_judge"], xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
             plain_numbers(axis)
-        axes.set_ylabel("Fréchet distance to the train split\n(judge's features)")
         axes.set_title(where(report), fontsize=9, loc="left")
-    figure.tight_layout()
     return figure
 
 
@@ -119,9 +119,8 @@ def latents_sample(reports: Sequence[dict]) -> Html:
 def where(report: dict) -> str:
     """`cifar10/demo on Intel Xeon, 2 threads`."""
     made = report["made"]
-    plural = "s" if made["cores"] > 1 else ""
-    cores = f", {made['cores']} thread{plural}" if made["kind"] == "cpu" else ""
-    return f"{made['experiment']}/{made['profile']} on {made['device']}{cores}"
+    cores = f", {made['cores']} thread{'s' * (made['cores'] > 1)}" if made["kind"] == "cpu" else ""
+    return "{experiment}/{profile} on {device}".format(**made) + cores
 
 
 def machines(*benches: Sequence[dict]) -> str:
@@ -138,17 +137,10 @@ def _table(reports: Sequence[dict], columns: dict[str, str], rows: str = "rows")
     """A row per entry of the reports, each column a format string of its fields; `–` where a field has no value."""
     if not any(report[rows] for report in reports):
         return missing()
-    several = len(reports) > 1
-    cells = [
-        [*([_setting(report)] if several else []), *(_cell(form, entry) for form in columns.values())]
-        for report in reports for entry in report[rows]
-    ]  # fmt: skip
-    return table([*(["on"] if several else []), *columns], cells)
-
-
-def _setting(report: dict) -> str:
-    """The cell that tells reports apart; the figures say on which machine they were made."""
-    return "{experiment}/{profile}, {kind}".format(**report["made"])
+    if len(reports) > 1:  # the figures say on which machine they were made
+        columns = {"on": "{made[experiment]}/{made[profile]}, {made[kind]}"} | columns
+    entries = [{"made": report["made"]} | entry for report in reports for entry in report[rows]]
+    return table([*columns], [[_cell(form, entry) for form in columns.values()] for entry in entries])
 
 
 def _cell(form: str, entry: dict) -> str:

@@ -14,6 +14,7 @@ SHOWN = (
     "adherence", "fid", "fd_judge", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
     "lpips_diversity", "diversity", "grain", "copying", "copies", "saturation",
 )  # fmt: skip
+MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
 SHARES = ("adherence", "adherence_attribute", "edit", "edit_before", "accuracy_untrained", "copies")
 
 
@@ -30,11 +31,9 @@ class Html:
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
     """An HTML table that scrolls by itself. A cell is `Html`, None (left empty) or anything else, whose text is escaped."""
 
-    def cell(value: Any) -> str:
-        return value.text if isinstance(value, Html) else "" if value is None else html.escape(plain(value))
-
     def line(tag: str, cells: Sequence[Any]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{cell(c)}</{tag}>" for c in cells) + "</tr>"
+        texts = (c.text if isinstance(c, Html) else "" if c is None else html.escape(plain(c)) for c in cells)
+        return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
 
     body = "".join(line("td", row) for row in rows)
     head = f"<thead>{line('th', heads)}</thead>"
@@ -87,9 +86,9 @@ def verdict(a: dict, b: dict) -> str:
     return "does not hold" if a["high"] < b["low"] else "undecided: the intervals overlap"
 
 
-def metric_table(records: list[dict], metrics: Sequence[str] = SHOWN) -> Html:
-    """Metric records as value [low, high], one row per guidance scale, one column per metric."""
-    heads, rows = [m for m in metrics if pick(records, m)], []
+def metric_table(records: list[dict]) -> Html:
+    """Metric records as value [low, high], one row per guidance scale, one column per metric of `SHOWN`."""
+    heads, rows = [m for m in SHOWN if pick(records, m)], []
     for w in sorted({r["guidance"] for r in records}):
         at = [r for r in records if r["guidance"] == w]
         rows.append([f"{w:g}", f"{max(r['n'] for r in at):,}", *(with_interval(pick(at, m)) for m in heads)])
@@ -103,6 +102,19 @@ def record_table(records: list[dict], also: Sequence[str] = ()) -> Html:
         for r in records
     ]
     return table([*also, "metric", "value", "n", "by", "against"], rows)
+
+
+def measured(records: list[dict], seed: int | None = None) -> list[tuple]:
+    """Rows under `MEASURED`: a record with all that says how it was computed; the seed where it is not the usual one."""
+    rows = []
+    for r in records:
+        metric = " of ".join([r["metric"], *([r["attribute"].replace("_", " ")] if r.get("attribute") else [])])
+        w = "real images" if r["guidance"] is None else f"{r['guidance']:g}"
+        draw = r["draw"] and Draw.model_validate(r["draw"])
+        how = (draw.weights, ", ".join(draw.words(seed))) if draw else (None, None)
+        by = (r["interval"], r["extractor"], r["reference"], *how)
+        rows.append((metric, w, with_interval(r), f"{r['n']:,}", *by))
+    return rows
 
 
 def protocols(scales: dict[float, list[dict]], real: list[dict]) -> Html:
@@ -143,9 +155,8 @@ def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
     rows = []
     for images, records in sorted(sets, key=lambda s: s[0].facts["evaluations"]):
         f, draw, found = images.facts, images.draw, [pick(records, m) for m in ("fd_judge", "adherence")]
-        rows.append(
-            [", ".join(draw.walk()), f"{draw.guidance.w:g}", f["evaluations"], _ms(f), *map(with_interval, found)]
-        )
+        way = (", ".join(draw.walk()), f"{draw.guidance.w:g}", f["evaluations"], _ms(f))
+        rows.append([*way, *map(with_interval, found)])
     return table(["solver", "w", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
 
 
@@ -156,16 +167,14 @@ def _ms(facts: dict) -> str:
 # Captions
 
 
-def caption_table(labels: Sequence[int], seed: int, epochs: int = 2) -> Html:
-    """Attributes of faces, given as bits, beside their captions in the first epochs of a training."""
-    rows = [
-        [i + 1, ", ".join(active(a)).replace("_", " "), *(attribute_caption(a, seed, i, e) for e in range(epochs))]
-        for i, a in enumerate(labels)
-    ]
-    return table(["", "attributes", *(f"caption in epoch {e + 1}" for e in range(epochs))], rows)
+def caption_table(labels: Sequence[int], seed: int) -> Html:
+    """Attributes of faces, given as bits, beside their captions in the first two epochs of a training."""
+    captions = [[attribute_caption(a, seed, i, epoch) for epoch in (0, 1)] for i, a in enumerate(labels)]
+    rows = [[i + 1, ", ".join(active(a)).replace("_", " "), *captions[i]] for i, a in enumerate(labels)]
+    return table(["", "attributes", "caption in epoch 1", "caption in epoch 2"], rows)
 
 
-def prompts(images: ImageSet, rows: int = 8) -> Html:
-    """The captions of the first samples of faces, numbered as the rows of a figure are."""
-    seed, labels = images.draw.seed, images.labels[:rows].tolist()
+def prompts(images: ImageSet) -> Html:
+    """The captions of the first eight samples of faces, numbered as the rows of a figure are."""
+    seed, labels = images.draw.seed, images.labels[:8].tolist()
     return table(["", "caption"], [[i + 1, attribute_caption(a, seed, i, 0)] for i, a in enumerate(labels)])
