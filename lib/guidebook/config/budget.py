@@ -11,7 +11,7 @@ def train_images(params: Params) -> int:
 
 
 def updates(params: Params) -> int:
-    """Optimiser steps of the whole training: the nearest whole number of batches to `epochs`."""
+    """Optimiser steps of the training: the nearest number of batches to `epochs`."""
     return max(1, round(params.train.epochs * train_images(params) / params.train.batch))
 
 

@@ -64,12 +64,11 @@ IMAGENET100 = (
 )  # fmt: skip
 # Attributes of a face, as in CelebA's files and in their order
 ATTRIBUTES = (
-    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips",
-    "Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin",
-    "Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open",
-    "Mustache", "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline",
-    "Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat",
-    "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose",
+    "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses", "Goatee",
+    "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache", "Narrow_Eyes", "No_Beard",
+    "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair",
+    "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
 )  # fmt: skip
 
 CATALOG = {
@@ -144,8 +143,7 @@ def whole(folder: Path, name: str) -> bool:
 
 
 def parquet_files(folder: Path, split: str) -> tuple[list[Path], bool]:
-    """`<split>-*.parquet` anywhere below a folder, and whether they are complete: numbered as in `train-00000-of-00003.parquet`
-    none is missing; under other names any number is complete."""
+    """`<split>-*.parquet` below a folder, and whether none is missing of files numbered as in `train-00000-of-00003.parquet`."""
     files = sorted(f for f in folder.rglob(f"{split}-*.parquet") if f.is_file())  # a link into nothing is no file
     parts = [re.search(r"-(\d+)-of-(\d+)\.parquet$", f.name) for f in files]
     if not all(parts):
@@ -157,7 +155,7 @@ def parquet_files(folder: Path, split: str) -> tuple[list[Path], bool]:
 def allow(skipped: list[str], n: int, rows: int, share: float, where: str) -> str:
     """The warning that names some of the `n` images skipped of `rows`. Raises DataError where they are more than the share."""
     named = "; ".join(skipped[:5]) + ("; …" if n > 5 else "")
-    said = f"{where}: {n:,} of {rows:,} images ({n / rows:.2%}) cannot be read"
+    many = f"{where}: {n:,} of {rows:,} images ({n / rows:.2%}) cannot be read"
     if n > share * rows:
-        raise DataError(f"{said}, {share:.2%} may be skipped: {named}; put whole files in their place")
-    return f"{said} and are skipped: {named}"
+        raise DataError(f"{many}, {share:.2%} may be skipped: {named}; replace the files")
+    return f"{many} and are skipped: {named}"

@@ -51,11 +51,10 @@ def folder(name: str) -> Path | None:
 
 def located(name: str) -> Path:
     """The folder of a model in the hub's cache. Raises PretrainedMissing."""
-    if found := folder(name):
-        return found
-    raise PretrainedMissing(
-        f"{PRETRAINED[name].kind} {name} is not in the cache: `guidebook fetch EXPERIMENT` brings it"
-    )
+    if not (found := folder(name)):
+        what = f"{PRETRAINED[name].kind} {name}"
+        raise PretrainedMissing(f"{what} is not in the cache: `guidebook fetch EXPERIMENT` brings it")
+    return found
 
 
 def available(name: str) -> bool:
@@ -69,10 +68,8 @@ def resolve(name: str) -> str:
         return name
     model = PRETRAINED[name]
     if "SLURM_JOB_ID" in os.environ:  # nobody would see the warning, and the run is another than the one submitted
-        raise PretrainedMissing(
-            f"{model.kind} {name} is not in this node's cache: is HF_HOME the same here as where it was fetched? "
-            f"--set {model.key}={EMBEDDED} takes a stand-in"
-        )
+        why = "is not in this node's cache: is HF_HOME the same here as where it was fetched?"
+        raise PretrainedMissing(f"{model.kind} {name} {why} --set {model.key}={EMBEDDED} takes a stand-in")
     log.warning("the weights of %s are not in the cache: %s takes their place", name, model.stand_in)
     return EMBEDDED
 
@@ -90,8 +87,6 @@ def fetch(name: str) -> str:
     except Exception as error:  # of the network, the hub, the disk
         failed = f"{type(error).__name__}: {plain(error)[:100]}"
     if failed:
-        raise PretrainedMissing(
-            f"{model.kind} {name}: the hub did not give it ({failed}); fetch it on a machine with internet and room on its disk, "
-            f"or set {model.key}={EMBEDDED}, a stand-in"
-        )
+        cure = f"fetch it with internet and room on the disk, or set {model.key}={EMBEDDED}, a stand-in"
+        raise PretrainedMissing(f"{model.kind} {name}: the hub did not give it ({failed}); {cure}")
     return place

@@ -26,8 +26,7 @@ class Data(Section):
     name: Literal["digits", "mnist", "scenes", "cifar10", "paintings", "wikiart", "faces", "celeba", "imagenet100"]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
-    # `{label}` stands for the class name; None where captions are built from attributes. One line: pages show it, and in
-    # them a line end could begin a directive.
+    # `{label}` stands for the class name; None where captions are built from attributes. One line: pages show it as markdown
     caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")] | None
     # Captions of an image of attributes, one an epoch in turn; None is a new one each epoch
     phrasings: Count | None = None
@@ -77,15 +76,11 @@ class VP(Objective):
 
     def conflicts(self):
         if self.zero_terminal_snr and self.prediction == "epsilon":
-            yield (
-                "objective.zero_terminal_snr = True needs objective.prediction v_prediction or sample: noise alone says nothing of x0"
-            )
+            yield "objective.zero_terminal_snr = True needs objective.prediction v_prediction or sample, not epsilon"
         cosine, betas = self.schedule == "squaredcos_cap_v2", self.betas
         if cosine != (betas is None) or (betas and betas[0] >= betas[1]):
-            yield (
-                f"objective.betas = {betas and list(betas)} does not fit objective.schedule = {self.schedule}: squaredcos_cap_v2 takes "
-                "null, the others [low, high]: [0.0001, 0.02] in Ho et al. 2020, [0.00085, 0.012] in Stable Diffusion"
-            )
+            rule = "squaredcos_cap_v2 takes null, the others [low, high], as [0.0001, 0.02] or [0.00085, 0.012]"
+            yield f"objective.betas = {betas and list(betas)} does not fit objective.schedule = {self.schedule}: {rule}"
 
 
 class Flow(Objective):
@@ -191,7 +186,6 @@ class Method(Guiding):
     w: Annotated[tuple[Scale, ...], Tuple(1)]
 
     def each(self) -> list[Guidance]:
-        """It at every scale."""
         way = {key: getattr(self, key) for key in Guiding.model_fields}
         return [Guidance(**way, w=w) for w in self.w]
 

@@ -46,8 +46,7 @@ class ResidualNet(nn.Module):
         patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double()
         mean, covariance = patches.mean(0), patches.T.cov()
         variance, axes = torch.linalg.eigh(covariance)
-        # Components that the images hardly have stay small.
-        rows = axes.T / (variance + 5e-4 * variance.mean()).sqrt()[:, None]
+        rows = axes.T / (variance + 5e-4 * variance.mean()).sqrt()[:, None]  # weak components stay small
         rows = torch.cat([rows, -rows])
         self.stem.weight.copy_(rows.view_as(self.stem.weight))
         self.stem.bias.copy_(-rows @ mean)
@@ -143,17 +142,14 @@ def shrunk(images: torch.Tensor, side: int | None) -> torch.Tensor:
     """Images (N, C, H, W) uint8, their mean over squares of pixels where they are larger than `side`."""
     if side is None or images.shape[-1] <= side:
         return images
-    parts = images.split(512)
-    return torch.cat([F.adaptive_avg_pool2d(x.float(), side).round().to(torch.uint8) for x in parts])
+    return torch.cat([F.adaptive_avg_pool2d(x.float(), side).round().to(torch.uint8) for x in images.split(512)])
 
 
-def moved(
-    images: torch.Tensor,  # (N, C, H, W)
-    index: torch.Tensor,  # (B,) of the images that are wanted
-    shift: torch.Tensor,  # (B, 2) pixels down and right that the window on each moves
-    mirrored: torch.Tensor,  # (B,) bool
-) -> torch.Tensor:
-    """Windows (B, C, H, W) on images that go on beyond their edges as reflections; some of them seen in a mirror."""
+def moved(images: torch.Tensor, index: torch.Tensor, shift: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Windows (B, C, H, W) on images (N, C, H, W) that go on beyond their edges as reflections.
+
+    Those of `index` (B,), each window moved down and right by `shift` (B, 2) pixels, and flipped where `mirrored` (B,) is true.
+    """
     (channels, height, width), device = images.shape[1:], images.device
     rows, columns = (torch.arange(n, device=device) + by for n, by in ((height, shift[:, :1]), (width, shift[:, 1:])))
     rows, columns = (n - 1 - (n - 1 - i.abs()).abs() for n, i in ((height, rows), (width, columns)))
@@ -163,7 +159,7 @@ def moved(
 
 
 def one_cycle(step: int, steps: int) -> float:
-    """The share of the peak learning rate: up in a straight line over a quarter of the steps, down to 0 over the others."""
+    """The share of the peak learning rate: a straight line up over a quarter of the steps, then one down to 0."""
     return float(np.interp(step / steps, [0, 0.25, 1], [0.05, 1, 0]))
 
 

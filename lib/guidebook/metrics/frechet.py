@@ -25,15 +25,14 @@ def gaussian(features) -> Gaussian:
     x = _on_device(features)
     mean = x.mean(0)
     cov = (x - mean).T @ (x - mean) / (len(x) - 1)
-    values, vectors = torch.linalg.eigh(cov)
-    return Gaussian(mean, (vectors * values.clamp(min=0).sqrt()) @ vectors.T, float(cov.trace()))
+    roots, vectors = _roots(cov)
+    return Gaussian(mean, (vectors * roots) @ vectors.T, float(cov.trace()))
 
 
 def frechet_to(a, reference: Gaussian) -> Interval:
     """Fréchet distance of features (n, D) to a reference, with the interval of the infinitesimal jackknife over the n images.
 
-    It says how much the value would move with other images of the same number. It does not remove the bias that a finite
-    number gives; for that, compare with the floor at the same n, or extrapolate (`fd_infinite`).
+    The bias of a finite n stays: compare with the floor at the same n, or extrapolate (`fd_infinite`).
     """
     value, influence = influences(a, reference)
     return normal(value, float(influence.std()) / len(a) ** 0.5)
@@ -80,16 +79,19 @@ def fd_curve(features: torch.Tensor, reference: Gaussian, counts: list[int]) -> 
 def fd_infinite(features: torch.Tensor, reference: Gaussian) -> Interval:
     """The Fréchet distance that infinitely many images would have: a line in 1/N, read at 0, from features (n, D).
 
-    The line is linear in the distances, so each image's influence on what is read is the same mixture of its influences on
-    them: that gives the interval, though the sets share their images. The reference stays as it is, finite. Below D images a
-    set the covariance is not full and the bias is no line: raises ValueError for n < `fewest(D)`.
+    The value at 0 is linear in the distances, so an image's influence on it is the same mixture of its influences on them: that
+    gives the interval, though the sets share their images. The reference stays finite. Below D images a set the covariance is not
+    full and the bias is no line: raises ValueError for n < `fewest(D)`.
     """
     n, width = features.shape
     if n < fewest(width):
         raise ValueError(f"{n} images of {width} features: the extrapolation needs {fewest(width):,}")
     counts = [n // p for p in PARTS]
+    x = 1 / torch.tensor(counts, dtype=torch.float64)
+    # Weights of the distances whose sum is the least-squares line at 0
+    weights = torch.linalg.pinv(torch.stack([torch.ones_like(x), x], 1))[0].tolist()
     value, influence = 0.0, torch.zeros(n, dtype=torch.float64)
-    for count, parts, weight in zip(counts, PARTS, _at_zero(counts), strict=True):
+    for count, parts, weight in zip(counts, PARTS, weights, strict=True):
         for i, part in enumerate(_parts(features, count)[:parts]):
             distance, own = influences(part, reference)
             value += weight * distance / parts
@@ -100,12 +102,6 @@ def fd_infinite(features: torch.Tensor, reference: Gaussian) -> Interval:
 def fewest(width: int) -> int:
     """The number of images that `fd_infinite` needs: its smallest sets have more images than there are features."""
     return PARTS[-1] * (width + 1)
-
-
-def _at_zero(counts: list[int]) -> list[float]:
-    """Weights of the values at 1/N whose sum is the least-squares line at 0."""
-    x = 1 / torch.tensor(counts, dtype=torch.float64)
-    return torch.linalg.pinv(torch.stack([torch.ones_like(x), x], 1))[0].tolist()
 
 
 def _parts(features: torch.Tensor, count: int) -> list[torch.Tensor]:

@@ -10,8 +10,8 @@ def wilson(successes: int, n: int) -> Interval:
     """A share with the score interval of Wilson (1927)."""
     from scipy.stats import binomtest
 
-    found = binomtest(successes, n).proportion_ci(method="wilson")
-    return successes / n, float(found.low), float(found.high)
+    low, high = binomtest(successes, n).proportion_ci(method="wilson")
+    return successes / n, float(low), float(high)
 
 
 def mean(values: np.ndarray) -> Interval:
