@@ -51,10 +51,10 @@ def folder(name: str) -> Path | None:
 
 def located(name: str) -> Path:
     """The folder of a model in the hub's cache. Raises PretrainedMissing."""
-    if not (found := folder(name)):
+    if not (place := folder(name)):
         what = f"{PRETRAINED[name].kind} {name}"
         raise PretrainedMissing(f"{what} is not in the cache: `guidebook fetch EXPERIMENT` brings it")
-    return found
+    return place
 
 
 def available(name: str) -> bool:

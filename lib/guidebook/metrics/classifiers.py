@@ -27,8 +27,7 @@ class ResidualNet(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, ...], depth: int, classes: int):
         super().__init__()
         self.stem = nn.Conv2d(channels, 8 * channels, 2).requires_grad_(False)
-        pairs = itertools.pairwise((8 * channels, *widths))
-        self.stages = nn.Sequential(*(Stage(a, b, depth) for a, b in pairs))
+        self.stages = nn.Sequential(*(Stage(*pair, depth) for pair in itertools.pairwise((8 * channels, *widths))))
         self.hidden = nn.Linear(widths[-1], FEATURES, bias=False)
         self.norm = nn.BatchNorm1d(FEATURES)
         self.out = nn.Linear(FEATURES, classes)
@@ -69,10 +68,9 @@ class Stage(nn.Module):
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that the weights depend on besides the images.
+    """All that the weights depend on besides the images: SGD with Nesterov momentum under one cycle of the learning rate.
 
-    SGD with Nesterov momentum under one cycle of the learning rate, label smoothing, bf16 where the device has it. Every image is
-    shifted and, in every second epoch, mirrored, each on its own.
+    bf16 where the device has it. Every image is shifted and, in every second epoch, mirrored, each on its own.
     """
 
     device: str  # the kind it is trained on: a GPU's judge and a CPU's are two judges

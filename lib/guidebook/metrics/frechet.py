@@ -43,8 +43,8 @@ def influences(a, reference: Gaussian) -> tuple[float, torch.Tensor]:
     """The distance of features (n, D) to a reference, and each image's influence on it (n,) (Jaeckel 1972), which sum to about 0.
 
     With P = Σ₂^½ Σ₁ Σ₂^½, whose eigenvalues are those of Σ₁ Σ₂ but stay real, image k of deviation x moves the distance by
-    2 (μ₁ − μ₂)·x + ‖x‖² − rᵀ P^{−½} r, r = Σ₂^½ x, up to a constant. One decomposition gives value and influences: of P, or
-    of the n × n matrix with the same eigenvalues where that is smaller.
+    2 (μ₁ − μ₂)·x + ‖x‖² − rᵀ P^{−½} r, r = Σ₂^½ x, up to a constant. Decomposed is P or, where it is smaller, the n × n matrix with
+    the same eigenvalues.
     """
     x = _on_device(a)
     n, gap = len(x), x.mean(0) - reference.mean
@@ -68,10 +68,9 @@ def fd_curve(features: torch.Tensor, reference: Gaussian, counts: list[int]) -> 
     """
     points = []
     for count in tqdm(counts, "Fréchet distances", unit="count", delay=2, leave=False):
-        found = [influences(part, reference) for part in _parts(features, count)]
-        value = sum(v for v, _ in found) / len(found)
-        error = sum(float(i.std()) for _, i in found) / len(found) / count**0.5
-        points.append((count, normal(value, error)))
+        each = [influences(part, reference) for part in _parts(features, count)]
+        error = sum(float(i.std()) for _, i in each) / len(each) / count**0.5
+        points.append((count, normal(sum(value for value, _ in each) / len(each), error)))
     return points
 
 

@@ -22,7 +22,7 @@ def mean(values: np.ndarray) -> Interval:
 def pairs(sums: list[np.ndarray]) -> Interval:
     """Mean over pairs within a class, classes weighing the same, with the jackknife's interval over images.
 
-    `sums` holds, for each class, the summed distance (m,) of each of its m ≥ 3 images to the others.
+    `sums` are those of the distances (m,) of each of a class's m ≥ 3 images to the others.
     """
     values, variances = [], []
     for rows in sums:

@@ -29,10 +29,7 @@ def clip_score(images: torch.Tensor, captions: torch.Tensor) -> Interval:
 
 
 def diversity(features: np.ndarray, labels: np.ndarray) -> Interval | None:
-    """Mean distance between two images of one class: features (n, D), labels (n,). Interval by the jackknife over images.
-
-    Classes weigh the same. One of fewer than three images is left out; None where there is no other.
-    """
+    """Mean distance between two images of one class, of three or more: features (n, D), labels (n,); None where there is none."""
     sums = []
     for label in np.unique(labels):
         x = features[labels == label].astype(np.float64)
@@ -44,8 +41,7 @@ def diversity(features: np.ndarray, labels: np.ndarray) -> Interval | None:
 
 def diversity_of_squares(features: torch.Tensor) -> np.ndarray:
     """Each image's summed squared distance to the others, (n,), from features (n, D) of one class: for `intervals.pairs`."""
-    x = features.double()
-    x = x - x.mean(0)
+    x = features.double() - features.double().mean(0)
     square = x.square().sum(1)
     return (len(x) * square + square.sum()).cpu().numpy()
 

@@ -41,8 +41,7 @@ class Weights:
         """One line on why it cannot be read, or None."""
         if (path := self.path()) is None:
             return f"{self.file} is not available: put it into $GUIDEBOOK_DATA/weights or torch's cache, hub/checkpoints (from {self.source})"
-        facts = path.stat()
-        if not (sha := _sha256(path, facts.st_size, facts.st_mtime_ns)).startswith(self.sha256):
+        if not (sha := _sha256(path, path.stat().st_size, path.stat().st_mtime_ns)).startswith(self.sha256):
             found = f"{path} is not the published file: its sha256 begins with {sha[:8]}, not {self.id}"
             return f"{found}; put that of {self.source} there"
         return None

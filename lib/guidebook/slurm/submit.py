@@ -74,10 +74,9 @@ def submit(cluster: Cluster, work: list[Task]) -> tuple[str, str]:
         raise SubmitError(objection)
     if not shutil.which("sbatch"):
         raise SubmitError("sbatch is not on PATH: submit from a machine of the cluster; --dry-run prints the scripts")
-    queued = {job["folder"]: job["job"] for job in jobs() if job["state"] != ENDED}
-    for task in work:
-        if job := queued.get(task.folder):
-            raise SubmitError(f"{task.name} is in the queue already, as job {job}: wait for it or scancel it")
+    queued = {job["folder"]: job for job in jobs() if job["state"] != ENDED}
+    if job := next((queued[task.folder] for task in work if task.folder in queued), None):
+        raise SubmitError(f"{job['name']} is in the queue already, as job {job['job']}: wait for it or scancel it")
     text = script(cluster, work)
     _slurm("sbatch", "--test-only", text=text)  # plain sbatch takes a job that no node can ever start
     logs().mkdir(parents=True, exist_ok=True)
