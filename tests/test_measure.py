@@ -207,8 +207,8 @@ def test_another_protocol_has_its_own_number_of_images_and_its_own_floor(run, st
     assert floor["set"] == "train split"
     assert floor["n"] == 80
     assert floor["guidance"] is None
-    (judged,) = M.frechet_against(run, None, 80, 90, split="train", space="judge")
-    assert (judged["metric"], judged["set"]) == ("fd_judge", "test split")
+    (judged,) = M.frechet_against(run, None, 80, 90, space="judge")
+    assert (judged["metric"], judged["set"]) == ("fd_judge", "train split")
     with pytest.raises(
         ValueError, match=r"500 images against 90 were asked for, but w1 has 120, test split has|has 120"
     ):

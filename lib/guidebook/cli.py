@@ -47,8 +47,7 @@ def main() -> None:
             print(f"guidebook: {end}", file=sys.stderr)
         elif end.code == 130:  # Ctrl-C
             print("guidebook: interrupted; run again to go on", file=sys.stderr)
-        # All is saved and time is short: an interpreter with torch in it takes seconds to end. One of several processes still has to
-        # part from the others.
+        # All is saved, and an interpreter with torch takes seconds to end. One of several processes has to part from the others.
         if end.code == 75 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
             with contextlib.suppress(OSError):  # whoever read them may be gone
                 sys.stdout.flush()
@@ -56,9 +55,8 @@ def main() -> None:
             os._exit(75)
         raise
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("guidebook", "safetensors") and not isinstance(
-            error, OSError
-        ):
+        ours = type(error).__module__.partition(".")[0] in ("guidebook", "safetensors") or isinstance(error, OSError)
+        if not ours:
             raise
         print(f"guidebook: {error}", file=sys.stderr)
         sys.exit(1)

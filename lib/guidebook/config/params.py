@@ -61,7 +61,7 @@ class Params(Section):
 
 
 def _in_sampling(p: Params) -> Iterator[str]:
-    """What of sampling does not go with the objective, or with itself."""
+    """Conflicts of the sampling with the objective and within itself."""
     vp, s = p.objective if p.objective.kind == "vp" else None, p.sample
     tracks = ["raw", *(f"ema-{d}" for d in p.train.ema)]
     for weights in (s.weights, *(m.against.weights for m in s.methods if m.against and m.against.weights)):
@@ -83,7 +83,7 @@ def _in_sampling(p: Params) -> Iterator[str]:
 
 
 def _in_data(p: Params) -> Iterator[str]:
-    """What does not go with the data set."""
+    """Conflicts with the data set."""
     entry, vae, n, classes = CATALOG[p.data.name], p.model.vae, p.evaluate.samples, len(CATALOG[p.data.name].classes)
     if entry.attributes and p.data.caption is not None:
         yield f"data.caption must be null for data.name = {p.data.name}, whose captions are built from attributes"
@@ -208,7 +208,7 @@ def departures(params: Params) -> list[tuple[str, Any, Any]]:
 
 
 def check_word(word: str, what: str) -> None:
-    """Raises ParamsError where a name is none that a folder may have."""
+    """Raises ParamsError where a name cannot be that of a folder."""
     if not re.fullmatch(WORD.strip("^$"), word):
         raise ParamsError(f"{what} {plain(word)[:60]!r}: allowed are up to 40 of a-z, 0-9 and -, the first no -")
 

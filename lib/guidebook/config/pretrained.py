@@ -27,15 +27,12 @@ class Pretrained:
 CLIP, SD_VAE = "openai/clip-vit-base-patch32", "stabilityai/sd-vae-ft-mse"
 PRETRAINED = {
     CLIP: Pretrained(
-        "text encoder", "text.encoder",
-        # The repository holds pickled weights; this commit of it adds the same weights as safetensors.
-        "c237dc49a33fc61debc9276459120b7eac67e7ef", ("config.json", "tokenizer.json", "model.safetensors"),
-        "a small text transformer with random weights",
+        "text encoder", "text.encoder", "c237dc49a33fc61debc9276459120b7eac67e7ef",  # this commit adds the safetensors
+        ("config.json", "tokenizer.json", "model.safetensors"), "a small text transformer with random weights",
     ),
     SD_VAE: Pretrained(
-        "autoencoder", "model.vae",
-        "31f26fdeee1355a5c34592e401dd41e45d25a493", ("config.json", "diffusion_pytorch_model.safetensors"),
-        "an autoencoder that is trained here",
+        "autoencoder", "model.vae", "31f26fdeee1355a5c34592e401dd41e45d25a493",
+        ("config.json", "diffusion_pytorch_model.safetensors"), "an autoencoder that is trained here",
     ),
 }  # fmt: skip
 

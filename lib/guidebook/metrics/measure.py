@@ -52,8 +52,8 @@ def judge_record(run: Run) -> dict:
 def fd_curve_records(run: Run, images: ImageSet | None, space: str = "judge", counts: Sequence = COUNTS) -> list[dict]:
     """The Fréchet distance to the train split against the number of images, in the space `judge` or `inception`.
 
-    Records `fd_judge` (`fid`) at each count there are images for and at all of them, and `fd_judge_inf` (`fid_inf`) where there are enough to
-    extrapolate. For `images` None of the test split: the floor of each.
+    Records `fd_judge` (`fid`) at each count, and `fd_judge_inf` (`fid_inf`) where there are images enough to extrapolate. For `images`
+    None of the test split: the floor of each.
     """
 
     def make(run: Run, subject: Subject) -> list[dict]:
@@ -68,24 +68,22 @@ def fd_curve_records(run: Run, images: ImageSet | None, space: str = "judge", co
     return once(run, _subject(run, images), f"curve-{space}", make, list(counts), why_absent(space))
 
 
-def frechet_against(
-    run: Run, images: ImageSet | None, n: int, m: int, split: str = "test", space: str = "inception"
-) -> list[dict]:
-    """The Fréchet distance of the first `n` images of a set to `m` real ones of a fixed shuffle of a split: one record, or none.
+def frechet_against(run: Run, images: ImageSet | None, n: int, m: int, space: str = "inception") -> list[dict]:
+    """The Fréchet distance of the first `n` images of a set to `m` of the test split's fixed shuffle: one record, or none.
 
-    For `images` None of the other split's real images: the floor of this protocol. Raises ValueError where there are fewer.
+    For `images` None of the train split's: the floor of this protocol. Raises ValueError where there are fewer.
     """
 
     def make(run: Run, subject: Subject) -> list[dict]:
-        real, network = of_real(run, split), SPACES[space](run.params.data)
+        real, network = of_real(run, "test"), SPACES[space](run.params.data)
         if n > len(subject.images) or m > len(real.images):
             have = f"{subject.name} has {len(subject.images):,}, {real.name} {len(real.images):,}"
             raise ValueError(f"{n:,} images against {m:,} were asked for, but {have}")
         value = frechet_to(rows(run, subject, space)["features"][:n], gaussian(rows(run, real, space)["features"][:m]))
-        return [subject.record(FRECHET[space], value, JACKKNIFE, network, f"{split} split, {m:,} images", n=n)]
+        return [subject.record(FRECHET[space], value, JACKKNIFE, network, f"{real.name}, {m:,} images", n=n)]
 
-    other = _subject(run, images, "train" if split == "test" else "test")
-    return once(run, other, f"against-{space}", make, [n, m, split], why_absent(space))
+    subject = of_samples(images) if images else of_real(run, "train")
+    return once(run, subject, f"against-{space}", make, [n, m, "test"], why_absent(space))
 
 
 def once(
@@ -97,7 +95,7 @@ def once(
     absent: str | None = None,  # why they cannot be made here: then there are none
     needed: bool = False,  # whether a recorded run must have them, else NotRecorded is raised
 ) -> list[dict]:
-    """The records of a group of metrics: found, else made by all processes together and added, all or none."""
+    """The records of a group of metrics, made by all processes together where the run has none, and added all or none."""
     key = _key(run, subject, group, spec)
     # A process of another node may lack what this one has: then all do without.
     if not run.recorded and not run.metrics(key=key) and not agreed(absent is not None):
@@ -116,5 +114,5 @@ def _key(run: Run, subject: Subject, group: str, spec: Sequence = ()) -> str:
     return digest([subject.name, subject.known, group, list(spec), run.params.evaluate.samples])
 
 
-def _subject(run: Run, images: ImageSet | None, split: str = "test") -> Subject:
-    return of_samples(images) if images else of_real(run, split)
+def _subject(run: Run, images: ImageSet | None) -> Subject:
+    return of_samples(images) if images else of_real(run, "test")

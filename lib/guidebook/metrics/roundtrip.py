@@ -24,7 +24,7 @@ def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
     PSNR (dB) is the mean over images of 10 log₁₀(255² / mean squared error); SSIM is that of Wang et al. (2004). The Fréchet distances
     are between the test images after the trip and the train split; that of Inception is left out where its weights are not available.
     """
-    subject = Subject(NAME, functools.cache(lambda: _after(run)))
+    subject = Subject(NAME, lambda: _after(run))
     records = once(run, subject, NAME, _errors, needed=True)
     for space in SPACES:
         distance = functools.partial(_distance, space=space)

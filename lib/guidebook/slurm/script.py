@@ -1,4 +1,4 @@
-"""The batch scripts of SLURM jobs: an array of experiments (the template `script.sh`), and the book after the last one."""
+"""The batch scripts of SLURM jobs: an array of experiments (the template `script.sh`), and the book after them."""
 
 import os
 import shlex

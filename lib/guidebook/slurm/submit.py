@@ -1,4 +1,4 @@
-"""Experiments as SLURM jobs: the tasks of an array, what they lack on this machine, and their states in the queue."""
+"""Experiments as SLURM jobs: the tasks of an array, missing data and weights, and states in the queue."""
 
 import json
 import shutil
