@@ -19,9 +19,9 @@ BLOCKS = 50  # of the jackknife
 def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Network) -> list[dict]:
     """`adherence`, and `adherence_attribute` and `obedience` of each attribute; `seen` (N,) is what the judge sees, as bits.
 
-    The adherence to an attribute is the balanced accuracy: a model that ignores the caption reaches one half, however rare the
-    attribute. `adherence` is its mean over the attributes that captions never leave out (`grammar.CORE`). `obedience` is how much
-    likelier the attribute is seen where the caption has it. Samples of a prompt of their own have none of these.
+    The adherence to an attribute is the balanced accuracy, one half for a model that ignores the caption; `adherence` is its mean over
+    the attributes that captions never leave out (`grammar.CORE`). `obedience` is how much likelier the attribute is seen where the
+    caption has it. Samples of a prompt of their own have none of these.
     """
     if subject.prompt is not None:
         return []

@@ -18,7 +18,7 @@ PART = 2**28  # numbers of a part of the training images, at most
 
 
 def nearest(images: torch.Tensor, among: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Root-mean-square distance (n,) of each image (n, C, H, W) uint8 to the nearest of others (m, C, H, W), 0 … 255, and which it is."""
+    """Root-mean-square distance (n,) of each image (n, C, H, W) uint8 to the nearest of others (m, C, H, W), and its index."""
     device = world().device
     mine = images.to(device).flatten(1).float()
     least = torch.full((len(mine),), torch.inf, device=device)
@@ -49,10 +49,9 @@ def _ranks(values: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def copies(samples: np.ndarray, unseen: np.ndarray) -> Interval:
-    """The share of samples that lie nearer to a training image than 99 of 100 unseen images do.
+    """The share of samples that lie nearer to a training image than 99 of 100 unseen images do, of distances (n,) and (m,).
 
-    Of distances (n,) and (m,). It shows a few copies that move no mean. A quantile, because some unseen images may have a double among
-    the training images.
+    It shows a few copies that move no mean; a quantile, because unseen images may have doubles among the training images.
     """
     return wilson(int((samples < np.quantile(unseen, 0.01)).sum()), len(samples))
 

@@ -52,8 +52,7 @@ def judge_record(run: Run) -> dict:
 def fd_curve_records(run: Run, images: ImageSet | None, space: str = "judge", counts: Sequence = COUNTS) -> list[dict]:
     """The Fréchet distance to the train split against the number of images, in the space `judge` or `inception`.
 
-    Records `fd_judge` (`fid`) at each count, and `fd_judge_inf` (`fid_inf`) where there are images enough to extrapolate. For `images`
-    None of the test split: the floor of each.
+    `fd_judge` (`fid`) at each count, and `fd_judge_inf` (`fid_inf`) where images suffice; for `images` None the test split's: the floor.
     """
 
     def make(run: Run, subject: Subject) -> list[dict]:

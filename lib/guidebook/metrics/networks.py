@@ -140,8 +140,7 @@ class Clip(Network):
 class Lpips(Network):
     """`features` (B, D) whose squared Euclidean distance is the LPIPS of two images; AlexNet, version 0.1.
 
-    Each layer is scaled by the roots of its weights: then all pairs of a set cost one forward pass an image. Images under 64 pixels
-    are enlarged to 64.
+    Each layer is scaled by the roots of its weights, so all pairs of a set cost one pass an image. Images are enlarged to 64 pixels.
     """
 
     name, weights = f"lpips-alexnet-{ALEXNET.id}-{LINEAR.id}", (ALEXNET, LINEAR)
@@ -173,7 +172,7 @@ class Lpips(Network):
 
 
 def rgb(images: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) float32 in 0 … 255; a grey image three times."""
+    """(B, 3, H, W) float32 in 0 … 255; a grey channel three times."""
     return images.float().expand(-1, 3, -1, -1)
 
 

@@ -1,8 +1,7 @@
 """The classifier by which the thesis measured prompt adherence on CIFAR-10 (section 3.3.6), as it is described there.
 
-A ResNet-18 with ImageNet's weights, its first convolution and its last layer replaced to fit 32×32 pixels and ten classes, and
-nothing trained afterwards. The rows of the random last layer are drawn alike and independently, hence over the draws the expected
-accuracy on any labelled images is exactly 1 / classes. One draw may lie above or below; `chance` says how far.
+A ResNet-18 with ImageNet's weights, its first convolution and its last layer replaced, and nothing trained afterwards. The rows of
+the random last layer are drawn alike and independently, hence the expected accuracy over the draws is exactly 1 / classes.
 """
 
 import numpy as np

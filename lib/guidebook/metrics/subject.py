@@ -18,7 +18,7 @@ from guidebook.runtime.seeds import generator
 from guidebook.sampling.sets import ImageSet
 
 REAL = {"guidance": None, "draw": None, "seconds_per_image": None}  # fields of records of images that no network drew
-# Feature spaces of distances between sets, and what a Fréchet distance is called in each.
+# Feature spaces of distances between sets, and the name of a Fréchet distance in each
 SPACES = {"judge": judge, "inception": lambda data: NETWORKS["inception"]}
 FRECHET = {"judge": "fd_judge", "inception": "fid"}
 
@@ -51,13 +51,11 @@ class Subject:
         n = len(self.images)
         return torch.randperm(n, generator=generator("real images", n)) if self.shuffled else torch.arange(n)
 
-    def record(
-        self, metric: str, value: Interval, method: str, extractor: Network | str, reference=None, **more
-    ) -> dict:
-        """A record: `method` made the interval, `extractor` read the images; `more` has `n` where not all were measured."""
+    def record(self, metric: str, value: Interval, method: str, reader: Network | str, reference=None, **more) -> dict:
+        """A record: `method` made the interval, `reader` read the images; `more` has `n` where not all were measured."""
         middle, low, high = (round(float(x), 6) for x in value)
         body = {"metric": metric, "value": middle, "low": low, "high": high, "interval": method, "n": len(self.images)}
-        name = extractor if isinstance(extractor, str) else extractor.name
+        name = reader if isinstance(reader, str) else reader.name
         return body | self.known | more | {"extractor": name, "reference": reference}
 
 
