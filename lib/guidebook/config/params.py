@@ -88,7 +88,7 @@ def _in_data(p: Params) -> Iterator[str]:
     if entry.attributes and p.data.caption is not None:
         yield f"data.caption must be null for data.name = {p.data.name}, whose captions are built from attributes"
     if not entry.attributes and (p.data.caption is None or p.data.phrasings):
-        yield f"data.name = {p.data.name} has classes: it needs a caption in data.caption, and no data.phrasings"
+        yield f"data.caption = null and data.phrasings are for faces; data.name = {p.data.name} needs a caption"
     if vae and (p.data.range != (-1, 1) or entry.channels != 3 or p.data.resolution % VAES[vae][1]):
         needed = f"colour images with data.range [-1, 1] and a data.resolution that {VAES[vae][1]} divides"
         yield f"model.vae = {vae} takes {needed}, not {list(p.data.range)} and {p.data.resolution}"
