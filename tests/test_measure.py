@@ -129,7 +129,9 @@ def test_each_set_goes_through_each_network_once(run, stand_ins):
 def test_what_a_perfect_model_scores_is_the_floor(run, stand_ins):
     """The test split's shuffled images as samples get the records of the test split, to the last digit."""
     n = run.params.evaluate.samples
-    records = M.measure(run, as_samples(run, n, subject.shuffle(360)[:n]), ("judge", "manifold", "inception"))
+    records = M.measure(
+        run, as_samples(run, n, subject.of_real(run, "test").order[:n]), ("judge", "manifold", "inception")
+    )
     whole = ("adherence", "diversity", "grain", "inception_score", "fid_inf")  # of all images there are
     floor = {r["metric"]: r for r in M.measure_real(run, ("judge", "manifold", "inception"))}
     assert len(records) == 17
@@ -205,8 +207,8 @@ def test_another_protocol_has_its_own_number_of_images_and_its_own_floor(run, st
     assert floor["set"] == "train split"
     assert floor["n"] == 80
     assert floor["guidance"] is None
-    (judged,) = M.frechet_against(run, None, 80, 90, split="train", space="judge")
-    assert (judged["metric"], judged["set"]) == ("fd_judge", "test split")
+    (judged,) = M.frechet_against(run, None, 80, 90, space="judge")
+    assert (judged["metric"], judged["set"]) == ("fd_judge", "train split")
     with pytest.raises(
         ValueError, match=r"500 images against 90 were asked for, but w1 has 120, test split has|has 120"
     ):

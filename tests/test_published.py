@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.models import resnet18
 
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
@@ -75,14 +76,14 @@ def test_its_first_layer_keeps_the_resolution_and_its_last_has_a_row_for_each_cl
 
 def test_a_file_that_is_not_imagenets_is_refused(cache):
     assert P.why_absent() is None  # without a file it is a random body
-    torch.save(P.resnet18(weights=None).state_dict(), cache / P.IMAGENET.file)
+    torch.save(resnet18(weights=None).state_dict(), cache / P.IMAGENET.file)
     assert "is not the published file" in P.why_absent()
     with pytest.raises(WeightsMissing, match="not the published file"):
         P.Untrained(3, 10, seed=0)
 
 
 def test_with_imagenets_weights_only_the_first_and_last_layer_are_drawn(cache, monkeypatch):
-    weights = P.resnet18(weights=None).state_dict()
+    weights = resnet18(weights=None).state_dict()
     torch.save(weights, cache / P.IMAGENET.file)
     monkeypatch.setattr(P, "IMAGENET", Weights(P.IMAGENET.file, "", P.IMAGENET.source))
     reader = P.Untrained(3, 10, seed=0)

@@ -47,8 +47,7 @@ def main() -> None:
             print(f"guidebook: {end}", file=sys.stderr)
         elif end.code == 130:  # Ctrl-C
             print("guidebook: interrupted; run again to go on", file=sys.stderr)
-        # All is saved and time is short: taking an interpreter with torch in it apart lasts seconds. One of several processes still
-        # has to part from the others.
+        # All is saved, and an interpreter with torch takes seconds to end. One of several processes has to part from the others.
         if end.code == 75 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
             with contextlib.suppress(OSError):  # whoever read them may be gone
                 sys.stdout.flush()
@@ -110,10 +109,8 @@ def show(experiment: Experiment, profile: Profile = "demo", set_: Set = None, as
     network, n = cost(params), updates(params)
     facts = {"parameters": network.parameters, "GMAC_per_image": round(network.gmac, 4)}
     facts |= {"GFLOP_per_image": round(network.gflop, 4), "updates": n, "images_seen": n * params.train.batch}
-    if as_json:
-        print(json.dumps({"params": params.model_dump(mode="json"), **facts}, indent=1))
-    else:
-        print(params.yaml() + "\n".join(f"{k.replace('_', ' ')}: {v:,}" for k, v in facts.items()))
+    text = params.yaml() + "\n".join(f"{k.replace('_', ' ')}: {v:,}" for k, v in facts.items())
+    print(json.dumps({"params": params.model_dump(mode="json"), **facts}, indent=1) if as_json else text)
 
 
 @app.command()
@@ -132,9 +129,7 @@ def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
 
 
 @app.command()
-def record(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run folders, runs/<experiment>/<profile>-<key>")],
-) -> None:
+def record(runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="folders in runs/<experiment>")]) -> None:
     """Copy finished runs, without weights, to book/results/."""
     from guidebook.runs.run import opened
     from guidebook.runs.run import record as copy
@@ -148,9 +143,7 @@ def submit(
     experiments: Experiments,
     profile: Profile = "paper",
     set_: Set = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="0,1,2", help="one task per experiment and training seed")
-    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="a task per experiment and seed")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the scripts, submit nothing")] = False,
 ) -> None:
     """Submit experiments to SLURM as params/cluster.yml says, and the book after them."""
@@ -213,7 +206,7 @@ def fetch(
 
 @app.command()
 def build() -> None:
-    """Build the HTML book from the runs at hand and the recorded results."""
+    """Build the HTML book from the runs and the recorded results."""
     from guidebook.book.build import build as make
 
     print(make(lambda line: print(f"book: {line}", file=sys.stderr, flush=True)))

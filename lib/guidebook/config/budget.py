@@ -4,23 +4,23 @@ from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 
 
-def train_images(params: Params) -> int:
-    """Images of one epoch."""
+def batches(params: Params, epochs: float) -> int:
+    """The nearest number of batches, at least one, to a number of epochs."""
     rows = CATALOG[params.data.name].train
-    return min(rows, params.data.limit or rows)
+    return max(1, round(epochs * min(rows, params.data.limit or rows) / params.train.batch))
 
 
 def updates(params: Params) -> int:
-    """Optimiser steps of the whole training: the nearest whole number of batches to `epochs`."""
-    return max(1, round(params.train.epochs * train_images(params) / params.train.batch))
+    """Optimiser steps of the training."""
+    return batches(params, params.train.epochs)
 
 
 def checkpoint_steps(params: Params) -> tuple[int, int]:
-    """(optimiser steps between two checkpoints, steps during which one is written in the background).
+    """Optimiser steps between two checkpoints, and steps during which one is written in the background.
 
     Together they are `checkpoint_every`, the most that is repeated after an interruption, even in the middle of a write.
     """
-    every = max(1, round(params.train.checkpoint_every * train_images(params) / params.train.batch))
+    every = batches(params, params.train.checkpoint_every)
     return every - every // 8, every // 8
 
 

@@ -22,16 +22,16 @@ class DataError(RuntimeError):
 class Entry:
     """One data set. `hub` is None for an embedded set, which comes inside a dependency or is drawn by code."""
 
-    hub: str | None
-    revision: str | None  # the commit of the hub's repository; None is its newest, which is noted
-    image: str  # column of the images
-    label: str | tuple[str, ...]  # column of the class index; of faces, the columns of the attributes
     classes: tuple[str, ...]  # or attributes
     channels: int
     train: int  # rows; of a streamed set those that an epoch counts, of which the files may hold a few more or fewer
     test: int
-    codec: str | None  # of the image files that the hub publishes
     note: str  # one sentence for the provenance and under figures
+    hub: str | None = None
+    revision: str | None = None  # the commit of the hub's repository; None is its newest, which is noted
+    image: str = "image"  # column of the images
+    label: str | tuple[str, ...] = "label"  # column of the class index; of faces, the columns of the attributes
+    codec: str | None = None  # of the image files that the hub publishes, where it is lossless
     bad_share: float = 0.001  # of the rows, that may be skipped: too few to move a result
     window: int | None = None  # rows of the shuffle buffer of a streamed set, which has no test split
     tests: str = "test"  # what the hub calls the test split
@@ -69,53 +69,49 @@ IMAGENET100 = (
 )  # fmt: skip
 # Attributes of a face, as in CelebA's files and in their order
 ATTRIBUTES = (
-    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips",
-    "Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin",
-    "Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open",
-    "Mustache", "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline",
-    "Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat",
-    "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose",
+    "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses", "Goatee",
+    "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache", "Narrow_Eyes", "No_Beard",
+    "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair",
+    "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
 )  # fmt: skip
 
 CATALOG = {
     "digits": Entry(
-        None, None, "image", "label", DIGITS, 1, 1437, 360, None,
-        "digits: scikit-learn's 1,797 handwritten digits of 8×8 pixels, a small stand-in for MNIST",
+        DIGITS, 1, 1437, 360, "digits: scikit-learn's 1,797 handwritten digits of 8×8 pixels, a small stand-in for MNIST",
     ),
     "mnist": Entry(
-        "ylecun/mnist", "77f3279092a1c1579b2250db8eafed0ad422088c", "image", "label", DIGITS, 1, 60_000, 10_000, "PNG",
-        "MNIST: 60,000 training and 10,000 test images of 28×28 pixels",
+        DIGITS, 1, 60_000, 10_000, "MNIST: 60,000 training and 10,000 test images of 28×28 pixels",
+        "ylecun/mnist", "77f3279092a1c1579b2250db8eafed0ad422088c", codec="PNG",
     ),
     "scenes": Entry(
-        None, None, "image", "label", SCENES, 3, 8000, 2000, None,
-        "scenes: 8,000 training and 2,000 test images of one coloured object of ten kinds, drawn by code from a seed, a "
-        "small stand-in for photographs",
+        SCENES, 3, 8000, 2000, "scenes: 8,000 training and 2,000 test images of one coloured object of ten kinds, drawn by "
+        "code from a seed, a small stand-in for photographs",
     ),
     "cifar10": Entry(
-        "uoft-cs/cifar10", "0b2714987fa478483af9968de7c934580d0bb9a2", "img", "label", CIFAR10, 3, 50_000, 10_000, "PNG",
-        "CIFAR-10: 50,000 training and 10,000 test photographs of 32×32 pixels",
+        CIFAR10, 3, 50_000, 10_000, "CIFAR-10: 50,000 training and 10,000 test photographs of 32×32 pixels",
+        "uoft-cs/cifar10", "0b2714987fa478483af9968de7c934580d0bb9a2", "img", codec="PNG",
     ),
     "paintings": Entry(
-        None, None, "image", "style", STYLES, 3, 1944, 216, "JPEG",
-        "paintings: 1,944 training and 216 test paintings of about 1640×1627 pixels in 27 styles, drawn by code from a seed, a "
-        "small stand-in for WikiArt", 0.005, 1000,
+        STYLES, 3, 1944, 216, "paintings: 1,944 training and 216 test paintings of about 1640×1627 pixels in 27 styles, drawn "
+        "by code from a seed, a small stand-in for WikiArt", label="style", bad_share=0.005, window=1000,
     ),
     "wikiart": Entry(
-        "huggan/wikiart", None, "image", "style", STYLES, 3, 72_900, 8_100, "JPEG",
-        "WikiArt: about 81,000 paintings in 27 styles, every tenth of them held out as the test split", 0.001, 2000,
+        STYLES, 3, 72_900, 8_100, "WikiArt: about 81,000 paintings in 27 styles, every tenth of them held out as the test split",
+        "huggan/wikiart", label="style", window=2000,
     ),
     "faces": Entry(
-        None, None, "image", ATTRIBUTES, ATTRIBUTES, 3, 6000, 1000, None,
-        "faces: 6,000 training and 1,000 test faces drawn by code from CelebA's 40 attributes, a small stand-in for CelebA",
+        ATTRIBUTES, 3, 6000, 1000, "faces: 6,000 training and 1,000 test faces drawn by code from CelebA's 40 attributes, a "
+        "small stand-in for CelebA", label=ATTRIBUTES,
     ),
     "celeba": Entry(
-        "flwrlabs/celeba", "2d738f56e0e7f925ea36ae7c808ea925264aacec", "image", ATTRIBUTES, ATTRIBUTES, 3, 162_770, 19_962, None,
-        "CelebA: 162,770 training and 19,962 test photographs of 178×218 pixels, of other people; the hub's 19,867 of the split "
-        "valid are not used", mapped=True,
+        ATTRIBUTES, 3, 162_770, 19_962, "CelebA: 162,770 training and 19,962 test photographs of 178×218 pixels, of other "
+        "people; the hub's 19,867 of the split valid are not used", "flwrlabs/celeba",
+        "2d738f56e0e7f925ea36ae7c808ea925264aacec", label=ATTRIBUTES, mapped=True,
     ),
     "imagenet100": Entry(
-        "clane9/imagenet-100", "0519dc2f402a3a18c6e57f7913db059215eee25b", "image", "label", IMAGENET100, 3, 126_689, 5_000, None,
-        "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes, whose shorter side has 160 pixels",
+        IMAGENET100, 3, 126_689, 5_000, "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes, whose "
+        "shorter side has 160 pixels", "clane9/imagenet-100", "0519dc2f402a3a18c6e57f7913db059215eee25b",
         tests="validation", mapped=True,
     ),
 }  # fmt: skip
@@ -123,10 +119,8 @@ CATALOG = {
 
 def available(name: str) -> bool:
     """Whether a data set needs no download: it is embedded, or its files are all on this machine."""
-    if CATALOG[name].hub is None:
-        return True
     folder = local_data(name)
-    return whole(folder, name) if folder else snapshot(name) is not None
+    return CATALOG[name].hub is None or (whole(folder, name) if folder else snapshot(name) is not None)
 
 
 def snapshot(name: str) -> Path | None:
@@ -149,8 +143,7 @@ def whole(folder: Path, name: str) -> bool:
 
 
 def parquet_files(folder: Path, split: str) -> tuple[list[Path], bool]:
-    """`<split>-*.parquet` anywhere below a folder, and whether they are complete: numbered as in `train-00000-of-00003.parquet`
-    none is missing; under other names any number is complete."""
+    """`<split>-*.parquet` below a folder, and whether none is missing of files numbered as in `train-00000-of-00003.parquet`."""
     files = sorted(f for f in folder.rglob(f"{split}-*.parquet") if f.is_file())  # a link into nothing is no file
     parts = [re.search(r"-(\d+)-of-(\d+)\.parquet$", f.name) for f in files]
     if not all(parts):
@@ -162,7 +155,7 @@ def parquet_files(folder: Path, split: str) -> tuple[list[Path], bool]:
 def allow(skipped: list[str], n: int, rows: int, share: float, where: str) -> str:
     """The warning that names some of the `n` images skipped of `rows`. Raises DataError where they are more than the share."""
     named = "; ".join(skipped[:5]) + ("; …" if n > 5 else "")
-    said = f"{where}: {n:,} of {rows:,} images ({n / rows:.2%}) cannot be read"
+    many = f"{where}: {n:,} of {rows:,} images ({n / rows:.2%}) cannot be read"
     if n > share * rows:
-        raise DataError(f"{said}, {share:.2%} may be skipped: {named}; put whole files in their place")
-    return f"{said} and are skipped: {named}"
+        raise DataError(f"{many}, {share:.2%} may be skipped: {named}; replace the files")
+    return f"{many} and are skipped: {named}"

@@ -50,7 +50,7 @@ def one_line(error: ValidationError, where: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value on one line of at most 60 characters, without writing out what aliases or thousands of digits make of it."""
+    """A value on one line of at most 60 characters; aliases and long numbers are not written out."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60
     try:

@@ -61,7 +61,7 @@ class Params(Section):
 
 
 def _in_sampling(p: Params) -> Iterator[str]:
-    """What of sampling does not go with the objective, or with itself."""
+    """Conflicts of the sampling with the objective and within itself."""
     vp, s = p.objective if p.objective.kind == "vp" else None, p.sample
     tracks = ["raw", *(f"ema-{d}" for d in p.train.ema)]
     for weights in (s.weights, *(m.against.weights for m in s.methods if m.against and m.against.weights)):
@@ -78,33 +78,26 @@ def _in_sampling(p: Params) -> Iterator[str]:
         if solver.steps > vp.timesteps:
             yield f"sample.steps = {solver.steps} must not exceed objective.timesteps = {vp.timesteps}"
         if vp.zero_terminal_snr and (solver.spacing in ("leading", "karras") or solver.sampler == "heun"):
-            yield (
-                "objective.zero_terminal_snr needs sample.spacing trailing or linspace, which visit the last timestep, "
-                "and a sample.sampler other than heun, for which its noise is infinite"
-            )
+            needed = "sample.spacing trailing or linspace, which visit the last timestep, and no sample.sampler heun"
+            yield f"objective.zero_terminal_snr needs {needed}"
 
 
 def _in_data(p: Params) -> Iterator[str]:
-    """What does not go with the data set."""
+    """Conflicts with the data set."""
     entry, vae, n, classes = CATALOG[p.data.name], p.model.vae, p.evaluate.samples, len(CATALOG[p.data.name].classes)
-    if entry.attributes != (p.data.caption is None) or (p.data.phrasings and not entry.attributes):
-        yield (
-            "data.caption = null and data.phrasings are for faces, whose captions are built from attributes; "
-            f"data.name = {p.data.name} {'is such a set' if entry.attributes else 'has classes and needs a caption'}"
-        )
+    if entry.attributes and p.data.caption is not None:
+        yield f"data.caption must be null for data.name = {p.data.name}, whose captions are built from attributes"
+    if not entry.attributes and (p.data.caption is None or p.data.phrasings):
+        yield f"data.caption = null and data.phrasings are for faces; data.name = {p.data.name} needs a caption"
     if vae and (p.data.range != (-1, 1) or entry.channels != 3 or p.data.resolution % VAES[vae][1]):
-        yield (
-            f"model.vae = {vae} takes colour images with data.range [-1, 1] and a data.resolution that {VAES[vae][1]} divides, "
-            f"not {list(p.data.range)} and {p.data.resolution}"
-        )
+        needed = f"colour images with data.range [-1, 1] and a data.resolution that {VAES[vae][1]} divides"
+        yield f"model.vae = {vae} takes {needed}, not {list(p.data.range)} and {p.data.resolution}"
     if vae and entry.window:
         yield f"model.vae needs all images at once, and {p.data.name} is streamed"
     if (vae or entry.attributes) and any(m.combine == "classifier" for m in p.sample.methods):
         yield "sample.methods: classifier reads the one class of an image in its pixels: not with model.vae or faces"
     if not entry.attributes and (n % classes or n < 3 * classes):
-        yield (
-            f"evaluate.samples = {n} must be a multiple of {classes}, so that every class has as many, and at least {3 * classes}"
-        )
+        yield f"evaluate.samples = {n} must be a multiple of {classes}, the number of classes, and at least {3 * classes}"
 
 
 SECTIONS = tuple(n for n, f in Params.model_fields.items() if issubclass(f.annotation, Section))
@@ -144,10 +137,8 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
         changes.setdefault(section, {})[name] = value
     where = f"{profile}.yml with {', '.join(overrides)[:60]}" if overrides else f"{profile}.yml"
     params = check(merged(_profile(experiment, profile), changes), where)
-    if (params.experiment, params.profile) != (experiment, profile):
-        raise ParamsError(
-            f"{profile}.yml calls itself {params.experiment}/{params.profile}; expected {experiment}/{profile}"
-        )
+    if (own := f"{params.experiment}/{params.profile}") != f"{experiment}/{profile}":
+        raise ParamsError(f"{profile}.yml calls itself {own}; expected {experiment}/{profile}")
     return params
 
 
@@ -192,10 +183,9 @@ def _names(folder: Path) -> list[str]:
 
 def from_notebook(namespace: dict[str, Any]) -> Params:
     """Params from the variables of a notebook after its `parameters` cell and what papermill injected: the sections that are
-    not None, over those of the profile that `extends` or `profile` names. Raises ParamsError.
+    not None, over those of the profile that `extends` or `profile` names. Raises ParamsError, also for a misspelt section.
 
-    Every variable counts, so a misspelt section is refused rather than ignored. The names are kept for when the cell is
-    run again, among variables that came later.
+    The names are kept for when the cell is run again, among variables that came later.
     """
     jupyter, skip = {"In", "Out", "get_ipython", "exit", "quit", "open"}, (ModuleType, FunctionType, type)
     if "_parameters" not in namespace:
@@ -218,7 +208,7 @@ def departures(params: Params) -> list[tuple[str, Any, Any]]:
 
 
 def check_word(word: str, what: str) -> None:
-    """Raises ParamsError where a name is none that a folder may have."""
+    """Raises ParamsError where a name cannot be that of a folder."""
     if not re.fullmatch(WORD.strip("^$"), word):
         raise ParamsError(f"{what} {plain(word)[:60]!r}: allowed are up to 40 of a-z, 0-9 and -, the first no -")
 

@@ -27,15 +27,12 @@ class Pretrained:
 CLIP, SD_VAE = "openai/clip-vit-base-patch32", "stabilityai/sd-vae-ft-mse"
 PRETRAINED = {
     CLIP: Pretrained(
-        "text encoder", "text.encoder",
-        # The repository holds pickled weights; this commit of it adds the same weights as safetensors.
-        "c237dc49a33fc61debc9276459120b7eac67e7ef", ("config.json", "tokenizer.json", "model.safetensors"),
-        "a small text transformer with random weights",
+        "text encoder", "text.encoder", "c237dc49a33fc61debc9276459120b7eac67e7ef",  # this commit adds the safetensors
+        ("config.json", "tokenizer.json", "model.safetensors"), "a small text transformer with random weights",
     ),
     SD_VAE: Pretrained(
-        "autoencoder", "model.vae",
-        "31f26fdeee1355a5c34592e401dd41e45d25a493", ("config.json", "diffusion_pytorch_model.safetensors"),
-        "an autoencoder that is trained here",
+        "autoencoder", "model.vae", "31f26fdeee1355a5c34592e401dd41e45d25a493",
+        ("config.json", "diffusion_pytorch_model.safetensors"), "an autoencoder that is trained here",
     ),
 }  # fmt: skip
 
@@ -51,11 +48,10 @@ def folder(name: str) -> Path | None:
 
 def located(name: str) -> Path:
     """The folder of a model in the hub's cache. Raises PretrainedMissing."""
-    if found := folder(name):
-        return found
-    raise PretrainedMissing(
-        f"{PRETRAINED[name].kind} {name} is not in the cache: `guidebook fetch EXPERIMENT` brings it"
-    )
+    if not (place := folder(name)):
+        what = f"{PRETRAINED[name].kind} {name}"
+        raise PretrainedMissing(f"{what} is not in the cache: `guidebook fetch EXPERIMENT` brings it")
+    return place
 
 
 def available(name: str) -> bool:
@@ -69,10 +65,8 @@ def resolve(name: str) -> str:
         return name
     model = PRETRAINED[name]
     if "SLURM_JOB_ID" in os.environ:  # nobody would see the warning, and the run is another than the one submitted
-        raise PretrainedMissing(
-            f"{model.kind} {name} is not in this node's cache: is HF_HOME the same here as where it was fetched? "
-            f"--set {model.key}={EMBEDDED} takes a stand-in"
-        )
+        why = "is not in this node's cache: is HF_HOME the same here as where it was fetched?"
+        raise PretrainedMissing(f"{model.kind} {name} {why} --set {model.key}={EMBEDDED} takes a stand-in")
     log.warning("the weights of %s are not in the cache: %s takes their place", name, model.stand_in)
     return EMBEDDED
 
@@ -90,8 +84,6 @@ def fetch(name: str) -> str:
     except Exception as error:  # of the network, the hub, the disk
         failed = f"{type(error).__name__}: {plain(error)[:100]}"
     if failed:
-        raise PretrainedMissing(
-            f"{model.kind} {name}: the hub did not give it ({failed}); fetch it on a machine with internet and room on its disk, "
-            f"or set {model.key}={EMBEDDED}, a stand-in"
-        )
+        cure = f"fetch it with internet and room on the disk, or set {model.key}={EMBEDDED}, a stand-in"
+        raise PretrainedMissing(f"{model.kind} {name}: the hub did not give it ({failed}); {cure}")
     return place

@@ -17,8 +17,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Location = Annotated[float, Field(ge=-100, le=100)]
 Weights = Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
 
-
-# Autoencoders: channels of a latent, and pixels that one of its points stands for, across and down.
+# Autoencoders: channels of a latent, and pixels that one of its points stands for, across and down
 VAES = {"embedded": (4, 2), "stabilityai/sd-vae-ft-mse": (4, 8)}
 
 
@@ -26,11 +25,9 @@ class Data(Section):
     name: Literal["digits", "mnist", "scenes", "cifar10", "paintings", "wikiart", "faces", "celeba", "imagenet100"]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
-    # `{label}` stands for the class name; None where captions are built from attributes. One line: pages show it, and in
-    # them a line end could begin a directive.
+    # `{label}` stands for the class name; None where captions are built from attributes. One line: pages show it as markdown
     caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")] | None
-    # Captions of an image of attributes, one an epoch in turn; None is a new one each epoch
-    phrasings: Count | None = None
+    phrasings: Count | None = None  # of an image of attributes, one an epoch in turn; None is a new one each epoch
     limit: Count | None  # use only the first images of each split
     flips: bool  # every image is seen as it is or mirrored, by chance
 
@@ -56,8 +53,7 @@ class UNet(Model):
     kind: Literal["unet"] = "unet"
     channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(2, 8)]  # by level
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
-    # What diffusers calls attention_head_dim and takes as the number of heads
-    num_heads: Annotated[int, Field(ge=1, le=256)]
+    num_heads: Annotated[int, Field(ge=1, le=256)]  # what diffusers calls attention_head_dim
 
 
 class Objective(Kinds):
@@ -77,15 +73,11 @@ class VP(Objective):
 
     def conflicts(self):
         if self.zero_terminal_snr and self.prediction == "epsilon":
-            yield (
-                "objective.zero_terminal_snr = True needs objective.prediction v_prediction or sample: noise alone says nothing of x0"
-            )
+            yield "objective.zero_terminal_snr = True needs objective.prediction v_prediction or sample, not epsilon"
         cosine, betas = self.schedule == "squaredcos_cap_v2", self.betas
         if cosine != (betas is None) or (betas and betas[0] >= betas[1]):
-            yield (
-                f"objective.betas = {betas and list(betas)} does not fit objective.schedule = {self.schedule}: squaredcos_cap_v2 takes "
-                "null, the others [low, high]: [0.0001, 0.02] in Ho et al. 2020, [0.00085, 0.012] in Stable Diffusion"
-            )
+            rule = "squaredcos_cap_v2 takes null, the others [low, high], as [0.0001, 0.02] or [0.00085, 0.012]"
+            yield f"objective.betas = {betas and list(betas)} does not fit objective.schedule = {self.schedule}: {rule}"
 
 
 class Flow(Objective):
@@ -116,8 +108,7 @@ class Train(Section):
     caption_dropout: Annotated[float, Field(ge=0, le=1)]  # share of captions replaced by the null caption
     ema: Annotated[tuple[Share, ...], Tuple(0)]  # one averaged copy of the weights per decay
     clip_norm: Positive | None
-    # auto is resolved when a run is opened: bf16 where the device computes in it natively, else fp32
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Literal["auto", "fp32", "bf16"]  # auto becomes bf16 where the device computes in it natively, else fp32
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     checkpoint_every: Positive  # epochs
     keep_checkpoints: Annotated[int, Field(ge=2, le=1000)]
@@ -131,7 +122,7 @@ class Train(Section):
             yield f"train.processes = {self.processes} must divide train.batch = {self.batch}"
 
 
-# Settings of each way to guide, and from what to what they go; see diffusion/guidance.py.
+# Settings of each way to guide, with their bounds; see diffusion/guidance.py.
 SETTINGS = {
     "linear": {}, "rescaled": {"phi": (0, 1)}, "cfg-plus-plus": {},
     "projected": {"eta": (0, 1), "norm": (1e-6, 1e6), "momentum": (-0.99, 0.99)}, "classifier": {},
@@ -139,7 +130,7 @@ SETTINGS = {
 
 
 class Guide(Section):
-    """The worse network of autoguidance: this run's as it was, or a variant's that trained for a share of the epochs."""
+    """The worse network of autoguidance: an earlier one of this run, or a variant's that trained for a share of the epochs."""
 
     run: Word | None = None  # name of the variant; None is this run
     share: Annotated[float, Field(gt=0, le=1)] | None = None  # of train.epochs
@@ -191,13 +182,12 @@ class Method(Guiding):
     w: Annotated[tuple[Scale, ...], Tuple(1)]
 
     def each(self) -> list[Guidance]:
-        """It at every scale."""
         way = {key: getattr(self, key) for key in Guiding.model_fields}
         return [Guidance(**way, w=w) for w in self.w]
 
 
 class Solver(Section):
-    """How the way from noise to image is walked."""
+    """How the path from noise to image is solved."""
 
     sampler: Literal["ddpm", "ddim", "dpmpp-2m", "unipc", "heun"]
     steps: Annotated[int, Field(ge=1, le=100_000)]

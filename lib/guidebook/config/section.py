@@ -19,7 +19,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def conflicts(self) -> Iterable[str]:
-        """What of the values does not go together, a sentence each."""
+        """A sentence on each pair of values that cannot go together."""
         return ()
 
     @model_validator(mode="wrap")

@@ -13,17 +13,15 @@ def read(path: Path) -> dict:
     """The mapping in a YAML file, unchecked. Raises ParamsError."""
     name = plain(path.name)
     try:
-        if not path.exists():
-            raise ParamsError(f"{name}: there is no such file")
-        if not path.is_file():
+        if path.exists() and not path.is_file():
             raise OSError("it is no file")  # and no device, which might never end
         with open(path, "rb") as file:
             text = file.read(LONGEST + 1)
         if len(text) > LONGEST:
             raise ValueError(f"it is longer than the {LONGEST:,} bytes that are allowed")
         raw = _Loader(text.decode()).get_single_data()
-    except ParamsError:
-        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise ParamsError(f"{name}: there is no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ParamsError(f"{name} cannot be read as YAML: {plain(error)[:200]}") from None
     if not isinstance(raw, dict):
@@ -32,8 +30,7 @@ def read(path: Path) -> dict:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without objects, and without what hides a mistake: a key that stands twice (YAML would let the last one win), and
-    the merge key `<<`, which can also grow a file a millionfold."""
+    """YAML without objects, duplicate keys, and the merge key `<<`, which can grow a file a millionfold."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()

@@ -1,4 +1,4 @@
-"""Adherence to captions that are built from attributes: which of them the judge sees in the samples that were asked to have them."""
+"""Adherence to captions that are built from attributes: which of them the judge sees in the samples."""
 
 import numpy as np
 import torch
@@ -19,33 +19,27 @@ BLOCKS = 50  # of the jackknife
 def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Network) -> list[dict]:
     """`adherence`, and `adherence_attribute` and `obedience` of each attribute; `seen` (N,) is what the judge sees, as bits.
 
-    The adherence to an attribute is the mean of two shares: of those asked to have it, how many are seen to; of those that were
-    not to have it, how many are not. Whoever ignores the caption reaches one half, however rare the attribute. `adherence` is its mean over
-    the attributes that captions never leave out (`grammar.CORE`). `obedience` is how much likelier the attribute is seen where it was
-    asked for, 0 for one that is ignored. Samples of a prompt of their own have none of these.
+    The adherence to an attribute is the balanced accuracy, one half for a model that ignores the caption; `adherence` is its mean over
+    the attributes that captions never leave out (`grammar.CORE`). `obedience` is how much likelier the attribute is seen where the
+    caption has it. Samples of a prompt of their own have none of these.
     """
     if subject.prompt is not None:
         return []
-    labels = enumerate(subject.labels.tolist())
-    told = torch.tensor([mentioned(label, *wording(run.params, i)) for i, label in labels])
-    k = len(ATTRIBUTES)
-    asked, without, seen = unpacked(told, k), ~unpacked(subject.labels, k), unpacked(seen, k)
-    found, enough = [], []
+    captions = [mentioned(label, *wording(run.params, i)) for i, label in enumerate(subject.labels.tolist())]
+    with_it, without, seen = (unpacked(x, len(ATTRIBUTES)) for x in (torch.tensor(captions), ~subject.labels, seen))
+    records, enough = [], []
     for i, name in enumerate(ATTRIBUTES):
-        yes, no = seen[asked[:, i], i], seen[without[:, i], i]
+        yes, no = seen[with_it[:, i], i], seen[without[:, i], i]
         if min(len(yes), len(no)) < FEWEST:
             continue
         enough += [i] if name in CORE else []
-        with_it, despite = wilson(int(yes.sum()), len(yes)), wilson(int(no.sum()), len(no))
-        gap = difference(with_it, despite)
-        half = tuple((1 + x) / 2 for x in gap)
-        told = {"attribute": name, "n": len(yes) + len(no)}
-        found.append(subject.record("adherence_attribute", half, "Newcombe", network, **told))
-        found.append(subject.record("obedience", gap, "Newcombe", network, **told))
+        gap = difference(wilson(int(yes.sum()), len(yes)), wilson(int(no.sum()), len(no)))
+        for metric, value in (("adherence_attribute", tuple((1 + x) / 2 for x in gap)), ("obedience", gap)):
+            records.append(subject.record(metric, value, "Newcombe", network, attribute=name, n=len(yes) + len(no)))
     if enough:
-        mean = balanced(seen[:, enough].numpy(), asked[:, enough].numpy(), without[:, enough].numpy())
-        found.insert(0, subject.record("adherence", mean, "jackknife", network))
-    return found
+        mean = balanced(*(x[:, enough].numpy() for x in (seen, with_it, without)))
+        records.insert(0, subject.record("adherence", mean, "jackknife", network))
+    return records
 
 
 # p₁ − p₂ between d ∓ sqrt of the squared distances of the shares to the ends of their own intervals   (Newcombe 1998, method 10)
@@ -61,11 +55,8 @@ def balanced(seen: np.ndarray, asked: np.ndarray, without: np.ndarray) -> Interv
     """Mean balanced accuracy over attributes, of bools (N, K); the interval by a jackknife that leaves out blocks of images."""
 
     def value(rows: np.ndarray) -> float:
-        right = [
-            np.where(where[rows], seen[rows] == says, False).sum(0) for where, says in ((asked, True), (without, False))
-        ]
-        share = [r / np.maximum(where[rows].sum(0), 1) for r, where in zip(right, (asked, without), strict=True)]
-        return float(np.mean(share))
+        right = ((asked, asked & seen), (without, without & ~seen))
+        return float(np.mean([r[rows].sum(0) / np.maximum(of[rows].sum(0), 1) for of, r in right]))
 
     n = len(seen)
     block = np.arange(n) * BLOCKS // n if n >= BLOCKS else np.arange(n)

@@ -27,8 +27,7 @@ class ResidualNet(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, ...], depth: int, classes: int):
         super().__init__()
         self.stem = nn.Conv2d(channels, 8 * channels, 2).requires_grad_(False)
-        pairs = itertools.pairwise((8 * channels, *widths))
-        self.stages = nn.Sequential(*(Stage(a, b, depth) for a, b in pairs))
+        self.stages = nn.Sequential(*(Stage(*pair, depth) for pair in itertools.pairwise((8 * channels, *widths))))
         self.hidden = nn.Linear(widths[-1], FEATURES, bias=False)
         self.norm = nn.BatchNorm1d(FEATURES)
         self.out = nn.Linear(FEATURES, classes)
@@ -46,8 +45,7 @@ class ResidualNet(nn.Module):
         patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double()
         mean, covariance = patches.mean(0), patches.T.cov()
         variance, axes = torch.linalg.eigh(covariance)
-        # Components that the images hardly have stay small.
-        rows = axes.T / (variance + 5e-4 * variance.mean()).sqrt()[:, None]
+        rows = axes.T / (variance + 5e-4 * variance.mean()).sqrt()[:, None]  # weak components stay small
         rows = torch.cat([rows, -rows])
         self.stem.weight.copy_(rows.view_as(self.stem.weight))
         self.stem.bias.copy_(-rows @ mean)
@@ -70,10 +68,9 @@ class Stage(nn.Module):
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that the weights depend on besides the images.
+    """All that the weights depend on besides the images: SGD with Nesterov momentum under one cycle of the learning rate.
 
-    SGD with Nesterov momentum under one cycle of the learning rate, label smoothing, bf16 where the device has it. Every image is
-    shifted and, in every second epoch, mirrored, each on its own.
+    bf16 where the device has it. Every image is shifted and, in every second epoch, mirrored, each on its own.
     """
 
     device: str  # the kind it is trained on: a GPU's judge and a CPU's are two judges
@@ -143,17 +140,14 @@ def shrunk(images: torch.Tensor, side: int | None) -> torch.Tensor:
     """Images (N, C, H, W) uint8, their mean over squares of pixels where they are larger than `side`."""
     if side is None or images.shape[-1] <= side:
         return images
-    parts = images.split(512)
-    return torch.cat([F.adaptive_avg_pool2d(x.float(), side).round().to(torch.uint8) for x in parts])
+    return torch.cat([F.adaptive_avg_pool2d(x.float(), side).round().to(torch.uint8) for x in images.split(512)])
 
 
-def moved(
-    images: torch.Tensor,  # (N, C, H, W)
-    index: torch.Tensor,  # (B,) of the images that are wanted
-    shift: torch.Tensor,  # (B, 2) pixels down and right that the window on each moves
-    mirrored: torch.Tensor,  # (B,) bool
-) -> torch.Tensor:
-    """Windows (B, C, H, W) on images that go on beyond their edges as reflections; some of them seen in a mirror."""
+def moved(images: torch.Tensor, index: torch.Tensor, shift: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Windows (B, C, H, W) on images (N, C, H, W) that go on beyond their edges as reflections.
+
+    Those of `index` (B,), each window moved down and right by `shift` (B, 2) pixels, and flipped where `mirrored` (B,) is true.
+    """
     (channels, height, width), device = images.shape[1:], images.device
     rows, columns = (torch.arange(n, device=device) + by for n, by in ((height, shift[:, :1]), (width, shift[:, 1:])))
     rows, columns = (n - 1 - (n - 1 - i.abs()).abs() for n, i in ((height, rows), (width, columns)))
@@ -163,7 +157,7 @@ def moved(
 
 
 def one_cycle(step: int, steps: int) -> float:
-    """The share of the peak learning rate: up in a straight line over a quarter of the steps, down to 0 over the others."""
+    """The share of the peak learning rate: a straight line up over a quarter of the steps, then one down to 0."""
     return float(np.interp(step / steps, [0, 0.25, 1], [0.05, 1, 0]))
 
 

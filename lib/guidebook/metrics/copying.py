@@ -1,7 +1,7 @@
 """Whether a model repeats what it was trained on: how near samples lie to training images, against images it never saw.
 
 After Meehan, Chaudhuri and Dasgupta, "A Non-Parametric Test to Detect Data-Copying in Generative Models" (2020), section 3, over
-the whole space instead of its cells. Distances are between pixels: what is found is the same picture, not the same idea.
+one cell. Distances are between pixels: copies are the same picture, not the same idea.
 """
 
 import numpy as np
@@ -18,24 +18,23 @@ PART = 2**28  # numbers of a part of the training images, at most
 
 
 def nearest(images: torch.Tensor, among: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Root-mean-square distance (n,) of each image (n, C, H, W) uint8 to the nearest of others (m, C, H, W), 0 … 255, and which it is."""
+    """Root-mean-square distance (n,) of each image (n, C, H, W) uint8 to the nearest of others (m, C, H, W), and its index."""
     device = world().device
     mine = images.to(device).flatten(1).float()
     least = torch.full((len(mine),), torch.inf, device=device)
     which = torch.zeros(len(mine), dtype=torch.long, device=device)
     size = max(1, PART // mine.shape[1])
     for first in tqdm(range(0, len(among), size), "nearest images", unit="part", delay=2, leave=False):
-        found, index = torch.cdist(mine, among[first : first + size].to(device).flatten(1).float()).min(1)
-        which = torch.where(found < least, index + first, which)
-        least = torch.minimum(found, least)
+        distance, index = torch.cdist(mine, among[first : first + size].to(device).flatten(1).float()).min(1)
+        which = torch.where(distance < least, index + first, which)
+        least = torch.minimum(distance, least)
     return (least / mine.shape[1] ** 0.5).cpu(), which.cpu()
 
 
 def copying(samples: np.ndarray, unseen: np.ndarray) -> Interval:
-    """How probable it is that a sample lies nearer to the training images than an unseen real image, ties counted half.
+    """The probability that a sample lies nearer to the training images than an unseen real image, ties counted half.
 
-    Of distances (n,) and (m,) to the nearest training image. One half is what unseen images have, 1 means copies. The interval is
-    DeLong's, for the area under a curve of two samples (1988).
+    Of distances (n,) and (m,) to the nearest training image; unseen images have one half, copies 1. Interval: DeLong et al. (1988).
     """
     nearer, others = 1 - _ranks(samples, unseen), _ranks(unseen, samples)
     value = float(nearer.mean())
@@ -50,10 +49,9 @@ def _ranks(values: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def copies(samples: np.ndarray, unseen: np.ndarray) -> Interval:
-    """The share of samples that lie nearer to a training image than 99 of 100 unseen images do.
+    """The share of samples that lie nearer to a training image than 99 of 100 unseen images do, of distances (n,) and (m,).
 
-    Of distances (n,) and (m,). Of unseen images 1 % would; a few copies are seen here that move no mean. A quantile, because
-    some unseen images may have a double among the training images.
+    It shows a few copies that move no mean; a quantile, because unseen images may have doubles among the training images.
     """
     return wilson(int((samples < np.quantile(unseen, 0.01)).sum()), len(samples))
 

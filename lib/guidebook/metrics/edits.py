@@ -10,22 +10,22 @@ from guidebook.sampling.sets import ImageSet
 
 
 def edit_records(run: Run, images: ImageSet) -> list[dict]:
-    """`edit` of each attribute: of the faces whose caption was changed in it, in how many the judge sees it as the new caption says.
+    """`edit` of each attribute: the share of faces in which the judge sees it as the changed caption has it.
 
-    `edit_before` is the same of those faces before the change, which a model that ignores it stays at.
+    `edit_before` is the same before the change, which a model that ignores it stays at.
     """
     names = images.draw.edits
 
     def make(run: Run, subject: Subject) -> list[dict]:
-        network, found = judge(run.params.data), []
+        network, records = judge(run.params.data), []
         seen = network.features(subject.images)["classes"]
         for i, name in enumerate(names):
             bit = 1 << ATTRIBUTES.index(name)
-            told = subject.labels[i + 1 :: 1 + len(names)] & bit
+            wanted = subject.labels[i + 1 :: 1 + len(names)] & bit
             for metric, at in (("edit_before", 0), ("edit", i + 1)):
-                right = (seen[at :: 1 + len(names)] & bit) == told
+                right = (seen[at :: 1 + len(names)] & bit) == wanted
                 value, n = wilson(int(right.sum()), len(right)), len(right)
-                found.append(subject.record(metric, value, "Wilson", network, attribute=name, n=n))
-        return found
+                records.append(subject.record(metric, value, "Wilson", network, attribute=name, n=n))
+        return records
 
     return once(run, of_samples(images), "edits", make, names, needed=True)

@@ -25,15 +25,14 @@ def gaussian(features) -> Gaussian:
     x = _on_device(features)
     mean = x.mean(0)
     cov = (x - mean).T @ (x - mean) / (len(x) - 1)
-    values, vectors = torch.linalg.eigh(cov)
-    return Gaussian(mean, (vectors * values.clamp(min=0).sqrt()) @ vectors.T, float(cov.trace()))
+    roots, vectors = _roots(cov)
+    return Gaussian(mean, (vectors * roots) @ vectors.T, float(cov.trace()))
 
 
 def frechet_to(a, reference: Gaussian) -> Interval:
     """Fréchet distance of features (n, D) to a reference, with the interval of the infinitesimal jackknife over the n images.
 
-    It says how much the value would move with other images of the same number. It does not remove the bias that a finite
-    number gives; for that, compare with the floor at the same n, or extrapolate (`fd_infinite`).
+    The bias of a finite n stays: compare with the floor at the same n, or extrapolate (`fd_infinite`).
     """
     value, influence = influences(a, reference)
     return normal(value, float(influence.std()) / len(a) ** 0.5)
@@ -44,8 +43,8 @@ def influences(a, reference: Gaussian) -> tuple[float, torch.Tensor]:
     """The distance of features (n, D) to a reference, and each image's influence on it (n,) (Jaeckel 1972), which sum to about 0.
 
     With P = Σ₂^½ Σ₁ Σ₂^½, whose eigenvalues are those of Σ₁ Σ₂ but stay real, image k of deviation x moves the distance by
-    2 (μ₁ − μ₂)·x + ‖x‖² − rᵀ P^{−½} r, r = Σ₂^½ x, up to a constant. One decomposition gives value and influences: of P, or
-    of the n × n matrix with the same eigenvalues where that is smaller.
+    2 (μ₁ − μ₂)·x + ‖x‖² − rᵀ P^{−½} r, r = Σ₂^½ x, up to a constant. Decomposed is P or, where it is smaller, the n × n matrix with
+    the same eigenvalues.
     """
     x = _on_device(a)
     n, gap = len(x), x.mean(0) - reference.mean
@@ -69,10 +68,9 @@ def fd_curve(features: torch.Tensor, reference: Gaussian, counts: list[int]) -> 
     """
     points = []
     for count in tqdm(counts, "Fréchet distances", unit="count", delay=2, leave=False):
-        found = [influences(part, reference) for part in _parts(features, count)]
-        value = sum(v for v, _ in found) / len(found)
-        error = sum(float(i.std()) for _, i in found) / len(found) / count**0.5
-        points.append((count, normal(value, error)))
+        each = [influences(part, reference) for part in _parts(features, count)]
+        error = sum(float(i.std()) for _, i in each) / len(each) / count**0.5
+        points.append((count, normal(sum(value for value, _ in each) / len(each), error)))
     return points
 
 
@@ -80,16 +78,19 @@ def fd_curve(features: torch.Tensor, reference: Gaussian, counts: list[int]) -> 
 def fd_infinite(features: torch.Tensor, reference: Gaussian) -> Interval:
     """The Fréchet distance that infinitely many images would have: a line in 1/N, read at 0, from features (n, D).
 
-    The line is linear in the distances, so each image's influence on what is read is the same mixture of its influences on
-    them: that gives the interval, though the sets share their images. The reference stays as it is, finite. Below D images a
-    set the covariance is not full and the bias is no line: raises ValueError for n < `fewest(D)`.
+    The value at 0 is linear in the distances, so an image's influence on it is the same mixture of its influences on them: that
+    gives the interval, though the sets share their images. The reference stays finite. Below D images a set the covariance is not
+    full and the bias is no line: raises ValueError for n < `fewest(D)`.
     """
     n, width = features.shape
     if n < fewest(width):
         raise ValueError(f"{n} images of {width} features: the extrapolation needs {fewest(width):,}")
     counts = [n // p for p in PARTS]
+    x = 1 / torch.tensor(counts, dtype=torch.float64)
+    # Weights of the distances whose sum is the least-squares line at 0
+    weights = torch.linalg.pinv(torch.stack([torch.ones_like(x), x], 1))[0].tolist()
     value, influence = 0.0, torch.zeros(n, dtype=torch.float64)
-    for count, parts, weight in zip(counts, PARTS, _at_zero(counts), strict=True):
+    for count, parts, weight in zip(counts, PARTS, weights, strict=True):
         for i, part in enumerate(_parts(features, count)[:parts]):
             distance, own = influences(part, reference)
             value += weight * distance / parts
@@ -100,12 +101,6 @@ def fd_infinite(features: torch.Tensor, reference: Gaussian) -> Interval:
 def fewest(width: int) -> int:
     """The number of images that `fd_infinite` needs: its smallest sets have more images than there are features."""
     return PARTS[-1] * (width + 1)
-
-
-def _at_zero(counts: list[int]) -> list[float]:
-    """Weights of the values at 1/N whose sum is the least-squares line at 0."""
-    x = 1 / torch.tensor(counts, dtype=torch.float64)
-    return torch.linalg.pinv(torch.stack([torch.ones_like(x), x], 1))[0].tolist()
 
 
 def _parts(features: torch.Tensor, count: int) -> list[torch.Tensor]:

@@ -22,7 +22,7 @@ from guidebook.metrics.kernel import kernel_distance
 from guidebook.metrics.manifold import NEIGHBOURS, manifold
 from guidebook.metrics.networks import NETWORKS
 from guidebook.metrics.scores import clip_score, diversity, diversity_of_squares, grain, inception_score, saturation
-from guidebook.metrics.subject import SPACES, Subject, captions, real_rows, reference, rows, shuffle
+from guidebook.metrics.subject import SPACES, Subject, captions, of_real, reference, rows
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, world
 
@@ -31,7 +31,7 @@ PAIRED = 200  # images of a caption whose pairs LPIPS compares, at most
 
 
 def matched(run: Run, subject: Subject) -> int:
-    """How many images are measured. What depends on their number is measured at the same for samples and for real images."""
+    """Number of images for metrics that depend on it: the same for samples and for real images."""
     return min(run.params.evaluate.samples, len(load(run.params.data).test), len(subject.images))
 
 
@@ -54,41 +54,35 @@ def of_judge(run: Run, subject: Subject) -> list[dict]:
     ]
 
 
-def of_manifold(run: Run, subject: Subject) -> list[dict]:
-    """kd_judge, precision_judge, recall_judge, density_judge and coverage_judge."""
-    return _between_sets(run, subject, "judge", "kd_judge", "_judge")
-
-
 def of_inception(run: Run, subject: Subject) -> list[dict]:
     """fid, kid, inception_score, precision, recall, density, coverage, and fid_inf where there are images enough."""
     network, n, read = NETWORKS["inception"], matched(run, subject), rows(run, subject, "inception")
     mine, train = read["features"], reference(run.params.data, network)
-    found = [
+    records = [
         subject.record("fid", frechet_to(mine[:n], train), JACKKNIFE, network, TRAIN, n=n),
-        *_between_sets(run, subject, "inception", "kid", ""),
+        *between_sets(run, subject, "inception"),
         subject.record("inception_score", inception_score(read["logits"]), JACKKNIFE, network),
     ]
     if len(mine) >= fewest(mine.shape[1]):
-        found.append(subject.record("fid_inf", fd_infinite(mine, train), JACKKNIFE, network, TRAIN))
-    return found
+        records.append(subject.record("fid_inf", fd_infinite(mine, train), JACKKNIFE, network, TRAIN))
+    return records
 
 
 def of_clip(run: Run, subject: Subject) -> list[dict]:
     """clip_score: of each image with its own caption."""
-    asked, network = captions(run, subject), NETWORKS["clip"]
-    if asked is None:
+    own, network = captions(run, subject), NETWORKS["clip"]
+    if own is None:
         return []
-    place = {caption: i for i, caption in enumerate(dict.fromkeys(asked))}
-    written = network.captions(list(place))[[place[c] for c in asked]]
+    place = {caption: i for i, caption in enumerate(dict.fromkeys(own))}
+    written = network.captions(list(place))[[place[c] for c in own]]
     score = clip_score(network.features(subject.images)["features"], written)
     return [subject.record("clip_score", score, "normal", network)]
 
 
 def of_lpips(run: Run, subject: Subject) -> list[dict]:
     """lpips_diversity: mean LPIPS of two images of one caption. Not through the cache: its features are larger than images."""
-    network, asked = NETWORKS["lpips"], captions(run, subject)
-    kinds = subject.labels if subject.prompt is None else torch.zeros_like(subject.labels)
-    if asked is None or min(kinds.unique(return_counts=True)[1]) < 3:
+    network, kinds = NETWORKS["lpips"], subject.labels if subject.prompt is None else torch.zeros_like(subject.labels)
+    if captions(run, subject) is None or min(kinds.unique(return_counts=True)[1]) < 3:
         return []
     sums, mine = [], kinds.unique()[world().process_index :: world().num_processes].tolist()
     for kind in tqdm(mine, "LPIPS", unit="caption", delay=2, leave=False):
@@ -107,13 +101,12 @@ def of_colour(run: Run, subject: Subject) -> list[dict]:
 
 def of_copying(run: Run, subject: Subject) -> list[dict]:
     """copying, copies: of samples against the test split; of that, one half against the other."""
-    images = load(run.params.data)
-    unseen = _unseen(run.params.data)[shuffle(len(images.test))]
+    unseen = _unseen(run.params.data)[of_real(run, "test").order]
     if subject.known["guidance"] is None:
         half = len(unseen) // 2
         mine, unseen, what = unseen[:half], unseen[half:], "the other half"
     else:
-        mine, what = nearest(subject.images, images.train.images)[0].numpy(), "test split"
+        mine, what = nearest(subject.images, load(run.params.data).train.images)[0].numpy(), "test split"
     against = f"{what}, {len(unseen):,} images"
     return [
         subject.record("copying", copying(mine, unseen), "DeLong", "pixels", against, n=len(mine)),
@@ -128,16 +121,17 @@ def _unseen(data: Data) -> np.ndarray:
     return nearest(images.test.images, images.train.images)[0].numpy()
 
 
-def _between_sets(run: Run, subject: Subject, space: str, kernel: str, ending: str) -> list[dict]:
+def between_sets(run: Run, subject: Subject, space: str) -> list[dict]:
     """Kernel distance, precision, recall, density and coverage against as many images of the train split."""
     n = min(matched(run, subject), len(load(run.params.data).train))
     network, against = SPACES[space](run.params.data), f"{TRAIN}, {n:,} images"
-    mine, real = rows(run, subject, space)["features"][:n], real_rows(run, "train", space, n)
-    found = [subject.record(kernel, kernel_distance(mine, real), "jackknife", network, against, n=n)]
+    mine, real = (rows(run, each, space)["features"][:n] for each in (subject, of_real(run, "train")))
+    kernel, ending = {"judge": ("kd_judge", "_judge"), "inception": ("kid", "")}[space]
+    records = [subject.record(kernel, kernel_distance(mine, real), "jackknife", network, against, n=n)]
     for metric, (value, method) in manifold(mine, real).items():
         near = f"{against}, {NEIGHBOURS} neighbours"
-        found.append(subject.record(metric + ending, value, method, network, near, n=n))
-    return found
+        records.append(subject.record(metric + ending, value, method, network, near, n=n))
+    return records
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,7 @@ class Group:
 MANIFOLD = ("precision", "recall", "density", "coverage")
 GROUPS = {
     "judge": Group(("adherence", "fd_judge", "diversity", "grain"), of_judge),
-    "manifold": Group(("kd_judge", *(f"{m}_judge" for m in MANIFOLD)), of_manifold),
+    "manifold": Group(("kd_judge", *(f"{m}_judge" for m in MANIFOLD)), functools.partial(between_sets, space="judge")),
     "published": Group(("accuracy_untrained",), published.of_published),
     "copying": Group(("copying", "copies"), of_copying),
     "colour": Group(("saturation",), of_colour),
@@ -161,6 +155,5 @@ GROUPS = {
 
 def why_absent(group: str) -> str | None:
     """Why the weights of a group's network cannot be read, in one line, or None. Judges are trained where there is none."""
-    if group == "published":
-        return published.why_absent()
-    return NETWORKS[group].why_absent() if group in NETWORKS else None
+    reader = {**NETWORKS, "published": published}.get(group)
+    return reader.why_absent() if reader else None

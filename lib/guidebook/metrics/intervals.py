@@ -10,8 +10,8 @@ def wilson(successes: int, n: int) -> Interval:
     """A share with the score interval of Wilson (1927)."""
     from scipy.stats import binomtest
 
-    found = binomtest(successes, n).proportion_ci(method="wilson")
-    return successes / n, float(found.low), float(found.high)
+    low, high = binomtest(successes, n).proportion_ci(method="wilson")
+    return successes / n, float(low), float(high)
 
 
 def mean(values: np.ndarray) -> Interval:
@@ -22,7 +22,7 @@ def mean(values: np.ndarray) -> Interval:
 def pairs(sums: list[np.ndarray]) -> Interval:
     """Mean over pairs within a class, classes weighing the same, with the jackknife's interval over images.
 
-    `sums` holds, for each class, the summed distance (m,) of each of its m ≥ 3 images to the others.
+    `sums` are those of the distances (m,) of each of a class's m ≥ 3 images to the others.
     """
     values, variances = [], []
     for rows in sums:

@@ -11,8 +11,7 @@ from guidebook.runtime.distributed import world
 def kernel_distance(a, b, chunk: int = 1000) -> Interval:
     """Squared kernel distance of features a (n, D) and b (m, D), with the interval of the jackknife over both sets.
 
-    Of Inception's features it is the KID. All pairs are used at once: the mean over random subsets, as others report it, has the
-    same expectation and more variance. A value below zero means that no difference was seen.
+    Of Inception's features it is the KID, over all pairs: random subsets have the same expectation and more variance. It may be negative.
     """
     x, y = (torch.as_tensor(f, dtype=torch.float64, device=world().device) for f in (a, b))
     n, m = len(x), len(y)

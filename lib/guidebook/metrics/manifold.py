@@ -18,16 +18,14 @@ def manifold(samples, real, k: int = NEIGHBOURS, chunk: int = 1000) -> dict[str,
     density: number of real balls a sample lies in, over k; coverage: share of real images with a sample in their ball
         (Naeem et al. 2020, eq. 3 and 4).
 
-    They depend on n and m: compare at the same numbers only. Raises ValueError for k or fewer images.
+    Compare at the same n and m only. Raises ValueError for k or fewer images.
     """
     if min(len(samples), len(real)) <= k:
-        raise ValueError(
-            f"{len(samples)} samples and {len(real)} real images: {k} neighbours need more than {k} of each"
-        )
+        raise ValueError(f"{len(samples)} samples and {len(real)} real images: {k} neighbours need more than {k}")
     x, y = (torch.as_tensor(f, dtype=torch.float64, device=world().device) for f in (samples, real))
     x, y = x - y.mean(0), y - y.mean(0)  # far from the origin, differences of squares lose their digits
     reach_x, reach_y = _reach(x, k, chunk), _reach(y, k, chunk)
-    balls, near, covered = [], torch.zeros_like(reach_y, dtype=torch.bool), torch.zeros_like(reach_y, dtype=torch.bool)
+    balls, near, covered = [], *torch.zeros(2, len(y), dtype=torch.bool, device=y.device)
     for part, reach in zip(x.split(chunk), reach_x.split(chunk), strict=True):
         square = _squares(part, y)
         inside = square < reach_y

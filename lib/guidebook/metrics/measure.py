@@ -1,11 +1,11 @@
-"""Metric records of image sets: measured once, found afterwards."""
+"""Metric records of image sets, each measured once."""
 
 from collections.abc import Callable, Sequence
 
 from guidebook.config.params import digest
 from guidebook.metrics.frechet import fd_curve, fd_infinite, fewest, frechet_to, gaussian
 from guidebook.metrics.groups import GROUPS, JACKKNIFE, TRAIN, why_absent
-from guidebook.metrics.subject import FRECHET, SPACES, Subject, of_real, of_samples, real_rows, reference, rows
+from guidebook.metrics.subject import FRECHET, SPACES, Subject, of_real, of_samples, reference, rows
 from guidebook.runs import launch
 from guidebook.runs.lock import owned
 from guidebook.runs.preemption import stopping
@@ -19,9 +19,8 @@ COUNTS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 def measure(run: Run, images: ImageSet | str | None, groups: Sequence[str] = ("judge",)) -> list[dict]:
     """Records of a set of samples, or of that in `samples/<images>`, group by group (`groups.GROUPS`); for None, of the test split.
 
-    `fd_judge` is a Fréchet distance to the train split in the judge's features, each standardised by the train split. It is no FID and
-    cannot be compared with one. A group whose weights are not on this machine, or that a recorded run does not hold, gives nothing:
-    `absent` says why. Several processes read a share of the images each. Raises Preempted.
+    A group whose weights are not on this machine, or that a recorded run does not hold, gives nothing: `absent` says why. Several
+    processes read a share of the images each. Raises Preempted.
     """
     if unknown := [group for group in groups if group not in GROUPS]:
         raise ValueError(f"no group of metrics is called {', '.join(unknown)}; there are {', '.join(GROUPS)}")
@@ -31,12 +30,12 @@ def measure(run: Run, images: ImageSet | str | None, groups: Sequence[str] = ("j
         missing = [g for g in groups if not run.metrics(key=_key(run, subject, g)) and not why_absent(g)]
         if missing:
             launch.do(run, "measure", images=images and images.folder.name, groups=missing)
-    found = [once(run, subject, g, GROUPS[g].make, absent=why_absent(g), needed=g == "judge") for g in groups]
-    return [record for records in found for record in records]
+    made = (once(run, subject, g, GROUPS[g].make, absent=why_absent(g), needed=g == "judge") for g in groups)
+    return [record for records in made for record in records]
 
 
 def measure_real(run: Run, groups: Sequence[str] = ("judge",)) -> list[dict]:
-    """The same records of the test split, which no model has seen: what a perfect model would reach."""
+    """The records of the test split, which no model has seen: what a perfect model would reach."""
     return measure(run, None, groups)
 
 
@@ -50,13 +49,10 @@ def judge_record(run: Run) -> dict:
     return next(r for r in measure_real(run) if r["metric"] == "adherence")
 
 
-def fd_curve_records(
-    run: Run, images: ImageSet | None, space: str = "judge", counts: Sequence[int] = COUNTS
-) -> list[dict]:
+def fd_curve_records(run: Run, images: ImageSet | None, space: str = "judge", counts: Sequence = COUNTS) -> list[dict]:
     """The Fréchet distance to the train split against the number of images, in the space `judge` or `inception`.
 
-    Records `fd_judge` (`fid`) at each count there are images for and at all of them, and `fd_judge_inf` (`fid_inf`) where there are enough to
-    extrapolate. For `images` None of the test split: the floor of each.
+    `fd_judge` (`fid`) at each count, and `fd_judge_inf` (`fid_inf`) where images suffice; for `images` None the test split's: the floor.
     """
 
     def make(run: Run, subject: Subject) -> list[dict]:
@@ -71,29 +67,22 @@ def fd_curve_records(
     return once(run, _subject(run, images), f"curve-{space}", make, list(counts), why_absent(space))
 
 
-def frechet_against(
-    run: Run,
-    images: ImageSet | None,
-    n: int,  # images, the first of the set
-    m: int,  # real images, the first of a fixed shuffle of the split
-    split: str = "test",
-    space: str = "inception",
-) -> list[dict]:
-    """A Fréchet distance by another protocol: 1,000 samples against 1,000 test images, say. One record, or none.
+def frechet_against(run: Run, images: ImageSet | None, n: int, m: int, space: str = "inception") -> list[dict]:
+    """The Fréchet distance of the first `n` images of a set to `m` of the test split's fixed shuffle: one record, or none.
 
-    For `images` None of the other split's real images: the floor of this protocol. Raises ValueError where there are fewer.
+    For `images` None of the train split's: the floor of this protocol. Raises ValueError where there are fewer.
     """
 
     def make(run: Run, subject: Subject) -> list[dict]:
-        real, network = of_real(run, split), SPACES[space](run.params.data)
+        real, network = of_real(run, "test"), SPACES[space](run.params.data)
         if n > len(subject.images) or m > len(real.images):
-            there = f"{subject.name} has {len(subject.images):,}, {real.name} {len(real.images):,}"
-            raise ValueError(f"{n:,} images against {m:,} were asked for, but {there}")
-        value = frechet_to(rows(run, subject, space)["features"][:n], gaussian(real_rows(run, split, space, m)))
-        return [subject.record(FRECHET[space], value, JACKKNIFE, network, f"{split} split, {m:,} images", n=n)]
+            have = f"{subject.name} has {len(subject.images):,}, {real.name} {len(real.images):,}"
+            raise ValueError(f"{n:,} images against {m:,} were asked for, but {have}")
+        value = frechet_to(rows(run, subject, space)["features"][:n], gaussian(rows(run, real, space)["features"][:m]))
+        return [subject.record(FRECHET[space], value, JACKKNIFE, network, f"{real.name}, {m:,} images", n=n)]
 
-    other = _subject(run, images, "train" if split == "test" else "test")
-    return once(run, other, f"against-{space}", make, [n, m, split], why_absent(space))
+    subject = of_samples(images) if images else of_real(run, "train")
+    return once(run, subject, f"against-{space}", make, [n, m, "test"], why_absent(space))
 
 
 def once(
@@ -105,7 +94,7 @@ def once(
     absent: str | None = None,  # why they cannot be made here: then there are none
     needed: bool = False,  # whether a recorded run must have them, else NotRecorded is raised
 ) -> list[dict]:
-    """The records of a group of metrics: found, else made by all processes together and added, all or none."""
+    """The records of a group of metrics, made by all processes together where the run has none, and added all or none."""
     key = _key(run, subject, group, spec)
     # A process of another node may lack what this one has: then all do without.
     if not run.recorded and not run.metrics(key=key) and not agreed(absent is not None):
@@ -124,5 +113,5 @@ def _key(run: Run, subject: Subject, group: str, spec: Sequence = ()) -> str:
     return digest([subject.name, subject.known, group, list(spec), run.params.evaluate.samples])
 
 
-def _subject(run: Run, images: ImageSet | None, split: str = "test") -> Subject:
-    return of_samples(images) if images else of_real(run, split)
+def _subject(run: Run, images: ImageSet | None) -> Subject:
+    return of_samples(images) if images else of_real(run, "test")

@@ -1,8 +1,4 @@
-"""The networks whose features metrics compare, with their published weights: images in, rows of numbers out.
-
-Where the weights are not on this machine `why_absent` says so, and nothing is read: there is no stand-in, so that no number stands
-under a wrong name.
-"""
+"""The networks whose features metrics compare, with their published weights: there is no stand-in for them."""
 
 import functools
 import hashlib
@@ -20,9 +16,8 @@ from guidebook.runtime.precision import exact
 
 _FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
 INCEPTION = Weights("pt_inception-2015-12-05-6726825d.pth", "6726825d", f"{_FID}/pt_inception-2015-12-05-6726825d.pth")
-ALEXNET = Weights(
-    "alexnet-owt-7be5be79.pth", "7be5be79", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-)
+_TORCH = "https://download.pytorch.org/models"
+ALEXNET = Weights("alexnet-owt-7be5be79.pth", "7be5be79", f"{_TORCH}/alexnet-owt-7be5be79.pth")
 LINEAR = Weights("alex.pth", "df73285e35b22355a2df87cdb6b70b34", "torchmetrics/functional/image/lpips_models")
 LEAST = 64  # pixels: AlexNet has nothing left of smaller images at its last layers
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -30,18 +25,12 @@ PART = 500  # images whose features are kept at a time: a stop is obeyed after e
 
 
 class Network:
-    """A frozen network: a subclass gives it a name, what it gives, and `forward`. Networks of one name are equal."""
+    """A frozen network: a subclass has a name, `gives` and `forward`."""
 
     name: str  # for the `extractor` field of records; it holds the first digits of the weights' hash
-    gives: tuple[tuple[str, tuple[int, ...], str], ...] = ()  # of what `features` keeps: name, shape and dtype of rows
+    gives: tuple[tuple[str, tuple[int, ...], str], ...] = ()  # name, shape and dtype of the rows that `features` keeps
     batch = 100
     weights: tuple[Weights, ...] = ()
-
-    def __eq__(self, other):
-        return isinstance(other, Network) and self.name == other.name
-
-    def __hash__(self):
-        return hash(self.name)
 
     def why_absent(self) -> str | None:
         """One line on which file is missing and where to put it, or None."""
@@ -61,10 +50,7 @@ class Network:
         return {name: torch.cat([p[name] for p in parts]).cpu() for name in parts[0]}
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`read`, done once and kept in `runs/features`; several processes read a share each, every one gets all.
-
-        Raises WeightsMissing and Preempted.
-        """
+        """`read`, kept in `runs/features`; several processes read a share each. Raises WeightsMissing and Preempted."""
         pixels = hashlib.sha256(f"{tuple(images.shape)}".encode())
         pixels.update(images.contiguous().numpy())
 
@@ -80,8 +66,7 @@ class Network:
 class Inception(Network):
     """Inception-v3 of Szegedy et al. (2016) as the FID of Heusel et al. (2017) uses it: pytorch-fid's weights and layers.
 
-    Gives `features` (B, 2048), the last average pool, and `logits` (B, 1008) of the same forward pass. The logits have no bias, as
-    in the code of the Inception Score (Salimans et al. 2016).
+    `features` (B, 2048) are the last average pool; `logits` (B, 1008) have no bias, as in the code of Salimans et al. (2016).
     """
 
     name, weights = f"inception-{INCEPTION.id}", (INCEPTION,)
@@ -135,13 +120,13 @@ class Clip(Network):
         """Captions as rows (N, 512) of length 1."""
         from transformers import CLIPTokenizerFast
 
-        tokenizer, found = CLIPTokenizerFast.from_pretrained(located(CLIP), local_files_only=True), []
+        tokenizer, rows = CLIPTokenizerFast.from_pretrained(located(CLIP), local_files_only=True), []
         for first in range(0, len(captions), self.batch):
             part = captions[first : first + self.batch]
             words = tokenizer(part, padding=True, truncation=True, max_length=77, return_tensors="pt")
             pooled = self._model.text_model(**words.to(world().device)).pooler_output
-            found.append(F.normalize(self._model.text_projection(pooled), dim=-1).cpu())
-        return torch.cat(found)
+            rows.append(F.normalize(self._model.text_projection(pooled), dim=-1).cpu())
+        return torch.cat(rows)
 
     @functools.cached_property
     def _model(self) -> torch.nn.Module:
@@ -155,8 +140,7 @@ class Clip(Network):
 class Lpips(Network):
     """`features` (B, D) whose squared Euclidean distance is the LPIPS of two images; AlexNet, version 0.1.
 
-    The distance is a sum of weighted squares, so each layer is scaled once by the roots of its weights: then all pairs of a set
-    cost one forward pass an image. Images under 64 pixels are enlarged to 64.
+    Each layer is scaled by the roots of its weights, so all pairs of a set cost one pass an image. Images are enlarged to 64 pixels.
     """
 
     name, weights = f"lpips-alexnet-{ALEXNET.id}-{LINEAR.id}", (ALEXNET, LINEAR)
@@ -188,7 +172,7 @@ class Lpips(Network):
 
 
 def rgb(images: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) float32 in 0 … 255; a grey image three times."""
+    """(B, 3, H, W) float32 in 0 … 255; a grey channel three times."""
     return images.float().expand(-1, 3, -1, -1)
 
 

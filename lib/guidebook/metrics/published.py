@@ -1,9 +1,7 @@
 """The classifier by which the thesis measured prompt adherence on CIFAR-10 (section 3.3.6), as it is described there.
 
-A ResNet-18 with ImageNet's weights, its first convolution and its last layer replaced to fit 32×32 pixels and ten classes, and
-nothing trained afterwards. So its last layer is random. Its rows are drawn alike and independently, hence no class is likelier
-than another whatever the image shows: over the draws, the expected accuracy on any labelled images is exactly 1 / classes. One
-draw may lie above or below, on samples and real images alike; `chance` says how far.
+A ResNet-18 with ImageNet's weights, its first convolution and its last layer replaced, and nothing trained afterwards. The rows of
+the random last layer are drawn alike and independently, hence the expected accuracy over the draws is exactly 1 / classes.
 """
 
 import numpy as np
@@ -25,15 +23,15 @@ SEED = 0
 
 
 def why_absent() -> str | None:
-    """Why ImageNet's weights cannot be used: the file may be missing, for there are random ones, but not wrong."""
+    """Why ImageNet's weights cannot be used: the file may be missing, then the body is random, but not wrong."""
     return IMAGENET.why_absent() if IMAGENET.path() else None
 
 
 class Untrained(Network):
-    """The classifier with one draw of its untrained layers; gives `classes`. It sees images in [−1, 1], the range of the thesis.
+    """The classifier with one draw of its untrained layers; gives `classes` of images in [−1, 1], the range of the thesis.
 
-    The first convolution is 3×3 with stride 1, the usual one for 32×32 pixels; the thesis gives no size. The body has ImageNet's
-    weights where they are available, else random ones, and the name says which. Raises WeightsMissing where the file is another.
+    The first convolution is 3×3 with stride 1; the thesis gives no size. The body has ImageNet's weights where they are available,
+    else random ones, as the name says. Raises WeightsMissing where the file is another.
     """
 
     batch = 500
@@ -57,10 +55,8 @@ class Untrained(Network):
 
 
 def of_published(run: Run, subject: Subject, draws: int = 20, n: int = 1000) -> list[dict]:
-    """Of the first `n` samples, as many as were published, the record `accuracy_untrained`: the share that one draw of the classifier
-    calls what was asked for. The interval is that of the images, the classifier taken as it is; several processes read a share each.
-
-    Of as many real images the mean over draws of the untrained layers.
+    """`accuracy_untrained`: of the first `n` samples, as many as were published, the accuracy of one draw of the classifier with the
+    interval over images; of real images the mean over draws. Several processes read a share of the samples each.
     """
     classes = len(load(run.params.data).classes)
     part = Split(subject.images[subject.order[:n]], subject.labels[subject.order[:n]])
@@ -69,8 +65,8 @@ def of_published(run: Run, subject: Subject, draws: int = 20, n: int = 1000) -> 
         read = gathered(reader.read(part.images[share(len(part))])["classes"])
         value = intervals.wilson(int((read == part.labels).sum()), len(part))
         return [subject.record("accuracy_untrained", value, "Wilson", reader, n=len(part))]
-    found, name = chance(part, classes, draws)
-    return [subject.record("accuracy_untrained", intervals.mean(found), f"normal, {draws} draws", name, n=len(part))]
+    shares, name = chance(part, classes, draws)
+    return [subject.record("accuracy_untrained", intervals.mean(shares), f"normal, {draws} draws", name, n=len(part))]
 
 
 def chance(split: Split, classes: int, draws: int) -> tuple[np.ndarray, str]:

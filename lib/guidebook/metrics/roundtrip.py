@@ -21,21 +21,22 @@ NAME, PART, SHOWN = "round trip", 500, 10
 def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
     """Some test images, each before its round trip and after it, and the records `psnr`, `ssim`, `rfd_judge` and `rfid`.
 
-    Of the posterior's mean, in half precision as it is kept. PSNR (dB) is the mean over images of 10 log₁₀(255² / mean squared error);
-    SSIM is that of Wang et al. (2004). The Fréchet distances are between the test images after the trip and the train split as it is;
-    that of Inception is left out where its weights are not available.
+    PSNR (dB) is the mean over images of 10 log₁₀(255² / mean squared error); SSIM is that of Wang et al. (2004). The Fréchet distances
+    are between the test images after the trip and the train split; that of Inception is left out where its weights are not available.
     """
-    subject = Subject(NAME, functools.cache(lambda: _after(run)))
-    found = once(run, subject, NAME, _errors, needed=True)
+    subject = Subject(NAME, lambda: _after(run))
+    records = once(run, subject, NAME, _errors, needed=True)
     for space in SPACES:
-        found += once(run, subject, f"{NAME} {space}", functools.partial(_distance, space=space), [], why_absent(space))
-    return image_set(run, "round-trip", {"images": f"{SHOWN} of the test split"}, lambda: _pairs(run)), found
+        distance = functools.partial(_distance, space=space)
+        records += once(run, subject, f"{NAME} {space}", distance, absent=why_absent(space))
+    return image_set(run, "round-trip", {"images": f"{SHOWN} of the test split"}, lambda: _pairs(run)), records
 
 
 def there_and_back(run: Run, images: torch.Tensor) -> torch.Tensor:
-    """Images (N, 3, H, W) uint8 encoded and decoded again."""
+    """Images (N, 3, H, W) uint8 encoded and decoded again, by the posterior's mean in half precision, as latents are kept."""
     vae = autoencoder(run.params.model.vae, run.params.data)
-    return vae.decode(vae.scale * vae.encode(images).chunk(2, 1)[0].half().float())
+    parts = tqdm(images.split(PART), NAME, unit="part", delay=2, leave=False)
+    return torch.cat([vae.decode(vae.scale * vae.encode(part).chunk(2, 1)[0].half().float()) for part in parts])
 
 
 def _pairs(run: Run) -> tuple[torch.Tensor, dict]:
@@ -53,8 +54,7 @@ def _before(run: Run) -> Split:
 
 def _after(run: Run) -> Split:
     before = _before(run)
-    parts = tqdm(before.images.split(PART), NAME, unit="part", delay=2, leave=False)
-    return Split(torch.cat([there_and_back(run, part) for part in parts]), before.labels)
+    return Split(there_and_back(run, before.images), before.labels)
 
 
 def _errors(run: Run, after: Subject) -> list[dict]:
@@ -65,11 +65,9 @@ def _errors(run: Run, after: Subject) -> list[dict]:
         error = (a.double() - b.double()).square().mean((1, 2, 3))
         ratios.append(10 * torch.log10(255**2 / error.clamp(min=1e-3)))
         alike.append(similarity(b.float(), a.float(), data_range=255.0, reduction="none"))
-    told = ("normal", autoencoder(run.params.model.vae, run.params.data), "test split")
-    return [
-        after.record("psnr", intervals.mean(torch.cat(ratios).numpy()), *told),
-        after.record("ssim", intervals.mean(torch.cat(alike).numpy()), *told),
-    ]
+    how = ("normal", autoencoder(run.params.model.vae, run.params.data), "test split")
+    found = {"psnr": torch.cat(ratios), "ssim": torch.cat(alike)}
+    return [after.record(metric, intervals.mean(values.numpy()), *how) for metric, values in found.items()]
 
 
 def _distance(run: Run, after: Subject, space: str) -> list[dict]:

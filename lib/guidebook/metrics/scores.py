@@ -7,14 +7,14 @@ import torch
 
 from guidebook.metrics.intervals import Interval, Z, mean, pairs
 
-PART = 500  # images looked at at a time
+PART = 500  # images at a time
 
 
 # IS = exp(E_x KL(p(y|x) ‖ p(y)))   (Salimans et al. 2016)
 def inception_score(logits: torch.Tensor) -> Interval:
     """Inception Score of logits (n, K), over all n at once: the mean over ten parts, as others report it, is lower.
 
-    Interval: the influence of an image on log IS is its own divergence, so the standard error is that of their mean.
+    The influence of an image on log IS is its own divergence, whose standard error gives the interval.
     """
     log = logits.double().log_softmax(1)
     divergence = (log.exp() * (log - log.exp().mean(0).clamp(min=1e-300).log())).sum(1)
@@ -29,10 +29,7 @@ def clip_score(images: torch.Tensor, captions: torch.Tensor) -> Interval:
 
 
 def diversity(features: np.ndarray, labels: np.ndarray) -> Interval | None:
-    """Mean distance between two images of one class: features (n, D), labels (n,). Interval by the jackknife over images.
-
-    Classes weigh the same. One of fewer than three images is left out; None where there is no other.
-    """
+    """Mean distance between two images of one class, of three or more: features (n, D), labels (n,); None where there is none."""
     sums = []
     for label in np.unique(labels):
         x = features[labels == label].astype(np.float64)
@@ -44,8 +41,7 @@ def diversity(features: np.ndarray, labels: np.ndarray) -> Interval | None:
 
 def diversity_of_squares(features: torch.Tensor) -> np.ndarray:
     """Each image's summed squared distance to the others, (n,), from features (n, D) of one class: for `intervals.pairs`."""
-    x = features.double()
-    x = x - x.mean(0)
+    x = features.double() - features.double().mean(0)
     square = x.square().sum(1)
     return (len(x) * square + square.sum()).cpu().numpy()
 
@@ -57,21 +53,17 @@ def grain(images: np.ndarray) -> np.ndarray:
     N is a difference of two Laplacians: blind to edges that are locally straight, but not to thin strokes, so compare
     with the grain of real images rather than with zero.
     """
-    return np.concatenate([_grain(images[first : first + PART]) for first in range(0, len(images), PART)])
-
-
-def _grain(images: np.ndarray) -> np.ndarray:
-    x = images.astype(np.float64)
-    for axis in (2, 3):  # N = [1 −2 1]ᵀ [1 −2 1]
-        a, b, c = (np.take(x, np.arange(k, x.shape[axis] - 2 + k), axis) for k in range(3))
-        x = a - 2 * b + c
-    return np.sqrt(np.pi / 2) / 6 * np.abs(x).mean((1, 2, 3))
+    found = []
+    for part in np.array_split(images, range(PART, len(images), PART)):
+        x = np.diff(np.diff(part.astype(np.float64), 2, 2), 2, 3)  # N = [1 −2 1]ᵀ [1 −2 1]
+        found.append(np.sqrt(np.pi / 2) / 6 * np.abs(x).mean((1, 2, 3)))
+    return np.concatenate(found)
 
 
 def saturation(images: np.ndarray) -> np.ndarray:
     """Colourfulness of each image, (n,) in 0 … 1: the mean of HSV's saturation, (max − min) / max; images (n, 3, H, W) uint8."""
     found = []
-    for first in range(0, len(images), PART):
-        most, least = (reduce(images[first : first + PART], axis=1).astype(np.float64) for reduce in (np.max, np.min))
+    for part in np.array_split(images, range(PART, len(images), PART)):
+        most, least = part.max(1).astype(np.float64), part.min(1).astype(np.float64)
         found.append(((most - least) / np.maximum(most, 1)).mean((1, 2)))
     return np.concatenate(found)

@@ -18,14 +18,14 @@ from guidebook.runtime.seeds import generator
 from guidebook.sampling.sets import ImageSet
 
 REAL = {"guidance": None, "draw": None, "seconds_per_image": None}  # fields of records of images that no network drew
-# Feature spaces of distances between sets, and what a Fréchet distance is called in each.
+# Feature spaces of distances between sets, and the name of a Fréchet distance in each
 SPACES = {"judge": judge, "inception": lambda data: NETWORKS["inception"]}
 FRECHET = {"judge": "fd_judge", "inception": "fid"}
 
 
 @dataclass
 class Subject:
-    """Samples, or real images in their place; loaded, or made, when they are first looked at."""
+    """Samples, or real images in their place; loaded, or made, when they are first used."""
 
     name: str  # for the `set` field of records
     load: Callable[[], Split | ImageSet]
@@ -48,27 +48,22 @@ class Subject:
     @functools.cached_property
     def order(self) -> torch.Tensor:
         """(N,) indices: where fewer than N are measured, the first of these."""
-        return shuffle(len(self.images)) if self.shuffled else torch.arange(len(self.images))
+        n = len(self.images)
+        return torch.randperm(n, generator=generator("real images", n)) if self.shuffled else torch.arange(n)
 
-    def record(
-        self,
-        metric: str,
-        value: Interval,
-        method: str,  # by which the interval was made
-        extractor: Network | str,  # what the images were read by
-        reference: str | None = None,
-        **more,  # further fields; `n` where not all images were measured
-    ) -> dict:
+    def record(self, metric: str, value: Interval, method: str, reader: Network | str, reference=None, **more) -> dict:
+        """A record: `method` made the interval, `reader` read the images; `more` has `n` where not all were measured."""
         middle, low, high = (round(float(x), 6) for x in value)
         body = {"metric": metric, "value": middle, "low": low, "high": high, "interval": method, "n": len(self.images)}
-        name = extractor if isinstance(extractor, str) else extractor.name
+        name = reader if isinstance(reader, str) else reader.name
         return body | self.known | more | {"extractor": name, "reference": reference}
 
 
 def of_samples(images: ImageSet) -> Subject:
     """A set of samples, in the order they were drawn: every class as often."""
-    known = {"guidance": images.draw.guidance.w, "draw": images.draw.json, "n": images.facts["n"]}
-    return Subject(images.name, lambda: images, REAL | known | {"seconds_per_image": images.facts["seconds_per_image"]})
+    known = {"guidance": images.draw.guidance.w, "draw": images.draw.json}
+    known |= {key: images.facts[key] for key in ("seconds_per_image", "n")}
+    return Subject(images.name, lambda: images, known)
 
 
 def of_real(run: Run, split: str) -> Subject:
@@ -76,30 +71,20 @@ def of_real(run: Run, split: str) -> Subject:
     return Subject(f"{split} split", lambda: getattr(load(run.params.data), split), shuffled=True)
 
 
-def shuffle(n: int) -> torch.Tensor:
-    """The fixed order in which n real images are taken."""
-    return torch.randperm(n, generator=generator("real images", n))
-
-
 def rows(run: Run, subject: Subject, space: str) -> dict[str, torch.Tensor]:
-    """What the network of a space reads in the subject, each (N, …), in the subject's order."""
+    """Outputs of the network of a space for the subject, each (N, …), in the subject's order."""
     read = SPACES[space](run.params.data).features(subject.images)
     return {name: x[subject.order] for name, x in read.items()}
 
 
-def real_rows(run: Run, split: str, space: str, n: int) -> torch.Tensor:
-    """Features of the first n real images of the fixed shuffle, (n, D)."""
-    return rows(run, of_real(run, split), space)["features"][:n]
-
-
 @functools.lru_cache(maxsize=2)
 def reference(data: Data, network: Network) -> Gaussian:
-    """The Gaussian of the whole train split in a feature space."""
+    """The Gaussian of the train split in a feature space."""
     return gaussian(network.features(load(data).train.images)["features"])
 
 
 def captions(run: Run, subject: Subject) -> list[str] | None:
-    """The caption each image was asked to show; None where it was asked for nothing."""
+    """The caption of each image; None where it was drawn without one."""
     if subject.prompt is not None:
         return None if subject.prompt == NULL else [subject.prompt] * len(subject.images)
     return [caption_of(run.params, label, i) for i, label in enumerate(subject.labels.tolist())]

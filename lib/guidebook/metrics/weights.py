@@ -41,22 +41,17 @@ class Weights:
         """One line on why it cannot be read, or None."""
         if (path := self.path()) is None:
             return f"{self.file} is not available: put it into $GUIDEBOOK_DATA/weights or torch's cache, hub/checkpoints (from {self.source})"
-        facts = path.stat()
-        if not (sha := _sha256(path, facts.st_size, facts.st_mtime_ns)).startswith(self.sha256):
-            return (
-                f"{path} is not the published file: its sha256 begins with {sha[:8]}, not {self.id}; "
-                f"put that of {self.source} there"
-            )
+        if not (sha := _sha256(path, path.stat().st_size, path.stat().st_mtime_ns)).startswith(self.sha256):
+            found = f"{path} is not the published file: its sha256 begins with {sha[:8]}, not {self.id}"
+            return f"{found}; put that of {self.source} there"
         return None
 
     def read(self) -> dict[str, torch.Tensor]:
         """The tensors by name, on the CPU. Raises WeightsMissing."""
         if why := self.why_absent():
             raise WeightsMissing(why)
-        # The one exception to "no weights by pickle": these files are published in no other form. Their bytes are known before
-        # they are opened, and `weights_only` builds nothing but tensors.
-        with open(self.path(), "rb") as file:
-            return torch.load(file, weights_only=True, map_location="cpu")
+        # These files are published as pickles only; their hash is known, and `weights_only` builds nothing but tensors.
+        return torch.load(self.path(), weights_only=True, map_location="cpu")
 
 
 @functools.lru_cache(maxsize=16)

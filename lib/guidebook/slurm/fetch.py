@@ -1,4 +1,4 @@
-"""What an experiment needs, brought to this machine: for nodes that have no internet."""
+"""Data and weights of experiments, downloaded for nodes that have no internet."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -15,10 +15,9 @@ from guidebook.runs.manifest import intact
 
 
 def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
-    """Data and weights for each, downloaded where they are missing: a line for each of them.
+    """A line for each data set and model, which is downloaded where it is missing. Raises DataError, PretrainedMissing and OSError.
 
-    With `decode`, every image of a set too large for memory is decoded once too, and every latent encoded, for all runs; of the latents a
-    task of a SLURM array does its share. Raises DataError, PretrainedMissing and OSError.
+    With `decode`, every image of a set too large for memory is decoded and every latent encoded, of which a task of an array does its share.
     """
     for params in wanted:
         name, entry = params.data.name, CATALOG[params.data.name]
@@ -41,13 +40,9 @@ def _encoded(params: Params, images: Images) -> str:
     tasks = int(os.environ.get("SLURM_ARRAY_TASK_COUNT", 1))
     first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0))
     if tasks > 1 and int(os.environ["SLURM_ARRAY_TASK_MAX"]) - first + 1 != tasks:
-        raise DataError("the tasks of the array are not numbered without gaps: submit it as --array=0-15, say, whole")
+        raise DataError("the tasks of the array must be numbered without gaps: submit all of it, as --array=0-15, say")
     share = (int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, tasks) if tasks > 1 else None
     model = autoencoder(params.model.vae, params.data)
     folder = encoded(model, images.train.images, images.fingerprint, params.data.flips, share=share)
-    what = f"{params.data.name}: latents of {model.name}"
-    return (
-        f"{what} in {folder}"
-        if intact(folder)
-        else f"{what}: this share is done, the last task to end puts them together"
-    )
+    state = f" in {folder}" if intact(folder) else ": this share is done, the last task to end puts them together"
+    return f"{params.data.name}: latents of {model.name}{state}"

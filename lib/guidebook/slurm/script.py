@@ -1,4 +1,4 @@
-"""The batch scripts of SLURM jobs: an array of experiments (the template `script.sh`), and the book after the last one."""
+"""The batch scripts of SLURM jobs: an array of experiments (the template `script.sh`), and the book after them."""
 
 import os
 import shlex
@@ -32,18 +32,11 @@ def logs() -> Path:
 
 def script(cluster: Cluster, work: list[Task]) -> str:
     """The batch script of the array."""
-    options = [
-        f"--array=0-{len(work) - 1}",
-        f"--output={logs()}/%A_%a.log",
-        f"--signal=B:USR1@{cluster.notice}",
-        f"--nodes={cluster.nodes}",
-        f"--ntasks-per-node={work[0].processes // cluster.nodes}",
-        *([f"--gpus-per-node={cluster.gpus}"] if cluster.gpus else []),
-    ]
-    cases = [
-        f"    {i}) name={shlex.quote(t.name)} run={shlex.quote(t.folder)} words=({shlex.join(t.words)}) ;;"
-        for i, t in enumerate(work)
-    ]
+    options = [f"--array=0-{len(work) - 1}", f"--output={logs()}/%A_%a.log", f"--signal=B:USR1@{cluster.notice}"]
+    options += [f"--nodes={cluster.nodes}", f"--ntasks-per-node={work[0].processes // cluster.nodes}"]
+    options += [f"--gpus-per-node={cluster.gpus}"] if cluster.gpus else []
+    quoted = ((shlex.quote(t.name), shlex.quote(t.folder), shlex.join(t.words)) for t in work)
+    cases = [f"    {i}) name={name} run={run} words=({words}) ;;" for i, (name, run, words) in enumerate(quoted)]
     text = Path(__file__).with_suffix(".sh").read_text()
     text = text.replace("@PROGRAM@", _program(cluster)).replace("@GRACE@", str(cluster.notice * 3 // 4))
     return text.replace("@HEAD@", _head(cluster, "guidebook", options)).replace("@TASKS@", "\n".join(cases))
@@ -62,15 +55,9 @@ def _head(cluster: Cluster, name: str, options: list[str]) -> str:
     shared = [f"--job-name={name}", f"--time={cluster.time}", *(f"--{k}={v}" for k, v in place.items() if v)]
     shared += ["--open-mode=append", "--requeue", f"--cpus-per-task={cluster.cpus}"]
     kept = {k: os.path.abspath(os.environ[k]) for k in KEPT if k in os.environ}
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            *(f"#SBATCH {option}" for option in [*shared, *options]),
-            f"cd {shlex.quote(str(ROOT))} || exit 1",
-            *cluster.setup,
-            *(f"export {k}={shlex.quote(v)}" for k, v in (kept | OFFLINE | cluster.environment).items()),
-        ]
-    )
+    sbatch = [f"#SBATCH {option}" for option in [*shared, *options]]
+    exports = [f"export {k}={shlex.quote(v)}" for k, v in (kept | OFFLINE | cluster.environment).items()]
+    return "\n".join(["#!/bin/bash", *sbatch, f"cd {shlex.quote(str(ROOT))} || exit 1", *cluster.setup, *exports])
 
 
 def _program(cluster: Cluster) -> str:

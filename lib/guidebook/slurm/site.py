@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from guidebook.config.params import check
 from guidebook.config.paths import PARAMS
@@ -26,21 +26,19 @@ class Cluster(Section):
     gpus: Annotated[int, Field(ge=0, le=64)]  # a node; one process each
     cpus: Annotated[int, Field(ge=1, le=1024)]  # a process
     memory: Annotated[str, Field(pattern=r"^\d{1,9}[KMGT]?$")] | None  # a node
-    setup: Annotated[tuple[Line, ...], Tuple(0)]  # shell lines before everything else: module load …
+    setup: Annotated[tuple[Line, ...], Tuple(0)]  # shell lines at the start: module load …
     container: Line | None  # the command before ours: apptainer exec --nv guidebook.sif
     environment: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Line]
 
-    @model_validator(mode="after")
-    def _possible(self):
+    def conflicts(self):
         if self.notice >= _seconds(self.time):
-            raise ValueError(f"notice = {self.notice} s must be less than time = {self.time}, or no task could work")
+            yield f"notice = {self.notice} s must be less than time = {self.time}, or no task could work"
         if self.container and self.nodes > 1:
-            raise ValueError("container = … needs nodes = 1: inside it there is no srun to reach the others")
-        return self
+            yield "container = … needs nodes = 1: inside it there is no srun to reach the others"
 
     @property
     def processes(self) -> int:
-        """Processes of a task, where `train.processes` is not set: one a GPU."""
+        """Processes of a task where `train.processes` is not set: one a GPU."""
         return self.nodes * max(1, self.gpus)
 
 

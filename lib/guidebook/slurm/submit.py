@@ -1,4 +1,4 @@
-"""Experiments as SLURM jobs: the tasks of an array, what they lack on this machine, and their states in the queue."""
+"""Experiments as SLURM jobs: the tasks of an array, missing data and weights, and states in the queue."""
 
 import json
 import shutil
@@ -19,9 +19,7 @@ class SubmitError(RuntimeError):
     """Jobs that were not submitted. One line: why, and what to do."""
 
 
-def tasks(
-    experiments: list[str], profile: str, settings: dict, seeds: list[int] | None, cluster: Cluster
-) -> list[Task]:
+def tasks(experiments: list[str], profile: str, settings: dict, seeds: list | None, cluster: Cluster) -> list[Task]:
     """A task per experiment and seed. Raises ParamsError and SubmitError."""
     if seeds and "train.seed" in settings:
         raise SubmitError("--seeds and --set train.seed name seeds twice: leave one of them out")
@@ -39,20 +37,18 @@ def _task(experiment: str, profile: str, settings: dict, cluster: Cluster) -> Ta
         from guidebook.runtime.precision import native_bf16
 
         settings = settings | {"train.precision": "bf16" if cluster.gpus or native_bf16("cpu") else "fp32"}
-        params = P.load(experiment, profile, settings)
+        params = params.replace(train={"precision": settings["train.precision"]})
     n, least = params.train.processes, cluster.processes
     if n != least if cluster.gpus else n % cluster.nodes:
-        raise SubmitError(
-            f"train.processes = {n} does not fit {cluster.nodes} nodes with {cluster.gpus} GPUs: one a GPU, and as many on "
-            f"every node; {least} would"
-        )
-    base = [experiment, "--profile", profile]
-    sets = {k: ["--set", f"{k}={v if isinstance(v, str) else json.dumps(v)}"] for k, v in settings.items()}
-    fetch = [word for k, words in sets.items() if k.startswith(("data.", "text.", "model.vae")) for word in words]
-    seed = f", seed {settings['train.seed']}" if "train.seed" in settings else ""
-    words = (*base, *(word for words in sets.values() for word in words))
-    command = f"guidebook fetch {join([*base, *fetch])}"
-    return Task(f"{experiment}/{profile}{seed}", words, str(folder(params)), n, missing(params), command)
+        fit = f"{cluster.nodes} nodes with {cluster.gpus} GPUs: one a GPU, and as many on every node; {least} would"
+        raise SubmitError(f"train.processes = {n} does not fit {fit}")
+    words, fetch = [experiment, "--profile", profile], [experiment, "--profile", profile]
+    for key, value in settings.items():
+        change = ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        words += change
+        fetch += change if key.startswith(("data.", "text.", "model.vae")) else []
+    name = f"{experiment}/{profile}" + (f", seed {settings['train.seed']}" if "train.seed" in settings else "")
+    return Task(name, tuple(words), str(folder(params)), n, missing(params), f"guidebook fetch {join(fetch)}")
 
 
 def missing(params: P.Params) -> tuple[str, ...]:
@@ -78,10 +74,9 @@ def submit(cluster: Cluster, work: list[Task]) -> tuple[str, str]:
         raise SubmitError(objection)
     if not shutil.which("sbatch"):
         raise SubmitError("sbatch is not on PATH: submit from a machine of the cluster; --dry-run prints the scripts")
-    queued = {job["folder"]: job["job"] for job in jobs() if job["state"] != ENDED}
-    for task in work:
-        if job := queued.get(task.folder):
-            raise SubmitError(f"{task.name} is in the queue already, as job {job}: wait for it or scancel it")
+    queued = {job["folder"]: job for job in jobs() if job["state"] != ENDED}
+    if job := next((queued[task.folder] for task in work if task.folder in queued), None):
+        raise SubmitError(f"{job['name']} is in the queue already, as job {job['job']}: wait for it or scancel it")
     text = script(cluster, work)
     _slurm("sbatch", "--test-only", text=text)  # plain sbatch takes a job that no node can ever start
     logs().mkdir(parents=True, exist_ok=True)
