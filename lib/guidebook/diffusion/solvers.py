@@ -63,10 +63,8 @@ def times(objective: Objective, solver: Solver) -> Tensor:
     return torch.cat([visited, torch.tensor([objective.end], dtype=torch.float64)])
 
 
-def _levels(
-    objective: Objective, times: Tensor
-) -> Iterator[tuple[Tensor, tuple[float, float], float, tuple[float, float]]]:
-    """Of each step: t, (a, s) there, the next time, (a, s) there."""
+def _levels(objective: Objective, times: Tensor) -> Iterator[tuple]:
+    """Of each step: t (), (a, s) there, the next time (), (a, s) there."""
     levels = list(zip(*(c.double().tolist() for c in objective.mix(times)), strict=True))
     yield from zip(times, levels, times[1:], levels[1:], strict=False)
 
@@ -174,7 +172,6 @@ def starts_late(solver: Solver) -> bool:
 
 def misses_noise_level(section: VP, solver: Solver) -> bool:
     """Whether diffusers' DDIM steps to another noise level than that of the next timestep: where they are not evenly spaced."""
-    uneven = solver.spacing == "linspace" or (
-        solver.spacing == "trailing" and getattr(section, "timesteps", solver.steps) % solver.steps
-    )
-    return solver.sampler == "ddim" and bool(uneven)
+    rest = getattr(section, "timesteps", solver.steps) % solver.steps
+    uneven = solver.spacing == "linspace" or (solver.spacing == "trailing" and rest > 0)
+    return solver.sampler == "ddim" and uneven

@@ -75,12 +75,10 @@ class Plan:
 
 
 def _plan(draw: Draw, sampler: "Sampler") -> Plan:
-    if draw.kind == "samples":
-        index = torch.arange(draw.n)
-        return Plan(index, sampler.labels(index))
-    if draw.kind == "trajectory":
-        index = torch.arange(draw.n // draw.columns)
-        return Plan(index, sampler.labels(index) * draw.columns)
+    if draw.kind in ("samples", "trajectory"):
+        moments = draw.columns if draw.kind == "trajectory" else 1
+        index = torch.arange(draw.n // moments)
+        return Plan(index, sampler.labels(index) * moments)
     each = 1 + len(draw.edits) if draw.kind == "edits" else draw.columns
     first, index = sampler.labels(torch.arange(draw.n // each)), torch.arange(draw.n // each).repeat_interleave(each)
     if draw.kind == "edits":

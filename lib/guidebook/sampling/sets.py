@@ -42,9 +42,7 @@ class ImageSet:
     name: str
     folder: Path
     images: torch.Tensor  # (N, C, H, W) uint8; of a recorded run, the first ones
-    facts: (
-        dict  # what set.json holds: `draw` (of samples), `labels`, `clipped`, `evaluations`, `seconds_per_image`, `n`
-    )
+    facts: dict  # of set.json: `draw` (of samples), `labels`, `clipped`, `evaluations`, `seconds_per_image`, `n`
 
     @property
     def labels(self) -> torch.Tensor:
@@ -122,11 +120,9 @@ def in_parts(
     aside.mkdir(parents=True, exist_ok=True)
     files = [(aside / f"{int(p[0]):09d}-{len(p)}.safetensors", p) for p in torch.arange(n).split(size)]
     with stopping(run) as stop:
-        turns = range(0, len(files), world().num_processes)
-        for turn in tqdm(
-            turns, f"drawing {folder.name}", unit="part", mininterval=1, disable=not world().is_main_process
-        ):
-            for file, part in files[turn + world().process_index :][:1]:
+        me, step, what = world().process_index, world().num_processes, f"drawing {folder.name}"
+        for turn in tqdm(range(0, len(files), step), what, unit="part", mininterval=1, disable=me > 0):
+            for file, part in files[turn + me :][:1]:
                 if not file.exists():
                     started = time.perf_counter()
                     images, temporary = make(part), file.with_suffix(f".{os.getpid()}")
@@ -135,8 +131,8 @@ def in_parts(
                         save_file({"images": images.contiguous()}, temporary, facts)
                         fsync(temporary)
                         os.replace(temporary, file)
-            if turn + world().num_processes < len(files) and stop.asked():
-                stop.obey(f"drawing after {min(len(files), turn + world().num_processes) * size:,} of {n:,} images")
+            if turn + step < len(files) and stop.asked():
+                stop.obey(f"drawing after {(turn + step) * size:,} of {n:,} images")
     barrier()
     images, seconds = [], 0.0
     for file, _ in files:

@@ -25,21 +25,11 @@ class Draw(Section):
     edits: Annotated[tuple[str, ...], Tuple(0)] = ()  # attributes, each switched in an image of its own
 
     @classmethod
-    def of(
-        cls,
-        params: Params,
-        guidance: Guidance | float,
-        n: int,
-        prompt: str | None = None,
-        weights: str | None = None,
-        solver: Solver | None = None,
-        at: int | None = None,
-        **kind: Any,
-    ) -> "Draw":
-        """Samples of a run, as its params have them where nothing else is given; a number is a scale of plain guidance."""
+    def of(cls, params: Params, guidance: Guidance | float, n: int, **fields: Any) -> "Draw":
+        """Samples of a run, as its params have them where a field is not given or None; a number is a scale of plain guidance."""
         s, way = params.sample, guidance if isinstance(guidance, Guidance) else Guidance(w=guidance)
-        given = {"prompt": prompt, "weights": weights or s.weights, "solver": solver or s.solver, "at": at}
-        return cls(n=n, guidance=way, seed=s.seed, **given, **kind)
+        usual = {"weights": s.weights, "solver": s.solver, "seed": s.seed}
+        return cls(n=n, guidance=way, **usual | {name: x for name, x in fields.items() if x is not None})
 
     @property
     def json(self) -> dict:
@@ -51,9 +41,8 @@ class Draw(Section):
         """Words for the name of a folder."""
         g = self.guidance
         what = {None: f"w{g.w:g}", NULL: "null-caption"}.get(self.prompt, "prompt")
-        way = (
-            [g.combine] * (g.combine != "linear") + ["interval"] * bool(g.between) + ["autoguidance"] * bool(g.against)
-        )
+        marks = {g.combine: g.combine != "linear", "interval": g.between, "autoguidance": g.against}
+        way = [mark for mark, shown in marks.items() if shown]
         return "-".join([what if self.kind == "samples" else self.kind, self.solver.sampler, *way])
 
     @property
@@ -86,12 +75,8 @@ class Draw(Section):
         g = self.guidance
         settings = [f"{key} {value:g}" for key, value in g.settings().items()]
         levels = [f"{g.between[0]:g} < σ ≤ {g.between[1]:g}"] if g.between else []
-        return [
-            *[g.combine] * (g.combine != "linear"),
-            *settings,
-            *levels,
-            *([against(g.against)] if g.against else []),
-        ]
+        guide = [against(g.against)] if g.against else []
+        return [*[g.combine] * (g.combine != "linear"), *settings, *levels, *guide]
 
     @model_validator(mode="after")
     def _possible(self):

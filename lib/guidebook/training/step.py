@@ -79,7 +79,7 @@ class Trainer:
     def step(self) -> None:
         """One optimiser step on the next `batch` images. Its randomness depends on (seed, nimg) and nothing else."""
         t, mark = self.params.train, self.profiler.mark
-        self.profiler.begin()
+        mark(None)
         batch = self.feed.batch(self.nimg)
         mark("data")
         noise = self._noise()
@@ -170,9 +170,7 @@ class Trainer:
     def state(self) -> tuple[checkpoint.Tensors, dict]:
         """Tensors and facts from which `restore` makes an equal trainer. Raises NonFiniteLoss for weights that are not finite."""
         if not torch.stack([w.isfinite().all() for w in self.weights]).all():
-            raise NonFiniteLoss(
-                f"weights are not finite after {self.nimg:,} images: they were not saved; lower train.lr"
-            )
+            raise NonFiniteLoss(f"weights are not finite after {self.nimg:,} images: not saved; lower train.lr")
         moments = [self.optimizer.state[w].items() for w in self.weights]
         tensors = {"model": self.model.state_dict()} | {a.name: a.weights for a in self.averages}
         tensors["optimizer"] = {f"{i}.{k}": v for i, of in enumerate(moments) for k, v in of}
@@ -207,7 +205,7 @@ class Trainer:
             kept = [row for row in run.stats() if row["nimg"] <= self.nimg]
             write(run.path / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
-    def _statistics(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of all processes since the last line: the loss of each step, loss sums and image counts by timestep bin."""
         losses = torch.stack(self.step_losses) if self.step_losses else torch.zeros(0, device=self.device)
         sums, counts = distributed.total(self.bin_sum), distributed.total(self.bin_count)
