@@ -1,7 +1,6 @@
 """Frozen autoencoders: images to the latents that a model learns, and back.
 
-`stabilityai/sd-vae-ft-mse` (Rombach et al. 2022) where its weights are in the cache, else `embedded`: a small one of the same kind,
-trained on the images at hand.
+`stabilityai/sd-vae-ft-mse` (Rombach et al. 2022), or `embedded`: a small one of the same kind, trained on the run's images.
 """
 
 import functools

@@ -55,7 +55,7 @@ def _drawn(run: Run, draw: Draw, folder) -> tuple[Tensor, dict]:
         facts["timesteps"] = [round(t) for t in visited[moments].tolist()]
 
     def part(index: Tensor) -> Tensor:
-        rows = index if size != draw.n else index[: len(plan.index)]
+        rows = index[index < len(plan.index)]  # of a trajectory, whose one part has more images than samples
         prompts = plan.prompts and [plan.prompts[i] for i in rows.tolist()]
         states = list(sampler.steps(plan.index[rows], prompts, None if plan.start is None else plan.start[rows]))
         return sampler.images(torch.cat([states[i][1] for i in moments]))

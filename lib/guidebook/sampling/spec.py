@@ -1,11 +1,11 @@
-"""The specification of a set of samples: its digest names the folder, its JSON is what processes and records are given."""
+"""The specification of a set of samples: the digest of its JSON names the folder, and processes and records hold the JSON."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from guidebook.conditioning.captions import NULL
-from guidebook.config.params import Params, digest
+from guidebook.config.params import Params
 from guidebook.config.schema import Count, Guidance, Guide, Section, Solver, Tuple, Weights
 from guidebook.runs.run import Run
 
@@ -44,11 +44,6 @@ class Draw(Section):
         marks = {g.combine: g.combine != "linear", "interval": g.between, "autoguidance": g.against}
         way = [mark for mark, shown in marks.items() if shown]
         return "-".join([what if self.kind == "samples" else self.kind, self.solver.sampler, *way])
-
-    @property
-    def digest(self) -> str:
-        """8 hex digits of all of it."""
-        return digest(self.json)
 
     def words(self, seed: int | None = None) -> list[str]:
         """How the images were drawn, for a reader: the seed and the kind where they are not as usual."""
@@ -92,8 +87,9 @@ class Draw(Section):
 
 def against(guide: Guide) -> str:
     """The guide of autoguidance, for a reader."""
-    said = [f"{guide.run}, {guide.share:g} of the training" if guide.run else "", guide.weights or ""]
-    return "against " + ", ".join([s for s in (*said, f"after {guide.at:,} images" if guide.at else "") if s])
+    run = f"{guide.run}, {guide.share:g} of the training" if guide.run else None
+    at = f"after {guide.at:,} images" if guide.at else None
+    return "against " + ", ".join(filter(None, (run, guide.weights, at)))
 
 
 def guide_run(run: Run, guide: Guide) -> Run:

@@ -1,7 +1,6 @@
 """Checkpoints that survive a crash at any instruction: written aside, hashed, fsynced, then renamed.
 
-A checkpoint is a folder `nimg-<images seen>` of safetensors files, `state.json` and a manifest of hashes. There is no pointer
-to the newest one, only a scan.
+A checkpoint is a folder `nimg-<images seen>` of safetensors files, `state.json` and a manifest of hashes.
 """
 
 import json
@@ -104,7 +103,7 @@ def complete(folder: Path) -> list[Path]:
 
 
 def images(path: Path) -> int:
-    """Images seen at a checkpoint, which its name says."""
+    """Images seen at a checkpoint, by its name."""
     return int(NAME.fullmatch(path.name)[1])
 
 

@@ -39,14 +39,10 @@ class Noise(NamedTuple):
     posterior: Tensor  # (n, *shape) for draws of the autoencoder's posterior; (n, 0) in pixel space
 
 
-def prepared(
-    params: Params,
-    data: Images | Streamed | None = None,  # None: those of the params
-    where: Pixels | Latents | None = None,  # None: the space of the params
-) -> "Trainer":
+def prepared(params: Params, data: Images | Streamed | None = None, where: Pixels | Latents | None = None) -> "Trainer":
     """A trainer, after the stages that may take minutes: latents and captions are read, or encoded now with a progress bar each.
 
-    Raises DataError, Preempted, and OSError where the disk is full.
+    `data` and `where` are those of the params by default. Raises DataError, Preempted, and OSError where the disk is full.
     """
     data, where = data or load(params.data), where or space(params)
     if isinstance(data, Images):
@@ -208,8 +204,8 @@ class Trainer:
     def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of all processes since the last line: the loss of each step, loss sums and image counts by timestep bin."""
         losses = torch.stack(self.step_losses) if self.step_losses else torch.zeros(0, device=self.device)
-        sums, counts = distributed.total(self.bin_sum), distributed.total(self.bin_count)
-        return distributed.total(losses) / distributed.world().num_processes, sums, counts
+        losses, sums, counts = map(distributed.total, (losses, self.bin_sum, self.bin_count))
+        return losses / distributed.world().num_processes, sums, counts
 
     def _clear(self) -> None:
         self.step_losses = []
