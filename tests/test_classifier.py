@@ -21,9 +21,9 @@ def folder(tmp_path_factory):
         runs = tmp_path_factory.mktemp("classifier")
         patch.setenv("GUIDEBOOK_RUNS", str(runs))
         patch.setattr(module, "STEPS", 200)
-        module._found.cache_clear()
+        module.noisy_classifier.cache_clear()
         yield runs / "judges"
-        module._found.cache_clear()
+        module.noisy_classifier.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_it_takes_images_of_every_size(channels, resolution):
 
 def test_it_is_trained_once(reader, monkeypatch):
     monkeypatch.setattr(module, "_train", refuse)
-    module._found.cache_clear()  # as in another process
+    module.noisy_classifier.cache_clear()  # as in another process
     again, (x, _) = noisy_classifier(PARAMS), noisy(100)
     assert again is not reader
     assert torch.equal(again(x, torch.tensor(100)), reader(x, torch.tensor(100)))
@@ -136,7 +136,7 @@ def test_two_trainings_are_equal_whatever_ran_before(folder, monkeypatch):
     for seed in (0, 1):
         torch.manual_seed(seed)
         monkeypatch.setenv("GUIDEBOOK_RUNS", str(folder / f"again-{seed}"))
-        module._found.cache_clear()
+        module.noisy_classifier.cache_clear()
         before = torch.get_rng_state()
         weights.append(noisy_classifier(PARAMS).state_dict())
         assert torch.equal(torch.get_rng_state(), before)
@@ -147,22 +147,22 @@ def test_it_is_trained_in_fp32_that_is_fp32(folder, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "_train", lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(folder / "fp32"))
-    module._found.cache_clear()
+    module.noisy_classifier.cache_clear()
     noisy_classifier(PARAMS)
-    module._found.cache_clear()
+    module.noisy_classifier.cache_clear()
     assert seen == [False]
 
 
 def test_changed_weights_are_not_read_but_trained_anew(folder, monkeypatch, caplog):
     monkeypatch.setattr(module, "STEPS", 2)
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(folder / "corrupt"))
-    module._found.cache_clear()
+    module.noisy_classifier.cache_clear()
     noisy_classifier(PARAMS)
     (path,) = (folder / "corrupt" / "judges").glob("noisy-*/model.safetensors")
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
-    module._found.cache_clear()
+    module.noisy_classifier.cache_clear()
     with caplog.at_level("WARNING"):
         noisy_classifier(PARAMS)
     assert "model.safetensors is not what was written; it is made anew" in caplog.text

@@ -1,7 +1,7 @@
 """Frozen text encoders: captions to embeddings (L, D), where D is the encoder's width.
 
-CLIP (Radford et al. 2021) where its weights are in the cache, else `embedded`: a small text transformer of CLIP's
-architecture with fixed random weights. It tells captions apart but knows nothing of what words mean.
+CLIP (Radford et al. 2021), or `embedded`: a small text transformer of CLIP's architecture with fixed random weights, by which
+captions differ but have no meaning.
 """
 
 import copy

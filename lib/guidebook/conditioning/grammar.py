@@ -84,6 +84,9 @@ WORN = (
     "Wearing_Hat", "Eyeglasses", "Wearing_Earrings", "Wearing_Necklace", "Wearing_Necktie", "Wearing_Lipstick",
     "Heavy_Makeup",
 )  # fmt: skip
+# What follows the person and the looks: the first words of each clause, and its attributes.
+FACE = [("", [name]) for name in ("Smiling", "Mouth_Slightly_Open")]
+CLAUSES = (("", ["No_Beard"]), ("sporting ", BEARD), *FACE, ("wearing ", WORN))
 # CLIP reads 77 tokens: where a caption would have more, minor attributes are left out, the last of them first. Its merges make
 # two tokens of each of these words, and one of every other word, comma and hyphen. FEW attributes never make more.
 TOKENS, FEW = 77, 13
@@ -121,9 +124,8 @@ def mentioned(attributes: int, seed: int, sample: int, epoch: int) -> int:
 def consistent(attributes: int) -> int:
     """The attributes without contradictions: of two that contradict each other, the first of the two in `EXCLUDES`."""
     if not attributes & _BIT["Male"]:
-        attributes &= (
-            ~_OF_MEN
-        )  # of women most likely a wrong label, and that a woman has no beard is not worth mentioning
+        # Of women most likely a wrong label, and that a woman has no beard is not worth mentioning.
+        attributes &= ~_OF_MEN
     for one, others in _EXCLUDED:
         if attributes & one:
             attributes &= ~others
@@ -166,29 +168,24 @@ def _tokens(caption: str) -> int:
 def _sentence(attributes: int, draw: int) -> str:
     """The caption that mentions these attributes, none left out."""
     word = {name: ways[1 if draw & bit else 0] for name, bit, ways in _WORDS if attributes & bit}
+
+    def words(names: Iterable[str]) -> list[str]:
+        return [word[name] for name in names if name in word]
+
     who = word.get("Male") or WOMAN[1 if draw & _BIT["Male"] else 0]
-    person = [word[name] for name in ("Attractive", "Young") if name in word]
-    blurry = word["Blurry"] + " " if "Blurry" in word else ""
-    text = f"A {blurry}photo of {_article([*person, who])}"
-    hair = [word[name] for name in (*STYLES, *COLOURS) if name in word]
+    text = " ".join(["A", *words(["Blurry"]), "photo of", _article([*words(["Attractive", "Young"]), who])])
+    hair = words((*STYLES, *COLOURS))
     looks = [" ".join((*hair, "hair"))] if hair else []
     for name in LOOKS:
-        if isinstance(name, tuple):
-            adjectives = [word[n] for n in name[:-1] if n in word]
-            looks += [_article([*adjectives, name[-1]])] if adjectives else []
-        elif name in word:
-            looks.append(word[name])
+        if isinstance(name, str):
+            looks += words([name])
+        elif adjectives := words(name[:-1]):
+            looks.append(_article([*adjectives, name[-1]]))
     if looks:
         text += " with " + _listed(looks)
-    if "No_Beard" in word:
-        text += ", " + word["No_Beard"]
-    if beard := [word[name] for name in BEARD if name in word]:
-        text += ", sporting " + _listed(beard)
-    for name in ("Smiling", "Mouth_Slightly_Open"):
-        if name in word:
-            text += ", " + word[name]
-    if worn := [word[name] for name in WORN if name in word]:
-        text += ", wearing " + _listed(worn)
+    for begins, names in CLAUSES:
+        if some := words(names):
+            text += f", {begins}{_listed(some)}"
     return text
 
 

@@ -39,7 +39,7 @@ def sample_labels(params: Params, index: Tensor) -> Tensor:
 class Conditions:
     """Class captions are encoded once, attribute captions read from `kept` or encoded when they are asked for."""
 
-    def __init__(self, params: Params, kept: Tensor | None = None):
+    def __init__(self, params: Params, kept: Tensor | None):
         entry, self.params, self._kept = CATALOG[params.data.name], params, kept
         known = [] if entry.attributes else class_captions(params.data.caption, entry.classes)
         table = encode(params.text, [*known, NULL], world().device)
@@ -70,10 +70,8 @@ def kept_captions(params: Params, labels: Tensor) -> Tensor:
         captions = [caption_of(params, labels[row % n], row % n, row // n) for row in range(first, end)]
         return {"embeddings": encode(text, captions, world().device).half().cpu().numpy()}, []
 
-    parts = Parts(
-        [*range(0, n * phrasings, PART), n * phrasings], {"embeddings": ((text.tokens, width(text)), "float16")}
-    )
+    cuts, shape = [*range(0, n * phrasings, PART), n * phrasings], (text.tokens, width(text))
     name, spec = f"captions-{params.data.name}", [text, params.train.seed, labels, phrasings]
-    return torch.from_numpy(
-        arrays(artifact(runs() / "data", name, spec, make, parts, "encoding captions"))["embeddings"]
-    )
+    parts = Parts(cuts, {"embeddings": (shape, "float16")})
+    folder = artifact(runs() / "data", name, spec, make, parts, "encoding captions")
+    return torch.from_numpy(arrays(folder)["embeddings"])

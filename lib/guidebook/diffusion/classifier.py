@@ -12,7 +12,7 @@ from torch import nn
 
 from guidebook.config.params import Params
 from guidebook.config.paths import runs
-from guidebook.config.schema import VP, Data
+from guidebook.config.schema import Data
 from guidebook.data.images import Split, from_uint8, load, order
 from guidebook.diffusion.objective import Objective, objective
 from guidebook.runs.artifact import artifact
@@ -56,18 +56,15 @@ class NoisyClassifier(nn.Module):
         return F.log_softmax(self(x, t), 1).gather(1, labels[:, None])[:, 0]
 
 
+@functools.lru_cache(maxsize=2)
 def noisy_classifier(params: Params) -> NoisyClassifier:
-    """That of a run's data and forward process, on this process's device: found among the runs, else trained in half a minute.
+    """That of a run's data and forward process, on this process's device: read among the runs, else trained in half a minute.
 
     It is trained in fp32 on every device. Which device that was is not in its name: the first one that is trained counts. Every
     process calls it. Raises Preempted.
     """
-    return _found(params.data, params.objective)
-
-
-@functools.lru_cache(maxsize=2)
-def _found(data: Data, diffusion: VP) -> NoisyClassifier:
-    images, device = load(data), world().device
+    data, diffusion, device = params.data, params.objective, world().device
+    images = load(data)
     noise = diffusion.model_dump(mode="json", exclude={"prediction", "min_snr_gamma"})
     pixels = [images.fingerprint, data.resolution, data.range, data.flips]
     spec = [STEPS, BATCH, LR, SEED, WIDTH, TIME, pixels, noise]

@@ -21,9 +21,8 @@ from guidebook.diffusion.objective import Network, Objective
 # What x0 is clipped to in pixel space, images in [0, 1] included: diffusers' default, with which the published samples were drawn
 RANGE = (-1.0, 1.0)
 Answer = tuple[Tensor, Tensor]  # (x0, ε), each (B, C, H, W)
-Denoiser = Callable[
-    [Tensor, Tensor], Answer
-]  # (x (B, C, H, W), t ()) → (x0, ε) with x = a x0 + s ε, unless it says otherwise
+# (x (B, C, H, W), t ()) → (x0, ε) with x = a x0 + s ε, unless it says otherwise
+Denoiser = Callable[[Tensor, Tensor], Answer]
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,6 @@ from guidebook.conditioning.condition import Condition
 Network = Callable[[Tensor, Tensor, Condition], Tensor]  # (x (B, C, H, W), t (B,), condition of B) → F (B, C, H, W)
 
 
-def _one(t: Tensor) -> Tensor:
-    return torch.ones_like(t)
-
-
 def _same(t: Tensor) -> Tensor:
     return t
 
@@ -171,7 +167,7 @@ def rectified_flow(mean: float = 0.0, std: float = 1.0) -> Objective:
     """Rectified flow. The network is given 1000 t."""
     return Objective(
         mix=lambda t: (1 - t, t),
-        target=lambda t: (-_one(t), _one(t)),
+        target=lambda t: (-torch.ones_like(t), torch.ones_like(t)),
         times=lambda u: torch.sigmoid(mean + std * torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))),
         time_of=lambda sigma: sigma / (1 + sigma),
         start=1.0, end=0.0, last=1e-3, embed=lambda t: 1000 * t,
@@ -188,7 +184,7 @@ def edm(sigma_data: float = 0.5, mean: float = -1.2, std: float = 1.2, largest: 
         return (1 - skip) / out, -skip * t / out
 
     return Objective(
-        mix=lambda t: (_one(t), t),
+        mix=lambda t: (torch.ones_like(t), t),
         target=target,
         times=lambda u: (mean + std * torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))).exp(),
         time_of=_same,

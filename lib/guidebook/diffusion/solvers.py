@@ -63,24 +63,18 @@ def times(objective: Objective, solver: Solver) -> Tensor:
     return torch.cat([visited, torch.tensor([objective.end], dtype=torch.float64)])
 
 
-def _levels(
-    objective: Objective, times: Tensor
-) -> Iterator[tuple[Tensor, tuple[float, float], float, tuple[float, float]]]:
-    """Of each step: t, (a, s) there, the next time, (a, s) there."""
+def _levels(objective: Objective, times: Tensor) -> Iterator[tuple]:
+    """Of each step: t (), (a, s) there, the next time (), (a, s) there."""
     levels = list(zip(*(c.double().tolist() for c in objective.mix(times)), strict=True))
     yield from zip(times, levels, times[1:], levels[1:], strict=False)
 
 
 # x' = a' x0 + sqrt(s'² − η² v) ε + η sqrt(v) z,  v = s'² (1 − (a s' / (a' s))²)   (Song et al. 2021, eq. 12 and 16, for any path)
-def ddim(
-    denoise: Denoiser,
-    x: Tensor,
-    times: Tensor,
-    objective: Objective,
-    noise: Callable[[], Tensor] | None = None,  # z, drawn where η > 0 and the step does not end in the image
-    eta: float = 0.0,
-) -> Steps:
-    """DDIM, which is Euler's method for σ on any path, and for t on a flow. η = 1 takes the steps of DDPM (Ho et al. 2020, eq. 7)."""
+def ddim(denoise: Denoiser, x: Tensor, times: Tensor, objective: Objective, noise=None, eta: float = 0.0) -> Steps:
+    """DDIM, which is Euler's method for σ on any path, and for t on a flow. η = 1 takes the steps of DDPM (Ho et al. 2020, eq. 7).
+
+    `noise` () draws z where η > 0, but in the step that ends in the image.
+    """
     for t, (a, s), _, (a2, s2) in _levels(objective, times):
         x0, eps = denoise(x, t)
         v = eta**2 * s2**2 * (1 - (a * s2 / (a2 * s)) ** 2)
@@ -155,10 +149,9 @@ def scheduler(section: VP, solver: Solver | None = None, clip: bool = True):
     name, settings = solver.sampler if solver else "ddpm", {"prediction_type": section.prediction}
     if section.betas:
         settings |= {"beta_start": section.betas[0], "beta_end": section.betas[1]}
-    if solver and solver.spacing == "karras":
-        settings |= {"use_karras_sigmas": True}
-    elif solver:
-        settings |= {"timestep_spacing": solver.spacing}
+    if solver:
+        karras = solver.spacing == "karras"
+        settings |= {"use_karras_sigmas": True} if karras else {"timestep_spacing": solver.spacing}
     if name in ("ddpm", "ddim"):
         settings |= {"clip_sample": clip}
     if section.zero_terminal_snr:
@@ -174,7 +167,6 @@ def starts_late(solver: Solver) -> bool:
 
 def misses_noise_level(section: VP, solver: Solver) -> bool:
     """Whether diffusers' DDIM steps to another noise level than that of the next timestep: where they are not evenly spaced."""
-    uneven = solver.spacing == "linspace" or (
-        solver.spacing == "trailing" and getattr(section, "timesteps", solver.steps) % solver.steps
-    )
-    return solver.sampler == "ddim" and bool(uneven)
+    rest = getattr(section, "timesteps", solver.steps) % solver.steps
+    uneven = solver.spacing == "linspace" or (solver.spacing == "trailing" and rest > 0)
+    return solver.sampler == "ddim" and uneven

@@ -1,7 +1,6 @@
 """Frozen autoencoders: images to the latents that a model learns, and back.
 
-`stabilityai/sd-vae-ft-mse` (Rombach et al. 2022) where its weights are in the cache, else `embedded`: a small one of the same kind,
-trained on the images at hand.
+`stabilityai/sd-vae-ft-mse` (Rombach et al. 2022), or `embedded`: a small one of the same kind, trained on the run's images.
 """
 
 import functools
@@ -41,28 +40,23 @@ class Autoencoder:
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Mean and log-variance (N, 2C, h, w) float32 of the posterior, not scaled, of images (N, 3, H, W) uint8; on the CPU."""
         device = self.network.device
-        parts = (
-            self.network.encode(from_uint8(x.to(device), -1.0, 1.0)).latent_dist
-            for x in images.split(self._part(images))
-        )
-        return torch.cat([torch.cat([p.mean, p.logvar], 1).cpu() for p in parts])
+        step = max(1, PART // images[0, 0].numel())
+        parts = (from_uint8(x.to(device), -1.0, 1.0) for x in images.split(step))
+        given = (self.network.encode(x).latent_dist for x in parts)
+        return torch.cat([torch.cat([p.mean, p.logvar], 1).cpu() for p in given])
 
     @torch.no_grad()
     @exact()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, H, W) uint8, on the CPU, of scaled latents (N, C, h, w)."""
-        size, device = latents.shape[-1] * self.factor, self.network.device
-        step = max(1, PART // size**2)
-        parts = (self.network.decode(x.to(device) / self.scale).sample for x in latents.split(step))
+        step = max(1, PART // (latents.shape[-1] * self.factor) ** 2)
+        parts = (self.network.decode(x.to(self.network.device) / self.scale).sample for x in latents.split(step))
         return torch.cat([to_uint8(x.cpu(), -1.0, 1.0) for x in parts])
 
     @property
     def factor(self) -> int:
         """Pixels that one point of a latent stands for, across and down."""
         return 2 ** (len(self.network.config.block_out_channels) - 1)
-
-    def _part(self, images: torch.Tensor) -> int:
-        return max(1, PART // images[0, 0].numel())
 
 
 # z = scale · (μ + σ ε)   (Kingma & Welling 2014, eq. 10)

@@ -41,6 +41,5 @@ class Backbone(ModelMixin, ConfigMixin):
 
     def stock(self) -> ModelMixin:
         """The same network as a class of diffusers, for its own pipelines. Raises ValueError where diffusers has none."""
-        raise ValueError(
-            f"diffusers' pipelines have no {type(self).__name__}: export it in pixel space, model.vae = null"
-        )
+        name = type(self).__name__
+        raise ValueError(f"diffusers' pipelines have no {name}: export it in pixel space, model.vae = null")

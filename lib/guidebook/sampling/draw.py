@@ -55,7 +55,7 @@ def _drawn(run: Run, draw: Draw, folder) -> tuple[Tensor, dict]:
         facts["timesteps"] = [round(t) for t in visited[moments].tolist()]
 
     def part(index: Tensor) -> Tensor:
-        rows = index if size != draw.n else index[: len(plan.index)]
+        rows = index[index < len(plan.index)]  # of a trajectory, whose one part has more images than samples
         prompts = plan.prompts and [plan.prompts[i] for i in rows.tolist()]
         states = list(sampler.steps(plan.index[rows], prompts, None if plan.start is None else plan.start[rows]))
         return sampler.images(torch.cat([states[i][1] for i in moments]))
@@ -75,12 +75,10 @@ class Plan:
 
 
 def _plan(draw: Draw, sampler: "Sampler") -> Plan:
-    if draw.kind == "samples":
-        index = torch.arange(draw.n)
-        return Plan(index, sampler.labels(index))
-    if draw.kind == "trajectory":
-        index = torch.arange(draw.n // draw.columns)
-        return Plan(index, sampler.labels(index) * draw.columns)
+    if draw.kind in ("samples", "trajectory"):
+        moments = draw.columns if draw.kind == "trajectory" else 1
+        index = torch.arange(draw.n // moments)
+        return Plan(index, sampler.labels(index) * moments)
     each = 1 + len(draw.edits) if draw.kind == "edits" else draw.columns
     first, index = sampler.labels(torch.arange(draw.n // each)), torch.arange(draw.n // each).repeat_interleave(each)
     if draw.kind == "edits":

@@ -39,6 +39,6 @@ def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> torch
     """n images (n, C, H, W) uint8 of one prompt, kept nowhere."""
     from guidebook.sampling.sampler import Sampler
 
-    sampler = Sampler(run, Draw.of(run.params, guidance, n, prompt))
+    sampler = Sampler(run, Draw.of(run.params, guidance, n, prompt=prompt))
     *_, (_, x) = sampler.steps(seed * n + torch.arange(n))
     return sampler.images(x)

@@ -1,8 +1,8 @@
 """Sets of images in a run folder: `samples/<name>-<key>/`, made once and found afterwards.
 
-`set.json` says how the images were made, `images.safetensors` holds them, `sheet.png` shows the first of them, a manifest
-holds their hashes. A recorded run keeps no images but the sheet, so what it gives back is the first images of the set, pixel
-for pixel. While a set is made, its parts wait in `samples/.parts-…`: what was drawn before an interruption is not drawn again.
+`set.json` describes how the images were made, `images.safetensors` holds them, `sheet.png` the first of them, a manifest their
+hashes. A recorded run keeps the sheet alone, so its sets are the first images, pixel for pixel. While a set is made, its parts
+wait in `samples/.parts-…`: none is drawn again after an interruption.
 """
 
 import functools
@@ -42,9 +42,7 @@ class ImageSet:
     name: str
     folder: Path
     images: torch.Tensor  # (N, C, H, W) uint8; of a recorded run, the first ones
-    facts: (
-        dict  # what set.json holds: `draw` (of samples), `labels`, `clipped`, `evaluations`, `seconds_per_image`, `n`
-    )
+    facts: dict  # of set.json: `draw` (of samples), `labels`, `clipped`, `evaluations`, `seconds_per_image`, `n`
 
     @property
     def labels(self) -> torch.Tensor:
@@ -63,7 +61,7 @@ def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple[torch.Te
     `make` returns images (N, C, H, W) uint8 and facts, among them `labels`; of several processes the main one keeps them.
     """
     folder = path_of(run, name, spec)
-    if not folder.is_dir():  # it gets its name when it is whole
+    if not folder.is_dir():  # a complete set alone has that name
         run.needs(f"the image set {name} ({', '.join(f'{k} {v}' for k, v in spec.items())})")
         with owned(run.path):
             images, facts = make()
@@ -85,9 +83,9 @@ def examples(run: Run, per_class: int = 3) -> ImageSet:
         split = load(run.params.data).train
         if CATALOG[run.params.data.name].attributes:
             return split.images[: COLUMNS * per_class], {"labels": split.labels[: COLUMNS * per_class].tolist()}
-        most = min(per_class, *split.labels.unique(return_counts=True)[1].tolist())
-        found = [(split.labels == c).nonzero()[:most, 0] for c in split.labels.unique()]
-        index = torch.stack(found, 1).flatten()
+        classes, counts = split.labels.unique(return_counts=True)
+        most = min(per_class, *counts.tolist())
+        index = torch.stack([(split.labels == c).nonzero()[:most, 0] for c in classes], 1).flatten()
         return split.images[index], {"labels": split.labels[index].tolist()}
 
     words = {3: "three"}.get(per_class, str(per_class))
@@ -122,11 +120,9 @@ def in_parts(
     aside.mkdir(parents=True, exist_ok=True)
     files = [(aside / f"{int(p[0]):09d}-{len(p)}.safetensors", p) for p in torch.arange(n).split(size)]
     with stopping(run) as stop:
-        turns = range(0, len(files), world().num_processes)
-        for turn in tqdm(
-            turns, f"drawing {folder.name}", unit="part", mininterval=1, disable=not world().is_main_process
-        ):
-            for file, part in files[turn + world().process_index :][:1]:
+        me, step, what = world().process_index, world().num_processes, f"drawing {folder.name}"
+        for turn in tqdm(range(0, len(files), step), what, unit="part", mininterval=1, disable=me > 0):
+            for file, part in files[turn + me :][:1]:
                 if not file.exists():
                     started = time.perf_counter()
                     images, temporary = make(part), file.with_suffix(f".{os.getpid()}")
@@ -135,8 +131,8 @@ def in_parts(
                         save_file({"images": images.contiguous()}, temporary, facts)
                         fsync(temporary)
                         os.replace(temporary, file)
-            if turn + world().num_processes < len(files) and stop.asked():
-                stop.obey(f"drawing after {min(len(files), turn + world().num_processes) * size:,} of {n:,} images")
+            if turn + step < len(files) and stop.asked():
+                stop.obey(f"drawing after {(turn + step) * size:,} of {n:,} images")
     barrier()
     images, seconds = [], 0.0
     for file, _ in files:
@@ -183,8 +179,7 @@ def mosaic(images: torch.Tensor, columns: int = COLUMNS, tile: int = 56, gap: in
         large = F.interpolate(images.float(), scale_factor=scale, mode="bicubic")
         images = large.round().clamp(0, 255).to(torch.uint8)
     images = torch.cat([images, images.new_full((-len(images) % columns, *images.shape[1:]), 255)])
-    grid = sheet(F.pad(images, (0, gap, 0, gap), value=255), columns)
-    return grid[:-gap, :-gap] if gap else grid
+    return sheet(F.pad(images, (0, gap, 0, gap), value=255), columns)[:-gap, :-gap]
 
 
 def _load(folder: Path, facts: dict) -> torch.Tensor:

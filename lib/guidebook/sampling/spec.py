@@ -1,11 +1,11 @@
-"""The specification of a set of samples: its digest names the folder, its JSON is what processes and records are given."""
+"""The specification of a set of samples: the digest of its JSON names the folder, and processes and records hold the JSON."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from guidebook.conditioning.captions import NULL
-from guidebook.config.params import Params, digest
+from guidebook.config.params import Params
 from guidebook.config.schema import Count, Guidance, Guide, Section, Solver, Tuple, Weights
 from guidebook.runs.run import Run
 
@@ -25,21 +25,11 @@ class Draw(Section):
     edits: Annotated[tuple[str, ...], Tuple(0)] = ()  # attributes, each switched in an image of its own
 
     @classmethod
-    def of(
-        cls,
-        params: Params,
-        guidance: Guidance | float,
-        n: int,
-        prompt: str | None = None,
-        weights: str | None = None,
-        solver: Solver | None = None,
-        at: int | None = None,
-        **kind: Any,
-    ) -> "Draw":
-        """Samples of a run, as its params have them where nothing else is given; a number is a scale of plain guidance."""
+    def of(cls, params: Params, guidance: Guidance | float, n: int, **fields: Any) -> "Draw":
+        """Samples of a run, as its params have them where a field is not given or None; a number is a scale of plain guidance."""
         s, way = params.sample, guidance if isinstance(guidance, Guidance) else Guidance(w=guidance)
-        given = {"prompt": prompt, "weights": weights or s.weights, "solver": solver or s.solver, "at": at}
-        return cls(n=n, guidance=way, seed=s.seed, **given, **kind)
+        usual = {"weights": s.weights, "solver": s.solver, "seed": s.seed}
+        return cls(n=n, guidance=way, **usual | {name: x for name, x in fields.items() if x is not None})
 
     @property
     def json(self) -> dict:
@@ -51,15 +41,9 @@ class Draw(Section):
         """Words for the name of a folder."""
         g = self.guidance
         what = {None: f"w{g.w:g}", NULL: "null-caption"}.get(self.prompt, "prompt")
-        way = (
-            [g.combine] * (g.combine != "linear") + ["interval"] * bool(g.between) + ["autoguidance"] * bool(g.against)
-        )
+        marks = {g.combine: g.combine != "linear", "interval": g.between, "autoguidance": g.against}
+        way = [mark for mark, shown in marks.items() if shown]
         return "-".join([what if self.kind == "samples" else self.kind, self.solver.sampler, *way])
-
-    @property
-    def digest(self) -> str:
-        """8 hex digits of all of it."""
-        return digest(self.json)
 
     def words(self, seed: int | None = None) -> list[str]:
         """How the images were drawn, for a reader: the seed and the kind where they are not as usual."""
@@ -86,12 +70,8 @@ class Draw(Section):
         g = self.guidance
         settings = [f"{key} {value:g}" for key, value in g.settings().items()]
         levels = [f"{g.between[0]:g} < σ ≤ {g.between[1]:g}"] if g.between else []
-        return [
-            *[g.combine] * (g.combine != "linear"),
-            *settings,
-            *levels,
-            *([against(g.against)] if g.against else []),
-        ]
+        guide = [against(g.against)] if g.against else []
+        return [*[g.combine] * (g.combine != "linear"), *settings, *levels, *guide]
 
     @model_validator(mode="after")
     def _possible(self):
@@ -107,8 +87,9 @@ class Draw(Section):
 
 def against(guide: Guide) -> str:
     """The guide of autoguidance, for a reader."""
-    said = [f"{guide.run}, {guide.share:g} of the training" if guide.run else "", guide.weights or ""]
-    return "against " + ", ".join([s for s in (*said, f"after {guide.at:,} images" if guide.at else "") if s])
+    run = f"{guide.run}, {guide.share:g} of the training" if guide.run else None
+    at = f"after {guide.at:,} images" if guide.at else None
+    return "against " + ", ".join(filter(None, (run, guide.weights, at)))
 
 
 def guide_run(run: Run, guide: Guide) -> Run:

@@ -1,7 +1,6 @@
 """Checkpoints that survive a crash at any instruction: written aside, hashed, fsynced, then renamed.
 
-A checkpoint is a folder `nimg-<images seen>` of safetensors files, `state.json` and a manifest of hashes. There is no pointer
-to the newest one, only a scan.
+A checkpoint is a folder `nimg-<images seen>` of safetensors files, `state.json` and a manifest of hashes.
 """
 
 import json
@@ -95,7 +94,7 @@ class Writer:
 def complete(folder: Path) -> list[Path]:
     """The complete checkpoints, oldest first. What a crash left unfinished is skipped with a log line."""
     found = []
-    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+    for path in sorted(folder.glob("*")):
         if NAME.fullmatch(path.name) and (path / MANIFEST).is_file():
             found.append(path)
         else:
@@ -104,7 +103,7 @@ def complete(folder: Path) -> list[Path]:
 
 
 def images(path: Path) -> int:
-    """Images seen at a checkpoint, which its name says."""
+    """Images seen at a checkpoint, by its name."""
     return int(NAME.fullmatch(path.name)[1])
 
 
@@ -113,7 +112,6 @@ def load(path: Path, device="cpu") -> tuple[Tensors, dict]:
     names = verify(path, f"delete the folder {path} and run again: training goes on from the checkpoint before it")
     state = json.loads((path / "state.json").read_text())
     files = [path / n for n in names if n.endswith(".safetensors")]
-    where = torch.device(device)
     # Several processes call it cpu:0, which safetensors does not know.
-    name = "cpu" if where.type == "cpu" else str(where)
-    return {f.stem: load_file(f, device=name) for f in files}, state
+    where = "cpu" if torch.device(device).type == "cpu" else str(device)
+    return {f.stem: load_file(f, device=where) for f in files}, state

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import time
@@ -164,7 +165,7 @@ def _publish(run: Run, trainer: Trainer, tensors: checkpoint.Tensors) -> None:
 
 def _describe(run: Run, trainer: Trainer) -> None:
     """Notes where this training runs and with which code, an entry per resumption. Raises DataError where it began on other data."""
-    known, data, device = run.provenance(), trainer.data, device_name(trainer.device)
+    known, data = run.provenance(), trainer.data
     before = known.get("data", {}).get("fingerprint", data.fingerprint)
     if before != data.fingerprint:
         raise DataError(
@@ -172,19 +173,18 @@ def _describe(run: Run, trainer: Trainer) -> None:
         )
     if run.params.model.vae:
         run.note(autoencoder=trainer.space.autoencoder.name)
-    shared = {"device": device, "processes": world().num_processes}
-    entry = {"from": trainer.nimg, "at": datetime.now(UTC).isoformat(timespec="seconds"), **commit(), **shared}
-    entries = [*known.get("stretches", []), entry | {"job": job_id()}]
+    where = {"device": device_name(trainer.device), "processes": world().num_processes}
+    began = {"from": trainer.nimg, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    entries = [*known.get("stretches", []), {**began, **commit(), **where, "job": job_id()}]
     facts = {"text_encoder": run.params.text.encoder, "data_note": data.note, "data": _data(run, trainer)}
-    run.note(**shared, **facts, stretches=entries)
+    run.note(**where, **facts, stretches=entries)
 
 
 def _data(run: Run, trainer: Trainer) -> dict:
     """Which images it learnt from, and which of them could not be read: of a stream, known at the end."""
-    data = trainer.data
-    facts = {"name": run.params.data.name, "source": data.source, "fingerprint": data.fingerprint}
-    facts |= {"skipped": list(data.skipped)}
-    return facts | ({"progressive": data.cache.progressive} if isinstance(data, Streamed) else {})
+    name, data = run.params.data.name, trainer.data
+    rest = {"progressive": data.cache.progressive} if isinstance(data, Streamed) else {}
+    return {"name": name, "source": data.source, "fingerprint": data.fingerprint, "skipped": list(data.skipped), **rest}
 
 
 def device_name(device: torch.device) -> str:
@@ -195,10 +195,9 @@ def device_name(device: torch.device) -> str:
 
 
 def cpu_name() -> str:
-    with contextlib.suppress(OSError, IndexError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(s.split(":")[1].strip() for s in lines if s.startswith("model name"))
-    return "CPU"
+    file = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*:(.+)", file.read_text() if file.exists() else "", re.MULTILINE)
+    return name[1].strip() if name else "CPU"
 
 
 def _memory() -> float:

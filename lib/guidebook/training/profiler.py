@@ -21,12 +21,8 @@ class Profiler:
         self._marks: list[tuple[str | None, float | torch.cuda.Event]] = []
         self._spare: list[torch.cuda.Event] = []
 
-    def begin(self) -> None:
-        """A step begins."""
-        self._marks.append((None, self._now()))
-
-    def mark(self, part: str) -> None:
-        """What happened since the last mark was this part of the step."""
+    def mark(self, part: str | None) -> None:
+        """What happened since the last mark was this part of the step; None: a step begins."""
         self._marks.append((part, self._now()))
 
     def flush(self) -> dict[str, float]:

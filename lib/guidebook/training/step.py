@@ -39,14 +39,10 @@ class Noise(NamedTuple):
     posterior: Tensor  # (n, *shape) for draws of the autoencoder's posterior; (n, 0) in pixel space
 
 
-def prepared(
-    params: Params,
-    data: Images | Streamed | None = None,  # None: those of the params
-    where: Pixels | Latents | None = None,  # None: the space of the params
-) -> "Trainer":
+def prepared(params: Params, data: Images | Streamed | None = None, where: Pixels | Latents | None = None) -> "Trainer":
     """A trainer, after the stages that may take minutes: latents and captions are read, or encoded now with a progress bar each.
 
-    Raises DataError, Preempted, and OSError where the disk is full.
+    `data` and `where` are those of the params by default. Raises DataError, Preempted, and OSError where the disk is full.
     """
     data, where = data or load(params.data), where or space(params)
     if isinstance(data, Images):
@@ -79,7 +75,7 @@ class Trainer:
     def step(self) -> None:
         """One optimiser step on the next `batch` images. Its randomness depends on (seed, nimg) and nothing else."""
         t, mark = self.params.train, self.profiler.mark
-        self.profiler.begin()
+        mark(None)
         batch = self.feed.batch(self.nimg)
         mark("data")
         noise = self._noise()
@@ -170,9 +166,7 @@ class Trainer:
     def state(self) -> tuple[checkpoint.Tensors, dict]:
         """Tensors and facts from which `restore` makes an equal trainer. Raises NonFiniteLoss for weights that are not finite."""
         if not torch.stack([w.isfinite().all() for w in self.weights]).all():
-            raise NonFiniteLoss(
-                f"weights are not finite after {self.nimg:,} images: they were not saved; lower train.lr"
-            )
+            raise NonFiniteLoss(f"weights are not finite after {self.nimg:,} images: not saved; lower train.lr")
         moments = [self.optimizer.state[w].items() for w in self.weights]
         tensors = {"model": self.model.state_dict()} | {a.name: a.weights for a in self.averages}
         tensors["optimizer"] = {f"{i}.{k}": v for i, of in enumerate(moments) for k, v in of}
@@ -207,11 +201,11 @@ class Trainer:
             kept = [row for row in run.stats() if row["nimg"] <= self.nimg]
             write(run.path / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
-    def _statistics(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of all processes since the last line: the loss of each step, loss sums and image counts by timestep bin."""
         losses = torch.stack(self.step_losses) if self.step_losses else torch.zeros(0, device=self.device)
-        sums, counts = distributed.total(self.bin_sum), distributed.total(self.bin_count)
-        return distributed.total(losses) / distributed.world().num_processes, sums, counts
+        losses, sums, counts = map(distributed.total, (losses, self.bin_sum, self.bin_count))
+        return losses / distributed.world().num_processes, sums, counts
 
     def _clear(self) -> None:
         self.step_losses = []

@@ -21,9 +21,4 @@ def tracker(run: Run) -> Callable[[dict], None]:
 
     shown = TensorBoardTracker("tensorboard", logging_dir=run.path)
     shown.start()
-
-    def show(line: dict) -> None:
-        numbers = {k: v for k, v in line.items() if isinstance(v, int | float)}
-        shown.log(numbers, step=line["nimg"])
-
-    return show
+    return lambda line: shown.log({k: v for k, v in line.items() if isinstance(v, int | float)}, step=line["nimg"])
