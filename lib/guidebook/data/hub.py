@@ -7,13 +7,7 @@ from guidebook.config.datasets import CATALOG, DataError, parquet_files, snapsho
 from guidebook.config.paths import local_data
 
 # The embedded set for those without internet
-STAND_IN = {
-    "mnist": "digits",
-    "cifar10": "scenes",
-    "wikiart": "paintings",
-    "celeba": "faces",
-    "imagenet100": "scenes",
-}
+STAND_IN = {"mnist": "digits", "cifar10": "scenes", "wikiart": "paintings", "celeba": "faces", "imagenet100": "scenes"}
 
 
 def downloaded(name: str) -> Path:

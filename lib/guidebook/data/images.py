@@ -18,7 +18,7 @@ from guidebook.data import hub, parquet
 from guidebook.data.cache import Cache
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.shards import HELD, Shards
-from guidebook.runtime.seeds import seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
 FILES = 6  # that the drawn paintings are written to
 log = logging.getLogger(__name__)
@@ -39,9 +39,7 @@ class Images:
     test: Split
     classes: tuple[str, ...]  # or attributes
     source: str  # where they came from: "local parquet", "hub", "scikit-learn", "drawn"
-    fingerprint: (
-        str  # 16 hex digits of every pixel and label; of sets too large for memory, of their files and resolution
-    )
+    fingerprint: str  # 16 hex digits of all pixels and labels; of a set too large for memory, of files and resolution
     skipped: tuple[str, ...] = ()  # of both splits: "mnist/train row 17: truncated …"
     note: str = ""  # one sentence for the provenance and under figures
 
@@ -60,18 +58,9 @@ class Streamed:
         self.cache = Cache(data.name, self.shards, data.resolution, entry.bad_share)
         self.fingerprint = self.cache.folder.name.removeprefix("decoded-")
 
-    @functools.cached_property
-    def train(self) -> Split:
-        return Split(*self.cache.split("train"))
-
-    @functools.cached_property
-    def test(self) -> Split:
-        return Split(*self.cache.split("test"))
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """The bad images by name: all, once all are decoded, else those that were met."""
-        return self.cache.skipped
+    train = functools.cached_property(lambda self: Split(*self.cache.split("train")))
+    test = functools.cached_property(lambda self: Split(*self.cache.split("test")))
+    skipped = property(lambda self: self.cache.skipped)
 
 
 @functools.lru_cache(maxsize=4)
@@ -99,9 +88,7 @@ def load(data: Data) -> Images | Streamed:
         if entry.codec == "PNG" and sum(jpegs):
             note += f"; {_jpeg(sum(jpegs), sum(map(len, splits)))}"
     splits = [_fit(split, data) for split in splits]
-    pixels = hashlib.sha256()
-    for split in splits:
-        pixels.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
+    pixels = hashlib.sha256(b"".join(x.numpy().tobytes() for split in splits for x in (split.images, split.labels)))
     return Images(*splits, entry.classes, source, pixels.hexdigest()[:16], tuple(skipped), note)
 
 
@@ -117,8 +104,7 @@ def order(n: int, seed: int, start: int, count: int) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=2)
 def _permutation(n: int, seed: int, epoch: int) -> torch.Tensor:
-    rng = torch.Generator().manual_seed(seed_of(seed, "order", epoch))
-    return torch.randperm(n, generator=rng)
+    return torch.randperm(n, generator=generator(seed, "order", epoch))
 
 
 def to_uint8(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
