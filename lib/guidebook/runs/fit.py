@@ -3,7 +3,6 @@
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from guidebook.runs import preemption
 from guidebook.runs.artifact import place
-from guidebook.runs.manifest import fsync, writing
+from guidebook.runs.manifest import write
 from guidebook.runtime.seeds import seed_of
 
 log = logging.getLogger(__name__)
@@ -63,12 +62,8 @@ def _save(file: Path, step: int, network, optimizer, schedule, what: str) -> Non
     """The state as `torch.save` writes it, which keeps each tensor's memory format, after its sha256."""
     made = io.BytesIO()
     torch.save((step, network.state_dict(), optimizer.state_dict(), schedule.state_dict()), made)
-    aside = file.with_name(f"{file.name}.{os.getpid()}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with writing(aside, f"the state of the {what}"):
-        aside.write_bytes(hashlib.sha256(made.getbuffer()).digest() + made.getbuffer())
-        fsync(aside)
-        os.replace(aside, file)
+    write(file, hashlib.sha256(made.getbuffer()).digest() + made.getbuffer(), f"the state of the {what}")
 
 
 def _load(file: Path, network, optimizer, schedule) -> int:

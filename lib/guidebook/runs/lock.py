@@ -15,6 +15,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from guidebook.runs.manifest import write
+
 WAIT = 0.2  # seconds: `held` takes the kernel's lock for a moment, which is no owner's
 log = logging.getLogger(__name__)
 
@@ -36,9 +38,7 @@ def lock(folder: Path):
             )
         if file.exists():
             log.warning("took over %s from a process that is gone", folder.name)
-        aside = folder / ".lock.json"
-        aside.write_text(json.dumps(_me()))
-        os.replace(aside, file)
+        write(file, json.dumps(_me()))
         try:
             yield
         finally:

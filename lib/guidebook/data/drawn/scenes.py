@@ -54,13 +54,12 @@ class Scene:
 
 def random_scenes(n: int, seed: int) -> list[Scene]:
     """`n` scenes of one object, the kinds in turn. Scene `i` is a function of (seed, i): it does not depend on `n`."""
-    drawn = (torch.rand(7, generator=generator(seed, "scene", i)) for i in range(n))
-    return [_random_scene(KINDS[i % len(KINDS)], u) for i, u in enumerate(drawn)]
+    return [_random_scene(KINDS[i % len(KINDS)], generator(seed, "scene", i)) for i in range(n)]
 
 
-def _random_scene(kind: str, u: torch.Tensor) -> Scene:
-    """A scene from seven numbers in [0, 1): one object, wholly in the picture."""
-    x, y, size, angle, colour, background, light = u.tolist()
+def _random_scene(kind: str, rng: torch.Generator) -> Scene:
+    """A scene of one object, wholly in the picture."""
+    x, y, size, angle, colour, background, light = torch.rand(7, generator=rng).tolist()
     size, angle = SIZES[0] + (SIZES[1] - SIZES[0]) * size, TURN * (2 * angle - 1)
     x, y = (0.5 + (1 - REACH * size) * (at - 0.5) for at in (x, y))
     colour = list(COLOURS)[int(colour * len(COLOURS))]
