@@ -153,7 +153,7 @@ def _drawn(data: Data) -> list[Split]:
             splits.append(Split(faces.render(attributes, seeds, data.resolution), packed(attributes)))
         else:
             drawn = scenes.random_scenes(n, seed)
-            labels = torch.tensor([scenes.KINDS.index(scene.things[0].kind) for scene in drawn])
+            labels = torch.tensor([scenes.KINDS.index(scene.kind) for scene in drawn])
             splits.append(Split(scenes.render(drawn, data.resolution), labels))
     return splits
 
