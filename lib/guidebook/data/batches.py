@@ -65,8 +65,7 @@ class Ahead:
 
     def __init__(self, data: Streamed, train: Train):
         self._data, self._train, self._device = data, train, world().device
-        self._keep, self._stream = True, None
-        self._thread = ThreadPoolExecutor(1, "next batch")
+        self._stream, self._thread = None, ThreadPoolExecutor(1, "next batch")
         self._coming: tuple[int, Future] | None = None
         self._side = torch.cuda.Stream() if self._device.type == "cuda" else None
         if data.cache.complete():
@@ -76,7 +75,6 @@ class Ahead:
                 raise OSError("no machine sees all of them; `guidebook fetch EXPERIMENT --decode` decodes them once")
             data.cache.keep()
         except OSError as error:
-            self._keep = False
             log.warning("every epoch decodes its images anew: %s", error)
 
     def batch(self, nimg: int) -> Batch:
@@ -122,10 +120,9 @@ class Ahead:
 
     def _complete(self) -> bool:
         try:
-            return self._keep and self._data.cache.complete()
+            return self._data.cache.complete()
         except OSError as error:
             log.warning("what was decoded could not be kept for other runs: %s", error)
-            self._keep = False
             self._data.cache.close()
             return False
 

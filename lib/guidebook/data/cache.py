@@ -60,7 +60,8 @@ class Cache:
             self.arrays = arrays(self.folder)
             self.close()
             if self.skipped:
-                log.warning("%s", self._allow(len(self.skipped), self.skipped))
+                n = len(self.skipped)
+                log.warning("%s", allow(self.skipped, n, self.shards.rows, self.bad_share, self.name))
 
     def complete(self) -> bool:
         """Whether everything is decoded, by whomever. Raises OSError where the disk is full, DataError."""
@@ -155,10 +156,8 @@ class Cache:
                 with contextlib.suppress(FileNotFoundError):  # others have finished, and what lay aside is gone
                     write_json(self.aside, f"{PARTS}/bad-{row:09d}.json", self.bad[row], "the name of a bad image")
         # What others met counts too: how many may be bad is a matter of the whole set.
-        self._allow(len(self._bad_files()) if self.keeps else len(self.bad), tuple(self.bad.values()))
-
-    def _allow(self, n: int, names: tuple[str, ...]) -> str:
-        return allow(list(names), n, self.shards.rows, self.bad_share, self.name)
+        n = len(self._bad_files()) if self.keeps else len(self.bad)
+        allow(tuple(self.bad.values()), n, self.shards.rows, self.bad_share, self.name)
 
     def _places(self, row: int) -> list[tuple[str, int]]:
         split = "test" if self.shards.held_out(row) else "train"
