@@ -164,8 +164,8 @@ def record(run: Run) -> Path:
         raise FileNotFoundError(f"{run.path} is not finished: no complete notebook.ipynb; run `guidebook run` first")
     target = RESULTS / run.params.experiment / run.params.profile
     if target.is_dir() and (changed := P.differences(opened(target).params, run.params)):
-        told = ", ".join(f"{key} {b} for {a}" for key, a, b in changed)
-        log.warning("%s replaces a record of other parameters: %s", run.path.name, told[:300])
+        changes = ", ".join(f"{key} {b} for {a}" for key, a, b in changed)
+        log.warning("%s replaces a record of other parameters: %s", run.path.name, changes[:300])
     aside = target.with_name(f".{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
     newest = {_without_key(f.parent.name): f.parent for f in _by_age(run.path, "variants/*/params.yml")}
