@@ -15,8 +15,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from guidebook.runs.manifest import write
-
 WAIT = 0.2  # seconds: `held` takes the kernel's lock for a moment, which is no owner's
 log = logging.getLogger(__name__)
 
@@ -38,7 +36,9 @@ def lock(folder: Path):
             )
         if file.exists():
             log.warning("took over %s from a process that is gone", folder.name)
-        write(file, json.dumps(_me()))
+        aside = folder / ".lock.json"
+        aside.write_text(json.dumps(_me()))
+        os.replace(aside, file)
         try:
             yield
         finally:
