@@ -10,18 +10,18 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from guidebook.data.drawn import scenes as module
-from guidebook.data.drawn.scenes import COLOURS, KINDS, SHAPES, SIZES, TURN, Scene, Thing, random_scenes, render
+from guidebook.data.drawn.scenes import COLOURS, KINDS, SHAPES, SIZES, TURN, Scene, random_scenes, render
 
 
 def one(kind: str, background: str = "black", light: float = 90.0, **changes) -> Scene:
     fields = {"colour": "white", "x": 0.5, "y": 0.5, "size": 0.6, "angle": 0.0}
-    return Scene((Thing(kind, **fields | changes),), background, light)
+    return Scene(kind, background=background, light=light, **fields | changes)
 
 
 def outline(scenes: list[Scene], resolution: int) -> torch.Tensor:
-    """Which pixels (N, H, W) the things cover: they are drawn in white on black."""
-    things = [tuple(replace(t, colour="white") for t in s.things) for s in scenes]
-    return render([Scene(t, "black", 90.0) for t in things], resolution)[:, 0] > 100
+    """Which pixels (N, H, W) the objects cover: they are drawn in white on black."""
+    changes = {"colour": "white", "background": "black", "light": 90.0}
+    return render([replace(s, **changes) for s in scenes], resolution)[:, 0] > 100
 
 
 def features(scenes: list[Scene]) -> torch.Tensor:
@@ -29,7 +29,7 @@ def features(scenes: list[Scene]) -> torch.Tensor:
 
 
 def labels(scenes: list[Scene]) -> list[str]:
-    return [s.things[0].kind for s in scenes]
+    return [s.kind for s in scenes]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_every_prefix_holds_the_kinds_evenly(many):
 
 def test_colours_places_sizes_and_angles_are_spread_alike_over_the_kinds(many):
     for kind in KINDS:
-        [*things] = (s.things[0] for s in many if s.things[0].kind == kind)
+        things = [s for s in many if s.kind == kind]
         assert {t.colour for t in things} == set(COLOURS)
         for values, low, high in (
             ([t.size for t in things], *SIZES),
@@ -85,7 +85,7 @@ def test_colours_places_sizes_and_angles_are_spread_alike_over_the_kinds(many):
 
 
 def test_kinds_are_told_apart_by_their_outline(many):
-    level = [Scene((replace(s.things[0], x=0.5, y=0.5, size=0.8),), "black", 90.0) for s in many]
+    level = [replace(s, x=0.5, y=0.5, size=0.8) for s in many]
     reader = KNeighborsClassifier(1).fit(features(level[:200]), labels(level[:200]))
     assert reader.score(features(level[200:]), labels(level[200:])) > 0.99
 
@@ -162,22 +162,7 @@ def test_twice_the_resolution_shows_the_same_picture(resolution, many):
     assert apart.amax((1, 2, 3)).median() < 50
 
 
-def test_of_two_things_the_later_lies_over_the_earlier():
-    red, blue = (Thing("ball", c, 0.5, 0.5, s, 0.0) for c, s in (("red", 0.8), ("blue", 0.4)))
-    over, under = render([Scene((red, blue), "white", 90.0), Scene((blue, red), "white", 90.0)], 32)
-    assert over[2, 16, 16] > over[0, 16, 16]
-    assert torch.equal(under, render([Scene((red,), "white", 90.0)], 32)[0])
-
-
-def test_things_side_by_side_are_drawn_as_each_alone():
-    left, right = Thing("star", "red", 0.25, 0.5, 0.4, 5.0), Thing("ring", "blue", 0.75, 0.5, 0.4, 0.0)
-    alone, other, both = render([Scene(t, "white", 90.0) for t in ((left,), (right,), (left, right))], 64)
-    assert torch.equal(both[:, :, :32], alone[:, :, :32])
-    assert torch.equal(both[:, :, 32:], other[:, :, 32:])
-    assert not torch.equal(alone, other)
-
-
 @pytest.mark.parametrize("word", [{"kind": "balll"}, {"colour": "rde"}])
 def test_an_unknown_kind_or_colour_is_refused_with_the_known_ones(word):
     with pytest.raises(ValueError, match=r"kinds are ball, box, .*; colours red, orange"):
-        Thing(**{"kind": "ball", "colour": "red", "x": 0.5, "y": 0.5, "size": 0.5, "angle": 0.0} | word)
+        one(**{"kind": "ball"} | word)

@@ -65,8 +65,7 @@ class Ahead:
 
     def __init__(self, data: Streamed, train: Train):
         self._data, self._train, self._device = data, train, world().device
-        self._keep, self._stream = True, None
-        self._thread = ThreadPoolExecutor(1, "next batch")
+        self._stream, self._thread = None, ThreadPoolExecutor(1, "next batch")
         self._coming: tuple[int, Future] | None = None
         self._side = torch.cuda.Stream() if self._device.type == "cuda" else None
         if data.cache.complete():
@@ -76,7 +75,6 @@ class Ahead:
                 raise OSError("no machine sees all of them; `guidebook fetch EXPERIMENT --decode` decodes them once")
             data.cache.keep()
         except OSError as error:
-            self._keep = False
             log.warning("every epoch decodes its images anew: %s", error)
 
     def batch(self, nimg: int) -> Batch:
@@ -108,9 +106,7 @@ class Ahead:
             return batch, None
         with torch.cuda.stream(self._side):  # beside the step that runs meanwhile
             batch = batch._replace(images=images.pin_memory().to(self._device, non_blocking=True))
-            copied = torch.cuda.Event()
-            copied.record()
-        return batch, copied
+            return batch, self._side.record_event()
 
     def _next(self, nimg: int, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         first, every, complete = world().process_index + nimg, world().num_processes, self._complete()
@@ -124,10 +120,9 @@ class Ahead:
 
     def _complete(self) -> bool:
         try:
-            return self._keep and self._data.cache.complete()
+            return self._data.cache.complete()
         except OSError as error:
             log.warning("what was decoded could not be kept for other runs: %s", error)
-            self._keep = False
             self._data.cache.close()
             return False
 
@@ -196,9 +191,7 @@ class Stream(contextlib.AbstractContextManager):
         filling = self._read(now, held)
         while True:
             mine = now.rows[begin + offset :: self._stride].tolist()
-            offset = (
-                begin + offset - len(now.rows)
-            ) % self._stride  # of the next window's rows, the first of this process
+            offset = (begin + offset - len(now.rows)) % self._stride  # of this process's first row in the next window
             now, begin = next(windows)
             coming = dict.fromkeys(now.rows[offset :: self._stride].tolist())
             reading, rows = self._read(now, coming), sum(self.shards.groups[g].rows for g in now.groups)
@@ -231,8 +224,7 @@ class Stream(contextlib.AbstractContextManager):
 
     def _heed(self, decoded: Future) -> None:
         """Nobody waits for a held-out row: what went wrong with it is raised with the next images."""
-        if not decoded.cancelled() and (error := decoded.exception()):
-            self._failed = error
+        self._failed = self._failed or (None if decoded.cancelled() else decoded.exception())
 
     def _my_test(self, row: int) -> bool:
         """Whether a row is held out, for this process to decode, and not kept yet."""

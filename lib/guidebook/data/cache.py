@@ -60,7 +60,8 @@ class Cache:
             self.arrays = arrays(self.folder)
             self.close()
             if self.skipped:
-                log.warning("%s", self._allow(len(self.skipped), self.skipped))
+                n = len(self.skipped)
+                log.warning("%s", allow(self.skipped, n, self.shards.rows, self.bad_share, self.name))
 
     def complete(self) -> bool:
         """Whether everything is decoded, by whomever. Raises OSError where the disk is full, DataError."""
@@ -87,6 +88,8 @@ class Cache:
         """How many of the images are progressive JPEGs, once everything is decoded."""
         return None if self.arrays is None else sum(part["progressive"] for part in notes(self.folder))
 
+    keeps = property(lambda self: self._state is not None)
+
     def keep(self) -> None:
         """From here on `image` keeps what it decodes. Raises OSError where the disk has no room for everything."""
         self.aside = reserve(self.folder, self._parts())
@@ -97,10 +100,8 @@ class Cache:
         for marker in (self.aside / PARTS).glob("[0-9]*-*.json"):
             first, end = map(int, marker.stem.split("-"))
             state[first:end][state[first:end] == MISSING] = DECODED
-        self._files = {}  # opened for writing, and memory-mapped
-        for name in self._parts().shapes:
-            file = self.aside / f"{name}.npy"
-            self._files[name] = os.open(file, os.O_RDWR), np.lib.format.open_memmap(file, mode="r")
+        files = {name: self.aside / f"{name}.npy" for name in self._parts().shapes}  # opened for writing, and mapped
+        self._files = {k: (os.open(f, os.O_RDWR), np.lib.format.open_memmap(f, mode="r")) for k, f in files.items()}
         self._state = state
 
     def close(self) -> None:
@@ -108,10 +109,6 @@ class Cache:
         self._state = None  # files stay open for the threads that are reading
         if self.arrays is not None:
             shutil.rmtree(self.folder.with_name(f".{self.folder.name}"), ignore_errors=True)
-
-    @property
-    def keeps(self) -> bool:
-        return self._state is not None
 
     def lacks(self, row: int) -> bool:
         state = self._state  # another thread may end it
@@ -159,10 +156,8 @@ class Cache:
                 with contextlib.suppress(FileNotFoundError):  # others have finished, and what lay aside is gone
                     write_json(self.aside, f"{PARTS}/bad-{row:09d}.json", self.bad[row], "the name of a bad image")
         # What others met counts too: how many may be bad is a matter of the whole set.
-        self._allow(len(self._bad_files()) if self.keeps else len(self.bad), tuple(self.bad.values()))
-
-    def _allow(self, n: int, names: tuple[str, ...]) -> str:
-        return allow(list(names), n, self.shards.rows, self.bad_share, self.name)
+        n = len(self._bad_files()) if self.keeps else len(self.bad)
+        allow(tuple(self.bad.values()), n, self.shards.rows, self.bad_share, self.name)
 
     def _places(self, row: int) -> list[tuple[str, int]]:
         split = "test" if self.shards.held_out(row) else "train"

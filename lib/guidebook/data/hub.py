@@ -7,13 +7,7 @@ from guidebook.config.datasets import CATALOG, DataError, parquet_files, snapsho
 from guidebook.config.paths import local_data
 
 # The embedded set for those without internet
-STAND_IN = {
-    "mnist": "digits",
-    "cifar10": "scenes",
-    "wikiart": "paintings",
-    "celeba": "faces",
-    "imagenet100": "scenes",
-}
+STAND_IN = {"mnist": "digits", "cifar10": "scenes", "wikiart": "paintings", "celeba": "faces", "imagenet100": "scenes"}
 
 
 def downloaded(name: str) -> Path:
@@ -23,11 +17,9 @@ def downloaded(name: str) -> Path:
         return folder
     from huggingface_hub import snapshot_download
 
-    patterns = ["*train-*.parquet", f"*{entry.tests}-*.parquet"]
+    what = {"revision": entry.revision, "allow_patterns": ["*train-*.parquet", f"*{entry.tests}-*.parquet"]}
     try:
-        folder = Path(
-            snapshot_download(entry.hub, repo_type="dataset", revision=entry.revision, allow_patterns=patterns)
-        )
+        folder = Path(snapshot_download(entry.hub, repo_type="dataset", **what))
         failed = None if whole(folder, name) else "files are missing"  # offline, it gives what the cache has of them
     except Exception as error:  # of the network, the hub, the disk: what matters here is what to do
         failed = type(error).__name__

@@ -18,7 +18,7 @@ from guidebook.data import hub, parquet
 from guidebook.data.cache import Cache
 from guidebook.data.decode import BadImage, decode
 from guidebook.data.shards import HELD, Shards
-from guidebook.runtime.seeds import seed_of
+from guidebook.runtime.seeds import generator, seed_of
 
 FILES = 6  # that the drawn paintings are written to
 log = logging.getLogger(__name__)
@@ -39,9 +39,7 @@ class Images:
     test: Split
     classes: tuple[str, ...]  # or attributes
     source: str  # where they came from: "local parquet", "hub", "scikit-learn", "drawn"
-    fingerprint: (
-        str  # 16 hex digits of every pixel and label; of sets too large for memory, of their files and resolution
-    )
+    fingerprint: str  # 16 hex digits of all pixels and labels; of a set too large for memory, of files and resolution
     skipped: tuple[str, ...] = ()  # of both splits: "mnist/train row 17: truncated …"
     note: str = ""  # one sentence for the provenance and under figures
 
@@ -60,18 +58,9 @@ class Streamed:
         self.cache = Cache(data.name, self.shards, data.resolution, entry.bad_share)
         self.fingerprint = self.cache.folder.name.removeprefix("decoded-")
 
-    @functools.cached_property
-    def train(self) -> Split:
-        return Split(*self.cache.split("train"))
-
-    @functools.cached_property
-    def test(self) -> Split:
-        return Split(*self.cache.split("test"))
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """The bad images by name: all, once all are decoded, else those that were met."""
-        return self.cache.skipped
+    train = functools.cached_property(lambda self: Split(*self.cache.split("train")))
+    test = functools.cached_property(lambda self: Split(*self.cache.split("test")))
+    skipped = property(lambda self: self.cache.skipped)
 
 
 @functools.lru_cache(maxsize=4)
@@ -87,8 +76,7 @@ def load(data: Data) -> Images | Streamed:
         return Streamed(data)
     skipped = []
     if entry.hub is None:
-        drawn = {"scenes": _scenes, "faces": _faces}.get(data.name)
-        source, splits = ("drawn", drawn(data)) if drawn else ("scikit-learn", _digits())
+        source, splits = ("scikit-learn", _digits()) if data.name == "digits" else ("drawn", _drawn(data))
     else:
         folder = local_data(data.name)
         source, folder = ("local parquet", folder) if folder else ("hub", hub.downloaded(data.name))
@@ -96,8 +84,10 @@ def load(data: Data) -> Images | Streamed:
             return _mapped(data, folder, source)
         splits, names, jpegs = zip(*(_parquet(folder, data.name, split, entry) for split in SPLITS), strict=True)
         skipped = [*names[0], *names[1]]
-        if entry.codec == "PNG" and sum(jpegs):
-            note += f"; {_jpeg(sum(jpegs), sum(map(len, splits)))}"
+        if entry.codec == "PNG" and (n := sum(jpegs)):
+            rows = sum(map(len, splits))
+            which = "the files at hand are" if n == rows else f"{n:,} of the {rows:,} files at hand are"
+            note += f"; {which} lossy JPEG copies of the published PNGs: every distance to them carries that offset"
     splits = [_fit(split, data) for split in splits]
     pixels = hashlib.sha256()
     for split in splits:
@@ -117,8 +107,7 @@ def order(n: int, seed: int, start: int, count: int) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=2)
 def _permutation(n: int, seed: int, epoch: int) -> torch.Tensor:
-    rng = torch.Generator().manual_seed(seed_of(seed, "order", epoch))
-    return torch.randperm(n, generator=rng)
+    return torch.randperm(n, generator=generator(seed, "order", epoch))
 
 
 def to_uint8(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
@@ -152,27 +141,20 @@ def _digits() -> list[Split]:
     return [Split(images[i], labels[i]) for i in (train, test)]
 
 
-def _scenes(data: Data) -> list[Split]:
-    """Drawn objects at the resolution of `data`, no more than its limit: seed 0 is the training split, 1 the test split."""
-    from guidebook.data.drawn.scenes import KINDS, random_scenes, render
+def _drawn(data: Data) -> list[Split]:
+    """Scenes or faces at the resolution of `data`, no more than its limit: seed 0 is the training split, 1 the test split."""
+    from guidebook.data.drawn import faces, scenes
 
-    entry, splits = CATALOG["scenes"], []
+    entry, splits = CATALOG[data.name], []
     for seed, rows in enumerate((entry.train, entry.test)):
-        scenes = random_scenes(min(rows, data.limit or rows), seed)
-        labels = torch.tensor([KINDS.index(scene.things[0].kind) for scene in scenes])
-        splits.append(Split(render(scenes, data.resolution), labels))
-    return splits
-
-
-def _faces(data: Data) -> list[Split]:
-    """Drawn faces at the resolution of `data`, no more than its limit: seed 0 is the training split, 1 the test split."""
-    from guidebook.data.drawn.faces import random_attributes, render
-
-    entry, splits = CATALOG["faces"], []
-    for seed, rows in enumerate((entry.train, entry.test)):
-        attributes = random_attributes(min(rows, data.limit or rows), seed)
-        images = render(attributes, [seed_of("face", seed, i) for i in range(len(attributes))], data.resolution)
-        splits.append(Split(images, packed(attributes)))
+        n = min(rows, data.limit or rows)
+        if data.name == "faces":
+            attributes, seeds = faces.random_attributes(n, seed), [seed_of("face", seed, i) for i in range(n)]
+            splits.append(Split(faces.render(attributes, seeds, data.resolution), packed(attributes)))
+        else:
+            drawn = scenes.random_scenes(n, seed)
+            labels = torch.tensor([scenes.KINDS.index(scene.kind) for scene in drawn])
+            splits.append(Split(scenes.render(drawn, data.resolution), labels))
     return splits
 
 
@@ -197,11 +179,6 @@ def _mapped(data: Data, folder: Path, source: str) -> Images:
     return Images(*splits, entry.classes, source, fingerprint, cache.skipped, entry.note)
 
 
-def _jpeg(n: int, rows: int) -> str:
-    which = "the files at hand are" if n == rows else f"{n:,} of the {rows:,} files at hand are"
-    return f"{which} lossy JPEG copies of the published PNGs: every distance to them carries that offset"
-
-
 def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, list[str], int]:
     """One split from its parquet files, the names of the rows that were skipped, and how many of the others are JPEGs.
 
@@ -209,26 +186,24 @@ def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, 
     """
     files = hub.split_files(folder, name, split)
     rows = [row for file in files for row in parquet.rows(str(file), entry.image, entry.label)]
-    good, skipped = [], []
+    good, skipped, where = [], [], f"{name}/{split}"
     for i, (raw, label) in enumerate(rows):
-        where = f"{name}/{split} row {i}"
         if label is None:
-            raise DataError(f"{where} has no label")
+            raise DataError(f"{where} row {i} has no label")
         try:
-            good.append((decode(raw, entry.channels), label, where, raw.startswith(b"\xff\xd8")))
+            good.append((decode(raw, entry.channels), label, i, raw.startswith(b"\xff\xd8")))
         except BadImage as error:
-            skipped.append(f"{where}: {error}")
+            skipped.append(f"{where} row {i}: {error}")
     shapes = Counter(pixels.shape for pixels, *_ in good)
     shape = max(shapes, key=shapes.get, default=None)
-    for pixels, _, where, _ in good:
+    for pixels, _, i, _ in good:
         if pixels.shape != shape:
             (h, w), (height, width) = pixels.shape[1:], shape[1:]
-            skipped.append(f"{where}: {w} × {h} pixels, where most have {width} × {height}")
+            skipped.append(f"{where} row {i}: {w} × {h} pixels, where most have {width} × {height}")
     if skipped:
-        where = f"{name}/{split}"
         log.warning("%s", allow(skipped, len(skipped), len(rows), entry.bad_share, where))
     if not good:
-        raise DataError(f"{name}/{split} holds no images: check {folder}")
+        raise DataError(f"{where} holds no images: check {folder}")
     good = [g for g in good if g[0].shape == shape]
     images, labels = np.stack([g[0] for g in good]), torch.tensor([g[1] for g in good], dtype=torch.int64)
     return Split(torch.from_numpy(images), labels), skipped, sum(g[3] for g in good)

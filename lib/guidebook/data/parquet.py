@@ -9,9 +9,8 @@ import pyarrow.parquet as pq
 
 from guidebook.config.datasets import DataError
 
-ROWS = (
-    4  # read at a time: a row group may take a gigabyte, and in larger batches fresh memory takes longer than reading
-)
+ROWS = 4  # read at a time: a row group may take a gigabyte, and fresh memory for larger batches longer than reading
+Label = str | tuple[str, ...]  # column of the class index, or columns of booleans
 
 
 def opened(file: str) -> pq.ParquetFile:
@@ -26,9 +25,7 @@ def opened(file: str) -> pq.ParquetFile:
         raise _unreadable(file, "", error) from None
 
 
-def rows(
-    file: str, image: str, label: str | tuple[str, ...], group: int | None = None
-) -> Iterator[tuple[bytes | None, int | None]]:
+def rows(file: str, image: str, label: Label, group: int | None = None) -> Iterator[tuple[bytes | None, int | None]]:
     """(bytes of the image file, class index) of each row, of one row group or of all. Raises DataError.
 
     Where `label` names columns of booleans, the number whose bit i is the i-th of them. Only these columns are read, and the `path`
@@ -46,7 +43,7 @@ def rows(
             for batch in parquet.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False):
                 cells = zip(*(batch[name].to_pylist() for name in labels), strict=True)
                 for raw, numbers in zip(batch[image].flatten()[0], cells, strict=True):
-                    yield raw.as_py(), _number(numbers)
+                    yield raw.as_py(), None if None in numbers else sum(x << i for i, x in enumerate(numbers))
                 left -= len(batch)
             if left:  # Arrow ends a column without a word where a damaged page says so
                 raise ValueError(f"{left:,} rows are missing")
@@ -54,13 +51,6 @@ def rows(
             which = "" if group is None else f", row group {group},"
             layout = f" with the columns {image} {{bytes, path}} and {', '.join(labels)[:60]} ({kind})"
             raise _unreadable(file, which, error, layout) from None
-
-
-def _number(cells: tuple[int | bool | None, ...]) -> int | None:
-    """A class index as it is; booleans as the bits of a number."""
-    if len(cells) == 1 or None in cells:
-        return cells[0] if len(cells) == 1 else None
-    return sum(1 << i for i, cell in enumerate(cells) if cell)
 
 
 def _unreadable(file: str, which: str, error: Exception, layout: str = "") -> DataError:

@@ -10,21 +10,22 @@ import functools
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from guidebook.config.datasets import DataError
 from guidebook.data import parquet
+from guidebook.data.parquet import Label
 from guidebook.runtime.seeds import generator
 
+Files = Sequence[Path | str]
 HELD = 10  # where the hub has no test split, every tenth row is held out
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """A row group: the least that a parquet file is read by."""
 
     file: str  # a path, or a URL such as hf://datasets/…
@@ -37,15 +38,13 @@ class Group:
         return range(self.first, self.first + self.rows)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     number: int  # over all files
     label: int
     raw: bytes | None  # the image file
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Row groups that are held together, and the order in which their rows are seen."""
 
     groups: tuple[int, ...]
@@ -60,26 +59,20 @@ class Shards:
     """
 
     def __init__(
-        self,
-        files: Sequence[Path | str],
-        image: str,
-        label: str | tuple[str, ...],
-        classes: int,
-        limit: int | None = None,
-        tests: Sequence[Path | str] | None = None,
+        self, files: Files, image: str, label: Label, classes: int, limit: int | None = None, tests: Files = ()
     ):
         self.image, self.label, self.classes, self.groups, self.rows = image, label, classes, [], 0
         digest = hashlib.sha256()  # of names and footers: 32 GB are not read to be recognised
         # With the rows that are held out between them
-        self._add(files, limit + (limit - 1) // (HELD - 1) if limit and tests is None else limit, digest)
-        self.first_test = None if tests is None else self.rows
-        self._add(tests or [], limit, digest)
+        self._add(files, limit + (limit - 1) // (HELD - 1) if limit and not tests else limit, digest)
+        self.first_test = self.rows if tests else None
+        self._add(tests, limit, digest)
         digest.update(f"{self.rows} {self.first_test}".encode())
         self.fingerprint = digest.hexdigest()[:16]
         if not self.rows:
             raise DataError("the shards hold no rows: put the hub's parquet files in their place")
 
-    def _add(self, files: Sequence[Path | str], limit: int | None, digest) -> None:
+    def _add(self, files: Files, limit: int | None, digest) -> None:
         left = limit or math.inf
         for file in sorted(map(str, files)):
             if not left:
@@ -112,10 +105,9 @@ class Shards:
         found = parquet.rows(g.file, self.image, self.label, g.number)
         for number, (raw, label) in zip(g.numbers, found, strict=False):
             if label is None or not 0 <= label < self.classes:
-                said = "no label" if label is None else f"label {label}"
-                raise DataError(
-                    f"{self.name(number)} has {said}; allowed are 0 to {self.classes - 1}, for {self.classes} classes"
-                )
+                has = "no label" if label is None else f"label {label}"
+                allowed = f"0 to {self.classes - 1}, for {self.classes} classes"
+                raise DataError(f"{self.name(number)} has {has}; allowed are {allowed}")
             yield Row(number, label, raw)
 
     def following(self, number: int) -> Iterator[Row]:
@@ -132,9 +124,9 @@ class Shards:
 
     def name(self, number: int) -> str:
         """Where a row lies, for somebody who looks for it."""
-        group = self.groups[self.group_of(number)]
-        before = sum(g.rows for g in self.groups if g.file == group.file and g.number < group.number)
-        return f"{PurePosixPath(group.file).name} row {before + number - group.first}"
+        file = self.groups[self.group_of(number)].file
+        first = next(g.first for g in self.groups if g.file == file)
+        return f"{PurePosixPath(file).name} row {number - first}"
 
     def epoch(self, seed: int, epoch: int, window: int) -> tuple[Window, ...]:
         """What an epoch sees, window by window: every row that is not held out, once.

@@ -10,13 +10,12 @@ Large arrays are made in parts, so that whoever is killed repeats one part at mo
     latents = arrays(artifact(runs() / "data", "latents", spec, encode, parts))["latents"]
 """
 
-import contextlib
 import itertools
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from tqdm import tqdm
 
 from guidebook.config.params import digest
 from guidebook.runs import manifest, preemption
-from guidebook.runs.manifest import intact
+from guidebook.runs.manifest import intact, unless
 from guidebook.runtime.distributed import agreed, alone, barrier, solo, world
 
 PARTS = ".parts"
@@ -39,10 +38,7 @@ class Parts:
 
     cuts: Sequence[int]  # a part is the rows between two of them
     shapes: dict[str, tuple[tuple[int, ...], Any]]  # by name: shape of a row, and dtype
-    at: Callable[[str, int], int] = lambda name, row: (
-        row
-    )  # where an array's rows begin from a cut on, where it has fewer
-    finish: Callable[[Path], None] | None = None  # writes further files into the folder when all rows are there
+    at: Callable[[str, int], int] = lambda name, row: row  # where an array's rows begin from a cut on, if it has fewer
     # (k, n): every n-th part from k on, by one of n that do not talk and do not poll; (k, 1): all, from k on and around.
     # None: the processes of this world take turns.
     share: tuple[int, int] | None = None
@@ -64,9 +60,7 @@ def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | No
     if missing if shared else agreed(missing):
         complete = _fill(folder, make, parts, what) if parts else _write_folder(folder, make, what)
         if complete and not intact(folder):
-            raise OSError(
-                f"{what}: {folder.name} is not there after it was made: is it on a disk that all processes see? Run again"
-            )
+            raise OSError(f"{what}: {folder.name} is gone after it was made: do all processes see its disk? Run again")
     return folder
 
 
@@ -88,17 +82,13 @@ def notes(folder: Path) -> list:
 
 def _write_folder(folder: Path, make: Callable[[Path], None], what: str) -> bool:
     """The main process makes a folder; the others wait, and fail when it does. Of two runs at once, the first one's counts."""
-    error, aside = None, folder.with_name(f".{folder.name}-{_me()}")
+    error = None
     if world().is_main_process:
         try:
-            with solo(), _unless(folder), manifest.writing(aside, what):
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.mkdir(parents=True)
+            with solo(), manifest.whole(folder, what) as aside:
                 make(aside)
-                _rename(aside, folder)
         except BaseException as raised:
             error = raised
-        shutil.rmtree(aside, ignore_errors=True)
     stopped, failed = agreed(isinstance(error, preemption.Preempted)), agreed(error is not None)
     if failed:
         raise error or (preemption.Preempted(what) if stopped else RuntimeError(f"{what}: the main process failed"))
@@ -117,7 +107,7 @@ def reserve(folder: Path, parts: Parts) -> Path:
 def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
     """Parts of arrays, in turns; True where all of them are made. A part is written, put on the disk and then marked as made."""
     aside = folder.with_name(f".{folder.name}")
-    with _unless(folder):
+    with unless(folder):
         reserve(folder, parts)
     ranges = list(itertools.pairwise(parts.cuts))
     markers = [f"{PARTS}/{first:09d}-{end:09d}.json" for first, end in ranges]
@@ -127,62 +117,38 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
         i = i % len(ranges) if n == 1 else i
         if i < len(ranges) and not (aside / markers[i]).exists() and not folder.is_dir():
             rows, noted = make(*ranges[i])
-            with _unless(folder):
+            with unless(folder):
                 for name, values in rows.items():
                     _write(aside / f"{name}.npy", parts.at(name, ranges[i][0]), values)
                 write_json(aside, markers[i], noted, what)
         if not parts.share and preemption.current().asked():
             preemption.current().obey(f"{what}, part {min(i + 1, len(ranges))} of {len(ranges)}")
     if parts.share:
-        return _finish(folder, aside, markers, parts.finish)
+        return _finish(folder, aside, markers)
     barrier()
     if world().is_main_process:
-        _finish(folder, aside, markers, parts.finish)
+        _finish(folder, aside, markers)
     barrier()
     return True
 
 
-def _finish(folder: Path, aside: Path, markers: Sequence[Path], finish: Callable[[Path], None] | None) -> bool:
+def _finish(folder: Path, aside: Path, markers: Sequence[Path]) -> bool:
     """The arrays under their name, if every part is there."""
-    with _unless(folder):
+    with unless(folder):
         if not all((aside / marker).exists() for marker in markers):
             if folder.is_dir():  # whoever began when another ended
                 shutil.rmtree(aside, ignore_errors=True)
             return folder.is_dir()
         gathered = [note for marker in markers for note in json.loads((aside / marker).read_text())]
         write_json(aside, "notes.json", gathered, f"the notes of {folder.name}")
-        if finish:
-            finish(aside)
-        _rename(aside, folder)
+        manifest.rename(aside, folder)
         shutil.rmtree(folder / PARTS, ignore_errors=True)
     return folder.is_dir()
 
 
-def _rename(aside: Path, folder: Path) -> None:
-    """A complete folder under its name."""
-    manifest.checksum(aside)
-    manifest.mark_verified(aside)
-    os.replace(aside, folder)
-    manifest.fsync(folder.parent)
-
-
 def write_json(aside: Path, name: str, value: Any, what: str) -> None:
     """A file of JSON in a folder that is filled: there as it should be, or not at all."""
-    temporary = aside / PARTS / f"{Path(name).stem}.{_me()}"
-    with manifest.writing(temporary, what):
-        temporary.write_text(json.dumps(value))
-        manifest.fsync(temporary)
-        os.replace(temporary, aside / name)
-
-
-@contextlib.contextmanager
-def _unless(folder: Path) -> Iterator[None]:
-    """What fails in here does not matter where another process finished the folder meanwhile: all else is gone then."""
-    try:
-        yield
-    except OSError:
-        if not folder.is_dir():
-            raise
+    manifest.write(aside / name, json.dumps(value), what, aside / PARTS / f"{Path(name).stem}.{manifest.me()}")
 
 
 def _reserve(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -207,8 +173,3 @@ def _write(file: Path, first: int, rows: np.ndarray) -> None:
         out.write(np.ascontiguousarray(rows).data)
         out.flush()
         os.fsync(out.fileno())
-
-
-def _me() -> str:
-    """This process, among those of all machines."""
-    return f"{manifest.here()}-{os.getpid()}"

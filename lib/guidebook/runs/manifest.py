@@ -33,24 +33,45 @@ def writing(aside: Path, what: str) -> Iterator[None]:
         raise
 
 
+def write(file: Path, data: bytes | str, what: str = "", temporary: Path | None = None) -> None:
+    """Writes a file, by way of a temporary one beside it, completely or not at all. Raises OSError with `what`."""
+    aside = temporary or file.with_name(f".{file.name}.{me()}")
+    with writing(aside, what or file.name):
+        aside.write_bytes(data.encode() if isinstance(data, str) else data)
+        fsync(aside)
+        os.replace(aside, file)
+
+
 @contextlib.contextmanager
 def whole(folder: Path, what: str) -> Iterator[Path]:
-    """A folder to write into, which is sealed and gets the name `folder` when it is whole. Raises OSError with `what`.
+    """A folder to write into, which is hashed and gets the name `folder` when it is complete. Raises OSError with `what`.
 
     Where another process gave its own that name first, the first one counts, though two trainings on a GPU are not equal.
     """
-    aside = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    with writing(aside, what):
+    aside = folder.with_name(f".{folder.name}-{me()}")
+    with unless(folder), writing(aside, what):
+        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
-        checksum(aside)
-        try:
-            os.replace(aside, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-            shutil.rmtree(aside)
+        rename(aside, folder)
+
+
+def rename(aside: Path, folder: Path) -> None:
+    """Gives a complete folder its name, with a manifest and on the disk."""
+    checksum(aside)
+    mark_verified(aside)
+    os.replace(aside, folder)
+    fsync(folder.parent)
+
+
+@contextlib.contextmanager
+def unless(folder: Path) -> Iterator[None]:
+    """Ignores an OSError where another process has finished the folder meanwhile."""
+    try:
+        yield
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
 def checksum(folder: Path) -> None:
@@ -70,7 +91,8 @@ def verify(folder: Path, remedy: str) -> list[str]:
         text = (folder / MANIFEST).read_text()
         hashes = dict(json.loads(text))
         # A manifest is taken only as it was written: no byte of it may differ, not even one that means nothing.
-        bad = [n for n, sha in hashes.items() if not _same(folder / n, sha)] if _text(hashes) == text else [MANIFEST]
+        bad = [n for n, sha in hashes.items() if not (folder / n).is_file() or _sha256(folder / n) != sha]
+        bad = bad if _text(hashes) == text else [MANIFEST]
     except (OSError, ValueError, TypeError):
         hashes, bad = {}, [MANIFEST]
     if bad or not hashes:
@@ -111,6 +133,11 @@ def here() -> str:
     return f"{platform.node()}-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"
 
 
+def me() -> str:
+    """This process, among those of all machines."""
+    return f"{here()}-{os.getpid()}"
+
+
 def delete(folder: Path) -> None:
     """Takes a folder's name away at once, for others may be about to open it, and then its files."""
     with contextlib.suppress(FileNotFoundError):
@@ -134,10 +161,6 @@ def _sizes_and_times(folder: Path) -> str:
 
 def _text(hashes: dict[str, str]) -> str:
     return json.dumps(hashes, indent=1)
-
-
-def _same(path: Path, sha: str) -> bool:
-    return path.is_file() and _sha256(path) == sha
 
 
 def _sha256(path: Path) -> str:

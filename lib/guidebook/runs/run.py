@@ -17,7 +17,7 @@ from guidebook import __version__
 from guidebook.config import params as P
 from guidebook.config import pretrained
 from guidebook.config.paths import RESULTS, ROOT, runs
-from guidebook.runs.manifest import fsync
+from guidebook.runs.manifest import write
 
 log = logging.getLogger(__name__)
 SHEET = 100  # a record keeps the first so many images of a set, or ten of each class where that is more
@@ -161,13 +161,11 @@ def all_runs() -> list[Run]:
 def record(run: Run) -> Path:
     """Copies a finished run, without weights, to `book/results/<experiment>/<profile>/`: some hundred kB."""
     if not (run.path / "notebook.ipynb").exists():
-        raise FileNotFoundError(
-            f"{run.path}: not finished: it holds no complete notebook.ipynb; run `guidebook run` first"
-        )
+        raise FileNotFoundError(f"{run.path} is not finished: no complete notebook.ipynb; run `guidebook run` first")
     target = RESULTS / run.params.experiment / run.params.profile
     if target.is_dir() and (changed := P.differences(opened(target).params, run.params)):
-        told = ", ".join(f"{key} {b} for {a}" for key, a, b in changed)
-        log.warning("%s replaces a record of other parameters: %s", run.path.name, told[:300])
+        changes = ", ".join(f"{key} {b} for {a}" for key, a, b in changed)
+        log.warning("%s replaces a record of other parameters: %s", run.path.name, changes[:300])
     aside = target.with_name(f".{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
     newest = {_without_key(f.parent.name): f.parent for f in _by_age(run.path, "variants/*/params.yml")}
@@ -176,17 +174,6 @@ def record(run: Run) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     os.replace(aside, target)
     return target
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a whole file or nothing."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text)
-        fsync(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @functools.cache

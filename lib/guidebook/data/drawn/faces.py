@@ -72,9 +72,7 @@ def render(attributes: torch.Tensor, seeds: Sequence[int] | torch.Tensor, resolu
     """Pictures (N, 3, H, W) uint8, H = W = `resolution`, of faces of `attributes` (N, 40) bool; `seeds` (N,) ints."""
     seeds = torch.as_tensor(seeds, dtype=torch.int64)
     if attributes.shape != (len(seeds), len(ATTRIBUTES)) or attributes.dtype != torch.bool:
-        raise ValueError(
-            f"attributes {tuple(attributes.shape)}, {attributes.dtype}: give ({len(seeds)}, 40), torch.bool"
-        )
+        raise ValueError(f"{tuple(attributes.shape)}, {attributes.dtype}: give ({len(seeds)}, 40), torch.bool")
     step = max(1, CHUNK // resolution**2)
     parts = [_render(attributes[i : i + step], seeds[i : i + step], resolution) for i in range(0, len(seeds), step)]
     return torch.cat([torch.empty(0, 3, resolution, resolution, dtype=torch.uint8), *parts])

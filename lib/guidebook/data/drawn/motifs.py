@@ -1,64 +1,14 @@
-"""A canvas and what can be painted on it: strokes, dots, facets, hills, a portrait. Inks are numbers of a palette's colours."""
+"""Motifs, of which each paints over what is on the canvas: strokes, dots, facets, hills, a portrait; and styles made of them."""
 
 import functools
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
+
+from guidebook.data.drawn.canvas import Canvas
 
 ALL = (0, 0, 1, 1)
-
-
-class Canvas:
-    """A painting at a quarter of its size. Places are shares of its width and height, lengths of its shorter side."""
-
-    def __init__(self, palette: str, width: int, height: int, rng: np.random.Generator):
-        self.rng, self.size, self.side = rng, (width, height), min(width, height)
-        inks = np.array([list(bytes.fromhex(ink)) for ink in palette.split()])
-        self.inks = np.clip(inks * rng.uniform(0.94, 1.06) + rng.normal(0, 5, inks.shape), 0, 255)
-        self.image = Image.new("RGB", self.size, self.ink(0))
-        self.draw = ImageDraw.Draw(self.image)
-        self.x = np.arange(width, dtype=np.float32)[None] / width
-        self.y = np.arange(height, dtype=np.float32)[:, None] / height
-
-    def ink(self, i: int, light: float = 1.0) -> tuple[int, ...]:
-        return tuple(np.clip(self.inks[i] * light, 0, 255).astype(int).tolist())
-
-    def oval(self, x: float, y: float, across: float, up: float, ink: tuple) -> None:
-        x, y, across, up = x * self.size[0], y * self.size[1], across * self.side, up * self.side
-        self.draw.ellipse((x - across, y - up, x + across, y + up), fill=ink)
-
-    def shape(self, corners, ink: tuple) -> None:
-        self.draw.polygon((np.asarray(corners) * self.size).ravel().tolist(), fill=ink)
-
-    def blend(self, ink: int, cover: np.ndarray) -> None:
-        """`cover` (H, W): from 0 to 1."""
-        self.image.paste(self.ink(ink), mask=Image.fromarray((cover * 255).astype(np.uint8)))
-
-    def warp(self, dx, dy, light) -> None:
-        """Fetches each pixel from (dx, dy) away, and multiplies it by `light`, all (H, W)."""
-        width, height = self.size
-        column = np.clip(self.x * width + dx * self.side, 0, width - 1).astype(np.int32)
-        row = np.clip(self.y * height + dy * self.side, 0, height - 1).astype(np.int32)
-        pixels = np.asarray(self.image).reshape(-1, 3).take(row * width + column, axis=0) * light[..., None]
-        self.image.paste(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
-
-    def clouds(self) -> np.ndarray:
-        """A smooth field (H, W) of mean 0 and deviation 1."""
-        (width, height), field = self.size, _clouds()
-        x, y = self.rng.integers(0, (len(field) - width, len(field) - height))
-        return field[y : y + height, x : x + width]
-
-    def touches(self, n: int, box: tuple, inks: tuple) -> tuple[np.ndarray, list]:
-        """Places (n, 2) in pixels within a box (left, top, right, bottom), and their inks or what is there, varied."""
-        at = self.rng.uniform(box[:2], box[2:], (n, 2)) * self.size
-        x, y = at.astype(int).T
-        colours = self.inks[self.rng.choice(inks, n)] if inks else np.asarray(self.image)[y, x]
-        colours = colours + self.rng.normal(0, 13, (n, 1)) + self.rng.normal(0, 10, (n, 3))
-        return at, [tuple(c) for c in np.clip(colours, 0, 255).astype(int).tolist()]
-
-
-# Motifs: each paints over what is there. An ink is a number in the palette
 
 
 def wash(c: Canvas, *inks: int) -> None:
@@ -89,9 +39,7 @@ def hills(c: Canvas, horizon: float, rough: float, *inks: int, foam: int = 0) ->
 waves = functools.partial(hills, foam=3)
 
 
-def strokes(
-    c: Canvas, n: int, length: float, width: float, turn: float, spread: float, flow: float, *inks: int
-) -> None:
+def strokes(c: Canvas, n: int, length: float, width: float, turn: float, spread: float, flow: float, *inks: int):
     """Of the brush, at `turn` ± `spread` radians, bent by `flow`; in inks, or in the colours below them."""
     at, colours = c.touches(n, ALL, inks)
     x, y = at.astype(int).T
@@ -157,9 +105,8 @@ def portrait(c: Canvas, robe: int, skin: int, hair: int, size: float, slim: floa
     for rim in (2.1, 2.0) if halo else ():
         c.oval(x, y, rim * r, rim * r, c.ink(halo, 0.75 if rim > 2 else 1.2))
     c.oval(x, y - 0.1 * h, 1.22 * r, 1.3 * r * slim, c.ink(hair))
-    c.shape(
-        [(x - 0.4 * w, y), (x + 0.4 * w, y), (x + 0.6 * w, y + 1.5 * h), (x - 0.6 * w, y + 1.5 * h)], c.ink(skin, 0.8)
-    )
+    neck = [(x - 0.4 * w, y), (x + 0.4 * w, y), (x + 0.6 * w, y + 1.5 * h), (x - 0.6 * w, y + 1.5 * h)]
+    c.shape(neck, c.ink(skin, 0.8))
     for light, side in ((1.0, np.linspace(-1, 1, 30)), (0.75, np.linspace(0.3, 1, 15))):  # then the side in shadow
         c.shape([*zip(x + 3 * w * side, y + h * (1.2 + 1.5 * np.abs(side) ** 2.6), strict=True), (x + 3.2 * w, 1.2),
                  (x + 3.4 * w * side[0], 1.2)], c.ink(robe, light))  # fmt: skip
@@ -188,9 +135,53 @@ def panels(c: Canvas) -> None:
         c.image.paste(Image.fromarray(small[..., swap]), (k % 2 * width // 2, k // 2 * height // 2))
 
 
-@functools.cache
-def _clouds() -> np.ndarray:
-    """A smooth field (800, 800) from which each painting takes a part."""
-    noise = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
-    field = np.asarray(Image.fromarray(noise).resize((800, 800), Image.Resampling.BICUBIC), np.float32)
-    return (field - field.mean()) / field.std()
+LOOKS = {  # the styles in the order of their labels: a palette, then the motifs with their numbers
+    "Abstract_Expressionism": ("e9dcc3 1c1a1d a83a26 d79a2b 52708c",
+        (sheets, 3, 1, 1, .5, 3), (strokes, 26, .3, .06, .6, 1.2, 0, 0, 2, 4), (strokes, 8, .6, .08, .8, .5, 0, 1)),
+    "Action_painting": ("a9a296 17171a efe9dc 7c8a96 c8a038", (threads, 90, .03, 0, 1, 1, 2, 3, 4), (dots, 900, .006, ALL, 1, 2)),
+    "Analytical_Cubism": ("7d6a4c 3b3225 a8977a c9bd9d 5a5647",
+        (glow, 3, .5, .45, .35), (sheets, 26, .3, 1.6, .8, 1, 2, 3, 4), (facets, 8, .03, .3)),
+    "Art_Nouveau_Modern": ("e3cf9a 2f6b62 b9822e 7c2f2a f1e6c8",
+        (threads, 30, .04, .2, 1, 2), (portrait, 1, 4, 2, .15, 1.1, 2), (dots, 60, .03, (0, .85, 1, 1), 2, 3)),
+    "Baroque": ("17100c 5a3c22 8c1f1a e0b183 3a2416", (glow, 1, .25, .25, .3), (portrait, 2, 3, 4, .17, 1.15)),
+    "Color_Field_Painting": ("7a1f1c c8401f 3b1020 e27a26", (fields, 3, 1, 2)),
+    "Contemporary_Realism": ("c9d2d8 eef0ee 7f93a3 d0473a e8b04a 49708f", (wash, 0, 1), (still_life, 2, 5),
+        (dots, 16, .07, (.33, .16, .67, .42), 3, 4, 1), (dots, 7, .06, (.1, .72, .9, .86), 3, 4)),
+    "Cubism": ("6f8a6c c98a4b 2f4a5e d9cfb0 8a3f2c 1f2420",
+        (portrait, 2, 1, 5, .2, 1.2), (sheets, 10, .24, 1.5, .7, 0, 1, 3, 4), (facets, 7, .04, .28)),
+    "Early_Renaissance": ("c9962f 24408f e6bd93 6b3b1e f0cf6a", (wash, 4, 0, 0), (portrait, 1, 2, 3, .15, 1.15, 4)),
+    "Expressionism": ("e2641f f2b23a 1d3350 0f1a2b 6b2a3a",
+        (wash, 0, 1, 0), (hills, .55, .05, 4, 2, 3), (strokes, 1100, .16, .02, 0, .1, .8)),
+    "Fauvism": ("3fa37c f2c22e e0345c 2a5fc4 f0832c 7a2f92", (wash, 0, 1), (hills, .4, .04, 3, 2, 4),
+        (dots, 7, .1, (0, .4, 1, .65), 5, 2, 0), (strokes, 700, .07, .03, .3, .8, 0)),
+    "High_Renaissance": ("b5b487 6f7f6a 4d4a2c d8b07e 2c2416 5c4425",
+        (wash, 0, 0, 1), (hills, .45, .04, 1, 2, 5), (portrait, 4, 3, 4, .165, 1.15)),
+    "Impressionism": ("bcd3e6 e9d6dc 8fae9c 6f93b8 f4efe2 d69fb0", (wash, 0, 1, 3), (hills, .42, .03, 2, 3),
+        (dots, 60, .03, (0, .6, 1, 1), 4, 5, 2), (strokes, 1500, .05, .016, 0, .35, 0)),
+    "Mannerism_Late_Renaissance": ("3d5a62 24383e d98aa0 e8d3b8 7d8f4e 5a3c48",
+        (sheets, 4, .7, .5, .3, 1, 4), (portrait, 2, 3, 5, .12, 1.6)),
+    "Minimalism": ("f1efe8 1a1a1a d8d4c8", (sheets, 1, .6, 1, 0, 2), (sheets, 2, .4, 6, 0, 1)),
+    "Naive_Art_Primitivism": ("5fb4e8 3f9b3a 7cc44a f7d93d d9382e 2b6a2c", (dots, 1, .1, (.2, .1, .8, .2), 3),
+        (hills, .45, .05, 1, 2), (dots, 8, .09, (0, .45, 1, .7), 5, 4), (dots, 90, .014, (0, .75, 1, 1), 4, 3)),
+    "New_Realism": ("8f969a 5a5450 7a4a3c e8cf7a 3f4448 a89a8a",
+        (wash, 0, 0, 4, 4), (houses, 1, 2, 5), (dots, 130, .012, (0, .42, 1, .72), 3, 4)),
+    "Northern_Renaissance": ("2f5238 1a1512 e9c6a4 f2ede2", (portrait, 1, 2, 3, .19, 1.05)),
+    "Pointillism": ("a9cfe4 f4e7a8 8cb84e e89a5c 4f6fae 4f7d3c", (wash, 0, 1), (hills, .5, .03, 4, 2, 1),
+        (dots, 6, .11, (0, .4, 1, .6), 5, 3), (dots, 3500, .01, ALL)),
+    "Pop_Art": ("f5e02a e8208a 20b8e0 f7f3ea 151515", (dots, 60, .04, ALL, 2), (portrait, 1, 3, 4, .19, 1.1), (panels,)),
+    "Post_Impressionism": ("1d3c8a 4b86c8 e6b422 c98a1c 2d4a2a f6e58a", (wash, 0, 1), (dots, 9, .05, (0, 0, 1, .4), 5),
+        (hills, .58, .03, 4, 2, 3), (strokes, 1300, .08, .014, .1, .15, .7)),
+    "Realism": ("b4b3a6 9a9580 6b6238 4e4527 857a4a 332c1a",
+        (wash, 0, 0, 1), (hills, .6, .015, 4, 2, 3), (dots, 9, .05, (0, .56, 1, .66), 5, 3)),
+    "Rococo": ("b7d0dc f3d9d3 e7a9b0 f7efe0 9db58a", (wash, 0, 1, 4), (glow, 3, .5, .4, .35),
+        (portrait, 2, 1, 3, .12, 1.1), (dots, 140, .035, (0, .8, 1, 1), 2, 3, 4)),
+    "Romanticism": ("4a2f22 e8a24a 2a2a34 7d4a2a f6dca0 15161d",
+        (wash, 2, 3, 2), (glow, 1, .5, .45, .4), (glow, 4, .5, .45, .15), (hills, .68, .04, 0, 5)),
+    "Symbolism": ("3a2a5c 6c4f8c 1c1836 d9c7e0 8a5f7a 0f0e20", (wash, 2, 0, 1, 4), (dots, 1, .14, (.25, .2, .75, .3), 3),
+        (hills, .68, .03, 0, 5), (strokes, 60, .2, .006, 0, .02, 0, 3, 1)),
+    "Synthetic_Cubism": ("c9b38a efe6d0 1d1d1f 3f6fa0 8a4a2a a8b8b0",
+        (sheets, 9, .5, 1.4, .35, 1, 2, 3, 4, 5), (threads, 4, .04, .2, 2, 1), (dots, 50, .012, (.2, .2, .8, .8), 2, 4)),
+    "Ukiyo_e": ("ecdfc0 1f3f6f 4f7fa8 f6f1e2 cf4a35 c9c7b0", (wash, 5, 0, 0), (dots, 1, .1, (.4, .15, .85, .25), 4),
+        (waves, .55, .015, 2, 1, 2, 1, 2, 1)),
+}  # fmt: skip
+GENRE = {portrait: "portrait", hills: "landscape", waves: "landscape", houses: "cityscape", still_life: "still_life"}

@@ -1,12 +1,11 @@
 """Drawn pictures of coloured objects: a scene is data, and drawing it a function of that data alone.
 
-A scene has one object or several, each with its kind, colour, place, size and angle, so that a caption can say what is
-in it. Arithmetic is in float64, and on tensors only + − × ÷ and the square root, which every machine rounds alike: the
+Arithmetic is in float64, and on tensors only + − × ÷ and the square root, which every machine rounds alike: the
 pixels are the same everywhere, whatever the batch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +27,8 @@ CHUNK = 2**17  # pixels drawn at a time; no picture depends on it
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One object. Lengths are shares of the picture's side, x from its left and y from its top."""
+class Scene:
+    """One object on a background. Lengths are shares of the picture's side, x from its left and y from its top."""
 
     kind: str
     colour: str
@@ -37,35 +36,28 @@ class Thing:
     y: float
     size: float  # the side of the square that its shape fits
     angle: float  # degrees, counterclockwise
+    background: str
+    light: float  # where it comes from: degrees, counterclockwise from the right
 
     def __post_init__(self):
         if self.kind not in KINDS or self.colour not in COLOURS:
             raise ValueError(f"a {self.colour} {self.kind}: kinds are {', '.join(KINDS)}; colours {', '.join(COLOURS)}")
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What is in one picture; of two things that overlap, the later lies over the earlier."""
-
-    things: tuple[Thing, ...]
-    background: str
-    light: float  # where it comes from: degrees, counterclockwise from the right
-
-
 def random_scenes(n: int, seed: int) -> list[Scene]:
-    """`n` scenes of one object, the kinds in turn. Scene `i` is a function of (seed, i): it does not depend on `n`."""
-    drawn = (torch.rand(7, generator=generator(seed, "scene", i)) for i in range(n))
-    return [_random_scene(KINDS[i % len(KINDS)], u) for i, u in enumerate(drawn)]
+    """`n` scenes, the kinds in turn. Scene `i` is a function of (seed, i): it does not depend on `n`."""
+    return [_random_scene(KINDS[i % len(KINDS)], generator(seed, "scene", i)) for i in range(n)]
 
 
-def _random_scene(kind: str, u: torch.Tensor) -> Scene:
-    """A scene from seven numbers in [0, 1): one object, wholly in the picture."""
-    x, y, size, angle, colour, background, light = u.tolist()
+def _random_scene(kind: str, rng: torch.Generator) -> Scene:
+    """A scene whose object lies wholly in the picture."""
+    x, y, size, angle, colour, background, light = torch.rand(7, generator=rng).tolist()
     size, angle = SIZES[0] + (SIZES[1] - SIZES[0]) * size, TURN * (2 * angle - 1)
     x, y = (0.5 + (1 - REACH * size) * (at - 0.5) for at in (x, y))
     colour = list(COLOURS)[int(colour * len(COLOURS))]
     others = [c for c in COLOURS if math.dist(COLOURS[c], COLOURS[colour]) >= APART]
-    return Scene((Thing(kind, colour, x, y, size, angle),), others[int(background * len(others))], 45 + 90 * light)
+    background = others[int(background * len(others))]
+    return Scene(kind, colour, x, y, size, angle, background, 45 + 90 * light)
 
 
 def render(scenes: Sequence[Scene], resolution: int) -> torch.Tensor:
@@ -76,23 +68,21 @@ def render(scenes: Sequence[Scene], resolution: int) -> torch.Tensor:
 
 
 def _render(scenes: Sequence[Scene], side: int) -> torch.Tensor:
-    """`render` of a few scenes: layer by layer, in each all objects of a kind at once."""
-    light = table(direction(s.light) for s in scenes)  # (N, 2, 1, 1)
-    x, y = pixels(side)
-    image = table(COLOURS[s.background] for s in scenes) * (0.86 + 0.2 * _along(light, x - 0.5, 0.5 - y))[:, None]
-    for layer in range(max(len(s.things) for s in scenes)):
-        things = {i: s.things[layer] for i, s in enumerate(scenes) if len(s.things) > layer}
-        for kind in {t.kind for t in things.values()}:
-            at = [i for i, t in things.items() if t.kind == kind]
-            image[at] = _add(image[at], [things[i] for i in at], light[at])
+    """`render` of a few scenes, all objects of a kind at once."""
+    image = torch.empty(len(scenes), 3, side, side, dtype=torch.float64)
+    for kind in {s.kind for s in scenes}:
+        at = [i for i, s in enumerate(scenes) if s.kind == kind]
+        image[at] = _drawn(SHAPES[kind], [scenes[i] for i in at], side)
     return (image * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
 
 
-def _add(image: torch.Tensor, things: Sequence[Thing], light: torch.Tensor) -> torch.Tensor:
-    """Pictures (N, 3, H, W) with one more thing each, all of one kind, and its shadow. `light` (N, 2, 1, 1) points to it."""
-    side, shape = image.shape[-1], SHAPES[things[0].kind]
-    x, y, half, cos, sin = table((t.x, t.y, t.size / 2, *direction(t.angle)) for t in things).unbind(1)
-    right, up = (pixels(side)[0] - x) / half, (y - pixels(side)[1]) / half  # from the thing's middle, in halves of it
+def _drawn(shape: Callable, scenes: Sequence[Scene], side: int) -> torch.Tensor:
+    """Pictures (N, 3, H, W) from 0 to 1 of objects of one shape with their shadows."""
+    light, (column, row) = table(direction(s.light) for s in scenes), pixels(side)  # `light` (N, 2, 1, 1) points to it
+    background = table(COLOURS[s.background] for s in scenes)
+    image = background * (0.86 + 0.2 * _along(light, column - 0.5, 0.5 - row))[:, None]
+    x, y, half, cos, sin = table((s.x, s.y, s.size / 2, *direction(s.angle)) for s in scenes).unbind(1)
+    right, up = (column - x) / half, (y - row) / half  # from the object's middle, in halves of it
     u, v = right * cos + up * sin, up * cos - right * sin
     inside = shape(u, v)  # (N, H, W)
     lx, ly = light.unbind(1)
@@ -100,7 +90,7 @@ def _add(image: torch.Tensor, things: Sequence[Thing], light: torch.Tensor) -> t
     image = image * (1 - 0.3 * (0.5 - shadow * half * 10).clamp(0, 1))[:, None]  # soft over a tenth of the picture
     shade = 0.8 + 0.1 * _along(light, right, up) + 0.12 * (-2.5 * inside).clamp(0, 1)  # the rim is darker
     cover = (0.5 - inside * half * side).clamp(0, 1)[:, None]  # the outline is soft over one pixel
-    return image * (1 - cover) + table(COLOURS[t.colour] for t in things) * shade[:, None] * cover
+    return image * (1 - cover) + table(COLOURS[s.colour] for s in scenes) * shade[:, None] * cover
 
 
 def _along(light: torch.Tensor, right: torch.Tensor, up: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+Number = torch.Tensor | float  # of all pixels, or of each
+
 
 def pixels(side: int) -> tuple[torch.Tensor, torch.Tensor]:
     """x (1, 1, W) and y (1, H, 1) of the pixels' middles, as shares of the picture's side."""
@@ -32,7 +34,7 @@ def ink(*codes: str) -> torch.Tensor:
     return table(bytes.fromhex(code) for code in codes) / 255
 
 
-def mix(colour: torch.Tensor, other: torch.Tensor, share: torch.Tensor | float) -> torch.Tensor:
+def mix(colour: torch.Tensor, other: torch.Tensor, share: Number) -> torch.Tensor:
     """Colours (N, 3, H, W) with this share (N, H, W) of another."""
     return colour + (other - colour) * (share[:, None] if isinstance(share, torch.Tensor) else share)
 
@@ -58,16 +60,13 @@ class Canvas:
         """Of a whole canvas, the pixels that may lie between these u and v, to paint on: others are not looked at."""
         side = self.image.shape[-1]
         out = self.reach + 2 / side  # rims are soft over a pixel
-        columns, rows = (
-            slice(*(min(max(int((edge + 1) / 2 * side), 0), side) for edge in (low - out, high + out + 2 / side)))
-            for low, high in ((left, right), (-top, -bottom))
-        )
+        edges = (left - out, right + out + 2 / side, -top - out, -bottom + out + 2 / side)
+        cuts = [min(max(int((edge + 1) / 2 * side), 0), side) for edge in edges]
+        columns, rows = slice(*cuts[:2]), slice(*cuts[2:])
         u, v = (at[:, rows, columns] for at in (self.u, self.v))
         return Canvas(self.image[..., rows, columns], u, v, self.pixel, self.reach)
 
-    def paint(
-        self, shape: torch.Tensor, colour: torch.Tensor, amount: torch.Tensor | float = 1, soft: float = 0
-    ) -> None:
+    def paint(self, shape: torch.Tensor, colour: torch.Tensor, amount: Number = 1, soft: float = 0) -> None:
         """Covers a shape (N, H, W) with a colour (N, 3, …) to this amount; its rim is soft over a pixel and `soft`."""
         cover = (0.5 - shape / (self.pixel + soft)).clamp(0, 1) * amount
         self.image.add_((colour - self.image) * cover[:, None])
