@@ -249,7 +249,9 @@ def test_what_a_record_does_not_hold_is_refused_and_not_made(recorded, what):
 
 
 def test_the_refusal_says_what_is_missing_and_what_to_do(recorded):
-    with pytest.raises(NotRecorded, match=r"w2 .*guidance 2\.0.*guidebook run mnist --profile smoke.*guidebook record"):
+    with pytest.raises(
+        NotRecorded, match=r"w2-ddpm .*'guidance': \{'w': 2\.0\}.*guidebook run mnist --profile smoke.*guidebook record"
+    ):
         draw(recorded, 2.0, 130)
 
 

@@ -60,7 +60,7 @@ def deadly(where: str, which: int | str, when: str):
 
 def another_order():
     """Other data from here on: the comparison of weights must notice."""
-    patched("guidebook.data.feed.order", lambda real: lambda n, seed, start, count: real(n, seed, start + 1, count))
+    patched("guidebook.data.batches.order", lambda real: lambda n, seed, start, count: real(n, seed, start + 1, count))
 
 
 def limited(size: int):

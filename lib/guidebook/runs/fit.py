@@ -1,26 +1,29 @@
 """The training loop of the small networks beside the model: judges, the classifier of noisy images, the embedded autoencoder."""
 
 import hashlib
-import io
+import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
 from guidebook.runs import preemption
 from guidebook.runs.artifact import place
-from guidebook.runs.manifest import write
+from guidebook.runs.manifest import fsync, writing
 from guidebook.runtime.seeds import seed_of
 
 log = logging.getLogger(__name__)
 
 
 def fit(
-    file: Path,  # where the state lies while the training is stopped
+    file: Path,  # where the state lies while the training is stopped, as safetensors
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
@@ -59,22 +62,50 @@ def state_of(root: Path, name: str, spec: Any) -> Path:
 
 
 def _save(file: Path, step: int, network, optimizer, schedule, what: str) -> None:
-    """The state as `torch.save` writes it, which keeps each tensor's memory format, after its sha256."""
-    made = io.BytesIO()
-    torch.save((step, network.state_dict(), optimizer.state_dict(), schedule.state_dict()), made)
+    """Tensors by name, and all else as JSON with a checksum of both."""
+    state = optimizer.state_dict()
+    tensors = {f"network.{name}": x for name, x in network.state_dict().items()}
+    for i, entry in state["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": x for name, x in entry.items() if x is not None}
+    tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    rest = json.dumps({"step": step, "groups": state["param_groups"], "schedule": schedule.state_dict()})
+    aside = file.with_name(f"{file.name}.{os.getpid()}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, hashlib.sha256(made.getbuffer()).digest() + made.getbuffer(), f"the state of the {what}")
+    with writing(aside, f"the state of the {what}"):
+        save_file(tensors, aside, {"rest": rest, "sha256": _checksum(tensors, rest)})
+        fsync(aside)
+        os.replace(aside, file)
 
 
 def _load(file: Path, network, optimizer, schedule) -> int:
     """The number of steps that were made, with their state put back; 0 where there is none, or not as it was written."""
     if not file.exists():
         return 0
-    checksum, state = (raw := file.read_bytes())[:32], raw[32:]
-    if hashlib.sha256(state).digest() != checksum:
+    try:
+        with safe_open(file, "pt") as kept:
+            tensors, facts = {name: kept.get_tensor(name) for name in kept.keys()}, kept.metadata()  # noqa: SIM118
+        if facts["sha256"] != _checksum(tensors, facts["rest"]):
+            raise ValueError
+    except (SafetensorError, ValueError, KeyError, TypeError):
         log.warning("%s is not what was written: the training begins anew", file.name)
         return 0
-    step, *states = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
-    for part, kept in zip((network, optimizer, schedule), states, strict=True):
-        part.load_state_dict(kept)
-    return step
+    rest, state = json.loads(facts["rest"]), {}
+    network.load_state_dict({n.removeprefix("network."): x for n, x in tensors.items() if n.startswith("network.")})
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    for name in (n for n in tensors if n.startswith("optimizer.")):
+        _, i, key = name.split(".")
+        x, like = tensors[name], weights[int(i)]
+        # In the memory format of its weight, for that decides in which order sums are rounded.
+        x = torch.empty_like(like).copy_(x) if x.shape == like.shape else x
+        state.setdefault(int(i), {})[key] = x
+    optimizer.load_state_dict({"state": state, "param_groups": rest["groups"]})
+    schedule.load_state_dict(rest["schedule"])
+    return rest["step"]
+
+
+def _checksum(tensors: dict[str, torch.Tensor], rest: str) -> str:
+    checksum = hashlib.sha256(rest.encode())
+    for name, x in sorted(tensors.items()):
+        checksum.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        checksum.update(x.numpy())
+    return checksum.hexdigest()

@@ -29,8 +29,7 @@ GRACE = 30  # seconds in which the others may end by themselves when one has
 STAGES = {  # functions of a run and of what JSON can hold
     "train": "guidebook.training.loop:train",
     "draw": "guidebook.sampling.draw:sample_set",
-    "measure": "guidebook.metrics.measure:measure_stored",
-    "measure_real": "guidebook.metrics.measure:measure_real",
+    "measure": "guidebook.metrics.measure:measure",
 }
 
 
