@@ -53,7 +53,7 @@ BETWEEN = {
     "before a checkpoint's manifest": ("guidebook.runs.manifest._sha256", 4, "after"),
     "before a checkpoint gets its name": ("guidebook.runs.manifest.fsync", 6, "after"),
     "when a checkpoint has just got its name": ("guidebook.training.checkpoint.fsync", 1, "before"),
-    "while the statistics are cut back to the checkpoint": ("pathlib.Path.write_text", "stats.jsonl", "halfway"),
+    "while the statistics are cut back to the checkpoint": ("pathlib.Path.write_bytes", "stats.jsonl", "halfway"),
     "between two checkpoints": ("guidebook.training.step.Trainer.step", 18, "before"),
     "before the oldest checkpoint is removed": ("guidebook.training.checkpoint.shutil.rmtree", f"{EVERY:010d}", "before"),
     "after the last step": ("guidebook.training.loop._publish", 1, "before"),

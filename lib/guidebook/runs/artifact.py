@@ -87,6 +87,7 @@ def _write_folder(folder: Path, make: Callable[[Path], None], what: str) -> bool
         try:
             with solo(), manifest.whole(folder, what) as aside:
                 make(aside)
+            manifest.mark_verified(folder)
         except BaseException as raised:
             error = raised
     stopped, failed = agreed(isinstance(error, preemption.Preempted)), agreed(error is not None)
@@ -142,6 +143,7 @@ def _finish(folder: Path, aside: Path, markers: Sequence[Path]) -> bool:
         gathered = [note for marker in markers for note in json.loads((aside / marker).read_text())]
         write_json(aside, "notes.json", gathered, f"the notes of {folder.name}")
         manifest.rename(aside, folder)
+        manifest.mark_verified(folder)  # gigabytes are not hashed twice
         shutil.rmtree(folder / PARTS, ignore_errors=True)
     return folder.is_dir()
 
