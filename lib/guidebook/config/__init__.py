@@ -1,1 +1,1 @@
-"""What params may say, the catalog of data sets, pretrained weights and paths; imports no torch."""
+"""The schema of params, the catalog of data sets, pretrained weights and paths; imports no torch."""

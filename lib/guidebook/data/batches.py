@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 
 def feed(data: Images | Streamed, train: Train) -> "Resident | Ahead":
-    """What gives this process its share of every batch."""
+    """The feed of batches: this process's share of each."""
     return Ahead(data, train) if isinstance(data, Streamed) else Resident(data.train, train)
 
 
@@ -233,7 +233,7 @@ class Stream(contextlib.AbstractContextManager):
 
 
 def _mine() -> slice:
-    """Which images of a batch are this process's."""
+    """The places in a batch of this process's images."""
     return slice(world().process_index, None, world().num_processes)
 
 
