@@ -68,7 +68,7 @@ def write(root: Path, epochs: float, every: float) -> Path:
     nbformat.write(notebook, root / "notebooks" / "tiny.ipynb")
     for name, text in BOOK.items():
         (root / "book" / name).write_text(text)
-    for name in ("results.md", "status.md"):  # chapters with places that a build fills
+    for name in ("results.md", "status.md", "reliability.md"):  # chapters with places that a build fills
         (root / "book" / name).write_text((CHAPTERS / name).read_text())
     return root
 
