@@ -78,11 +78,16 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
 
 
 def _write_pages(chapters: list[Chapter], found: list[Run]) -> None:
-    (SOURCE / "results.md").write_text(pages.results(found))
-    (SOURCE / "status.md").write_text(pages.status(found))
-    (SOURCE / "reliability.md").write_text(pages.reliability())
+    """Fills those of the chapters with places for tables that the book has, and the table of experiments."""
     answered = [(c.file, c.title, c.data, answers(c.page[1])) for c in chapters]
-    (SOURCE / "claims.md").write_text(pages.claims(answered))
+    filled = {
+        "results": lambda: pages.results(found),
+        "status": lambda: pages.status(found),
+        "reliability": pages.reliability,
+        "claims": lambda: pages.claims(answered),
+    }
+    for name in (name for name in filled if (BOOK / f"{name}.md").exists()):
+        (SOURCE / f"{name}.md").write_text(filled[name]())
     shown = {NOTEBOOKS / f"{name}.ipynb": [] for name in _experiments()}
     for c in chapters:
         shown[c.page[0]].append((c.file, c.run.params.profile, c.data))
