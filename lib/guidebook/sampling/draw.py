@@ -31,7 +31,7 @@ def draw(run: Run, guidance: Guidance | float, n: int, **spec: Any) -> ImageSet:
 
 
 def sample_set(run: Run, draw: Draw | dict) -> ImageSet:
-    """The set of a `Draw`, or of its JSON: found in the run folder, else drawn. A stage of `runs.pool`."""
+    """The set of a `Draw`, or of its JSON: found in the run folder, else drawn. A stage of `runs.launch`."""
     draw = Draw.model_validate(draw)
     spec = {"draw": draw.json}
     folder = path_of(run, draw.name, spec)
