@@ -1,0 +1,172 @@
+"""Verdicts: whether one kind of images scores above another, by the interval of the difference between two metric records.
+
+Sets drawn from the same seeds differ by less than chance would have it, so the difference is taken image by image: a record holds
+each image's influence on its value. Of several trainings of each kind, the interval covers training again, too.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from guidebook.metrics.intervals import Interval, Z
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+ALPHA = 0.05  # at no effect, at most so many verdicts decide
+ALIKE = ("metric", "n", "extractor", "reference")  # fields in which two records must agree
+Records = dict | Sequence[dict]  # a record, or one of each training
+
+
+class NotComparable(ValueError):
+    """Two records whose difference means nothing, or too few trainings. One line names both."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of two values as an estimate with its uncertainty."""
+
+    value: float
+    error: float  # standard error over the draw of samples
+    continuity: float  # half a step of a share, which moves by whole images (Edwards 1948); 0 of other values
+    spread: float  # standard error over trainings; 0 of one training
+    trainings: int
+
+    def interval(self, alpha: float = ALPHA) -> Interval:
+        """Two-level interval: Student's t over trainings and normal over samples, their squares added."""
+        reach = NormalDist().inv_cdf(1 - alpha / 2) * self.error + self.continuity
+        if self.trainings > 1:
+            from scipy.special import stdtrit
+
+            reach = float(np.hypot(reach, stdtrit(self.trainings - 1, 1 - alpha / 2) * self.spread))
+        return self.value, self.value - reach, self.value + reach
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to a claim, and what it rests on."""
+
+    outcome: str  # HOLDS, FAILS or UNDECIDED
+    interval: Interval  # of the difference that decides
+    trainings: int
+
+    def __str__(self) -> str:
+        return self.outcome
+
+
+# Each image's influence on a value, kept in its record
+
+
+def kept(influence: np.ndarray) -> dict:
+    """JSON of influences (n,): their scale, and 16-bit floats in base64."""
+    values = np.asarray(influence, np.float64)
+    scale = float(np.abs(values).max()) or 1.0
+    return {"scale": scale, "f16": base64.b64encode((values / scale).astype("<f2").tobytes()).decode()}
+
+
+def influence(record: dict) -> np.ndarray | None:
+    """The influences (n,) that a record keeps; None where it keeps none."""
+    if not (stored := record.get("influence")):
+        return None
+    return np.frombuffer(base64.b64decode(stored["f16"]), "<f2").astype(np.float64) * stored["scale"]
+
+
+# Verdicts
+
+
+def above(a: Records, b: Records, differ: Sequence[str] = (), training: bool = False) -> Verdict:
+    """Whether `a` has the larger value. `differ` names the fields of the draw that the claim is about, `training` a claim about models.
+
+    Raises NotComparable.
+    """
+    return best(a, [b], differ, training)
+
+
+def best(first: Records, others: Sequence[Records], differ: Sequence[str] = (), training: bool = False) -> Verdict:
+    """Whether `first` has a larger value than each of the others; it has not where one of them is above it (Bonferroni)."""
+    found = [difference(first, other, differ, training) for other in others]
+    return _all_of(found)
+
+
+def rising(records: Sequence[Records], differ: Sequence[str] = (), training: bool = False) -> Verdict:
+    """Whether every value is above the one before; it is not where one is below it (Bonferroni)."""
+    pairs = zip(records[1:], records[:-1], strict=True)
+    return _all_of([difference(later, before, differ, training) for later, before in pairs])
+
+
+def alike(a: Records, b: Records, within: float, differ: Sequence[str] = (), training: bool = False) -> Verdict:
+    """Whether the values differ by less than `within`: two one-sided tests (Schuirmann 1987); they do not where they differ by more."""
+    if within <= 0:
+        raise ValueError(f"within = {within:g}: the largest difference that still counts as none must be above 0")
+    d = difference(a, b, differ, training)
+    value, low, high = d.interval()
+    outcome = HOLDS if -within < low and high < within else FAILS if low > within or high < -within else UNDECIDED
+    return Verdict(outcome, (value, low, high), d.trainings)
+
+
+# Of shares the variance is McNemar's: (b + c − (b − c)² / n) / n², b and c the images that are right in one set alone (Agresti & Min
+# 2005, with half an image more of each kind)
+def difference(a: Records, b: Records, differ: Sequence[str] = (), training: bool = False) -> Difference:
+    """a − b, paired image by image where both records keep influences. Raises NotComparable."""
+    firsts, seconds = ([r] if isinstance(r, dict) else list(r) for r in (a, b))
+    _check(firsts, seconds, differ, training)
+    each = [_each(x, y) for x, y in zip(firsts, seconds, strict=True)]
+    values = np.array([x["value"] - y["value"] for x, y in zip(firsts, seconds, strict=True)])
+    paired, continuity = all(e is not None for e in each), 0.0
+    if paired:
+        mean, n = np.mean(each, 0), len(each[0])
+        error = float(mean.std(ddof=1)) / n**0.5
+        if len(each) == 1 and np.isin(mean, (-1, 0, 1)).all():
+            changed = np.count_nonzero(mean)
+            error, continuity = (changed + 1 - mean.sum() ** 2 / n) ** 0.5 / n, 1 / n
+    else:
+        halves = [(r["high"] - r["low"]) / (2 * Z) for r in (*firsts, *seconds)]
+        error = float(np.sqrt(np.square(halves).sum())) / len(firsts)
+    spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return Difference(float(values.mean()), error, continuity, spread, len(values))
+
+
+def _all_of(found: list[Difference]) -> Verdict:
+    weakest = min(found, key=lambda d: d.interval()[1])
+    if weakest.interval()[1] > 0:
+        return Verdict(HOLDS, weakest.interval(), weakest.trainings)
+    worst = min(found, key=lambda d: d.interval(ALPHA / len(found))[2])
+    fails = worst.interval(ALPHA / len(found))[2] < 0
+    chosen = worst if fails else weakest
+    return Verdict(FAILS if fails else UNDECIDED, chosen.interval(), chosen.trainings)
+
+
+def _each(a: dict, b: dict) -> np.ndarray | None:
+    """The difference of each image's influences (n,), where both records keep them and the images are drawn from the same seeds."""
+    first, second = influence(a), influence(b)
+    if first is None or second is None or not (a["draw"] and b["draw"]):
+        return None
+    return first - second
+
+
+def _check(firsts: list[dict], seconds: list[dict], differ: Sequence[str], training: bool) -> None:
+    if len(firsts) != len(seconds) or (training and len(firsts) < 2):
+        raise NotComparable(
+            f"{_named(firsts[0])} of {len(firsts)} and {_named(seconds[0])} of {len(seconds)} trainings: "
+            + ("a claim about training needs two or more of each" if training else "give as many of each")
+        )
+    seeds = [r.get("training") for r in firsts]
+    if len(set(seeds)) < len(seeds):
+        raise NotComparable(f"{_named(firsts[0])}: the trainings have seeds {seeds}, of which two are the same")
+    for a, b in zip(firsts, seconds, strict=True):
+        facts = [{k: r.get(k) for k in ALIKE} | {f"draw.{k}": v for k, v in _draw(r, differ).items()} for r in (a, b)]
+        keys = dict.fromkeys([*facts[0], *facts[1]]) if a["draw"] and b["draw"] else ALIKE
+        for key in keys:
+            if (x := facts[0].get(key)) != (y := facts[1].get(key)):
+                raise NotComparable(f"{_named(a)} and {_named(b)} do not compare: {key} is {x} and {y}")
+
+
+def _draw(record: dict, differ: Sequence[str]) -> dict:
+    """The fields of a record's draw that must agree."""
+    return {k: v for k, v in (record["draw"] or {}).items() if k not in differ}
+
+
+def _named(record: dict) -> str:
+    w = "" if record.get("guidance") is None else f" at w = {record['guidance']:g}"
+    return f"{record['metric']}{w} (n = {record['n']:,}, {record['extractor']})"

@@ -1,0 +1,181 @@
+"""Verdicts: both outcomes can occur, at no effect at most one in twenty decides, and what does not compare is refused."""
+
+import numpy as np
+import pytest
+
+from guidebook.metrics import compare
+from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, NotComparable, above, alike, best, rising
+from guidebook.metrics.frechet import gaussian, influences
+from guidebook.metrics.intervals import normal
+
+ROUNDS = 400
+DRAW = {"n": 100, "seed": 1, "guidance": {"w": 1.0}}
+
+
+def record(each, w=1.0, training=0, value=None, **fields):
+    """A record of a mean, or of a value with influences."""
+    each = np.asarray(each, float)
+    middle, low, high = normal(float(each.mean()) if value is None else value, each.std(ddof=1) / len(each) ** 0.5)
+    facts = {"metric": "grain", "n": len(each), "extractor": "pixels", "reference": None, "guidance": w}
+    known = {"draw": DRAW | {"n": len(each), "guidance": {"w": w}}, "training": training, "interval": "normal"}
+    return facts | known | {"value": middle, "low": low, "high": high, "influence": compare.kept(each)} | fields
+
+
+def shares(rng, n, odds, together):
+    """0 or 1 of n images in each of several sets, whose images agree as far as they are drawn from one seed."""
+    common, own = rng.random(n), rng.random((len(odds), n))
+    return [((np.where(rng.random(n) < together, common, u)) < p).astype(float) for p, u in zip(odds, own, strict=True)]
+
+
+def decided(judged) -> float:
+    outcomes = [v.outcome for v in judged]
+    assert set(outcomes) <= {HOLDS, FAILS, UNDECIDED}
+    return 1 - outcomes.count(UNDECIDED) / len(outcomes)
+
+
+LIMIT = 0.05 + 2.6 * (0.05 * 0.95 / ROUNDS) ** 0.5  # one in 200 simulations of an exact test is above it
+
+
+def test_influences_come_back_as_they_were_kept():
+    each = np.random.default_rng(0).normal(size=500) * 3e6
+    found = compare.influence({"influence": compare.kept(each)})
+    np.testing.assert_allclose(found, each, rtol=6e-4, atol=1e-3 * 3e6)
+    assert (compare.influence({"influence": compare.kept([0, 1, 1])}) == [0, 1, 1]).all()
+    assert compare.influence({}) is None
+
+
+@pytest.mark.parametrize("n", [50, 500])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+@pytest.mark.parametrize("together", [0.0, 0.9])
+def test_shares_that_do_not_differ_are_seldom_told_apart(n, share, together):
+    rng = np.random.default_rng(n)
+    pairs = (shares(rng, n, (share, share), together) for _ in range(ROUNDS))
+    assert decided(above(record(a), record(b)) for a, b in pairs) <= LIMIT
+
+
+@pytest.mark.parametrize("gap", [0.1, -0.1])
+def test_the_interval_of_two_shares_covers_their_difference(gap):
+    rng, inside = np.random.default_rng(1), 0
+    for _ in range(ROUNDS):
+        a, b = shares(rng, 200, (0.6 + gap, 0.6), 0.7)
+        _, low, high = above(record(a), record(b)).interval
+        inside += low <= gap <= high
+    assert 0.93 <= inside / ROUNDS <= 0.995
+
+
+@pytest.mark.parametrize("together", [0.0, 0.9])
+def test_distances_of_equal_sets_are_seldom_told_apart_and_their_difference_is_covered(together):
+    rng = np.random.default_rng(2)
+    reference = gaussian(rng.normal(size=(4000, 8)))
+
+    def distance(x, w):
+        value, each = influences(x, reference)
+        return record(each.cpu().numpy(), w=w, value=value, metric="fd_judge")
+
+    found = []
+    for _ in range(ROUNDS):
+        noise = rng.normal(size=(3, 200, 8))
+        a, b = (0.3 + together**0.5 * noise[0] + (1 - together) ** 0.5 * x for x in noise[1:])
+        found.append(above(distance(a, 1.0), distance(b, 2.0), differ=("guidance",)))
+    assert decided(found) <= LIMIT
+    inside = np.mean([v.interval[1] <= 0 <= v.interval[2] for v in found])
+    assert 0.93 <= inside <= 0.99
+
+
+def trainings(rng, effect, spread, n=100, count=3):
+    """Records of trainings of two kinds, of the same samples' seeds."""
+    noise, found = rng.normal(size=n), ([], [])
+    for seed in range(count):
+        for kind, mean in zip(found, (effect, 0.0), strict=True):
+            kind.append(record(mean + spread * rng.normal() + noise + rng.normal(size=n), training=seed))
+    return found
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 3.0])
+def test_trainings_that_differ_by_their_seeds_alone_are_seldom_told_apart(spread):
+    rng = np.random.default_rng(3)
+    assert decided(above(*trainings(rng, 0.0, spread), training=True) for _ in range(ROUNDS)) <= LIMIT
+
+
+def test_one_training_would_tell_them_apart():
+    """Why a claim about training needs several."""
+    rng = np.random.default_rng(4)
+    pairs = (trainings(rng, 0.0, 0.3) for _ in range(ROUNDS))
+    assert decided(above(a[0], b[0]) for a, b in pairs) > 0.3
+
+
+@pytest.mark.parametrize(("verdict", "count"), [(best, 4), (rising, 4)])
+def test_several_comparisons_decide_no_oftener(verdict, count):
+    rng, found = np.random.default_rng(5), []
+    for _ in range(ROUNDS):
+        common = rng.normal(size=200)
+        every = [record(common + rng.normal(size=200)) for _ in range(count)]
+        found.append(best(every[0], every[1:]) if verdict is best else rising(every))
+    assert decided(found) <= LIMIT
+
+
+def test_sets_at_the_margin_are_seldom_called_alike():
+    rng, n, within = np.random.default_rng(6), 100, 0.5
+    pairs = ((record(within + rng.normal(size=n)), record(rng.normal(size=n))) for _ in range(ROUNDS))
+    outcomes = [alike(a, b, within).outcome for a, b in pairs]
+    assert (1 - outcomes.count(UNDECIDED) / ROUNDS) <= 0.05 + LIMIT - 0.05 + 0.025
+    assert outcomes.count(HOLDS) / ROUNDS <= LIMIT
+
+
+def test_every_verdict_can_come_out_both_ways():
+    rng = np.random.default_rng(7)
+    low, middle, high = (record(m + rng.normal(size=200), w=m) for m in (0.0, 3.0, 6.0))
+    way = {"differ": ("guidance",)}
+    assert above(high, low, **way).outcome == HOLDS
+    assert above(low, high, **way).outcome == FAILS
+    assert best(high, [low, middle], **way).outcome == HOLDS
+    assert best(middle, [low, high], **way).outcome == FAILS
+    assert rising([low, middle, high], **way).outcome == HOLDS
+    assert rising([low, high, middle], **way).outcome == FAILS
+    assert alike(low, middle, 4.0, **way).outcome == HOLDS
+    assert alike(low, high, 4.0, **way).outcome == FAILS
+    first, second = trainings(rng, 5.0, 0.1)
+    assert above(first, second, training=True).outcome == HOLDS
+    assert above(second, first, training=True).outcome == FAILS
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"n": 200}, "n is 100 and 200"),
+        ({"metric": "fd_judge"}, "metric is grain and fd_judge"),
+        ({"extractor": "judge-b"}, "extractor is pixels and judge-b"),
+        ({"reference": "train split"}, "reference is None and train split"),
+        ({"draw": DRAW | {"seed": 2}}, "draw.seed is 1 and 2"),
+        ({"draw": DRAW | {"guidance": {"w": 5.0}}}, "draw.guidance is {'w': 1.0} and {'w': 5.0}"),
+        ({"draw": DRAW | {"at": 50}}, "draw.at is None and 50"),
+    ],
+)
+def test_records_of_different_kinds_are_refused_and_both_named(changed, said):
+    a = record(np.arange(100.0))
+    with pytest.raises(NotComparable, match=r"and .* do not compare: ") as error:
+        above(a, a | changed)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_claim_about_training_needs_two_trainings_of_each():
+    a = record(np.arange(100.0))
+    with pytest.raises(
+        NotComparable, match=r"of 1 and .* of 1 trainings: a claim about training needs two or more of each"
+    ):
+        above(a, a, training=True)
+    with pytest.raises(NotComparable, match=r"of 2 and .* of 1 trainings"):
+        above([a, a | {"training": 1}], a)
+    with pytest.raises(NotComparable, match=r"seeds \[0, 0\], of which two are the same"):
+        above([a, a], [a, a], training=True)
+
+
+def test_records_without_influences_compare_by_their_own_intervals():
+    """Real images have no seeds in common with samples."""
+    rng = np.random.default_rng(8)
+    samples, real = record(rng.normal(size=200)), record(rng.normal(size=200), w=None, draw=None)
+    bare = {k: v for k, v in samples.items() if k != "influence"}
+    for a, b in ((samples, real), (bare, samples)):
+        _, low, high = above(a, b).interval
+        assert high - low == pytest.approx(2 * 1.96 * (2 / 200) ** 0.5, rel=0.2)
