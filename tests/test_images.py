@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from guidebook.config.datasets import CATALOG, available
+from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Data
 from guidebook.data.drawn.scenes import KINDS, random_scenes, render
+from guidebook.data.files import available
 from guidebook.data.images import DataError, from_uint8, load, order, to_uint8
 
 SIZES = st.integers(1, 40)
@@ -420,7 +421,9 @@ def test_embedded_and_local_sets_are_available(written, cache):
 
 
 def test_asking_what_is_available_imports_no_torch(tmp_path):
-    code = "import sys\nfrom guidebook.config.datasets import available\navailable('mnist')\nsys.exit('torch' in sys.modules)"
+    code = (
+        "import sys\nfrom guidebook.data.files import available\navailable('mnist')\nsys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"HF_HOME": str(tmp_path)}, check=False)
     assert done.returncode == 0
 
