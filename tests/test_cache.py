@@ -335,15 +335,15 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(data, param
     for _ in range(6):
         one.step()
     with Writer(tmp_path, 2, 1) as writer:
-        writer.save(one.nimg, *one.state())
+        writer.save(*one.state())
     tensors, state = one.state()
     other.restore({k: {n: t.clone() for n, t in g.items()} for k, g in tensors.items()}, state)
     for _ in range(8):  # over the end of an epoch; then decoded images take over
         one.step()
         other.step()
     assert torch.equal(weights(one), weights(other))
-    one.close()
-    other.close()
+    one.feed.close()
+    other.feed.close()
 
 
 def test_parts_of_a_step_add_up_to_the_step(data, params):
@@ -357,7 +357,7 @@ def test_parts_of_a_step_add_up_to_the_step(data, params):
     for _ in range(10):
         trainer.step()
     spent, parts = 100 * (time.perf_counter() - started), trainer.flush()["ms_by_part"]
-    trainer.close()
+    trainer.feed.close()
     assert set(parts) == set(STEPS)
     assert all(ms > 0 for ms in parts.values())
     assert 0.9 * spent < sum(parts.values()) <= spent

@@ -27,7 +27,8 @@ from guidebook.runs.run import all_runs, open_run, opened
 from guidebook.sampling.sets import ImageSet, image_set
 from guidebook.sampling.spec import Draw
 from guidebook.training import checkpoint
-from guidebook.training.loop import load_model, train
+from guidebook.training.loop import train
+from guidebook.training.model import load_model
 
 LIBRARY = sorted(Path(guidebook.__file__).parent.rglob("*.py"))
 

@@ -17,7 +17,7 @@ from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
 from guidebook.runtime.seeds import generator
 from guidebook.sampling.spec import Draw, guide_run
-from guidebook.training.loop import load_model
+from guidebook.training.model import load_model
 
 
 @torch.no_grad()
@@ -69,8 +69,7 @@ class Sampler:
         self.net, self.guide = Backbone(run, draw.weights, draw.at), None
         if guide := draw.guidance.against:
             self.guide = Backbone(guide_run(run, guide), guide.weights or draw.weights, guide.at)
-        self.space, self.source = space(run.params), conditions(run.params)
-        self.space.same(run.provenance().get("autoencoder"))
+        self.space, self.source = space(run.params, run.provenance().get("autoencoder")), conditions(run.params)
         self.objective = objective(run.params.objective, dtype=torch.float64)
         # Latents have no range.
         self.limits = None if run.params.model.vae else guidance.RANGE
