@@ -1,5 +1,6 @@
 """Sets of samples: drawn once with everything that their specification says, found afterwards."""
 
+from pkgutil import resolve_name
 from typing import Any
 
 from guidebook.config.schema import Guidance
@@ -25,10 +26,5 @@ def sample_set(run: Run, draw: Draw | dict) -> ImageSet:
     folder = path_of(run, draw.name, spec)
     if not folder.exists() and not run.recorded and launch.wanted(run.params):
         launch.do(run, "draw", **spec)
-
-    def make() -> tuple:
-        from guidebook.sampling.plan import drawn
-
-        return drawn(run, draw, folder)
-
-    return image_set(run, draw.name, spec, make)
+    # Imported where it draws: a record is read without torch.
+    return image_set(run, draw.name, spec, lambda: resolve_name("guidebook.sampling.sampler:drawn")(run, draw, folder))

@@ -18,8 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from guidebook.config.datasets import CATALOG
-from guidebook.config.params import digest
-from guidebook.runs.artifact import artifact
+from guidebook.runs.artifact import artifact, place
 from guidebook.runs.lock import owned
 from guidebook.runs.manifest import MANIFEST, verify
 from guidebook.runs.preemption import stopping
@@ -92,17 +91,16 @@ def examples(run: Run, per_class: int = 3) -> ImageSet:
     Of a set with attributes, ten times as many of the first."""
 
     def make():
-        import torch
-
         from guidebook.data.images import load
 
         split = load(run.params.data).train
         if CATALOG[run.params.data.name].attributes:
             return split.images[: COLUMNS * per_class], {"labels": split.labels[: COLUMNS * per_class].tolist()}
-        classes, counts = split.labels.unique(return_counts=True)
+        labels = split.labels.numpy()
+        classes, counts = np.unique(labels, return_counts=True)
         most = min(per_class, *counts.tolist())
-        index = torch.stack([(split.labels == c).nonzero()[:most, 0] for c in classes], 1).flatten()
-        return split.images[index], {"labels": split.labels[index].tolist()}
+        index = np.stack([np.flatnonzero(labels == c)[:most] for c in classes], 1).flatten()
+        return split.images[index], {"labels": labels[index].tolist()}
 
     words = {3: "three"}.get(per_class, str(per_class))
     return image_set(run, "train-split", {"images": f"{words} of each class"}, make)
@@ -110,7 +108,7 @@ def examples(run: Run, per_class: int = 3) -> ImageSet:
 
 def path_of(run: Run, name: str, spec: dict) -> Path:
     """Where the set that `spec` describes lies, or would."""
-    return run.path / "samples" / f"{name}-{digest(spec)}"
+    return place(run.path / "samples", name, spec)
 
 
 def stored(folder: Path) -> ImageSet:
@@ -118,7 +116,14 @@ def stored(folder: Path) -> ImageSet:
     if any((folder / name).exists() for name in (MANIFEST, "images.safetensors")):  # a record has neither
         verify(folder, f"delete {folder} and run again: it is drawn anew")
     facts = json.loads((folder / "set.json").read_text())
-    return ImageSet(folder.name[:-9], folder, _load(folder, facts), facts)
+    if (file := folder / "images.safetensors").exists():
+        pixels = load_file(file)["images"]
+    else:
+        c, h, w = facts["shape"]
+        with Image.open(folder / "sheet.png", formats=["PNG"]) as image:
+            grid = np.array(image).reshape(-1, h, COLUMNS, w, c)
+        pixels = grid.transpose(0, 2, 4, 1, 3).reshape(-1, c, h, w)[: min(facts["n"], facts.get("kept", SHEET))]
+    return ImageSet(folder.name[:-9], folder, pixels, facts)
 
 
 def sheet(images: "np.ndarray | Tensor", columns: int = COLUMNS) -> np.ndarray:
@@ -152,14 +157,3 @@ def _cubic(n: int, scale: int) -> np.ndarray:
         k = np.where(d <= 1, ((5 * d - 9) * d * d + 4) / 4, -3 / 4 * (((d - 5) * d + 8) * d - 4))
         weights[np.arange(n * scale), pixel.clip(0, n - 1)] += k
     return weights
-
-
-def _load(folder: Path, facts: dict) -> np.ndarray:
-    file = folder / "images.safetensors"
-    if file.exists():
-        return load_file(file)["images"]
-    c, h, w = facts["shape"]
-    with Image.open(folder / "sheet.png", formats=["PNG"]) as image:
-        grid = np.array(image).reshape(-1, h, COLUMNS, w, c)
-    pixels = grid.transpose(0, 2, 4, 1, 3).reshape(-1, c, h, w)
-    return pixels[: min(facts["n"], facts.get("kept", SHEET))]
