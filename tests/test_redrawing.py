@@ -37,3 +37,30 @@ def test_the_imports_of_every_notebook_and_all_that_draws_a_recorded_page_leave_
     sets, *heavy = done.stdout.split()
     assert int(sets) > 3
     assert heavy == []
+
+
+LIGHT = f"""
+import sys
+from pathlib import Path
+
+from guidebook.metrics.measure import judge_record, measure
+from guidebook.runs.run import opened
+from guidebook.sampling.draw import draw
+from guidebook.sampling.sets import mosaic
+
+run = opened(Path({str(RESULTS)!r}) / "mnist" / "paper")
+sets = [draw(run, w, run.params.evaluate.samples) for w in run.params.sample.guidance]
+pictures = [mosaic(s.pixels[:20]) for s in sets]
+records = [r for s in sets for r in measure(run, s)]
+judge_record(run)
+print(len(pictures), len(records), *(name for name in ("torch", "accelerate", *{HEAVY!r}) if name in sys.modules))
+"""
+
+
+def test_samples_and_records_of_a_recorded_run_are_found_and_shown_without_torch():
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    sets, records, *heavy = done.stdout.split()
+    assert int(sets) > 3
+    assert int(records) >= 4 * int(sets)
+    assert heavy == []

@@ -8,9 +8,10 @@ from tqdm import tqdm
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics.frechet import frechet_to
-from guidebook.metrics.groups import JACKKNIFE, TRAIN
-from guidebook.metrics.measure import once, why_absent
-from guidebook.metrics.subject import FRECHET, SPACES, Subject, of_real, reference
+from guidebook.metrics.groups import FRECHET, JACKKNIFE, TRAIN
+from guidebook.metrics.measure import once
+from guidebook.metrics.records import SPACES, reference
+from guidebook.metrics.subject import Subject, of_real
 from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet, image_set
@@ -28,7 +29,7 @@ def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
     records = once(run, subject, NAME, _errors, needed=True)
     for space in SPACES:
         distance = functools.partial(_distance, space=space)
-        records += once(run, subject, f"{NAME} {space}", distance, absent=why_absent(space))
+        records += once(run, subject, f"{NAME} {space}", distance, weights=space)
     return image_set(run, "round-trip", {"images": f"{SHOWN} of the test split"}, lambda: _pairs(run)), records
 
 

@@ -43,7 +43,7 @@ def live_explorer(run: Run) -> widgets.Widget:
     button, place = widgets.Button(description="draw five", button_style="primary"), widgets.VBox()
 
     def press(_):
-        from guidebook.sampling.explore import draw_now
+        from guidebook.sampling.sampler import draw_now
 
         button.disabled = True
         try:

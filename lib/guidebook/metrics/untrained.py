@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
-from guidebook.metrics.networks import Network
+from guidebook.metrics.networks import Network, Weights
 from guidebook.metrics.subject import Subject
-from guidebook.metrics.weights import Weights
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, share, world
 from guidebook.runtime.seeds import seed_of
@@ -54,7 +53,7 @@ class Untrained(Network):
         return {"classes": self.network(images.float() / 127.5 - 1).argmax(1)}
 
 
-def of_published(run: Run, subject: Subject, draws: int = 20, n: int = 1000) -> list[dict]:
+def of_untrained(run: Run, subject: Subject, draws: int = 20, n: int = 1000) -> list[dict]:
     """`accuracy_untrained`: of the first `n` samples, as many as were published, the accuracy of one draw of the classifier with the
     interval over images; of real images the mean over draws. Several processes read a share of the samples each.
     """

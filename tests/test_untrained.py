@@ -7,9 +7,9 @@ from torchvision.models import resnet18
 
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
-from guidebook.metrics import published as P
+from guidebook.metrics import untrained as P
+from guidebook.metrics.networks import Weights, WeightsMissing
 from guidebook.metrics.subject import of_real, of_samples
-from guidebook.metrics.weights import Weights, WeightsMissing
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
@@ -96,7 +96,7 @@ def test_the_record_of_a_set_says_what_the_reader_said(tiny, runs, digits):
     run = open_run(tiny)
     facts = {"draw": Draw.of(run.params, 5.0, 60).json, "seconds_per_image": 0.1, "n": 60}
     facts["labels"] = digits.labels.tolist()
-    (found,) = P.of_published(run, of_samples(ImageSet("w5", run.path, digits.images, facts)))
+    (found,) = P.of_untrained(run, of_samples(ImageSet("w5", run.path, digits.images, facts)))
     right = int((P.Untrained(1, 10, P.SEED).read(digits.images)["classes"] == digits.labels).sum())
     assert (found["value"], found["low"], found["high"]) == tuple(np.round(intervals.wilson(right, 60), 6))
     assert (found["metric"], found["n"], found["guidance"], found["interval"]) == (
@@ -111,7 +111,7 @@ def test_the_record_of_a_set_says_what_the_reader_said(tiny, runs, digits):
 def test_on_real_images_it_is_the_mean_over_draws(tiny, runs):
     run = open_run(tiny)
     real = of_real(run, "test")
-    (found,) = P.of_published(run, real, draws=5, n=30)
+    (found,) = P.of_untrained(run, real, draws=5, n=30)
     each, _ = P.chance(Split(real.images[real.order[:30]], real.labels[real.order[:30]]), 10, 5)
     assert (found["n"], found["value"]) == (30, pytest.approx(each.mean(), abs=1e-6))
     assert found["low"] < found["value"] < found["high"]
