@@ -177,7 +177,7 @@ def test_a_caption_cannot_end_the_script_that_holds_a_widgets_state(text, runs, 
     from ipywidgets.embed import embed_data
 
     images = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
-    sets = [ImageSet(name="x", folder=runs, images=images, facts={"draw": Draw.of(tiny, w, 10).json}) for w in (1, 3)]
+    sets = [ImageSet(name="x", folder=runs, pixels=images, facts={"draw": Draw.of(tiny, w, 10).json}) for w in (1, 3)]
     run = open_run(tiny.replace(data={"caption": text}))
     for widget in (widgets.explorer(sets, [text] * 2), widgets.live_explorer(run)):
         state = json.dumps(embed_data(views=[widget])["manager_state"])

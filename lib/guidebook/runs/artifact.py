@@ -101,7 +101,8 @@ def reserve(folder: Path, parts: Parts) -> Path:
     aside = folder.with_name(f".{folder.name}")
     (aside / PARTS).mkdir(parents=True, exist_ok=True)
     for name, (shape, dtype) in parts.shapes.items():
-        _reserve(aside / f"{name}.npy", (int(parts.at(name, parts.cuts[-1])), *shape), np.dtype(dtype))
+        rows = int(parts.at(name, parts.cuts[-1]))
+        _reserve(aside / f"{name}.npy", (rows, *shape), np.dtype(dtype), folder.name)
     return aside
 
 
@@ -153,13 +154,13 @@ def write_json(aside: Path, name: str, value: Any, what: str) -> None:
     manifest.write(aside / name, json.dumps(value), what, aside / PARTS / f"{Path(name).stem}.{manifest.me()}")
 
 
-def _reserve(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+def _reserve(file: Path, shape: tuple[int, ...], dtype: np.dtype, what: str) -> None:
     """An empty array in a file, with all of its bytes taken from the disk at once; left as it is where it is there."""
     taken = math.prod(shape) * dtype.itemsize
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     # Whoever comes at the same time writes the same header, and takes nothing that is taken.
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    with manifest.writing(file, f"{file.name} ({taken / 1e9:.2f} GB)"), os.fdopen(descriptor, "r+b") as made:
+    with manifest.writing(file, f"{what}: {file.name} ({taken / 1e9:.2f} GB)"), os.fdopen(descriptor, "r+b") as made:
         np.lib.format.write_array_header_1_0(made, header)
         made.flush()
         if file.stat().st_size < made.tell() + taken:

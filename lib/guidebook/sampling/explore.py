@@ -1,11 +1,14 @@
 """Sets that look into a model: the way from noise, one attribute changed, noise that turns, and images on demand."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from guidebook.runs.run import Run
 from guidebook.sampling.draw import sample_set
 from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EDITS = ("Smiling", "Eyeglasses", "Wearing_Hat", "Blond_Hair", "Young", "Male")
 
@@ -35,8 +38,10 @@ def interpolation(run: Run, guidance: float, rows: int = 4, columns: int = 10) -
     return sample_set(run, Draw.of(run.params, guidance, rows * columns, **spec))
 
 
-def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> torch.Tensor:
+def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> "Tensor":
     """n images (n, C, H, W) uint8 of one prompt, kept nowhere."""
+    import torch
+
     from guidebook.sampling.sampler import Sampler
 
     sampler = Sampler(run, Draw.of(run.params, guidance, n, prompt=prompt))

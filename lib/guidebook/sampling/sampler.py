@@ -44,7 +44,7 @@ def sample(
     yield from SOLVERS[solver.sampler](denoise, x, visited, path, noise=noise, eta=solver.eta)
 
 
-class Backbone:
+class RunNetwork:
     """A run's network with one set of weights, in evaluation mode."""
 
     def __init__(self, run: Run, weights: str, at: int | None = None):
@@ -66,9 +66,9 @@ class Sampler:
 
     def __init__(self, run: Run, draw: Draw):
         self.params, self.draw, self.device = run.params, draw, world().device
-        self.net, self.guide = Backbone(run, draw.weights, draw.at), None
+        self.net, self.guide = RunNetwork(run, draw.weights, draw.at), None
         if guide := draw.guidance.against:
-            self.guide = Backbone(guide_run(run, guide), guide.weights or draw.weights, guide.at)
+            self.guide = RunNetwork(guide_run(run, guide), guide.weights or draw.weights, guide.at)
         self.space, self.source = space(run.params), conditions(run.params)
         self.space.same(run.provenance().get("autoencoder"))
         self.objective = objective(run.params.objective, dtype=torch.float64)
