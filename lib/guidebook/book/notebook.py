@@ -21,7 +21,7 @@ from guidebook.runs.preemption import SIGNALS
 from guidebook.runs.run import Run, open_run
 from guidebook.runtime.malloc import keeping_memory
 
-MOST = 4  # pages drawn at once: each holds PyTorch in a kernel of its own
+MOST = 4  # pages drawn at once, each in a kernel of its own
 FIGURES = {
     "bbox_inches": "tight",
     "pil_kwargs": {"compress_level": 3},
@@ -87,7 +87,7 @@ def execute(
     parameters: dict,
     record: Path | None = None,  # a recorded run to redraw from
     depends: Path | None = None,  # a file or folder the page is drawn from; a record is one by itself
-    threads: int | None = None,  # of PyTorch; None leaves it to the environment
+    threads: int | None = None,  # of NumPy and PyTorch; None leaves it to the environment
 ) -> bool:
     """Executes `source` to `target`, unless that is up to date; True if it ran. Raises NotebookFailed."""
     key = _outdated(source, target, parameters, record, depends)

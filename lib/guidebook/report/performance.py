@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from guidebook.config.paths import RESULTS
-from guidebook.report.charts import NAMES
+from guidebook.report.charts import NAMES, errors
 from guidebook.report.figures import COLOURS, plain_numbers
 from guidebook.report.tables import Html, table
 
@@ -56,12 +56,10 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
         beside, samplers = Counter(), dict.fromkeys(r["sampler"] for r in others)
         colours = {name: plt.cm.tab10(k) for k, name in enumerate(samplers)}
         for row in others:
-            fd = row["fd_judge"]
             shift = 1 + 0.03 * beside[row["evaluations"]]  # points with as much work stand beside each other
             beside[row["evaluations"]] += 1
-            arms = [[fd["value"] - fd["low"]], [fd["high"] - fd["value"]]]
-            style = {"color": colours[row["sampler"]], "marker": "s" if row["method"] else "o", "markersize": 4}
-            axes.errorbar(shift * row["evaluations"], fd["value"], arms, linewidth=1.2, capsize=2, **style)
+            style = {"color": colours[row["sampler"]], "marker": "s" if row["method"] else "o"}
+            errors(axes, [shift * row["evaluations"]], [row["fd_judge"]], **style)
         for name, colour in colours.items():
             axes.plot([], [], "o", color=colour, markersize=4, label=name)
         axes.legend(fontsize=8)

@@ -40,7 +40,7 @@ def train(run: Run) -> None:
 
     Raises what `lines` raises, and launch.ProcessFailed.
     """
-    if launch.wanted(run.params) and not _trained(run):
+    if launch.wanted(run.params) and not run.trained:
         launch.do(run, "train")
     for _ in lines(run):
         pass
@@ -52,7 +52,7 @@ def lines(run: Run) -> Iterator[dict]:
     Whoever stops to iterate stops the training. Raises NotRecorded, Preempted, NonFiniteLoss, Locked, DataError,
     manifest.Corrupt, and OSError where the disk is full.
     """
-    if _trained(run):
+    if run.trained:
         return
     run.needs("the training")
     main = world().is_main_process
@@ -100,10 +100,6 @@ def load_model(run: Run, weights: str, at: int | None = None) -> "Backbone":
     net, (tensors, _) = models.build(run.params), checkpoint.load(kept[at])
     net.load_state_dict(tensors["model"] | (tensors[weights] if weights != "raw" else {}))
     return net.eval()
-
-
-def _trained(run: Run) -> bool:
-    return (run.path / "model").is_dir() or bool(run.recorded and run.stats())
 
 
 def _steps(run: Run, trainer: Trainer, total: int, stop: Stop) -> Iterator[dict]:
