@@ -132,11 +132,10 @@ def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
 @app.command()
 def record(runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="folders in runs/<experiment>")]) -> None:
     """Copy finished runs, without weights, to book/results/."""
-    from guidebook.runs.run import opened
-    from guidebook.runs.run import record as copy
+    from guidebook.runs import run
 
     for path in runs:
-        print(copy(opened(path)))
+        print(run.record(run.opened(path)))
 
 
 @app.command()

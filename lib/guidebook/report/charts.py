@@ -69,13 +69,10 @@ def against_count(curves: dict[str, list[dict]]) -> Figure:
 def against_cost(sets: list[tuple[ImageSet, list[dict]]], metric: str, real: list[dict]) -> Figure:
     """A metric against network evaluations per image, one line per solver."""
     figure, axes = plt.subplots(figsize=(5.6, 3.4))
-    solvers: dict[str, tuple[list, list]] = {}
-    for images, records in sorted(sets, key=lambda s: s[0].facts["evaluations"]):
-        costs, points = solvers.setdefault(images.draw.solver_name, ([], []))
-        costs.append(images.facts["evaluations"])
-        points.append(pick(records, metric))
-    for k, (name, (costs, points)) in enumerate(solvers.items()):
-        errors(axes, costs, points, color=plt.cm.tab10(k), marker=MARKERS[k], label=name)
+    sets = sorted(sets, key=lambda s: s[0].facts["evaluations"])
+    for k, name in enumerate(dict.fromkeys(images.draw.solver_name for images, _ in sets)):
+        of = [(images.facts["evaluations"], pick(r, metric)) for images, r in sets if images.draw.solver_name == name]
+        errors(axes, *zip(*of, strict=True), color=plt.cm.tab10(k), marker=MARKERS[k], label=name)
     _finish(axes, "network evaluations per image", metric, real)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
