@@ -13,8 +13,9 @@ from guidebook.config.pretrained import CLIP, PRETRAINED
 from guidebook.metrics import networks
 from guidebook.metrics.frechet import frechet_to, gaussian
 from guidebook.metrics.judge import Judge, recipes
-from guidebook.metrics.networks import Clip, Inception, Lpips, Weights, WeightsMissing
+from guidebook.metrics.networks import Clip, Inception, Lpips
 from guidebook.metrics.untrained import Untrained
+from guidebook.metrics.weights import Weights, WeightsMissing
 
 
 def pictures(n: int, size: int = 32, channels: int = 3, seed: int = 0) -> torch.Tensor:

@@ -8,7 +8,7 @@ from torchvision.models import resnet18
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics import untrained as P
-from guidebook.metrics.networks import Weights, WeightsMissing
+from guidebook.metrics import weights as W
 from guidebook.metrics.subject import of_real, of_samples
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet
@@ -75,17 +75,17 @@ def test_its_first_layer_keeps_the_resolution_and_its_last_has_a_row_for_each_cl
 
 
 def test_a_file_that_is_not_imagenets_is_refused(cache):
-    assert P.why_absent() is None  # without a file it is a random body
-    torch.save(resnet18(weights=None).state_dict(), cache / P.IMAGENET.file)
-    assert "is not the published file" in P.why_absent()
-    with pytest.raises(WeightsMissing, match="not the published file"):
+    assert W.why_absent("published") is None  # without a file it is a random body
+    torch.save(resnet18(weights=None).state_dict(), cache / W.RESNET.file)
+    assert "is not the published file" in W.why_absent("published")
+    with pytest.raises(W.WeightsMissing, match="not the published file"):
         P.Untrained(3, 10, seed=0)
 
 
 def test_with_imagenets_weights_only_the_first_and_last_layer_are_drawn(cache, monkeypatch):
     weights = resnet18(weights=None).state_dict()
-    torch.save(weights, cache / P.IMAGENET.file)
-    monkeypatch.setattr(P, "IMAGENET", Weights(P.IMAGENET.file, "", P.IMAGENET.source))
+    torch.save(weights, cache / W.RESNET.file)
+    monkeypatch.setattr(P, "RESNET", W.Weights(W.RESNET.file, "", W.RESNET.source))
     reader = P.Untrained(3, 10, seed=0)
     assert reader.name == "resnet18-untrained, imagenet body"
     drawn = {k for k, v in reader.network.state_dict().items() if not (k in weights and torch.equal(v, weights[k]))}

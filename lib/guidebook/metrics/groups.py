@@ -40,12 +40,3 @@ GROUPS = {
     "clip": Group(("clip_score",), lazily("records:of_clip")),
     "lpips": Group(("lpips_diversity",), lazily("records:of_lpips")),
 }
-
-
-def why_absent(group: str | None) -> str | None:
-    """Why the weights of a group's network cannot be read, in one line, or None. Judges are trained where there is none."""
-    if group not in ("inception", "clip", "lpips", "published"):
-        return None
-    from guidebook.metrics import networks, untrained
-
-    return {**networks.NETWORKS, "published": untrained}[group].why_absent()

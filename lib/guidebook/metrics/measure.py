@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from guidebook.config.params import digest
-from guidebook.metrics.groups import FRECHET, GROUPS, Make, lazily, why_absent  # noqa: F401 (FRECHET: of notebooks)
+from guidebook.metrics.groups import GROUPS, Make, lazily
 from guidebook.metrics.subject import Subject, of_real, of_samples
+from guidebook.metrics.weights import why_absent
 from guidebook.runs import launch
 from guidebook.runs.lock import owned
 from guidebook.runs.preemption import stopping

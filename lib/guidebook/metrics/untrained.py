@@ -11,19 +11,14 @@ from tqdm import tqdm
 
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
-from guidebook.metrics.networks import Network, Weights
+from guidebook.metrics.networks import Network
 from guidebook.metrics.subject import Subject
+from guidebook.metrics.weights import RESNET
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, share, world
 from guidebook.runtime.seeds import seed_of
 
-IMAGENET = Weights("resnet18-f37072fd.pth", "f37072fd", "https://download.pytorch.org/models/resnet18-f37072fd.pth")
 SEED = 0
-
-
-def why_absent() -> str | None:
-    """Why ImageNet's weights cannot be used: the file may be missing, then the body is random, but not wrong."""
-    return IMAGENET.why_absent() if IMAGENET.path() else None
 
 
 class Untrained(Network):
@@ -38,12 +33,12 @@ class Untrained(Network):
     def __init__(self, channels: int, classes: int, seed: int):
         from torchvision.models import resnet18
 
-        published = IMAGENET.path() is not None
+        published = RESNET.path() is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("untrained", seed))
             network = resnet18(weights=None)
             if published:
-                network.load_state_dict(IMAGENET.read())
+                network.load_state_dict(RESNET.read())
             network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
             network.fc = nn.Linear(network.fc.in_features, classes)
         self.network = network.eval().to(world().device)
