@@ -195,6 +195,16 @@ class Solver(Section):
     eta: Annotated[float, Field(ge=0, le=1)]  # of ddim: 0 adds no noise on the way, 1 as much as ddpm
     spacing: Literal["leading", "linspace", "trailing", "karras"]  # of the timesteps that are visited
 
+    @property
+    def starts_late(self) -> bool:
+        """Whether the noisiest timestep is not visited, so that diffusers' `steps_offset` is read, and would move the others."""
+        return self.spacing == "leading"
+
+    def misses_noise_level(self, timesteps: int) -> bool:
+        """Whether diffusers' DDIM steps to another noise level than that of the next timestep: where they are not evenly spaced."""
+        uneven = self.spacing == "linspace" or (self.spacing == "trailing" and timesteps % self.steps > 0)
+        return self.sampler == "ddim" and uneven
+
     def conflicts(self):
         if self.eta and self.sampler != "ddim":
             yield f"eta = {self.eta:g} is for sampler = ddim, not {self.sampler}"

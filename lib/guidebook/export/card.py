@@ -66,10 +66,8 @@ def _use(run: Run) -> dict[str, Any]:
     same = "the same but for rounding, as the study drew in bf16" if p.train.precision == "bf16" else "the same"
     name, home, shifted = "PixelPipeline", "guidebook.export.pixel_pipeline", False
     if latent:
-        from guidebook.diffusion.solvers import misses_noise_level, starts_late  # imports torch
-
-        name, home, shifted = "DiffusionPipeline", "diffusers", starts_late(s.solver)
-        if misses_noise_level(p.objective, s.solver):
+        name, home, shifted = "DiffusionPipeline", "diffusers", s.starts_late
+        if s.misses_noise_level(getattr(p.objective, "timesteps", s.steps)):
             same = (
                 "near them, as diffusers' DDIM steps to another noise level where the timesteps are not evenly spaced"
             )

@@ -16,7 +16,7 @@ from guidebook.conditioning.encoders import parts
 from guidebook.conditioning.grammar import PHRASES, WOMAN
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
-from guidebook.diffusion.solvers import scheduler, starts_late
+from guidebook.diffusion.solvers import scheduler
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
 from guidebook.models.autoencoder import autoencoder
@@ -82,7 +82,7 @@ def run_scheduler(params: Params) -> SchedulerMixin:
     """
     latent = bool(params.model.vae)
     made = scheduler(params.objective, params.sample.solver, clip=not latent)
-    return type(made).from_config(made.config, steps_offset=1) if latent and not starts_late(params.sample) else made
+    return type(made).from_config(made.config, steps_offset=1) if latent and not params.sample.starts_late else made
 
 
 def sayable(params: Params) -> list[str]:

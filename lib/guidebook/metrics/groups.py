@@ -19,9 +19,9 @@ MANIFOLD = ("precision", "recall", "density", "coverage")
 Make = Callable[[Run, Subject], list[dict]]
 
 
-def lazily(function: str, **how: Any) -> Make:
+def lazily(function: str, **how: Any) -> Callable:
     """The function `module:name` of metrics, imported when it measures: a record is read without torch."""
-    return lambda run, subject: resolve_name(f"guidebook.metrics.{function}")(run, subject, **how)
+    return lambda *of: resolve_name(f"guidebook.metrics.{function}")(*of, **how)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from guidebook.config.params import digest
-from guidebook.metrics.groups import GROUPS, Make, lazily
+from guidebook.metrics.groups import FRECHET, GROUPS, Make, lazily
 from guidebook.metrics.subject import Subject, of_real, of_samples
 from guidebook.metrics.weights import why_absent
 from guidebook.runs import launch
@@ -11,7 +11,7 @@ from guidebook.runs.lock import owned
 from guidebook.runs.preemption import stopping
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import agreed, barrier, world
-from guidebook.sampling.sets import ImageSet, stored
+from guidebook.sampling.sets import ImageSet, image_set, stored
 
 COUNTS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
@@ -75,6 +75,27 @@ def edit_records(run: Run, images: ImageSet) -> list[dict]:
     """
     make = lazily("attributes:of_edits", names=images.draw.edits)
     return once(run, of_samples(images), "edits", make, images.draw.edits, needed=True)
+
+
+def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
+    """Some test images, each before its way through the autoencoder and after it, and the records `psnr`, `ssim`, `rfd_judge`, `rfid`.
+
+    PSNR (dB) is the mean over images of 10 log₁₀(255² / mean squared error); SSIM is that of Wang et al. (2004). The Fréchet distances
+    are between the test images after the trip and the train split; that of Inception is left out where its weights are not available.
+    """
+    name = "round trip"
+    subject = Subject(name, lambda: lazily("roundtrip:after")(run))
+    records = once(run, subject, name, lazily("roundtrip:errors"), needed=True)
+    for space in FRECHET:
+        records += once(run, subject, f"{name} {space}", lazily("roundtrip:distance", space=space), weights=space)
+    pairs = image_set(run, "round-trip", {"images": "10 of the test split"}, lambda: lazily("roundtrip:pairs")(run, 10))
+    return pairs, records
+
+
+def neighbours(run: Run, images: ImageSet, n: int = 20) -> ImageSet:
+    """The n samples that lie nearest to a training image, nearest first, each followed by that image."""
+    make = lazily("copying:beside_nearest", n=n)
+    return image_set(run, "neighbours", {"of": images.folder.name, "pairs": n}, lambda: make(run, images))
 
 
 def once(
