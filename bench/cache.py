@@ -16,7 +16,7 @@ from guidebook.models.autoencoder import Autoencoder
 from guidebook.models.small_vae import build
 from guidebook.runs.manifest import intact
 from guidebook.runtime.malloc import keeping_memory
-from guidebook.training.loop import cpu_name
+from guidebook.training.provenance import cpu_name
 
 SIDE, PARTS = 32, 2  # pixels across; parts for each of the largest number of processes
 LATE = 300  # seconds that processes wait for each other

@@ -15,7 +15,7 @@ from guidebook.config.params import Params
 from guidebook.report.performance import FOLDER
 from guidebook.runs.run import commit, write
 from guidebook.runtime.distributed import world
-from guidebook.training.loop import cpu_name
+from guidebook.training.provenance import cpu_name
 
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # FLOP/s in bf16 without sparsity, from NVIDIA's data sheets
 

@@ -51,7 +51,7 @@ def checkpoint(params: Params, repeats: int = 9) -> float:
         def block(steps: int, save: bool) -> float:
             def work() -> None:
                 if save:
-                    writer.save(trainer.nimg, *trainer.state())
+                    writer.save(*trainer.state())
                 _train(trainer, steps)
                 writer.wait()
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from guidebook.data.batches import Stream
 from guidebook.data.cache import Cache
-from guidebook.data.decode import BadImage, decode_in_thread
+from guidebook.data.decode import BadImage, decode
 from guidebook.data.shards import Shards
 
 SIDE, BATCH, WORKERS = 128, 16, 2  # pixels, images, threads or processes
@@ -64,7 +64,7 @@ def plain(raw: bytes) -> np.ndarray | None:
 def scaled(raw: bytes) -> np.ndarray | None:
     """An image as this library decodes it."""
     try:
-        return decode_in_thread(raw, 3, SIDE)
+        return decode(raw, 3, SIDE)
     except BadImage:
         return None
 

@@ -122,7 +122,7 @@ def _of_a_world(folder: Path, rank: int, size: int) -> None:
     made = []
     assert as_made(make_in(folder / "even", made))
     for i in range(3):  # one of them has a part less to make, and polls as often
-        with stopping(types.SimpleNamespace(path=folder)):
+        with stopping(types.SimpleNamespace(path=folder, owner=folder)):
             assert as_made(make_in(folder / f"odd-{i}", cuts=(0, 5, 10, N)))
 
     def write(aside: Path) -> None:
@@ -256,7 +256,7 @@ def test_killed_at_random_moments_it_repeats_one_part_a_life_at_most(tmp_path, w
 
 def test_who_is_asked_to_stop_does_so_after_the_part_and_goes_on_there(tmp_path, monkeypatch):
     monkeypatch.setattr(preemption, "EVERY", 0)
-    run, made = types.SimpleNamespace(path=tmp_path / "run"), []
+    run, made = types.SimpleNamespace(path=tmp_path / "run", owner=tmp_path / "run"), []
     run.path.mkdir()
 
     def make(first: int, end: int):

@@ -18,7 +18,8 @@ from guidebook.runs.preemption import Preempted, Stop
 from guidebook.runs.run import open_run
 from guidebook.runtime.seeds import seed_of
 from guidebook.sampling.draw import draw
-from guidebook.training.loop import load_model, train
+from guidebook.training.loop import train
+from guidebook.training.model import load_model
 
 
 class Conv(Backbone):

@@ -285,7 +285,7 @@ def test_the_ratio_at_equal_quality_is_of_the_fastest_that_is_as_good(drawn):
     assert len(rows) == 2 + 1 + 3 * 2
     ratios_are_of_rows(found, rows)
     assert {"sampling, equal quality", "fewer evaluations"} < {r["name"] for r in found["ratios"]}
-    assert isinstance(page.quality_cost([found]), Html)
+    assert isinstance(page.cost([found], "quality"), Html)
     (axes,) = page.quality([found]).axes
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["ddpm", "dpmpp-2m"]
 
@@ -301,14 +301,19 @@ def test_where_nothing_is_as_good_there_is_no_such_ratio(drawn):
 def test_the_page_escapes_what_a_report_holds_and_says_when_there_is_none(small):
     rows = [{"name": "<script>", "speed": {"median": 2.0, "low": 1.0, "high": 3.0}, "steps": 3, "max_difference": 0}]
     found = measuring.report("sample", small, rows, [measuring.ratio("a", [2.0], [1.0], "<b> / <i>")])
-    for table in (page.ratios([found]), page.sampling_cost([found])):
+    for table in (page.ratios([found]), page.cost([found], "sample")):
         assert "<script>" not in table.text
         assert "<b>" not in table.text
     assert "mnist/smoke" not in page.ratios([found]).text
     assert page.ratios([found, found]).text.count(f"mnist/smoke, {found['made']['kind']}") == 2
     assert page.speeds([found, found]).axes[0].get_xlabel() == "images per second"
-    for shown in (page.speeds, page.quality, page.ratios, page.training_cost, page.sampling_cost, page.quality_cost):
-        assert "Not measured yet" in shown([]).text
+    for shown in (
+        page.speeds([]),
+        page.quality([]),
+        page.ratios([]),
+        *(page.cost([], bench) for bench in page.COLUMNS),
+    ):
+        assert "Not measured yet" in shown.text
     assert page.machines([]) == "nothing was measured yet"
     assert page.machines([found], [found]).startswith("mnist/smoke on ")
 
@@ -354,7 +359,7 @@ def test_the_report_on_latents_holds_every_way_and_its_ratios_are_those_of_its_r
     speeds = [rows[name]["speed"]["median"] for name in named]
     assert encoded["value"] == pytest.approx(speeds[0] / speeds[1])
     assert pixels["repeats"] == (2 if torch.cuda.is_available() else 1)
-    shown = page.latents_cost([found]).text + page.latents_sample([found]).text
+    shown = page.cost([found], "latents").text + page.latents_sample([found]).text
     assert "768" in shown
     assert "published weights" in shown
 

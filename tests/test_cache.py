@@ -18,6 +18,7 @@ from guidebook.data.batches import Ahead, Stream, feed
 from guidebook.data.cache import Cache
 from guidebook.data.decode import decode, progressive
 from guidebook.data.drawn import paintings
+from guidebook.data.files import Files
 from guidebook.data.images import Streamed, load
 from guidebook.data.shards import Shards
 from guidebook.runs import artifact
@@ -54,7 +55,7 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture
 def params(tiny, drawn, runs, monkeypatch):
-    monkeypatch.setattr("guidebook.data.images._paintings", lambda data, entry: drawn)
+    monkeypatch.setattr("guidebook.data.images._paintings", lambda data: Files("drawn", drawn, []))
     monkeypatch.setitem(CATALOG, "paintings", replace_entry(bad_share=0.05, window=15))
     told = {"name": "paintings", "resolution": SIDE, "limit": TRAIN, "caption": "A painting in the style of {label}"}
     return tiny.replace(
@@ -217,7 +218,7 @@ def test_one_of_several_processes_decodes_all_where_the_others_wait(data, monkey
 
 
 def test_another_resolution_is_other_data(data, params):
-    other = Streamed(params.replace(data={"resolution": 2 * SIDE}).data)
+    other = load(params.replace(data={"resolution": 2 * SIDE}).data)
     assert other.fingerprint != data.fingerprint
     assert other.shards.fingerprint == data.shards.fingerprint
 
@@ -275,7 +276,7 @@ def test_a_changed_byte_of_what_was_decoded_is_noticed_and_all_is_decoded_anew(d
     raw = bytearray(path.read_bytes())
     raw[-3] ^= 1
     path.write_bytes(raw)
-    assert torch.equal(Streamed(params.data).train.images, want)
+    assert torch.equal(load.__wrapped__(params.data).train.images, want)
     assert "is not what was written; it is made anew" in caplog.text
 
 
@@ -318,9 +319,9 @@ def test_more_bad_images_than_may_be_skipped_stop_whoever_meets_the_last(params,
 def test_a_bad_image_that_only_the_test_split_has_is_told_too(data, params, monkeypatch):
     """Nobody waits for that image: unheard, decoding would never end."""
     data.cache.bad_share, mended = 0.0, np.zeros((3, SIDE, SIDE), np.uint8)
-    real = module.decode_in_thread
+    real = module.decode
     monkeypatch.setattr(module, "progressive", lambda raw: False)
-    monkeypatch.setattr(module, "decode_in_thread", lambda raw, *a: mended if raw == b"<html>" else real(raw, *a))
+    monkeypatch.setattr(module, "decode", lambda raw, *a: mended if raw == b"<html>" else real(raw, *a))
     with pytest.raises(DataError, match=r"^paintings: 1 of 59 images .* row 9: empty"):
         batches(data, params, 90)
 
@@ -334,15 +335,15 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(data, param
     for _ in range(6):
         one.step()
     with Writer(tmp_path, 2, 1) as writer:
-        writer.save(one.nimg, *one.state())
+        writer.save(*one.state())
     tensors, state = one.state()
     other.restore({k: {n: t.clone() for n, t in g.items()} for k, g in tensors.items()}, state)
     for _ in range(8):  # over the end of an epoch; then decoded images take over
         one.step()
         other.step()
     assert torch.equal(weights(one), weights(other))
-    one.close()
-    other.close()
+    one.feed.close()
+    other.feed.close()
 
 
 def test_parts_of_a_step_add_up_to_the_step(data, params):
@@ -356,7 +357,7 @@ def test_parts_of_a_step_add_up_to_the_step(data, params):
     for _ in range(10):
         trainer.step()
     spent, parts = 100 * (time.perf_counter() - started), trainer.flush()["ms_by_part"]
-    trainer.close()
+    trainer.feed.close()
     assert set(parts) == set(STEPS)
     assert all(ms > 0 for ms in parts.values())
     assert 0.9 * spent < sum(parts.values()) <= spent

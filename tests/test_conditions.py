@@ -157,7 +157,7 @@ def test_in_a_step_every_image_meets_its_own_caption(runs, faces, data, monkeypa
     trainer = prepared(params, data)
     for _ in range(6):
         trainer.step()
-    trainer.close()
+    trainer.feed.close()
     assert [len(x0) for x0, _ in seen] == [3, 3, 2] * 6
     images = ((torch.cat([x0 for x0, _ in seen])[:, 0, 0, 0] + 1) * 127.5).round().long().tolist()
     cond, null, dropped = torch.cat([c for _, c in seen]), embeddings(params, [NULL])[0], 0

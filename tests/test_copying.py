@@ -6,7 +6,8 @@ import torch
 from scipy.stats import norm
 
 from guidebook.metrics import copying as module
-from guidebook.metrics.copying import copies, copying, nearest, neighbours
+from guidebook.metrics.copying import copies, copying, nearest
+from guidebook.metrics.measure import neighbours
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet
 

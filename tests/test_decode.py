@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from guidebook.data import decode as module
-from guidebook.data.decode import PIXELS, BadImage, decode, progressive
+from guidebook.data.decode import PIXELS, BadImage, decode, progressive, quiet
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
@@ -20,6 +20,12 @@ ALPHA = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
 LARGE = RNG.integers(0, 256, (400, 300), dtype=np.uint8)  # Pillow writes 64 kB a chunk
 X, Y = np.meshgrid(np.linspace(0, 255, 48), np.linspace(0, 255, 32))
 SMOOTH = np.stack([X, Y, 255 - X], -1).round().astype(np.uint8)  # (32, 48, 3): JPEG keeps it within a few values
+
+
+@pytest.fixture(autouse=True)
+def remarks():
+    """Pillow's are left to `decode`."""
+    quiet()
 
 
 def encoded(pixels, format="PNG", mode=None, **options) -> bytes:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from guidebook.conditioning.grammar import _BIT, consistent, switched
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.config.params import check, load
-from guidebook.metrics.edits import edit_records
 from guidebook.metrics.judge import judge
+from guidebook.metrics.measure import edit_records
 from guidebook.runs.run import open_run
 from guidebook.sampling import explore
-from guidebook.sampling.draw import slerp
+from guidebook.sampling.sampler import slerp
 from guidebook.training.loop import train
 
 

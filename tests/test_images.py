@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from guidebook.config.datasets import CATALOG, available
+from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Data
 from guidebook.data.drawn.scenes import KINDS, random_scenes, render
+from guidebook.data.files import Files, available, located
 from guidebook.data.images import DataError, from_uint8, load, order, to_uint8
 
 SIZES = st.integers(1, 40)
@@ -404,6 +406,29 @@ def test_a_download_that_fails_says_what_to_do_in_one_line(cache, monkeypatch, e
     assert caught.value.__context__ is None
 
 
+def test_a_streamed_set_stays_on_the_hub_until_it_is_fetched(tmp_path, monkeypatch):
+    """WikiArt has no pinned revision: what the hub gives, or the cache calls its newest, is noted."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    place, names = tmp_path / "datasets--huggan--wikiart", ["data/train-0.parquet", "README.md", "data/train-1.parquet"]
+    siblings = [types.SimpleNamespace(rfilename=name) for name in names]
+    info = types.SimpleNamespace(sha="5" * 40, siblings=siblings)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: info)
+    addresses = [f"hf://datasets/huggan/wikiart@{'5' * 40}/data/train-{i}.parquet" for i in (0, 1)]
+    assert located("wikiart") == Files("hub, streamed", addresses, [], "5" * 40)
+
+    def download(repo, **what):
+        assert (repo, what["allow_patterns"]) == ("huggan/wikiart", ["*train-*.parquet"])
+        (place / "refs").mkdir(parents=True)
+        (place / "refs" / "main").write_text("6" * 40)
+        (place / "snapshots" / ("6" * 40)).mkdir(parents=True)
+        (place / "snapshots" / ("6" * 40) / "train-0.parquet").touch()
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    there = Files("hub", [place / "snapshots" / ("6" * 40) / "train-0.parquet"], [], "6" * 40)
+    assert located("wikiart", download=True) == there
+    assert located("wikiart") == there
+
+
 def test_embedded_and_local_sets_are_available(written, cache):
     folder, made = written
     assert available("digits")
@@ -420,7 +445,9 @@ def test_embedded_and_local_sets_are_available(written, cache):
 
 
 def test_asking_what_is_available_imports_no_torch(tmp_path):
-    code = "import sys\nfrom guidebook.config.datasets import available\navailable('mnist')\nsys.exit('torch' in sys.modules)"
+    code = (
+        "import sys\nfrom guidebook.data.files import available\navailable('mnist')\nsys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"HF_HOME": str(tmp_path)}, check=False)
     assert done.returncode == 0
 
@@ -502,6 +529,8 @@ def test_without_cifar10_the_drawn_scenes_are_proposed(cache, monkeypatch):
 
 def test_what_the_catalog_says_of_a_set_fits_together():
     for entry in CATALOG.values():
+        assert (entry.hub is None) == (entry.stand_in is None)
+        assert entry.hub is None or CATALOG[entry.stand_in].hub is None
         assert len(entry.classes) == len(set(entry.classes)) in (10, 27, 40, 100)
         assert entry.attributes == (len(entry.classes) == 40) == (entry.label == entry.classes)
         assert entry.channels in (1, 3)

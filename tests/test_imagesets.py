@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from guidebook.runs.run import SHEET, NotRecorded, open_run, opened, record
-from guidebook.sampling.sets import image_set, sheet
+from guidebook.sampling.sets import image_set, mosaic, sheet
 
 
 def noise(n: int, channels: int, height: int = 8, width: int = 8) -> torch.Tensor:
@@ -99,3 +100,12 @@ def test_a_sheet_holds_the_images_row_by_row(channels):
         y, x = 4 * (i // 3), 5 * (i % 3)
         assert torch.equal(grid[y : y + 4, x : x + 5], image.permute(1, 2, 0))
     assert (grid[8:, 5:] == 0).all()
+
+
+@pytest.mark.parametrize("side", [8, 16, 28, 32])
+def test_small_images_are_enlarged_as_torch_does_it(side):
+    images = noise(11, 3, side, side)
+    large = F.interpolate(images.float(), scale_factor=round(56 / side), mode="bicubic").round().clamp(0, 255)
+    far = mosaic(images, columns=11, gap=1)[:, : large.shape[-1]].astype(int) - large[0].permute(1, 2, 0).int().numpy()
+    assert abs(far).max() <= 1
+    assert (far != 0).mean() < 0.01

@@ -7,10 +7,10 @@ import torch
 
 from guidebook.config.params import Data
 from guidebook.data.images import load
-from guidebook.metrics import classifiers
 from guidebook.metrics import judge as module
-from guidebook.metrics.classifiers import Recipe
+from guidebook.metrics import judge_training
 from guidebook.metrics.judge import FEATURES, judge
+from guidebook.metrics.judge_training import Recipe
 from guidebook.runs import preemption
 from guidebook.runs.preemption import Preempted
 
@@ -119,7 +119,7 @@ def test_whatever_a_recipe_says_makes_another_judge(tiny_recipe, folder, field, 
 def test_a_judge_trained_in_bf16_is_another_than_one_in_fp32(tiny_recipe, folder, monkeypatch):
     names = set()
     for able in (True, False):
-        monkeypatch.setattr(classifiers, "native_bf16", lambda kind, able=able: able)
+        monkeypatch.setattr(judge_training, "native_bf16", lambda kind, able=able: able)
         judge.cache_clear()
         names |= {judge(DIGITS).name}
     assert len(names) == 2

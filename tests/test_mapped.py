@@ -17,7 +17,7 @@ from guidebook.config.params import load as load_params
 from guidebook.config.schema import Data
 from guidebook.data import cache as module
 from guidebook.data.decode import decode
-from guidebook.data.images import _mapped, load, packed, unpacked
+from guidebook.data.images import load, packed, unpacked
 from guidebook.runs.artifact import PARTS
 from guidebook.slurm.fetch import fetched
 
@@ -79,7 +79,7 @@ def celeba(**changes) -> Data:
 
 
 def mapped(hub, **changes):
-    return _mapped(celeba(**changes), hub.folder, "")
+    return load.__wrapped__(celeba(**changes))
 
 
 def pixels(raw: bytes, side: int = SIDE) -> torch.Tensor:
@@ -109,7 +109,7 @@ def test_attributes_as_bits_and_back_are_the_same(k):
 def test_what_was_decoded_is_found_again(hub, monkeypatch):
     first = load(celeba())
     load.cache_clear()
-    monkeypatch.setattr(module, "decode_in_thread", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(module, "decode", lambda *_: pytest.fail("decoded again"))
     again = load(celeba())
     assert again.fingerprint == first.fingerprint
     for split in ("train", "test"):
@@ -216,12 +216,13 @@ def test_a_split_without_all_of_its_files_is_refused(hub, split):
     with pytest.raises(DataError, match=f"celeba: only {split}-00000-of-00002.parquet of the {split}-"):
         mapped(hub)
     (hub.folder / f"{split}-00000-of-00002.parquet").unlink()
-    with pytest.raises(DataError, match=f"celeba: none of the {split}-"):
+    none = "none of the test-" if split == "test" else r"no \$GUIDEBOOK_DATA/celeba/train-"
+    with pytest.raises(DataError, match=f"celeba: {none}"):
         mapped(hub)
 
 
 def test_decoding_that_was_interrupted_goes_on_at_its_row_group(hub, runs, monkeypatch):
-    decoded, real = [], module.decode_in_thread
+    decoded, real = [], module.decode
 
     def interrupted(raw, *rest):
         decoded.append(raw)
@@ -229,7 +230,7 @@ def test_decoding_that_was_interrupted_goes_on_at_its_row_group(hub, runs, monke
             raise KeyboardInterrupt
         return real(raw, *rest)
 
-    monkeypatch.setattr(module, "decode_in_thread", interrupted)
+    monkeypatch.setattr(module, "decode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         mapped(hub)
     assert len(list(runs.glob(f"data/.decoded-*/{PARTS}/*.json"))) == 3  # of 11 rows

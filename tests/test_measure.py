@@ -13,6 +13,7 @@ from guidebook.metrics import subject
 from guidebook.metrics.groups import GROUPS
 from guidebook.metrics.judge import Judge, judge
 from guidebook.metrics.networks import Clip, Inception, Lpips
+from guidebook.metrics.records import reference
 from guidebook.runs.run import NotRecorded, open_run
 from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
@@ -49,7 +50,7 @@ def test_the_judge_reads_the_whole_test_split(run):
 
 def test_a_measurement_is_made_once(run, monkeypatch):
     first = M.measure_real(run)
-    monkeypatch.setattr(subject, "load", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("guidebook.data.images.load", lambda *_: pytest.fail("measured again"))
     assert M.measure_real(run) == first
     assert json.loads((run.path / "metrics.json").read_text()) == first
 
@@ -70,6 +71,7 @@ def stand_ins(monkeypatch):
         monkeypatch.setattr(network, "name", name)
         monkeypatch.setattr(network, "gives", tuple((key, (width,), "float32") for key, width in gives.items()))
         monkeypatch.setattr(network, "why_absent", lambda _: None)
+        monkeypatch.setattr("guidebook.metrics.measure.why_absent", lambda _: None)
         monkeypatch.setattr(network, "read", read)
 
     def unit(x):
@@ -93,9 +95,9 @@ def stand_ins(monkeypatch):
         return own(self, images)
 
     monkeypatch.setattr(Judge, "read", counted)
-    subject.reference.cache_clear()
+    reference.cache_clear()
     yield seen
-    subject.reference.cache_clear()
+    reference.cache_clear()
 
 
 def test_every_group_gives_its_metrics_with_all_that_was_promised(run, stand_ins):
@@ -164,7 +166,7 @@ def test_without_weights_there_is_no_record_but_a_reason(run, monkeypatch, tmp_p
 
 def test_weights_that_come_later_are_used_then(run, stand_ins, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Inception, "why_absent", lambda _: "not yet")
+        patch.setattr("guidebook.metrics.measure.why_absent", lambda _: "not yet")
         assert M.measure_real(run, ("inception",)) == []
     assert len(M.measure_real(run, ("inception",))) == 8
 

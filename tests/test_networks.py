@@ -14,7 +14,7 @@ from guidebook.metrics import networks
 from guidebook.metrics.frechet import frechet_to, gaussian
 from guidebook.metrics.judge import Judge, recipes
 from guidebook.metrics.networks import Clip, Inception, Lpips
-from guidebook.metrics.published import Untrained
+from guidebook.metrics.untrained import Untrained
 from guidebook.metrics.weights import Weights, WeightsMissing
 
 

@@ -5,7 +5,7 @@ import torch
 
 from guidebook.config.params import load
 from guidebook.data.images import load as images_of
-from guidebook.metrics import roundtrip
+from guidebook.metrics import measure, roundtrip
 from guidebook.runs.run import open_run
 
 
@@ -16,7 +16,7 @@ def run(runs):
 
 def test_what_comes_back_unchanged_has_no_error(run, monkeypatch):
     monkeypatch.setattr(roundtrip, "there_and_back", lambda run, images: images.clone())
-    _, records = roundtrip.round_trip(run)
+    _, records = measure.round_trip(run)
     found = {r["metric"]: r for r in records}
     assert found["psnr"]["value"] > 70
     assert found["ssim"]["value"] == pytest.approx(1, abs=1e-4)
@@ -28,15 +28,15 @@ def test_psnr_is_that_of_the_error_that_was_made(run, monkeypatch):
         return torch.where(images > 127, images - 4, images + 4)
 
     monkeypatch.setattr(roundtrip, "there_and_back", off_by_four)
-    found = {r["metric"]: r for r in roundtrip.round_trip(run)[1]}
+    found = {r["metric"]: r for r in measure.round_trip(run)[1]}
     assert found["psnr"]["value"] == pytest.approx(36.09, abs=0.01)  # 10 log₁₀(255² / 16)
     assert 0.5 < found["ssim"]["value"] < 1
 
 
 def test_pairs_are_the_first_test_images_above_their_reconstructions_and_are_measured_once(run, monkeypatch):
-    pairs, records = roundtrip.round_trip(run)
+    pairs, records = measure.round_trip(run)
     before, after = pairs.images.chunk(2)
     assert torch.equal(before, images_of(run.params.data).test.images[: len(before)])
     assert not torch.equal(before, after)
-    monkeypatch.setattr(roundtrip, "_after", lambda run: pytest.fail("measured again"))
-    assert roundtrip.round_trip(run)[1] == records
+    monkeypatch.setattr(roundtrip, "after", lambda run: pytest.fail("measured again"))
+    assert measure.round_trip(run)[1] == records

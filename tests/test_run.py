@@ -20,9 +20,11 @@ from guidebook.runs import run as module
 from guidebook.runs.lock import lock
 from guidebook.runs.run import NotRecorded, all_runs, find, folder, open_run, opened, record
 from guidebook.sampling.draw import draw
-from guidebook.sampling.explore import draw_now, trajectory
+from guidebook.sampling.explore import trajectory
+from guidebook.sampling.sampler import draw_now
 from guidebook.sampling.sets import image_set
-from guidebook.training.loop import load_model, train
+from guidebook.training.loop import train
+from guidebook.training.model import load_model
 
 METRIC = {"metric": "adherence", "value": 0.5, "low": 0.4, "high": 0.6, "n": 130, "guidance": 1.0, "key": "0123abcd"}
 DROPOUT = {"train": {"caption_dropout": 0.1}}

@@ -17,10 +17,12 @@ from guidebook.diffusion.guidance import Pair, clipped, conditional_or_not, deno
 from guidebook.diffusion.objective import objective
 from guidebook.diffusion.solvers import SOLVERS, scheduler
 from guidebook.models import build
+from guidebook.runs import preemption
+from guidebook.runs.preemption import Preempted
 from guidebook.runs.run import open_run
 from guidebook.runtime.seeds import generator
 from guidebook.sampling.draw import draw, sample_set
-from guidebook.sampling.sampler import Backbone, Sampler, sample
+from guidebook.sampling.sampler import RunNetwork, Sampler, sample
 from guidebook.sampling.spec import Draw, guide_run
 from guidebook.training.loop import train
 
@@ -150,7 +152,9 @@ def run(tmp_path_factory, tiny):
 
 
 def test_the_noise_of_an_image_is_the_same_at_every_guidance_scale(run, monkeypatch):
-    monkeypatch.setattr(Backbone, "__call__", lambda self, x, t, cond: torch.zeros_like(x))  # what is left is the noise
+    monkeypatch.setattr(
+        RunNetwork, "__call__", lambda self, x, t, cond: torch.zeros_like(x)
+    )  # what is left is the noise
     images = [last(Sampler(run, Draw.of(run.params, w, 4)).steps(torch.arange(4))) for w in (0.0, 1.0, 5.0)]
     assert torch.equal(images[0], images[1])
     torch.testing.assert_close(images[1], images[2])
@@ -165,6 +169,27 @@ def test_a_set_does_not_depend_on_the_size_of_its_batches_or_on_its_own(run):
     assert (parts - whole).abs().max() <= 1  # rounding to a pixel value may fall either way
     assert (few - whole[:10]).abs().max() <= 1
     assert (whole[0] - whole[10]).abs().max() > 1  # the same class, another seed
+
+
+def test_a_set_that_was_stopped_goes_on_with_its_next_part_to_equal_images(run, monkeypatch):
+    whole, real, drawn = draw(run, 4.0, 20), Sampler.images, []
+    small = type(run)(run.params.replace(sample={"batch": 7}), run.path / "stopped", recorded=False)
+    small.path.mkdir()
+    (small.path / "model").symlink_to(run.path / "model")
+
+    def images(self, x):
+        drawn.append(len(x))
+        (small.path / "STOP").write_text("") if len(drawn) == 2 else None
+        return real(self, x)
+
+    monkeypatch.setattr(Sampler, "images", images)
+    monkeypatch.setattr(preemption, "EVERY", 0)
+    with pytest.raises(Preempted, match=f"stopped drawing {whole.folder.name}, part 2 of 3, saved"):
+        draw(small, 4.0, 20)
+    again = draw(small, 4.0, 20)
+    assert drawn == [7, 7, 6]
+    assert [f.name for f in again.folder.parent.iterdir()] == [whole.folder.name]
+    assert (again.images.int() - whole.images.int()).abs().max() <= 1
 
 
 def test_image_i_shows_class_i_modulo_their_number(run):

@@ -121,7 +121,7 @@ def test_a_step_draws_anew_for_an_image_that_it_sees_again(folder, faces, monkey
     trainer = prepared(one, load(one.data))
     for _ in range(9):
         trainer.step()
-    trainer.close()
+    trainer.feed.close()
     epochs = torch.cat(seen).view(3, N, 4, 4, 4)
     # Whatever its order, an epoch sees every image once: of its mean only what was drawn is new.
     mean = [epoch.mean(0) for epoch in epochs]

@@ -8,6 +8,7 @@ import time
 import types
 
 import pytest
+import torch
 
 from guidebook.runs import preemption
 from guidebook.runs.preemption import SIGNALS, Preempted, stopping
@@ -140,7 +141,7 @@ def test_nested_work_hears_what_the_outer_one_hears_and_nothing_is_lost(run, whe
 def test_while_the_others_wait_for_one_process_it_asks_none_of_them(run, monkeypatch):
     """Else it never returns: they are at another collective call."""
     monkeypatch.setattr(distributed, "world", lambda: types.SimpleNamespace(num_processes=2, is_main_process=True))
-    monkeypatch.setattr(distributed.dist, "all_reduce", lambda *_: pytest.fail("the others do not answer"))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: pytest.fail("the others do not answer"))
     with stopping(run) as stop, distributed.solo():
         assert not stop.asked()
         os.kill(os.getpid(), signal.SIGTERM)

@@ -15,7 +15,8 @@ from guidebook.runs.manifest import Corrupt
 from guidebook.runs.preemption import Preempted, Stop
 from guidebook.runs.run import open_run
 from guidebook.training.checkpoint import complete, images, save
-from guidebook.training.loop import load_model, train
+from guidebook.training.loop import train
+from guidebook.training.model import load_model
 from guidebook.training.step import NonFiniteLoss, prepared
 
 

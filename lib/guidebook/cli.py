@@ -77,7 +77,6 @@ def run(
     all_: Annotated[bool, typer.Option("--all", help="every experiment that has this profile")] = False,
 ) -> None:
     """Execute an experiment's notebook: trains, samples and measures what is not done yet."""
-    from guidebook.book.progress import watching
     from guidebook.config.errors import ParamsError
     from guidebook.config.paths import PARAMS
 
@@ -88,11 +87,13 @@ def run(
         raise ParamsError("name an experiment, or --all")
     chosen = _load(names, profile, set_)
     from guidebook.book.notebook import NotebookFailed, run_experiment
+    from guidebook.book.progress import watching
+    from guidebook.runs.run import open_run
 
     for params in chosen:
         try:
-            with watching(f"{params.experiment}/{params.profile}") as watch:
-                done, new = run_experiment(params, watch)
+            with watching(open_run(params)):
+                done, new = run_experiment(params)
         except NotebookFailed as failed:
             print(f"guidebook: {failed}", file=sys.stderr)
             sys.exit(75 if failed.preempted else 1)
@@ -131,11 +132,10 @@ def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
 @app.command()
 def record(runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="folders in runs/<experiment>")]) -> None:
     """Copy finished runs, without weights, to book/results/."""
-    from guidebook.runs.run import opened
-    from guidebook.runs.run import record as copy
+    from guidebook.runs import run
 
     for path in runs:
-        print(copy(opened(path)))
+        print(run.record(run.opened(path)))
 
 
 @app.command()

@@ -95,14 +95,15 @@ def _noted(file: Path):
         return call
 
     def named(real):
-        def call(folder):
-            real(folder)
-            note("whole", max(path.name for path in folder.glob("nimg-*"))[5:], time.monotonic())
+        def call(aside, folder):
+            real(aside, folder)
+            if folder.name.startswith("nimg-"):
+                note("whole", folder.name[5:], time.monotonic())
 
         return call
 
     patched("guidebook.training.step.Trainer.step", step)
-    patched("guidebook.training.checkpoint.fsync", named)  # the folder's, after the rename
+    patched("guidebook.runs.manifest.rename", named)
     patched("guidebook.training.checkpoint.save", save)
 
 

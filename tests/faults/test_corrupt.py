@@ -13,6 +13,7 @@ from guidebook.runs.manifest import MANIFEST, Corrupt
 from guidebook.runs.run import open_run
 from guidebook.sampling.draw import draw
 from guidebook.training import checkpoint, loop
+from guidebook.training.model import load_model
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def sealed(originals, tiny, tmp_path, monkeypatch) -> dict[str, Sealed]:
 
     return {
         "checkpoint": Sealed(newest, lambda: checkpoint.load(newest)),
-        "model": Sealed(run.path / "model" / "raw", lambda: loop.load_model(run, "raw")),
-        "averaged model": Sealed(run.path / "model" / "ema-0.9", lambda: loop.load_model(run, "ema-0.9")),
+        "model": Sealed(run.path / "model" / "raw", lambda: load_model(run, "raw")),
+        "averaged model": Sealed(run.path / "model" / "ema-0.9", lambda: load_model(run, "ema-0.9")),
         "image set": Sealed(drawn, lambda: draw(run, 1.0, 30)),
     }
 

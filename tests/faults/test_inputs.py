@@ -27,7 +27,8 @@ from guidebook.runs.run import all_runs, open_run, opened
 from guidebook.sampling.sets import ImageSet, image_set
 from guidebook.sampling.spec import Draw
 from guidebook.training import checkpoint
-from guidebook.training.loop import load_model, train
+from guidebook.training.loop import train
+from guidebook.training.model import load_model
 
 LIBRARY = sorted(Path(guidebook.__file__).parent.rglob("*.py"))
 
@@ -177,7 +178,7 @@ def test_a_caption_cannot_end_the_script_that_holds_a_widgets_state(text, runs, 
     from ipywidgets.embed import embed_data
 
     images = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
-    sets = [ImageSet(name="x", folder=runs, images=images, facts={"draw": Draw.of(tiny, w, 10).json}) for w in (1, 3)]
+    sets = [ImageSet(name="x", folder=runs, pixels=images, facts={"draw": Draw.of(tiny, w, 10).json}) for w in (1, 3)]
     run = open_run(tiny.replace(data={"caption": text}))
     for widget in (widgets.explorer(sets, [text] * 2), widgets.live_explorer(run)):
         state = json.dumps(embed_data(views=[widget])["manager_state"])

@@ -51,12 +51,12 @@ BETWEEN = {
     "after a line of statistics, before its checkpoint": ("guidebook.training.checkpoint.save", 1, "before"),
     "while the files of a checkpoint are written": ("guidebook.training.checkpoint.save_file", 2, "before"),
     "before a checkpoint's manifest": ("guidebook.runs.manifest._sha256", 4, "after"),
-    "before a checkpoint gets its name": ("guidebook.runs.manifest.fsync", 6, "after"),
-    "when a checkpoint has just got its name": ("guidebook.training.checkpoint.fsync", 1, "before"),
+    "before a checkpoint gets its name": ("os.replace", f"nimg-{EVERY:010d}", "before"),
+    "when a checkpoint has just got its name": ("os.replace", f"nimg-{EVERY:010d}", "after"),
     "while the statistics are cut back to the checkpoint": ("pathlib.Path.write_bytes", "stats.jsonl", "halfway"),
     "between two checkpoints": ("guidebook.training.step.Trainer.step", 18, "before"),
     "before the oldest checkpoint is removed": ("guidebook.training.checkpoint.shutil.rmtree", f"{EVERY:010d}", "before"),
-    "after the last step": ("guidebook.training.loop._publish", 1, "before"),
+    "after the last step": ("guidebook.training.loop.publish", 1, "before"),
     "with one of two models written": ("guidebook.models.unet.UNet.save_pretrained", 1, "after"),
 }  # fmt: skip
 
@@ -114,12 +114,15 @@ def test_interruptions_leave_no_lock_and_no_model_half_written(interrupted):
     path = interrupted[0].path
     assert not (path / "lock.json").exists()
     assert sorted(p.name for p in (path / "model").iterdir()) == ["ema-0.9", "raw"]
-    assert not [*path.glob(".model-*"), *path.glob("checkpoints/.writing-*")]
+    assert not [*path.glob(".model-*"), *path.glob("checkpoints/.*")]
 
 
 def with_checkpoints(params, runs, n: int):
     """A training killed as soon as its checkpoint number n is complete."""
-    assert trained(params, runs, (deadly, "guidebook.training.checkpoint.fsync", n, "after"))[0] == KILLED
+    assert (
+        trained(params, runs, (deadly, "guidebook.runs.manifest.rename", f"nimg-{EVERY * n:010d}", "after"))[0]
+        == KILLED
+    )
     assert checkpoints(params, runs) == [EVERY * i for i in range(1, n + 1)]
 
 
@@ -301,7 +304,7 @@ def test_kills_at_random_moments_change_nothing(long, long_unbroken, tmp_path, t
         process.join()
         assert process.exitcode == KILLED
         kills += 1
-        writing += any(at(long, runs).glob("checkpoints/.writing-*"))
+        writing += any(at(long, runs).glob("checkpoints/.nimg-*"))
         early += process.pid not in notes(runs, "step")
     before_last, last = newest(long, runs), started(long, runs)
     before[last.pid] = before_last

@@ -88,7 +88,7 @@ def stopped_often(params, runs: Path, number: int, times: int, seed: int) -> lis
             was = life.reached
         assert newest(params, runs) == was
         assert not (at(params, runs) / "model").exists()
-        assert not list(at(params, runs).glob("checkpoints/.writing-*"))
+        assert not list(at(params, runs).glob("checkpoints/.*"))
         lives.append(life)
     assert trained(params, runs)[0] == 0
     froms = [stretch["from"] for stretch in the_run(params, runs).provenance()["stretches"]]

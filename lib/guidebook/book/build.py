@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 from PIL import Image
 
@@ -18,6 +19,8 @@ from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.report.banner import banner
 from guidebook.report.claims import answers
 from guidebook.runs.run import Run, all_runs
+from guidebook.sampling.draw import draw
+from guidebook.sampling.sets import mosaic
 
 SOURCE, OUTPUT = BOOK / "_build" / "source", BOOK / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
@@ -149,13 +152,8 @@ def _stage(c: Chapter) -> None:
 
 def _hero(run: Run) -> None:
     """The picture of the first page: one row of digits per guidance scale."""
-    import torch
-
-    from guidebook.sampling.draw import draw
-    from guidebook.sampling.sets import mosaic
-
     scales = [w for w in run.params.sample.guidance if w <= 5]
-    images = torch.cat([draw(run, w, run.params.evaluate.samples).images[:20] for w in scales])
+    images = np.concatenate([draw(run, w, run.params.evaluate.samples).pixels[:20] for w in scales])
     Image.fromarray(mosaic(images, columns=20, tile=64)).save(SOURCE / "hero.png", optimize=True)
 
 

@@ -2,33 +2,41 @@
 
 import re
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
 
+from guidebook.book.notebook import code_cells, partial
+from guidebook.config.budget import updates
 from guidebook.runs.run import Run
 
 QUIET = 30  # seconds between lines where the output is not a terminal
 
 
 @contextmanager
-def watching(name: str) -> Iterator[Callable[[Run, Path], None]]:
-    """Gives a function to call about once a second with the run and its partial notebook."""
+def watching(run: Run) -> Iterator[None]:
+    """While it is open, the progress of the run's notebook on stderr: once a second in a terminal, else now and then."""
     from rich.console import Console
 
-    console, started, last = Console(stderr=True), time.monotonic(), [time.monotonic()]
-    with console.status(f"{name}: starting") if console.is_terminal else nullcontext() as status:
+    console, started, ended = Console(stderr=True), time.monotonic(), threading.Event()
 
-        def watch(run: Run, partial: Path) -> None:
-            text = f"{name} {time.monotonic() - started:4.0f} s: {_line(run, partial)}"
+    def show() -> None:
+        while not ended.wait(1 if status else QUIET):
+            text = f"{run.name} {time.monotonic() - started:4.0f} s: {_line(run)}"
             if status:
                 status.update(text)
-            elif time.monotonic() - last[0] > QUIET:
-                last[0] = time.monotonic()
+            else:
                 print(text, file=sys.stderr, flush=True)
 
-        yield watch
+    with console.status(f"{run.name}: starting") if console.is_terminal else nullcontext() as status:
+        thread = threading.Thread(target=show, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 def status_table(rows: list[dict]):
@@ -74,13 +82,10 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}" if minutes else f"{rest} s"
 
 
-def _line(run: Run, partial: Path) -> str:
-    from guidebook.book.notebook import code_cells  # imports torch
-    from guidebook.config.budget import updates
-
+def _line(run: Run) -> str:
     text = "starting"
     with suppress(OSError, ValueError):  # it is not there yet
-        cells = code_cells(partial)
+        cells = code_cells(partial(run.path / "notebook.ipynb"))
         done = sum(isinstance(c["execution_count"], int) for c in cells)
         text = f"cell {min(done + 1, len(cells))} of {len(cells)}"
     folders = (run.path, *run.path.glob("variants/*"))

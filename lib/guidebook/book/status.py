@@ -26,12 +26,11 @@ def everything() -> list[dict]:
 
 def state(run: Run) -> str:
     """`recorded`, `complete`, `training`, `sampling`, `trained` (its notebook is not complete) or `stopped`."""
-    trained = (run.path / "model").is_dir()
     if run.recorded:
         return "recorded"
     if held(run.path):
-        return "sampling" if trained else "training"
-    return "stopped" if not trained else "complete" if run.finished else "trained"
+        return "sampling" if run.trained else "training"
+    return "stopped" if not run.trained else "complete" if run.finished else "trained"
 
 
 def _job(job: dict | None) -> dict:

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from guidebook.config.datasets import ATTRIBUTES
+from guidebook.config.datasets import ATTRIBUTES, SILENCES
 
 # Two phrases of each attribute.
 PHRASES = {
@@ -64,12 +64,7 @@ KEPT = round(0.8 * 2**16)  # of 2¹⁶: how often a minor attribute is mentioned
 COLOURS, STYLES = ("Gray_Hair", "Blond_Hair", "Black_Hair", "Brown_Hair"), ("Straight_Hair", "Wavy_Hair")
 BEARD = ("Goatee", "Mustache", "5_o_Clock_Shadow", "Sideburns")
 # Attributes that contradict the first one and are left out beside it. From the top: one that is left out excludes nothing.
-EXCLUDES = {
-    "Bald": (*COLOURS, *STYLES, "Bangs", "Receding_Hairline"),
-    **{colour: COLOURS[i + 1 :] for i, colour in enumerate(COLOURS[:-1])},
-    "Straight_Hair": ("Wavy_Hair",),
-    "Bangs": ("Receding_Hairline",),
-    "Arched_Eyebrows": ("Bushy_Eyebrows",),
+EXCLUDES = SILENCES | {
     "Goatee": ("5_o_Clock_Shadow", "No_Beard"),
     "Mustache": ("No_Beard",),
     "5_o_Clock_Shadow": ("No_Beard",),

@@ -13,8 +13,6 @@ def runs() -> Path:
     return Path(os.environ.get("GUIDEBOOK_RUNS", ROOT / "runs")).absolute()
 
 
-def local_data(name: str) -> Path | None:
-    """`$GUIDEBOOK_DATA/<name>` where it holds parquet files, else None."""
-    root = os.environ.get("GUIDEBOOK_DATA")
-    folder = Path(root) / name if root else None
-    return folder if folder and any(folder.glob("train-*.parquet")) else None
+def local_data() -> Path | None:
+    """The folder of data sets of one's own, `$GUIDEBOOK_DATA`, if there is one."""
+    return Path(root) if (root := os.environ.get("GUIDEBOOK_DATA")) else None

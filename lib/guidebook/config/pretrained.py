@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from guidebook.config.errors import plain
+from guidebook.config import hub
 
 EMBEDDED = "embedded"  # the stand-in of each kind, which needs no download
 log = logging.getLogger(__name__)
@@ -39,18 +39,15 @@ PRETRAINED = {
 
 def folder(name: str) -> Path | None:
     """The folder of a model in the hub's cache; None where one of its files is not there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    model = PRETRAINED[name]
-    found = [try_to_load_from_cache(name, file, revision=model.revision) for file in model.files]
-    return Path(found[0]).parent if all(isinstance(file, str) for file in found) else None
+    place = hub.cached(name, PRETRAINED[name].revision)
+    return place if all((place / file).is_file() for file in PRETRAINED[name].files) else None
 
 
 def located(name: str) -> Path:
     """The folder of a model in the hub's cache. Raises PretrainedMissing."""
     if not (place := folder(name)):
-        what = f"{PRETRAINED[name].kind} {name}"
-        raise PretrainedMissing(f"{what} is not in the cache: `guidebook fetch EXPERIMENT` brings it")
+        kind = PRETRAINED[name].kind
+        raise PretrainedMissing(f"{kind} {name} is not in the cache: `guidebook fetch EXPERIMENT` brings it")
     return place
 
 
@@ -75,15 +72,9 @@ def fetch(name: str) -> str:
     """The place of a model's weights, downloaded into the cache. Raises PretrainedMissing."""
     if name == EMBEDDED:
         return "needs no download"
-    from huggingface_hub import snapshot_download
-
     model = PRETRAINED[name]
-    try:
-        place = snapshot_download(name, revision=model.revision, allow_patterns=["*.json", "*.txt", *model.files])
-        failed = None if folder(name) else "files are missing"  # offline, it gives what the cache has of them
-    except Exception as error:  # of the network, the hub, the disk
-        failed = f"{type(error).__name__}: {plain(error)[:100]}"
-    if failed:
+    what = {"revision": model.revision, "allow_patterns": ["*.json", "*.txt", *model.files]}
+    if why := hub.download(name, lambda: available(name), **what):
         cure = f"fetch it with internet and room on the disk, or set {model.key}={EMBEDDED}, a stand-in"
-        raise PretrainedMissing(f"{model.kind} {name}: the hub did not give it ({failed}); {cure}")
-    return place
+        raise PretrainedMissing(f"{model.kind} {name}: the hub did not give it ({why}); {cure}")
+    return str(folder(name))

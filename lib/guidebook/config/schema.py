@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from guidebook.config.datasets import CATALOG
 from guidebook.config.section import Kinds, Section, Tuple
 
 WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
@@ -22,7 +23,7 @@ VAES = {"embedded": (4, 2), "stabilityai/sd-vae-ft-mse": (4, 8)}
 
 
 class Data(Section):
-    name: Literal["digits", "mnist", "scenes", "cifar10", "paintings", "wikiart", "faces", "celeba", "imagenet100"]
+    name: Literal[tuple(CATALOG)]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
     # `{label}` stands for the class name; None where captions are built from attributes. One line: pages show it as markdown
@@ -193,6 +194,16 @@ class Solver(Section):
     steps: Annotated[int, Field(ge=1, le=100_000)]
     eta: Annotated[float, Field(ge=0, le=1)]  # of ddim: 0 adds no noise on the way, 1 as much as ddpm
     spacing: Literal["leading", "linspace", "trailing", "karras"]  # of the timesteps that are visited
+
+    @property
+    def starts_late(self) -> bool:
+        """Whether the noisiest timestep is not visited, so that diffusers' `steps_offset` is read, and would move the others."""
+        return self.spacing == "leading"
+
+    def misses_noise_level(self, timesteps: int) -> bool:
+        """Whether diffusers' DDIM steps to another noise level than that of the next timestep: where they are not evenly spaced."""
+        uneven = self.spacing == "linspace" or (self.spacing == "trailing" and timesteps % self.steps > 0)
+        return self.sampler == "ddim" and uneven
 
     def conflicts(self):
         if self.eta and self.sampler != "ddim":

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from guidebook.config.datasets import DataError, allow
+from guidebook.config.datasets import DataError
 from guidebook.config.paths import runs
-from guidebook.data.decode import BadImage, decode_in_thread, progressive, quiet
+from guidebook.data.decode import BadImage, allow, decode, progressive, quiet
 from guidebook.data.shards import Row, Shards
 from guidebook.runs.artifact import PARTS, Parts, arrays, artifact, notes, place, reserve, write_json
 from guidebook.runs.manifest import here
@@ -60,8 +60,7 @@ class Cache:
             self.arrays = arrays(self.folder)
             self.close()
             if self.skipped:
-                n = len(self.skipped)
-                log.warning("%s", allow(self.skipped, n, self.shards.rows, self.bad_share, self.name))
+                log.warning("%s", allow(self.skipped, len(self.skipped), self.shards.rows, self.bad_share, self.name))
 
     def complete(self) -> bool:
         """Whether everything is decoded, by whomever. Raises OSError where the disk is full, DataError."""
@@ -120,7 +119,7 @@ class Cache:
             return self._read(row.number)
         for other in itertools.chain([row], self.shards.following(row.number)):
             try:
-                pixels = decode_in_thread(other.raw, 3, self.resolution)
+                pixels = decode(other.raw, 3, self.resolution)
             except BadImage as error:
                 self._skip(other.number, error)
                 continue

@@ -9,6 +9,8 @@ import pyarrow as pa
 import torch
 from PIL import Image, ImageOps
 
+from guidebook.config.datasets import DataError
+
 Image.MAX_IMAGE_PIXELS = None  # Pillow refuses by the header; what is held of a scaled JPEG is less
 FORMATS = ("PNG", "JPEG")  # by the file's first bytes, whatever its name says
 PIXELS = 2**25  # more (33 million, 5,793 × 5,793) are not held while one image is decoded: 100 MB in RGB
@@ -19,7 +21,7 @@ class BadImage(ValueError):
 
 
 def quiet() -> None:
-    """From here on Pillow's remarks on metadata are not shown: the pixels decide."""
+    """From here on Pillow's remarks on metadata are not shown, in all threads: the pixels decide. Before anything is decoded."""
     warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
@@ -34,13 +36,6 @@ def decode(raw: bytes | None, channels: int, side: int | None = None) -> np.ndar
     scaled to 8 bits (grey is rounded; colour keeps the high byte, as Pillow reads it). Colour becomes grey by ITU-R 601
     luma, CMYK becomes RGB without a colour profile. Raises BadImage.
     """
-    with warnings.catch_warnings():
-        quiet()
-        return decode_in_thread(raw, channels, side)
-
-
-def decode_in_thread(raw: bytes | None, channels: int, side: int | None = None) -> np.ndarray:
-    """As `decode`. Filters of warnings belong to the whole process, so whoever starts threads calls `quiet` once instead."""
     if channels not in (1, 3):
         raise ValueError(f"channels = {channels}: images have 1 or 3")
     if not isinstance(raw, bytes) or not raw:
@@ -80,6 +75,15 @@ def progressive(raw: bytes) -> bool:
     """Whether an image file is a JPEG that is stored in several passes over the whole picture."""
     with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
         return bool(image.info.get("progressive"))
+
+
+def allow(skipped: list[str], n: int, rows: int, share: float, where: str) -> str:
+    """The warning that names some of the `n` images skipped of `rows`. Raises DataError where they are more than the share."""
+    named = "; ".join(skipped[:5]) + ("; …" if n > 5 else "")
+    many = f"{where}: {n:,} of {rows:,} images ({n / rows:.2%}) cannot be read"
+    if n > share * rows:
+        raise DataError(f"{many}, {share:.2%} may be skipped: {named}; replace the files")
+    return f"{many} and are skipped: {named}"
 
 
 def _every_row(raw: bytes, image: Image.Image) -> None:

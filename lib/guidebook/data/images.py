@@ -4,6 +4,7 @@ import functools
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +12,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from guidebook.config.datasets import CATALOG, SPLITS, DataError, Entry, allow, parquet_files
+from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Data
-from guidebook.config.paths import local_data, runs
-from guidebook.data import hub, parquet
+from guidebook.config.paths import runs
+from guidebook.data import parquet
 from guidebook.data.cache import Cache
-from guidebook.data.decode import BadImage, decode
-from guidebook.data.shards import HELD, Shards
-from guidebook.runtime.seeds import generator, seed_of
+from guidebook.data.decode import BadImage, allow, decode, quiet
+from guidebook.data.drawn import faces, paintings, scenes
+from guidebook.data.files import Files, located
+from guidebook.data.shards import Shards, with_held_out
+from guidebook.runtime.seeds import generator
 
-FILES = 6  # that the drawn paintings are written to
 log = logging.getLogger(__name__)
 
 
@@ -49,12 +51,12 @@ class Streamed:
     memory-mapped and decoded when first used, which takes a while. Raises DataError.
     """
 
-    def __init__(self, data: Data):
+    def __init__(self, data: Data, files: Files):
         entry = CATALOG[data.name]
-        self.classes, self.window = entry.classes, entry.window
-        self.source, files, where = hub.streamed(data.name) if entry.hub else ("drawn", _paintings(data, entry), "")
-        self.note = entry.note + where
-        self.shards = Shards(files, entry.image, entry.label, len(entry.classes), data.limit)
+        self.classes, self.window, self.source = entry.classes, entry.window, files.source
+        self.note = entry.note + (f"; revision {files.revision}" if files.revision else "")
+        labels = 2 ** len(self.classes) if entry.attributes else len(self.classes)
+        self.shards = Shards(files.train, entry.image, entry.label, labels, data.limit, files.test)
         self.cache = Cache(data.name, self.shards, data.resolution, entry.bad_share)
         self.fingerprint = self.cache.folder.name.removeprefix("decoded-")
 
@@ -62,37 +64,26 @@ class Streamed:
     test = functools.cached_property(lambda self: Split(*self.cache.split("test")))
     skipped = property(lambda self: self.cache.skipped)
 
+    def decoded(self) -> Images:
+        """Both splits, decoded now: for a training that shuffles something smaller, such as the latents."""
+        train, test = self.train, self.test
+        return Images(train, test, self.classes, self.source, self.fingerprint, self.skipped, self.note)
+
 
 @functools.lru_cache(maxsize=4)
 def load(data: Data) -> Images | Streamed:
     """The images of a data section at its resolution: resized to it, or drawn at it. A set too large for memory is streamed.
 
-    Looks in `$GUIDEBOOK_DATA/<name>/{train,test}-*.parquet`, then in the hub's cache, then on the hub. Images that cannot be
-    read are skipped, counted over the whole split whatever `limit` says. Raises DataError where none of them has the data, or
-    more than the entry's `bad_share` of a split cannot be read.
+    Images that cannot be read are skipped, counted over the whole split whatever `limit` says. Raises DataError where the files
+    are not to be had, or more than the entry's `bad_share` of a split cannot be read.
     """
-    entry, note = CATALOG[data.name], CATALOG[data.name].note
+    if data.name in EMBEDDED:
+        return _embedded(data)
+    entry = CATALOG[data.name]
+    files = located(data.name) if entry.hub else _paintings(data)
     if entry.window:
-        return Streamed(data)
-    skipped = []
-    if entry.hub is None:
-        source, splits = ("scikit-learn", _digits()) if data.name == "digits" else ("drawn", _drawn(data))
-    else:
-        folder = local_data(data.name)
-        source, folder = ("local parquet", folder) if folder else ("hub", hub.downloaded(data.name))
-        if entry.mapped:
-            return _mapped(data, folder, source)
-        splits, names, jpegs = zip(*(_parquet(folder, data.name, split, entry) for split in SPLITS), strict=True)
-        skipped = [*names[0], *names[1]]
-        if entry.codec == "PNG" and (n := sum(jpegs)):
-            rows = sum(map(len, splits))
-            which = "the files at hand are" if n == rows else f"{n:,} of the {rows:,} files at hand are"
-            note += f"; {which} lossy JPEG copies of the published PNGs: every distance to them carries that offset"
-    splits = [_fit(split, data) for split in splits]
-    pixels = hashlib.sha256()
-    for split in splits:
-        pixels.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
-    return Images(*splits, entry.classes, source, pixels.hexdigest()[:16], tuple(skipped), note)
+        return Streamed(data, files)
+    return Streamed(data, files).decoded() if entry.mapped else _read(data, files)
 
 
 def order(n: int, seed: int, start: int, count: int) -> torch.Tensor:
@@ -120,15 +111,16 @@ def from_uint8(pixels: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return pixels.float() * ((high - low) / 255) + low
 
 
-def _fit(split: Split, data: Data) -> Split:
-    images, labels = split.images[: data.limit], split.labels[: data.limit]
-    if images.shape[-1] != data.resolution:
-        size = (data.resolution, data.resolution)
-        images = to_uint8(F.interpolate(images.float(), size, mode="bilinear", antialias=True), 0, 255)
-    return Split(images, labels)
+def _embedded(data: Data) -> Images:
+    """Both splits of a set that is made at once, no more than the limit: seed 0 is the training split, 1 the test split."""
+    entry, (source, make) = CATALOG[data.name], EMBEDDED[data.name]
+    sizes = (min(rows, data.limit or rows) for rows in (entry.train, entry.test))
+    made = (make(n, seed, data.resolution) for seed, n in enumerate(sizes))
+    splits = [Split(images, labels if labels.ndim == 1 else packed(labels)) for images, labels in made]
+    return _resident(data, source, splits)
 
 
-def _digits() -> list[Split]:
+def _digits(n: int, seed: int, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
     """scikit-learn's digits, one image in five held out for the test split."""
     from sklearn.datasets import load_digits
 
@@ -137,56 +129,42 @@ def _digits() -> list[Split]:
     labels = torch.from_numpy(raw.target.astype(np.int64))
     # The file runs through its writers in blocks: a fixed shuffle puts every writer in both splits.
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    test, train = shuffled[: len(labels) // 5 + 1], shuffled[len(labels) // 5 + 1 :]
-    return [Split(images[i], labels[i]) for i in (train, test)]
+    held = len(labels) // 5 + 1
+    chosen = (shuffled[:held] if seed else shuffled[held:])[:n]
+    return images[chosen], labels[chosen]
 
 
-def _drawn(data: Data) -> list[Split]:
-    """Scenes or faces at the resolution of `data`, no more than its limit: seed 0 is the training split, 1 the test split."""
-    from guidebook.data.drawn import faces, scenes
-
-    entry, splits = CATALOG[data.name], []
-    for seed, rows in enumerate((entry.train, entry.test)):
-        n = min(rows, data.limit or rows)
-        if data.name == "faces":
-            attributes, seeds = faces.random_attributes(n, seed), [seed_of("face", seed, i) for i in range(n)]
-            splits.append(Split(faces.render(attributes, seeds, data.resolution), packed(attributes)))
-        else:
-            drawn = scenes.random_scenes(n, seed)
-            labels = torch.tensor([scenes.KINDS.index(scene.kind) for scene in drawn])
-            splits.append(Split(scenes.render(drawn, data.resolution), labels))
-    return splits
+# Source, and what makes the first `n` images (N, C, H, W) uint8 of a split with their labels (N,) or attributes (N, K) bool
+EMBEDDED = {"digits": ("scikit-learn", _digits), "scenes": ("drawn", scenes.drawn), "faces": ("drawn", faces.drawn)}
 
 
-def _paintings(data: Data, entry: Entry) -> list[Path]:
+def _paintings(data: Data) -> Files:
     """The files of the drawn paintings, as many as the limit needs; painted now where they are not there yet."""
-    from guidebook.data.drawn import paintings
-
-    every = entry.train + entry.test
-    rows = min(every, data.limit + (data.limit - 1) // (HELD - 1)) if data.limit else every
-    return parquet_files(paintings.drawn(runs() / "data", rows, seed=0, files=FILES), "train")[0]
+    every = CATALOG[data.name].train + CATALOG[data.name].test
+    rows = min(every, with_held_out(data.limit)) if data.limit else every
+    return Files("drawn", sorted(paintings.drawn(runs() / "data", rows).glob("train-*.parquet")), [])
 
 
-def _mapped(data: Data, folder: Path, source: str) -> Images:
-    """Both splits of a set too large for memory whose training shuffles something smaller, such as its latents: decoded now."""
-    entry = CATALOG[data.name]
-    classes = 2 ** len(entry.classes) if entry.attributes else len(entry.classes)
-    train, test = (hub.split_files(folder, data.name, split) for split in SPLITS)
-    shards = Shards(train, entry.image, entry.label, classes, data.limit, test)
-    cache = Cache(data.name, shards, data.resolution, entry.bad_share)
-    splits = (Split(*cache.split(split)) for split in SPLITS)
-    fingerprint = cache.folder.name.removeprefix("decoded-")
-    return Images(*splits, entry.classes, source, fingerprint, cache.skipped, entry.note)
+def _read(data: Data, files: Files) -> Images:
+    """Both splits of a set that fits memory. Raises DataError."""
+    quiet()
+    entry, note = CATALOG[data.name], ""
+    parts = [_decoded(data.name, split, getattr(files, split)) for split in ("train", "test")]
+    splits, skipped, jpegs = zip(*parts, strict=True)
+    if entry.codec == "PNG" and (n := sum(jpegs)):
+        rows = sum(map(len, splits))
+        which = "the files at hand are" if n == rows else f"{n:,} of the {rows:,} files at hand are"
+        note = f"; {which} lossy JPEG copies of the published PNGs: every distance to them carries that offset"
+    return _resident(data, files.source, splits, (*skipped[0], *skipped[1]), note)
 
 
-def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, list[str], int]:
+def _decoded(name: str, split: str, files: list[Path]) -> tuple[Split, list[str], int]:
     """One split from its parquet files, the names of the rows that were skipped, and how many of the others are JPEGs.
 
     Raises DataError.
     """
-    files = hub.split_files(folder, name, split)
+    entry, good, skipped, where = CATALOG[name], [], [], f"{name}/{split}"
     rows = [row for file in files for row in parquet.rows(str(file), entry.image, entry.label)]
-    good, skipped, where = [], [], f"{name}/{split}"
     for i, (raw, label) in enumerate(rows):
         if label is None:
             raise DataError(f"{where} row {i} has no label")
@@ -203,10 +181,24 @@ def _parquet(folder: Path, name: str, split: str, entry: Entry) -> tuple[Split, 
     if skipped:
         log.warning("%s", allow(skipped, len(skipped), len(rows), entry.bad_share, where))
     if not good:
-        raise DataError(f"{where} holds no images: check {folder}")
+        raise DataError(f"{where} holds no images: check {files[0].parent}")
     good = [g for g in good if g[0].shape == shape]
     images, labels = np.stack([g[0] for g in good]), torch.tensor([g[1] for g in good], dtype=torch.int64)
     return Split(torch.from_numpy(images), labels), skipped, sum(g[3] for g in good)
+
+
+def _resident(
+    data: Data, source: str, splits: Sequence[Split], skipped: tuple[str, ...] = (), note: str = ""
+) -> Images:
+    """Splits in memory, no more than the limit and at the resolution of `data`, with the fingerprint of their pixels and labels."""
+    entry, pixels, fitting = CATALOG[data.name], hashlib.sha256(), []
+    for split in splits:
+        images, labels = split.images[: data.limit], split.labels[: data.limit]
+        if images.shape[-1] != data.resolution:
+            images = to_uint8(F.interpolate(images.float(), data.resolution, mode="bilinear", antialias=True), 0, 255)
+        pixels.update(images.numpy().tobytes() + labels.numpy().tobytes())
+        fitting.append(Split(images, labels))
+    return Images(*fitting, entry.classes, source, pixels.hexdigest()[:16], skipped, entry.note + note)
 
 
 def packed(attributes: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from guidebook.data import parquet
 from guidebook.data.parquet import Label
 from guidebook.runtime.seeds import generator
 
-Files = Sequence[Path | str]
+Paths = Sequence[Path | str]
 HELD = 10  # where the hub has no test split, every tenth row is held out
 
 
@@ -59,12 +59,11 @@ class Shards:
     """
 
     def __init__(
-        self, files: Files, image: str, label: Label, classes: int, limit: int | None = None, tests: Files = ()
+        self, files: Paths, image: str, label: Label, classes: int, limit: int | None = None, tests: Paths = ()
     ):
         self.image, self.label, self.classes, self.groups, self.rows = image, label, classes, [], 0
         digest = hashlib.sha256()  # of names and footers: 32 GB are not read to be recognised
-        # With the rows that are held out between them
-        self._add(files, limit + (limit - 1) // (HELD - 1) if limit and not tests else limit, digest)
+        self._add(files, with_held_out(limit) if limit and not tests else limit, digest)
         self.first_test = self.rows if tests else None
         self._add(tests, limit, digest)
         digest.update(f"{self.rows} {self.first_test}".encode())
@@ -72,7 +71,7 @@ class Shards:
         if not self.rows:
             raise DataError("the shards hold no rows: put the hub's parquet files in their place")
 
-    def _add(self, files: Files, limit: int | None, digest) -> None:
+    def _add(self, files: Paths, limit: int | None, digest) -> None:
         left = limit or math.inf
         for file in sorted(map(str, files)):
             if not left:
@@ -173,3 +172,8 @@ def _epoch(groups: tuple[tuple[int, int], ...], seed: int, epoch: int, window: i
         order = torch.randperm(len(members), generator=rng).numpy()
         windows.append(Window(tuple(part.tolist()), members[order]))
     return tuple(w for w in windows if len(w.rows))
+
+
+def with_held_out(train: int) -> int:
+    """How many rows there are to so many for training, with those that are held out between them."""
+    return train + (train - 1) // (HELD - 1)

@@ -158,15 +158,3 @@ def scheduler(section: VP, solver: Solver | None = None, clip: bool = True):
         settings |= {"rescale_betas_zero_snr": True}
     kind = getattr(diffusers, SCHEDULERS[name])
     return kind(num_train_timesteps=section.timesteps, beta_schedule=section.schedule, **settings)
-
-
-def starts_late(solver: Solver) -> bool:
-    """Whether the noisiest timestep is not visited, so that diffusers' `steps_offset` is read, and would move the others."""
-    return solver.spacing == "leading"
-
-
-def misses_noise_level(section: VP, solver: Solver) -> bool:
-    """Whether diffusers' DDIM steps to another noise level than that of the next timestep: where they are not evenly spaced."""
-    rest = getattr(section, "timesteps", solver.steps) % solver.steps
-    uneven = solver.spacing == "linspace" or (solver.spacing == "trailing" and rest > 0)
-    return solver.sampler == "ddim" and uneven

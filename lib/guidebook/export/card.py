@@ -16,7 +16,6 @@ from guidebook.config.datasets import CATALOG
 from guidebook.config.errors import plain
 from guidebook.config.paths import ROOT
 from guidebook.config.pretrained import EMBEDDED
-from guidebook.diffusion.solvers import misses_noise_level, starts_late
 from guidebook.report.tables import MEASURED, measured, table
 from guidebook.runs.run import Run
 from guidebook.runtime.seeds import seed_of
@@ -61,32 +60,22 @@ def card(run: Run) -> str:
 
 
 def _use(run: Run) -> dict[str, Any]:
-    """Code that draws some of the study's own images, at which scale, and how near to them it comes."""
+    """What the card's code draws some of the study's own images with, at which scale, and how near to them it comes."""
     p, s, latent = run.params, run.params.sample, bool(run.params.model.vae)
-    w = f"{statistics.median_high([w for w in s.guidance if w > 1] or [1.0]):g}"
     captions, own = _captions(run)
-    name, home = ("DiffusionPipeline", "diffusers") if latent else ("PixelPipeline", "guidebook.export.pixel_pipeline")
-    made, classes, put_back = SCHEDULERS[s.sampler], [name], ""
-    if latent and starts_late(s.solver):
-        classes.append(made)
-        put_back = (
-            f'pipe.scheduler = {made}.from_pretrained(".", subfolder="scheduler")  # the stock pipeline shifts it\n'
-        )
-    eta = f", eta={s.eta:g}" if s.eta else ""
-    prompts = "".join(f"    {caption!r},\n" for caption in captions)
-    code = f"""import torch
-from {home} import {", ".join(sorted(classes))}
-
-pipe = {name}.from_pretrained(".")  # this folder
-{put_back}prompts = [
-{prompts}]
-seeds = {[seed_of((s.seed << 32) + i, "image") for i in range(len(captions))]}
-generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-images = pipe(prompts, num_inference_steps={s.steps}, guidance_scale={w}{eta}, generator=generators).images"""
     same = "the same but for rounding, as the study drew in bf16" if p.train.precision == "bf16" else "the same"
-    if latent and misses_noise_level(p.objective, s.solver):
-        same = "near them, as diffusers' DDIM steps to another noise level where the timesteps are not evenly spaced"
-    return {"code": code, "w": w, "same": same if own else None}
+    name, home, shifted = "PixelPipeline", "guidebook.export.pixel_pipeline", False
+    if latent:
+        name, home, shifted = "DiffusionPipeline", "diffusers", s.starts_late
+        if s.misses_noise_level(getattr(p.objective, "timesteps", s.steps)):
+            same = (
+                "near them, as diffusers' DDIM steps to another noise level where the timesteps are not evenly spaced"
+            )
+    return {
+        "pipe": name, "home": home, "scheduler": SCHEDULERS[s.sampler] if shifted else None, "captions": captions,
+        "seeds": [seed_of((s.seed << 32) + i, "image") for i in range(len(captions))], "same": same if own else None,
+        "w": f"{statistics.median_high([w for w in s.guidance if w > 1] or [1.0]):g}",
+    }  # fmt: skip
 
 
 def _captions(run: Run) -> tuple[list[str], bool]:

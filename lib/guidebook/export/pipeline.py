@@ -6,7 +6,6 @@ captions, steps and guidance either draws the images that the run's own `Sampler
 
 import copy
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from guidebook.conditioning.encoders import parts
 from guidebook.conditioning.grammar import PHRASES, WOMAN
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
-from guidebook.diffusion.solvers import scheduler, starts_late
+from guidebook.diffusion.solvers import scheduler
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
 from guidebook.models.autoencoder import autoencoder
@@ -26,7 +25,7 @@ from guidebook.runs import manifest
 from guidebook.runs.lock import owned
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import barrier, world
-from guidebook.training.loop import load_model
+from guidebook.training.model import load_model
 
 CARD = "README.md"
 # The words of a caption of attributes besides those of its attributes
@@ -83,7 +82,7 @@ def run_scheduler(params: Params) -> SchedulerMixin:
     """
     latent = bool(params.model.vae)
     made = scheduler(params.objective, params.sample.solver, clip=not latent)
-    return type(made).from_config(made.config, steps_offset=1) if latent and not starts_late(params.sample) else made
+    return type(made).from_config(made.config, steps_offset=1) if latent and not params.sample.starts_late else made
 
 
 def sayable(params: Params) -> list[str]:
@@ -96,20 +95,14 @@ def sayable(params: Params) -> list[str]:
 
 def _save(folder: Path, text: str, made: DiffusionPipeline, noise_scheduler: SchedulerMixin) -> None:
     """Writes the folder or nothing. Each part has a manifest, and so have the files beside the parts."""
-    aside = folder.with_name(f".{folder.name}-{os.getpid()}")
-    with manifest.writing(aside, "pipeline/"):
-        aside.mkdir(parents=True)
+    with manifest.whole(folder, "pipeline/") as aside:
         made.save_config(aside)
         (aside / CARD).write_text(text)
-        manifest.checksum(aside)
         components = {k: v for k, v in made.components.items() if v is not None}
         for name, part in (components | {"scheduler": noise_scheduler}).items():
             if isinstance(part, ConfigMixin):
                 part.register_to_config(_name_or_path=name)  # else diffusers writes where it lay on this machine
             part.save_pretrained(aside / name)
-            manifest.checksum(aside / name)
-        manifest.fsync(aside)
-        os.replace(aside, folder)
 
 
 def _checked(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Adherence to captions that are built from attributes: which of them the judge sees in the samples."""
+"""Adherence to captions that are built from attributes, and to edits of them: what the judge sees in the samples."""
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from guidebook.conditioning.grammar import CORE, mentioned
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.data.images import unpacked
 from guidebook.metrics.intervals import Interval, jackknife_variance, normal, wilson
+from guidebook.metrics.judge import judge
 from guidebook.metrics.networks import Network
 from guidebook.metrics.subject import Subject
 from guidebook.runs.run import Run
@@ -39,6 +40,20 @@ def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Netwo
     if enough:
         mean = balanced(*(x[:, enough].numpy() for x in (seen, with_it, without)))
         records.insert(0, subject.record("adherence", mean, "jackknife", network))
+    return records
+
+
+def of_edits(run: Run, subject: Subject, names: tuple[str, ...]) -> list[dict]:
+    """`edit` and `edit_before` of each attribute; an image is followed by those in which each of `names` is switched."""
+    network, records = judge(run.params.data), []
+    seen = network.features(subject.images)["classes"]
+    for i, name in enumerate(names):
+        bit = 1 << ATTRIBUTES.index(name)
+        wanted = subject.labels[i + 1 :: 1 + len(names)] & bit
+        for metric, at in (("edit_before", 0), ("edit", i + 1)):
+            right = (seen[at :: 1 + len(names)] & bit) == wanted
+            value, n = wilson(int(right.sum()), len(right)), len(right)
+            records.append(subject.record(metric, value, "Wilson", network, attribute=name, n=n))
     return records
 
 

@@ -12,7 +12,7 @@ from guidebook.data.images import load
 from guidebook.metrics.intervals import Interval, Z, wilson
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
-from guidebook.sampling.sets import ImageSet, image_set
+from guidebook.sampling.sets import ImageSet
 
 PART = 2**28  # numbers of a part of the training images, at most
 
@@ -56,15 +56,11 @@ def copies(samples: np.ndarray, unseen: np.ndarray) -> Interval:
     return wilson(int((samples < np.quantile(unseen, 0.01)).sum()), len(samples))
 
 
-def neighbours(run: Run, images: ImageSet, n: int = 20) -> ImageSet:
-    """The n samples that lie nearest to a training image, nearest first, each followed by that image."""
-
-    def make() -> tuple[torch.Tensor, dict]:
-        train = load(run.params.data).train
-        distance, which = nearest(images.images, train.images)
-        chosen = distance.argsort()[:n]
-        pairs = torch.stack([images.images[chosen], train.images[which[chosen]]], 1).flatten(0, 1)
-        labels = torch.stack([images.labels[chosen], train.labels[which[chosen]]], 1).flatten()
-        return pairs, {"labels": labels.tolist(), "distances": distance[chosen].tolist()}
-
-    return image_set(run, "neighbours", {"of": images.folder.name, "pairs": n}, make)
+def beside_nearest(run: Run, images: ImageSet, n: int) -> tuple[torch.Tensor, dict]:
+    """Images (2n, C, H, W) uint8: the n samples that lie nearest to a training image, each followed by that image; and facts."""
+    train = load(run.params.data).train
+    distance, which = nearest(images.images, train.images)
+    chosen = distance.argsort()[:n]
+    pairs = torch.stack([images.images[chosen], train.images[which[chosen]]], 1).flatten(0, 1)
+    labels = torch.stack([images.labels[chosen], train.labels[which[chosen]]], 1).flatten()
+    return pairs, {"labels": labels.tolist(), "distances": distance[chosen].tolist()}

@@ -15,7 +15,7 @@ from torch import nn
 from guidebook.config.params import Data
 from guidebook.config.paths import runs
 from guidebook.data.images import Split, load, packed
-from guidebook.metrics.classifiers import FEATURES, Recipe, shrunk
+from guidebook.metrics.judge_training import FEATURES, Recipe, shrunk
 from guidebook.metrics.networks import Network
 from guidebook.runs.artifact import artifact
 from guidebook.runs.fit import state_of

@@ -1,17 +1,17 @@
 """Metric records of image sets, each measured once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from guidebook.config.params import digest
-from guidebook.metrics.frechet import fd_curve, fd_infinite, fewest, frechet_to, gaussian
-from guidebook.metrics.groups import GROUPS, JACKKNIFE, TRAIN, why_absent
-from guidebook.metrics.subject import FRECHET, SPACES, Subject, of_real, of_samples, reference, rows
+from guidebook.metrics.groups import FRECHET, GROUPS, Make, lazily
+from guidebook.metrics.subject import Subject, of_real, of_samples
+from guidebook.metrics.weights import why_absent
 from guidebook.runs import launch
 from guidebook.runs.lock import owned
 from guidebook.runs.preemption import stopping
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import agreed, barrier, world
-from guidebook.sampling.sets import ImageSet, stored
+from guidebook.sampling.sets import ImageSet, image_set, stored
 
 COUNTS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
@@ -30,7 +30,7 @@ def measure(run: Run, images: ImageSet | str | None, groups: Sequence[str] = ("j
         missing = [g for g in groups if not run.metrics(key=_key(run, subject, g)) and not why_absent(g)]
         if missing:
             launch.do(run, "measure", images=images and images.folder.name, groups=missing)
-    made = (once(run, subject, g, GROUPS[g].make, absent=why_absent(g), needed=g == "judge") for g in groups)
+    made = (once(run, subject, g, GROUPS[g].make, weights=g, needed=g == "judge") for g in groups)
     return [record for records in made for record in records]
 
 
@@ -54,17 +54,8 @@ def fd_curve_records(run: Run, images: ImageSet | None, space: str = "judge", co
 
     `fd_judge` (`fid`) at each count, and `fd_judge_inf` (`fid_inf`) where images suffice; for `images` None the test split's: the floor.
     """
-
-    def make(run: Run, subject: Subject) -> list[dict]:
-        network, metric = SPACES[space](run.params.data), FRECHET[space]
-        mine, train = rows(run, subject, space)["features"], reference(run.params.data, network)
-        some = sorted({c for c in counts if c < len(mine)} | {len(mine)})
-        points = [(metric, n, value) for n, value in fd_curve(mine, train, some)]
-        if len(mine) >= fewest(mine.shape[1]):
-            points.append((f"{metric}_inf", len(mine), fd_infinite(mine, train)))
-        return [subject.record(m, value, JACKKNIFE, network, TRAIN, n=n) for m, n, value in points]
-
-    return once(run, _subject(run, images), f"curve-{space}", make, list(counts), why_absent(space))
+    make = lazily("records:of_curve", space=space, counts=counts)
+    return once(run, _subject(run, images), f"curve-{space}", make, list(counts), space)
 
 
 def frechet_against(run: Run, images: ImageSet | None, n: int, m: int, space: str = "inception") -> list[dict]:
@@ -72,32 +63,54 @@ def frechet_against(run: Run, images: ImageSet | None, n: int, m: int, space: st
 
     For `images` None of the train split's: the floor of this protocol. Raises ValueError where there are fewer.
     """
-
-    def make(run: Run, subject: Subject) -> list[dict]:
-        real, network = of_real(run, "test"), SPACES[space](run.params.data)
-        if n > len(subject.images) or m > len(real.images):
-            have = f"{subject.name} has {len(subject.images):,}, {real.name} {len(real.images):,}"
-            raise ValueError(f"{n:,} images against {m:,} were asked for, but {have}")
-        value = frechet_to(rows(run, subject, space)["features"][:n], gaussian(rows(run, real, space)["features"][:m]))
-        return [subject.record(FRECHET[space], value, JACKKNIFE, network, f"{real.name}, {m:,} images", n=n)]
-
+    make = lazily("records:of_test_images", space=space, n=n, m=m)
     subject = of_samples(images) if images else of_real(run, "train")
-    return once(run, subject, f"against-{space}", make, [n, m, "test"], why_absent(space))
+    return once(run, subject, f"against-{space}", make, [n, m, "test"], space)
+
+
+def edit_records(run: Run, images: ImageSet) -> list[dict]:
+    """`edit` of each attribute that `explore.edits` switched: the share of faces in which the judge sees it as the caption has it.
+
+    `edit_before` is the same before the change, which a model that ignores it stays at.
+    """
+    make = lazily("attributes:of_edits", names=images.draw.edits)
+    return once(run, of_samples(images), "edits", make, images.draw.edits, needed=True)
+
+
+def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
+    """Some test images, each before its way through the autoencoder and after it, and the records `psnr`, `ssim`, `rfd_judge`, `rfid`.
+
+    PSNR (dB) is the mean over images of 10 log₁₀(255² / mean squared error); SSIM is that of Wang et al. (2004). The Fréchet distances
+    are between the test images after the trip and the train split; that of Inception is left out where its weights are not available.
+    """
+    name = "round trip"
+    subject = Subject(name, lambda: lazily("roundtrip:after")(run))
+    records = once(run, subject, name, lazily("roundtrip:errors"), needed=True)
+    for space in FRECHET:
+        records += once(run, subject, f"{name} {space}", lazily("roundtrip:distance", space=space), weights=space)
+    pairs = image_set(run, "round-trip", {"images": "10 of the test split"}, lambda: lazily("roundtrip:pairs")(run, 10))
+    return pairs, records
+
+
+def neighbours(run: Run, images: ImageSet, n: int = 20) -> ImageSet:
+    """The n samples that lie nearest to a training image, nearest first, each followed by that image."""
+    make = lazily("copying:beside_nearest", n=n)
+    return image_set(run, "neighbours", {"of": images.folder.name, "pairs": n}, lambda: make(run, images))
 
 
 def once(
     run: Run,
     subject: Subject,
     group: str,
-    make: Callable[[Run, Subject], list[dict]],
+    make: Make,
     spec: Sequence = (),  # what the records depend on besides the images and the group
-    absent: str | None = None,  # why they cannot be made here: then there are none
+    weights: str | None = None,  # the group without whose weights there are none
     needed: bool = False,  # whether a recorded run must have them, else NotRecorded is raised
 ) -> list[dict]:
     """The records of a group of metrics, made by all processes together where the run has none, and added all or none."""
     key = _key(run, subject, group, spec)
     # A process of another node may lack what this one has: then all do without.
-    if not run.recorded and not run.metrics(key=key) and not agreed(absent is not None):
+    if not run.recorded and not run.metrics(key=key) and not agreed(why_absent(weights) is not None):
         with owned(run.path), stopping(run):
             records = [r | {"set": subject.name, "key": key, "group": group} for r in make(run, subject)]
             if world().is_main_process and records:

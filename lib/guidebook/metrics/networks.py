@@ -8,17 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from guidebook.config.paths import runs
-from guidebook.config.pretrained import CLIP, PRETRAINED, folder, located
-from guidebook.metrics.weights import Weights, WeightsMissing
+from guidebook.config.pretrained import CLIP, PRETRAINED, located
+from guidebook.metrics.weights import ALEXNET, INCEPTION, LINEAR, Weights, WeightsMissing, why_absent
 from guidebook.runs.artifact import Parts, arrays, artifact
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
 
-_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
-INCEPTION = Weights("pt_inception-2015-12-05-6726825d.pth", "6726825d", f"{_FID}/pt_inception-2015-12-05-6726825d.pth")
-_TORCH = "https://download.pytorch.org/models"
-ALEXNET = Weights("alexnet-owt-7be5be79.pth", "7be5be79", f"{_TORCH}/alexnet-owt-7be5be79.pth")
-LINEAR = Weights("alex.pth", "df73285e35b22355a2df87cdb6b70b34", "torchmetrics/functional/image/lpips_models")
 LEAST = 64  # pixels: AlexNet has nothing left of smaller images at its last layers
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 PART = 500  # images whose features are kept at a time: a stop is obeyed after each
@@ -104,7 +99,7 @@ class Clip(Network):
     gives = (("features", (512,), "float32"),)
 
     def why_absent(self):
-        return None if folder(CLIP) else f"{CLIP} is not in the hub's cache: guidebook fetch EXPERIMENT brings it"
+        return why_absent("clip")
 
     def forward(self, images):
         size = self._model.config.vision_config.image_size

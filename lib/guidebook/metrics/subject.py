@@ -3,24 +3,17 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from guidebook.conditioning.captions import NULL, caption_of
-from guidebook.config.params import Data
-from guidebook.data.images import Split, load
-from guidebook.metrics.frechet import Gaussian, gaussian
 from guidebook.metrics.intervals import Interval
-from guidebook.metrics.judge import judge
-from guidebook.metrics.networks import NETWORKS, Network
 from guidebook.runs.run import Run
-from guidebook.runtime.seeds import generator
 from guidebook.sampling.sets import ImageSet
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 REAL = {"guidance": None, "draw": None, "seconds_per_image": None}  # fields of records of images that no network drew
-# Feature spaces of distances between sets, and the name of a Fréchet distance in each
-SPACES = {"judge": judge, "inception": lambda data: NETWORKS["inception"]}
-FRECHET = {"judge": "fd_judge", "inception": "fid"}
 
 
 @dataclass
@@ -28,16 +21,16 @@ class Subject:
     """Samples, or real images in their place; loaded, or made, when they are first used."""
 
     name: str  # for the `set` field of records
-    load: Callable[[], Split | ImageSet]
+    load: Callable[[], Any]  # a set or a split: what has images and labels
     known: dict = field(default_factory=REAL.copy)  # fields of its records
     shuffled: bool = False  # whether a part of them is taken from a fixed shuffle, else the first ones
 
     @functools.cached_property
-    def images(self) -> torch.Tensor:
+    def images(self) -> "Tensor":
         return self.load().images
 
     @property
-    def labels(self) -> torch.Tensor:
+    def labels(self) -> "Tensor":
         return self.load().labels
 
     @property
@@ -46,13 +39,17 @@ class Subject:
         return (self.known["draw"] or {}).get("prompt")
 
     @functools.cached_property
-    def order(self) -> torch.Tensor:
+    def order(self) -> "Tensor":
         """(N,) indices: where fewer than N are measured, the first of these."""
+        import torch
+
+        from guidebook.runtime.seeds import generator
+
         n = len(self.images)
         return torch.randperm(n, generator=generator("real images", n)) if self.shuffled else torch.arange(n)
 
-    def record(self, metric: str, value: Interval, method: str, reader: Network | str, reference=None, **more) -> dict:
-        """A record: `method` made the interval, `reader` read the images; `more` has `n` where not all were measured."""
+    def record(self, metric: str, value: Interval, method: str, reader, reference: str | None = None, **more) -> dict:
+        """A record: `method` made the interval, `reader`, a network or its name, read the images; `more` has `n` where not all were measured."""
         middle, low, high = (round(float(x), 6) for x in value)
         body = {"metric": metric, "value": middle, "low": low, "high": high, "interval": method, "n": len(self.images)}
         name = reader if isinstance(reader, str) else reader.name
@@ -68,19 +65,13 @@ def of_samples(images: ImageSet) -> Subject:
 
 def of_real(run: Run, split: str) -> Subject:
     """A split of the real images; its part is taken from a fixed shuffle."""
-    return Subject(f"{split} split", lambda: getattr(load(run.params.data), split), shuffled=True)
 
+    def load() -> Any:
+        from guidebook.data import images
 
-def rows(run: Run, subject: Subject, space: str) -> dict[str, torch.Tensor]:
-    """Outputs of the network of a space for the subject, each (N, …), in the subject's order."""
-    read = SPACES[space](run.params.data).features(subject.images)
-    return {name: x[subject.order] for name, x in read.items()}
+        return getattr(images.load(run.params.data), split)
 
-
-@functools.lru_cache(maxsize=2)
-def reference(data: Data, network: Network) -> Gaussian:
-    """The Gaussian of the train split in a feature space."""
-    return gaussian(network.features(load(data).train.images)["features"])
+    return Subject(f"{split} split", load, shuffled=True)
 
 
 def captions(run: Run, subject: Subject) -> list[str] | None:

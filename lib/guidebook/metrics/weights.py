@@ -1,4 +1,4 @@
-"""Files of published weights on this machine, read only when their bytes are the published ones."""
+"""Files of published weights: where they lie on this machine, and whether they are what was published. Imports no torch."""
 
 import functools
 import hashlib
@@ -6,8 +6,12 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from guidebook.config.pretrained import CLIP, folder
+
+if TYPE_CHECKING:
+    import torch
 
 
 class WeightsMissing(RuntimeError):
@@ -29,8 +33,9 @@ class Weights:
     def path(self) -> Path | None:
         """The file: in `$GUIDEBOOK_DATA/weights` or torch.hub's cache, or in the package that ships it."""
         if self.source.startswith("https:"):
-            root = os.environ.get("GUIDEBOOK_DATA")
-            folders = [*([Path(root) / "weights"] if root else []), Path(torch.hub.get_dir()) / "checkpoints"]
+            data, caches = os.environ.get("GUIDEBOOK_DATA"), os.environ.get("XDG_CACHE_HOME", "~/.cache")
+            hub = Path(os.environ.get("TORCH_HOME", f"{caches}/torch")).expanduser() / "hub"
+            folders = [*([Path(data) / "weights"] if data else []), hub / "checkpoints"]
         else:
             package, _, inner = self.source.partition("/")
             spec = importlib.util.find_spec(package)
@@ -46,8 +51,10 @@ class Weights:
             return f"{found}; put that of {self.source} there"
         return None
 
-    def read(self) -> dict[str, torch.Tensor]:
+    def read(self) -> "dict[str, torch.Tensor]":
         """The tensors by name, on the CPU. Raises WeightsMissing."""
+        import torch
+
         if why := self.why_absent():
             raise WeightsMissing(why)
         # These files are published as pickles only; their hash is known, and `weights_only` builds nothing but tensors.
@@ -59,3 +66,21 @@ def _sha256(path: Path, size: int, changed: int) -> str:
     """The hash of a file, computed once while it has this size and this time of change."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
+INCEPTION = Weights("pt_inception-2015-12-05-6726825d.pth", "6726825d", f"{_FID}/pt_inception-2015-12-05-6726825d.pth")
+_TORCH = "https://download.pytorch.org/models"
+ALEXNET = Weights("alexnet-owt-7be5be79.pth", "7be5be79", f"{_TORCH}/alexnet-owt-7be5be79.pth")
+LINEAR = Weights("alex.pth", "df73285e35b22355a2df87cdb6b70b34", "torchmetrics/functional/image/lpips_models")
+RESNET = Weights("resnet18-f37072fd.pth", "f37072fd", f"{_TORCH}/resnet18-f37072fd.pth")
+NEEDED = {"inception": (INCEPTION,), "lpips": (ALEXNET, LINEAR)}
+
+
+def why_absent(group: str | None) -> str | None:
+    """Why the weights of a group of metrics cannot be read, in one line, or None. Judges are trained where there is none."""
+    if group == "clip":
+        return None if folder(CLIP) else f"{CLIP} is not in the hub's cache: guidebook fetch EXPERIMENT brings it"
+    if group == "published":  # its file may be missing, then the body is random, but not wrong
+        return RESNET.why_absent() if RESNET.path() else None
+    return next((why for weights in NEEDED.get(group, ()) if (why := weights.why_absent())), None)

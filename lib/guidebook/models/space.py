@@ -12,9 +12,17 @@ from guidebook.models.autoencoder import Autoencoder, autoencoder, latent_shape,
 from guidebook.models.latents import latents
 
 
-def space(params: Params) -> "Pixels | Latents":
-    """That of a run."""
-    return Latents(params, autoencoder(params.model.vae, params.data)) if params.model.vae else Pixels(params)
+def space(params: Params, known: str | None = None) -> "Pixels | Latents":
+    """That of a run. Raises PretrainedMissing where it began with another autoencoder (`known`): its latents mean something else."""
+    if not params.model.vae:
+        return Pixels(params)
+    vae = autoencoder(params.model.vae, params.data)
+    if known not in (None, vae.name):
+        raise PretrainedMissing(
+            f"the run began with the autoencoder {known}, now there is {vae.name}: put the first one back, or "
+            "delete the run's folder"
+        )
+    return Latents(params, vae)
 
 
 def shape_of(params: Params) -> tuple[int, int, int]:
@@ -29,8 +37,6 @@ class Pixels:
 
     def __init__(self, params: Params):
         self.shape, self._range, self._flips = shape_of(params), params.data.range, params.data.flips
-
-    def same(self, known: str | None) -> None: ...
 
     def learnt(self, data: Images | Streamed) -> Images | Streamed:
         """What batches are taken from."""
@@ -55,14 +61,6 @@ class Latents:
 
     def __init__(self, params: Params, vae: Autoencoder):
         self.shape, self._data, self.autoencoder = shape_of(params), params.data, vae
-
-    def same(self, known: str | None) -> None:
-        """Raises PretrainedMissing where a run began with another autoencoder: its latents mean something else."""
-        if known not in (None, self.autoencoder.name):
-            raise PretrainedMissing(
-                f"the run began with the autoencoder {known}, now there is {self.autoencoder.name}: put the first one back, or "
-                "delete the run's folder"
-            )
 
     def learnt(self, data: Images) -> Images:
         """The moments of the posteriors in the place of the training images: (N, F, 2C, h, w), F = 2 with the mirrored ones."""

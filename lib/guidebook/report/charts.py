@@ -35,7 +35,7 @@ def against_guidance(runs: dict[str, list[dict]], metrics: Sequence[str], real: 
         for k, (name, records) in enumerate(runs.items()):
             points = sorted((r for r in records if r["metric"] == metric), key=lambda r: r["guidance"])
             place = np.arange(len(points)) + 0.08 * k  # scales stand evenly, and runs beside each other
-            _errors(axes, place, points, color=COLOURS[k], label=name, marker="o")
+            errors(axes, place, points, color=COLOURS[k], label=name, marker="o")
             axes.set_xticks(np.arange(len(points)), [f"{r['guidance']:g}" for r in points])
     panels[0].legend(fontsize=8)
     return figure
@@ -46,7 +46,7 @@ def against_images(progress: dict[int, list[dict]], metrics: Sequence[str], real
     figure, panels = _panels(metrics, "images seen", real)
     for axes, metric in zip(panels, metrics, strict=True):
         points = [pick(records, metric) for records in progress.values()]
-        _errors(axes, list(progress), points, color=COLOURS[0], marker="o")
+        errors(axes, list(progress), points, color=COLOURS[0], marker="o")
         axes.legend(fontsize=8)
     return figure
 
@@ -57,9 +57,9 @@ def against_count(curves: dict[str, list[dict]]) -> Figure:
     for k, (name, records) in enumerate(curves.items()):
         colour, metric = plt.cm.tab10(k), min((r["metric"] for r in records), key=len)
         points = sorted((r for r in records if r["metric"] == metric), key=lambda r: r["n"])
-        _errors(axes, [1 / r["n"] for r in points], points, color=colour, label=name, marker="o")
+        errors(axes, [1 / r["n"] for r in points], points, color=colour, label=name, marker="o")
         limit = [r for r in records if r["metric"] == f"{metric}_inf"]
-        _errors(axes, [0] * len(limit), limit, color=colour, marker="x")
+        errors(axes, [0] * len(limit), limit, color=colour, marker="x")
     axes.set(xlabel="1 / number of images N", ylabel=NAMES[metric], yscale="log" if metric in LOG else "linear")
     axes.axvline(0, color="0.7", linewidth=0.8)
     axes.legend(fontsize=8)
@@ -69,13 +69,10 @@ def against_count(curves: dict[str, list[dict]]) -> Figure:
 def against_cost(sets: list[tuple[ImageSet, list[dict]]], metric: str, real: list[dict]) -> Figure:
     """A metric against network evaluations per image, one line per solver."""
     figure, axes = plt.subplots(figsize=(5.6, 3.4))
-    solvers: dict[str, tuple[list, list]] = {}
-    for images, records in sorted(sets, key=lambda s: s[0].facts["evaluations"]):
-        costs, points = solvers.setdefault(images.draw.solver_name, ([], []))
-        costs.append(images.facts["evaluations"])
-        points.append(pick(records, metric))
-    for k, (name, (costs, points)) in enumerate(solvers.items()):
-        _errors(axes, costs, points, color=plt.cm.tab10(k), marker=MARKERS[k], label=name)
+    sets = sorted(sets, key=lambda s: s[0].facts["evaluations"])
+    for k, name in enumerate(dict.fromkeys(images.draw.solver_name for images, _ in sets)):
+        of = [(images.facts["evaluations"], pick(r, metric)) for images, r in sets if images.draw.solver_name == name]
+        errors(axes, *zip(*of, strict=True), color=plt.cm.tab10(k), marker=MARKERS[k], label=name)
     _finish(axes, "network evaluations per image", metric, real)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
@@ -91,7 +88,7 @@ def tradeoff(methods: dict[str, list[dict]], real: list[dict]) -> Figure:
         across, up = ([pick(records, m, guidance=w) for w in scales] for m in ("fd_judge", "adherence"))
         style = {"color": colour, "label": name, "marker": MARKERS[k % len(MARKERS)], "capsize": 0, "elinewidth": 0.6}
         style |= {"xerr": _arms(across), "linewidth": 1.2 if len(scales) > 1 else 0}
-        _errors(axes, [r["value"] for r in across], up, **style)
+        errors(axes, [r["value"] for r in across], up, **style)
         place = {"xytext": (4, -9), "textcoords": "offset points", "fontsize": 7, "color": colour}
         for w, a, b in zip(scales, across, up, strict=True):
             axes.annotate(f"{w:g}", (a["value"], b["value"]), **place)
@@ -131,7 +128,8 @@ def _arms(records: list[dict]) -> np.ndarray:
     return np.abs([value - low, high - value])
 
 
-def _errors(axes: Axes, x: Sequence[float], records: list[dict], **style) -> None:
+def errors(axes: Axes, x: Sequence[float], records: list[dict], **style) -> None:
+    """Values with their intervals."""
     usual = {"markersize": 4, "linewidth": 1.2, "capsize": 2}
     axes.errorbar(x, [r["value"] for r in records], _arms(records), **usual | style)
 

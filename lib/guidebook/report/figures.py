@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from guidebook.config.schema import VP
-from guidebook.diffusion.objective import objective
 from guidebook.sampling.sets import ImageSet, mosaic
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0")
@@ -22,7 +20,7 @@ plt.rcParams.update({
 
 
 def grid(
-    images: torch.Tensor,  # (N, C, H, W) uint8
+    images: np.ndarray,  # (N, C, H, W) uint8
     columns: int = 10,
     rows: Sequence[str] = (),  # a name per row
     heads: Sequence[str] = (),  # a name per column
@@ -43,51 +41,51 @@ def grid(
     return figure
 
 
-def pairs(images: torch.Tensor) -> Figure:
-    """Images (2·N, C, H, W) uint8 in pairs: the first of a pair above the second, ten pairs to a line."""
-    lines = images.unflatten(0, (-1, 2)).split(10)
-    rows = [x for line in lines for x in (line[:, 0], line[:, 1])]
-    return grid(torch.cat(rows), 10, rows=["sample", "nearest"] * len(lines), tile=0.75)
+def pairs(images: ImageSet) -> Figure:
+    """A set of 2·N images, in pairs: the first of a pair above the second, ten pairs to a line."""
+    lines = [images.pixels[first : first + 20] for first in range(0, len(images.pixels), 20)]
+    rows = np.concatenate([row for line in lines for row in (line[::2], line[1::2])])
+    return grid(rows, 10, rows=["sample", "nearest"] * len(lines), tile=0.75)
 
 
 def by_class(images: ImageSet, classes: Sequence[str], rows: int = 30) -> Figure:
     """One row per class, ten columns of seeds; at most the first `rows` classes."""
-    k = len(classes)
-    shown = images.images[: len(images.images) // k * k][: 10 * k].unflatten(0, (-1, k))[:, :rows]
-    return grid(shown.transpose(0, 1).flatten(0, 1), len(shown), rows=classes[:rows])
+    seeds = min(10, len(images.pixels) // len(classes))
+    shown = [images.pixels[k :: len(classes)][:seeds] for k in range(len(classes[:rows]))]
+    return grid(np.concatenate(shown), seeds, rows=classes[:rows])
 
 
 def grid_of_sets(sets: dict[str, ImageSet], classes: Sequence[str]) -> Figure:
     """One row per set, one column per class, the same seed along a column."""
     k = len(classes)
     rows = [f"{name}, w = {s.draw.guidance.w:g}" for name, s in sets.items()]
-    return grid(torch.cat([s.images[:k] for s in sets.values()]), k, rows=rows, heads=classes)
+    return grid(np.concatenate([s.pixels[:k] for s in sets.values()]), k, rows=rows, heads=classes)
 
 
 def guidance_grid(sets: Sequence[ImageSet], names: Sequence[str] = "12345678", rows: int = 30) -> Figure:
     """One row per class (or caption, numbered), one column per guidance scale, the same seed along a row."""
     rows = min(rows, len(names))
-    images = torch.stack([s.images[:rows] for s in sets], 1).flatten(0, 1)
+    images = np.concatenate(list(zip(*(s.pixels[:rows] for s in sets), strict=True)))
     return grid(images, len(sets), rows=names[:rows], heads=[f"w = {s.draw.guidance.w:g}" for s in sets], tile=0.75)
 
 
 def before_and_after(images: ImageSet) -> Figure:
     """The first half of a set above its second half, a column each."""
-    return grid(images.images, len(images.images) // 2, rows=["before", "after"], tile=0.75)
+    return grid(images.pixels, len(images.pixels) // 2, rows=["before", "after"], tile=0.75)
 
 
 def edited(images: ImageSet) -> Figure:
     """Six faces at most, one per row: by its caption, then with one attribute of it switched, the same noise along a row."""
     heads = ["as asked", *(name.replace("Wearing_", "").replace("_", " ") for name in images.draw.edits)]
-    rows = min(6, len(images.images) // len(heads))
-    return grid(images.images[: rows * len(heads)], len(heads), heads=heads, tile=0.85)
+    rows = min(6, len(images.pixels) // len(heads))
+    return grid(images.pixels[: rows * len(heads)], len(heads), heads=heads, tile=0.85)
 
 
 def trajectory(images: ImageSet) -> Figure:
     """From noise to image: one column per timestep, one row per class."""
     steps = images.facts["timesteps"]
-    frames = images.images.unflatten(0, (len(steps), -1)).transpose(0, 1).flatten(0, 1)
-    return grid(frames, len(steps), heads=[f"t = {t}" for t in steps])
+    moments = np.split(images.pixels, len(steps))
+    return grid(np.concatenate(list(zip(*moments, strict=True))), len(steps), heads=[f"t = {t}" for t in steps])
 
 
 def loss_curves(runs: dict[str, list[dict]]) -> Figure:
@@ -116,6 +114,10 @@ def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
 
 def schedules(named: dict[str, VP]) -> Figure:
     """The share of the image √ᾱ at each timestep, one line per noise schedule (`params.objective`)."""
+    import torch
+
+    from guidebook.diffusion.objective import objective
+
     axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
     for (name, section), colour in zip(named.items(), COLOURS, strict=False):
         alpha, _ = objective(section).mix(torch.arange(section.timesteps))

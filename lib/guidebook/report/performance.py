@@ -8,11 +8,31 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from guidebook.config.paths import RESULTS
-from guidebook.report.charts import NAMES
+from guidebook.report.charts import NAMES, errors
 from guidebook.report.figures import COLOURS, plain_numbers
 from guidebook.report.tables import Html, table
 
 FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
+# Of the table of each bench: heads, and formats of a row's fields
+COLUMNS = {
+    "train": {
+        "way": "{name}", "images/s": "{speed[median]:,.1f}", "memory (MB)": "{memory_mb:,.0f}", "share of peak": "{share_of_peak:.1%}",
+        "first step (s)": "{first_step_s:.1f}", "gradient off by": "{gradient_error:.3%}",  # against fp32
+    },
+    "sample": {
+        "way": "{name}", "steps": "{steps}", "images/s": "{speed[median]:,.2f}",
+        "largest difference of a pixel (of 255)": "{max_difference}",  # to the pipeline's images in fp32
+    },
+    "quality": {
+        "way": "{name}", "evaluations": "{evaluations}", "n": "{fd_judge[n]}",
+        "fd_judge": "{fd_judge[value]:.1f} [{fd_judge[low]:.1f}, {fd_judge[high]:.1f}]",
+        "images/s (– is not as good)": "{speed[median]:,.2f}",
+    },
+    "latents": {
+        "way": "{name}", "numbers learnt of an image": "{elements:,}", "a step (s)": "{step_s:,.3g}",
+        "images/s": "{speed[median]:,.3g}", "memory (MB)": "{memory_mb:,.0f}", "forward (GFLOP)": "{gflops:,.0f}",
+    },
+}  # fmt: skip
 
 
 def read(name: str) -> list[dict]:
@@ -56,12 +76,10 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
         beside, samplers = Counter(), dict.fromkeys(r["sampler"] for r in others)
         colours = {name: plt.cm.tab10(k) for k, name in enumerate(samplers)}
         for row in others:
-            fd = row["fd_judge"]
             shift = 1 + 0.03 * beside[row["evaluations"]]  # points with as much work stand beside each other
             beside[row["evaluations"]] += 1
-            arms = [[fd["value"] - fd["low"]], [fd["high"] - fd["value"]]]
-            style = {"color": colours[row["sampler"]], "marker": "s" if row["method"] else "o", "markersize": 4}
-            axes.errorbar(shift * row["evaluations"], fd["value"], arms, linewidth=1.2, capsize=2, **style)
+            style = {"color": colours[row["sampler"]], "marker": "s" if row["method"] else "o"}
+            errors(axes, [shift * row["evaluations"]], [row["fd_judge"]], **style)
         for name, colour in colours.items():
             axes.plot([], [], "o", color=colour, markersize=4, label=name)
         axes.legend(fontsize=8)
@@ -78,31 +96,9 @@ def ratios(reports: Sequence[dict]) -> Html:
     return _table(reports, columns | {"of / by": "{what}"}, "ratios")
 
 
-def training_cost(reports: Sequence[dict]) -> Html:
-    """Each way to train: memory, the first step, the error of its gradient against fp32, and the device's share in use."""
-    columns = {"way": "{name}", "images/s": "{speed[median]:,.1f}", "memory (MB)": "{memory_mb:,.0f}"}
-    columns |= {"share of peak": "{share_of_peak:.1%}", "first step (s)": "{first_step_s:.1f}"}
-    return _table(reports, columns | {"gradient off by": "{gradient_error:.3%}"})
-
-
-def sampling_cost(reports: Sequence[dict]) -> Html:
-    """Each way to sample: its speed, and how far its images are from the pipeline's in fp32."""
-    columns = {"way": "{name}", "steps": "{steps}", "images/s": "{speed[median]:,.2f}"}
-    return _table(reports, columns | {"largest difference of a pixel (of 255)": "{max_difference}"})
-
-
-def quality_cost(reports: Sequence[dict]) -> Html:
-    """Each way that was tried for equal quality; one that was not as good was not timed."""
-    columns = {"way": "{name}", "evaluations": "{evaluations}", "n": "{fd_judge[n]}"}
-    columns |= {"fd_judge": "{fd_judge[value]:.1f} [{fd_judge[low]:.1f}, {fd_judge[high]:.1f}]"}
-    return _table(reports, columns | {"images/s (– is not as good)": "{speed[median]:,.2f}"})
-
-
-def latents_cost(reports: Sequence[dict]) -> Html:
-    """Each way to train on latents: numbers per image, speed and memory."""
-    columns = {"way": "{name}", "numbers learnt of an image": "{elements:,}", "a step (s)": "{step_s:,.3g}"}
-    columns |= {"images/s": "{speed[median]:,.3g}", "memory (MB)": "{memory_mb:,.0f}"}
-    return _table(reports, columns | {"forward (GFLOP)": "{gflops:,.0f}"})
+def cost(reports: Sequence[dict], bench: str) -> Html:
+    """Each way that a bench tried (`COLUMNS`), with its speed and what else it costs."""
+    return _table(reports, COLUMNS[bench])
 
 
 def latents_sample(reports: Sequence[dict]) -> Html:

@@ -176,5 +176,5 @@ def caption_table(labels: Sequence[int], seed: int) -> Html:
 
 def prompts(images: ImageSet) -> Html:
     """The captions of the first eight samples of faces, numbered as the rows of a figure are."""
-    seed, labels = images.draw.seed, images.labels[:8].tolist()
+    seed, labels = images.draw.seed, images.facts["labels"][:8]
     return table(["", "caption"], [[i + 1, attribute_caption(a, seed, i, 0)] for i, a in enumerate(labels)])

@@ -27,7 +27,7 @@ def explorer(sets: list[ImageSet], captions: list[str], samples: int = 5) -> wid
     scale.index = next((i for i, s in enumerate(sets) if s.draw.guidance.w == 1), 0)
     stacks = []
     for k in range(len(captions)):
-        pictures = [_picture(s.images[k :: len(captions)][:samples]) for s in sets]
+        pictures = [_picture(s.pixels[k :: len(captions)][:samples]) for s in sets]
         stacks.append(widgets.Stack(pictures, selected_index=scale.index))
         widgets.jslink((scale, "index"), (stacks[-1], "selected_index"))
     outer = widgets.Stack(stacks, selected_index=0)
@@ -43,7 +43,7 @@ def live_explorer(run: Run) -> widgets.Widget:
     button, place = widgets.Button(description="draw five", button_style="primary"), widgets.VBox()
 
     def press(_):
-        from guidebook.sampling.explore import draw_now
+        from guidebook.sampling.sampler import draw_now
 
         button.disabled = True
         try:
@@ -64,5 +64,5 @@ def _plain(text: str) -> str:
 
 def _picture(images) -> widgets.Image:
     file = io.BytesIO()
-    Image.fromarray(mosaic(images, columns=len(images), tile=96, gap=6)).save(file, "PNG", optimize=True)
+    Image.fromarray(mosaic(images, columns=len(images), tile=96, gap=6)).save(file, "PNG")
     return widgets.Image(value=file.getvalue(), format="png", layout=widgets.Layout(width="min(100%, 36em)"))

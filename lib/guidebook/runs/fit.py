@@ -3,20 +3,19 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from tqdm import tqdm
 
 from guidebook.runs import preemption
 from guidebook.runs.artifact import place
-from guidebook.runs.manifest import fsync, writing
+from guidebook.runs.manifest import write
 from guidebook.runtime.seeds import seed_of
 
 log = logging.getLogger(__name__)
@@ -69,12 +68,8 @@ def _save(file: Path, step: int, network, optimizer, schedule, what: str) -> Non
         tensors |= {f"optimizer.{i}.{name}": x for name, x in entry.items() if x is not None}
     tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     rest = json.dumps({"step": step, "groups": state["param_groups"], "schedule": schedule.state_dict()})
-    aside = file.with_name(f"{file.name}.{os.getpid()}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with writing(aside, f"the state of the {what}"):
-        save_file(tensors, aside, {"rest": rest, "sha256": _checksum(tensors, rest)})
-        fsync(aside)
-        os.replace(aside, file)
+    write(file, save(tensors, {"rest": rest, "sha256": _checksum(tensors, rest)}), f"the state of the {what}")
 
 
 def _load(file: Path, network, optimizer, schedule) -> int:

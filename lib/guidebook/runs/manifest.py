@@ -74,9 +74,12 @@ def unless(folder: Path) -> Iterator[None]:
 
 
 def checksum(folder: Path) -> None:
-    """Writes a sha256 of each file to the folder's manifest, and everything to the disk. Hidden files are left out."""
-    hashes = {f.name: _sha256(f) for f in sorted(folder.iterdir()) if f.name != MANIFEST and f.name[0] != "."}
-    (folder / MANIFEST).write_text(_text(hashes))
+    """Writes a sha256 of each file to the manifest of its folder, and everything to the disk. What is hidden is left out."""
+    shown = [path for path in sorted(folder.iterdir()) if path.name != MANIFEST and path.name[0] != "."]
+    for inner in filter(Path.is_dir, shown):
+        checksum(inner)
+    if hashes := {f.name: _sha256(f) for f in shown if f.is_file()}:
+        (folder / MANIFEST).write_text(_text(hashes))
     for path in [*folder.iterdir(), folder]:
         fsync(path)
 

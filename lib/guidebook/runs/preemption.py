@@ -4,12 +4,11 @@ A request is a file STOP in the run's folder, or a signal: SIGTERM, the SIGUSR1 
 Long work opens `stopping(run)`; whatever it calls polls `current()`, which needs not be handed down.
 """
 
-import contextlib
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import agreed, barrier, world
@@ -34,8 +33,7 @@ class Stop:
 
     def __init__(self, run: Run | None = None, outer: "Stop | None" = None):
         self.signalled, self._looked, self._outer = False, 0.0, outer
-        # Whoever stops a run means its variants too.
-        folders = [run.path, *([run.path.parents[1]] if run.path.parent.name == "variants" else [])] if run else []
+        folders = {run.path, run.owner} if run else ()  # whoever stops a run means its variants too
         self._files = [*(folder / "STOP" for folder in folders), *(outer._files if outer else [])]
 
     def asked(self) -> bool:
@@ -92,5 +90,5 @@ def stopping(run: Run) -> Iterator[Stop]:
     finally:
         _open.remove(stop)
         for number, handler in before.items():
-            with contextlib.suppress(TypeError):  # None: it was not set from Python
+            with suppress(TypeError):  # None: it was not set from Python
                 signal.signal(number, handler)

@@ -52,6 +52,10 @@ class Run:
         """Whether the notebook of the run, or of the one it is a variant of, reached its last cell."""
         return self.recorded or (self.owner / "notebook.ipynb").exists()
 
+    @property
+    def trained(self) -> bool:
+        return (self.path / "model").is_dir() or bool(self.recorded and self.stats())
+
     def variant(self, name: str, **sections: dict) -> "Run":
         """The same run with some parameters changed, kept inside this run's folder: `variant("x", train={"lr": 1e-4})`."""
         P.check_word(name, "variant")

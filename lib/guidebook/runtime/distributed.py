@@ -1,7 +1,7 @@
 """Processes that share the work of one run: the rank of this one, and sums, flags and rows over all of them.
 
 `torchrun`, `accelerate launch`, `guidebook.runs.launch` and `srun` all end here. Every process runs the same code on its share; the
-main one writes.
+main one writes. What only reads a record imports this module too: torch is imported where processes first speak.
 """
 
 import functools
@@ -9,24 +9,27 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-import torch
-import torch.distributed as dist
-from accelerate import PartialState
-from torch.nn.parallel import DistributedDataParallel
+if TYPE_CHECKING:
+    import torch
+    from accelerate import PartialState
 
 TIMEOUT = timedelta(hours=2)  # the others wait so long while the main process writes or trains a judge
 
 
 @functools.cache
-def world() -> PartialState:
+def world() -> "PartialState":
     """This process among those that work together: `process_index`, `num_processes`, `is_main_process`, `device`."""
+    import torch
+    from accelerate import PartialState
+
     cuda = torch.cuda.is_available()
-    if (size := int(os.environ.get("WORLD_SIZE", 1))) > 1 and not dist.is_initialized():
+    if (size := int(os.environ.get("WORLD_SIZE", 1))) > 1 and not torch.distributed.is_initialized():
         # A file where the processes share a machine: then nothing listens beyond it.
         where = os.environ.get("GUIDEBOOK_STORE", "env://")
         rank, backend = int(os.environ["RANK"]), "cuda:nccl,cpu:gloo" if cuda else "gloo"
-        dist.init_process_group(backend, init_method=where, rank=rank, world_size=size, timeout=TIMEOUT)
+        torch.distributed.init_process_group(backend, init_method=where, rank=rank, world_size=size, timeout=TIMEOUT)
     return PartialState(cpu=not cuda)
 
 
@@ -48,29 +51,35 @@ def alone() -> bool:
     return _solo or world().num_processes == 1
 
 
-def shared(model: torch.nn.Module) -> torch.nn.Module:
+def shared(model: "torch.nn.Module") -> "torch.nn.Module":
     """The model with gradients averaged over all processes."""
+    import torch
+
     if alone():
         return model
     devices = [world().device] if world().device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    return torch.nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
 
-def total(x: torch.Tensor) -> torch.Tensor:
+def total(x: "torch.Tensor") -> "torch.Tensor":
     """The sum over all processes of a tensor of one shape."""
+    import torch
+
     if alone():
         return x
     x = x.clone()
-    dist.all_reduce(x)
+    torch.distributed.all_reduce(x)
     return x
 
 
 def agreed(flag: bool) -> bool:
     """True everywhere if it is true anywhere. Speaks through the CPU, so that no device is waited for."""
+    import torch
+
     if alone():
         return flag
     most = torch.tensor(int(flag))
-    dist.all_reduce(most, dist.ReduceOp.MAX)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
     return bool(most)
 
 
@@ -85,10 +94,12 @@ def share(n: int) -> slice:
     return slice(n * k // size, n * (k + 1) // size)
 
 
-def gathered(x: torch.Tensor) -> torch.Tensor:
+def gathered(x: "torch.Tensor") -> "torch.Tensor":
     """The shares (n_k, …) of all processes in order, (Σ n_k, …), on the CPU."""
+    import torch
+
     if alone():
         return x.cpu()
     parts = [None] * world().num_processes
-    dist.all_gather_object(parts, x.cpu())
+    torch.distributed.all_gather_object(parts, x.cpu())
     return torch.cat(parts)

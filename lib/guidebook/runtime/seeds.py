@@ -1,8 +1,10 @@
 """Seeds for everything random: each a function of what it is for, never of what ran before."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_of(*what: int | str) -> int:
@@ -11,6 +13,8 @@ def seed_of(*what: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
-def generator(*what: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+def generator(*what: int | str, device: "torch.device | str" = "cpu") -> "torch.Generator":
     """A torch generator on `device`, seeded by `seed_of(*what)`."""
+    import torch
+
     return torch.Generator(device).manual_seed(seed_of(*what))

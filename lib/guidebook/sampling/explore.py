@@ -1,6 +1,4 @@
-"""Sets that look into a model: the way from noise, one attribute changed, noise that turns, and images on demand."""
-
-import torch
+"""Sets that look into a model: the way from noise, one attribute changed, and noise that turns."""
 
 from guidebook.runs.run import Run
 from guidebook.sampling.draw import sample_set
@@ -33,12 +31,3 @@ def interpolation(run: Run, guidance: float, rows: int = 4, columns: int = 10) -
     solver = run.params.sample.solver.model_copy(update={"sampler": "ddim", "eta": 0.0})
     spec = {"solver": solver, "kind": "interpolation", "columns": columns}
     return sample_set(run, Draw.of(run.params, guidance, rows * columns, **spec))
-
-
-def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> torch.Tensor:
-    """n images (n, C, H, W) uint8 of one prompt, kept nowhere."""
-    from guidebook.sampling.sampler import Sampler
-
-    sampler = Sampler(run, Draw.of(run.params, guidance, n, prompt=prompt))
-    *_, (_, x) = sampler.steps(seed * n + torch.arange(n))
-    return sampler.images(x)

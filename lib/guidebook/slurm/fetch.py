@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from guidebook.config import pretrained
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Params
-from guidebook.config.paths import local_data
-from guidebook.data.hub import downloaded
+from guidebook.data.files import located
 from guidebook.data.images import Images, Streamed, load
 from guidebook.models.autoencoder import autoencoder
 from guidebook.models.latents import encoded
@@ -21,11 +20,11 @@ def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
     """
     for params in wanted:
         name, entry = params.data.name, CATALOG[params.data.name]
-        place = (local_data(name) or downloaded(name)) if entry.hub else None
+        files = located(name, download=True) if entry.hub else None
         for weights in filter(None, (params.text.encoder, params.model.vae)):
             yield f"{weights}: {pretrained.fetch(weights)}"
         if entry.mapped and not decode:
-            yield f"{name}: in {place}"
+            yield f"{name}: in {files.train[0].parent}"
             continue
         images = load(params.data)
         yield f"{name}: {images.source}"

@@ -7,7 +7,7 @@ from shlex import join
 
 from guidebook.config import params as P
 from guidebook.config import pretrained
-from guidebook.config.datasets import available
+from guidebook.data.files import available
 from guidebook.runs.run import folder
 from guidebook.slurm.script import Task, book_script, logs, script
 from guidebook.slurm.site import Cluster

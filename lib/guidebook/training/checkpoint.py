@@ -5,7 +5,6 @@ A checkpoint is a folder `nimg-<images seen>` of safetensors files, `state.json`
 
 import json
 import logging
-import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -14,29 +13,26 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from guidebook.runs.manifest import MANIFEST, checksum, fsync, verify, writing
+from guidebook.runs.manifest import MANIFEST, verify, whole
+from guidebook.runs.run import Run
+from guidebook.runtime.distributed import total, world
+from guidebook.training.step import Tensors, Trainer
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"nimg-(\d{10,})")
-Tensors = dict[str, dict[str, torch.Tensor]]  # file → name → tensor
 
 
 def save(folder: Path, nimg: int, tensors: Tensors, state: dict, keep: int, grid: int) -> Path:
     """Writes `folder/nimg-…` and prunes the folder. On a full disk the older ones stay and OSError is raised."""
-    folder.mkdir(parents=True, exist_ok=True)
-    final, aside = folder / f"nimg-{nimg:010d}", folder / f".writing-{nimg:010d}"
+    final = folder / f"nimg-{nimg:010d}"
     if final in complete(folder):
         return final
-    for leftover in (final, *folder.glob(".writing-*")):
+    for leftover in (final, *folder.glob(".*")):
         shutil.rmtree(leftover, ignore_errors=True)
-    aside.mkdir()
-    with writing(aside, final.name):
+    with whole(final, final.name) as aside:
         for name, group in tensors.items():
             save_file({k: v.detach().contiguous().cpu() for k, v in group.items()}, aside / f"{name}.safetensors")
         (aside / "state.json").write_text(json.dumps(state))
-        checksum(aside)
-    os.replace(aside, final)
-    fsync(folder)
     prune(folder, keep, grid)
     return final
 
@@ -56,31 +52,33 @@ def prune(folder: Path, keep: int, grid: int, trained: bool = False) -> None:
 
 
 class Writer:
-    """Writes checkpoints in a thread while training goes on, one at a time, in order; a context.
+    """Writes checkpoints, in the main process, in a thread while training goes on, one at a time, in order; a context.
 
     The tensors are copied to the CPU before `save` returns, so the next step may change them.
     """
 
     def __init__(self, folder: Path, keep: int, grid: int):
-        self._where, self._kept = folder, (keep, grid)
+        self._folder, self._kept = folder, (keep, grid)
         self._thread, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
 
-    def save(self, nimg: int, tensors: Tensors, state: dict) -> None:
+    def save(self, tensors: Tensors, state: dict) -> None:
         """Begins to write. Raises what the write before this one met, such as a full disk."""
+        if not world().is_main_process:
+            return
         self.wait()
         copies = {file: {k: v.detach().to("cpu", copy=True) for k, v in g.items()} for file, g in tensors.items()}
-        self._pending = self._thread.submit(lambda: save(self._where, nimg, copies, state, *self._kept))
-
-    def check(self) -> None:
-        """Raises what a write that has ended met; never waits."""
-        if self._pending and self._pending.done():
-            self.wait()
+        self._pending = self._thread.submit(lambda: save(self._folder, state["nimg"], copies, state, *self._kept))
 
     def wait(self) -> None:
         """Returns when everything is on the disk. Raises what the write met."""
         pending, self._pending = self._pending, None
         if pending:
             pending.result()
+
+    def finish(self) -> None:
+        """Removes what only a training that is not at its end needs."""
+        if world().is_main_process:
+            prune(self._folder, *self._kept, trained=True)
 
     def __enter__(self) -> "Writer":
         return self
@@ -115,3 +113,15 @@ def load(path: Path, device="cpu") -> tuple[Tensors, dict]:
     # Several processes call it cpu:0, which safetensors does not know.
     where = "cpu" if torch.device(device).type == "cpu" else str(device)
     return {f.stem: load_file(f, device=where) for f in files}, state
+
+
+def resume(run: Run, trainer: Trainer) -> None:
+    """Continues from the newest complete checkpoint of the run, if there is one. Raises Corrupt."""
+    if found := complete(run.path / "checkpoints"):
+        tensors, state = load(found[-1], trainer.device)
+        trainer.restore(tensors, state)
+    if total(torch.tensor(float(trainer.nimg), device=trainer.device)) != trainer.nimg * world().num_processes:
+        raise RuntimeError(
+            f"{run.path.name}: the processes do not see the same checkpoints (here {trainer.nimg:,} images): is the folder shared "
+            "by all nodes? Run again"
+        )

@@ -13,7 +13,7 @@ class EMA:
     """
 
     def __init__(self, parameters: Iterable[tuple[str, torch.Tensor]], decay: float):
-        self.decay, self.updates = decay, 0
+        self.name, self.decay, self.updates = f"ema-{decay}", decay, 0
         self.weights = {name: p.detach().clone() for name, p in parameters}
 
     @torch.no_grad()
@@ -22,7 +22,3 @@ class EMA:
         k, self.updates = self.updates, self.updates + 1
         decay = min(self.decay, (1 + k) / (10 + k)) if k else 0.0
         torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in parameters], 1 - decay)
-
-    @property
-    def name(self) -> str:
-        return f"ema-{self.decay}"

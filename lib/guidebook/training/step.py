@@ -1,13 +1,15 @@
 """The training step, and all that it changes. The clock is `nimg`, images seen."""
 
-import json
 import math
+import resource
+import time
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from guidebook.conditioning.source import Conditions, conditions
+from guidebook.config.budget import updates
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Params
 from guidebook.data.batches import Batch, feed
@@ -15,14 +17,13 @@ from guidebook.data.images import Images, Streamed, load
 from guidebook.diffusion.objective import objective
 from guidebook.models import build
 from guidebook.models.space import Latents, Pixels, space
-from guidebook.runs.run import Run, write
 from guidebook.runtime import distributed
 from guidebook.runtime.seeds import generator
-from guidebook.training import checkpoint
 from guidebook.training.ema import EMA
 from guidebook.training.profiler import Profiler
 
 BINS = 10  # timestep bins of the logged loss
+Tensors = dict[str, dict[str, Tensor]]  # file of a checkpoint → name → tensor
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -39,12 +40,17 @@ class Noise(NamedTuple):
     posterior: Tensor  # (n, *shape) for draws of the autoencoder's posterior; (n, 0) in pixel space
 
 
-def prepared(params: Params, data: Images | Streamed | None = None, where: Pixels | Latents | None = None) -> "Trainer":
+def prepared(
+    params: Params,
+    data: Images | Streamed | None = None,  # by default those of the params
+    where: Pixels | Latents | None = None,  # by default that of the params
+    known: str | None = None,  # the autoencoder that the training began with
+) -> "Trainer":
     """A trainer, after the stages that may take minutes: latents and captions are read, or encoded now with a progress bar each.
 
-    `data` and `where` are those of the params by default. Raises DataError, Preempted, and OSError where the disk is full.
+    Raises DataError, PretrainedMissing, Preempted, and OSError where the disk is full.
     """
-    data, where = data or load(params.data), where or space(params)
+    data, where = data or load(params.data), where or space(params, known)
     if isinstance(data, Images):
         _check(data, params)
     learnt = where.learnt(data)
@@ -69,7 +75,8 @@ class Trainer:
         self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
         self.data, self.space, self.feed, self.conditions = data, where, feed(data, t), source
         self.objective = objective(params.objective, self.device)
-        self.nimg, self.seconds, self.profiler = 0, 0.0, Profiler(self.device)
+        self.total, self.profiler = updates(params) * t.batch, Profiler(self.device)  # images of the whole training
+        self.nimg, self.seconds = 0, 0.0  # images seen, and seconds until the last line of statistics
         self._clear()
 
     def step(self) -> None:
@@ -135,17 +142,13 @@ class Trainer:
             mark("backward")
         return torch.cat(losses)
 
-    def close(self) -> None:
-        """Ends the threads that prepare batches."""
-        self.feed.close()
-
     def lr_at(self, nimg: int) -> float:
         """The learning rate of the step from `nimg`: rises along a line over `warmup` images, then stays."""
         t = self.params.train
         return t.lr * min(1.0, (nimg + t.batch) / t.warmup) if t.warmup else t.lr
 
     def flush(self) -> dict:
-        """The line of `stats.jsonl` for the steps since the last one. Raises NonFiniteLoss, naming the step."""
+        """The line of `stats.jsonl` for the steps since the last one. Raises NonFiniteLoss, for a loss naming the step."""
         batch, (losses, sums, counts) = self.params.train.batch, (x.tolist() for x in self._statistics())
         for i, value in enumerate(losses):
             if not math.isfinite(value):
@@ -154,6 +157,9 @@ class Trainer:
                     f"loss {value} at step {at // batch} ({at:,} images seen), lr {self.lr_at(at):g}: "
                     "no such weights were saved; lower train.lr or set train.clip_norm, then run again"
                 )
+        self._check_weights()
+        images, seconds = self.nimg - self._line[0], time.perf_counter() - self._line[1]
+        self.seconds += seconds
         self._clear()
         return {
             "nimg": self.nimg,
@@ -161,19 +167,30 @@ class Trainer:
             "loss_by_timestep": [s / c if c else None for s, c in zip(sums, counts, strict=True)],
             "lr": self.optimizer.param_groups[0]["lr"],
             "ms_by_part": self.profiler.flush(),
+            "images_per_s": images / seconds,
+            "seconds": self.seconds,
+            "memory_mb": _memory(),
         }
 
-    def state(self) -> tuple[checkpoint.Tensors, dict]:
-        """Tensors and facts from which `restore` makes an equal trainer. Raises NonFiniteLoss for weights that are not finite."""
+    def start_clock(self) -> None:
+        """The time of training begins here, and again with each line of statistics."""
+        self._line = self.nimg, time.perf_counter()
+
+    def _check_weights(self) -> None:
         if not torch.stack([w.isfinite().all() for w in self.weights]).all():
             raise NonFiniteLoss(f"weights are not finite after {self.nimg:,} images: not saved; lower train.lr")
+
+    def state(self) -> tuple[Tensors, dict]:
+        """Tensors and facts from which `restore` makes an equal trainer. Raises NonFiniteLoss for weights that are not finite."""
+        seconds = self.seconds + time.perf_counter() - self._line[1]
+        self._check_weights()
         moments = [self.optimizer.state[w].items() for w in self.weights]
         tensors = {"model": self.model.state_dict()} | {a.name: a.weights for a in self.averages}
         tensors["optimizer"] = {f"{i}.{k}": v for i, of in enumerate(moments) for k, v in of}
         tensors["statistics"] = dict(zip(("step_losses", "bin_sum", "bin_count"), self._statistics(), strict=True))
-        return tensors, {"nimg": self.nimg, "seconds": self.seconds, "ema": [a.updates for a in self.averages]}
+        return tensors, {"nimg": self.nimg, "seconds": seconds, "ema": [a.updates for a in self.averages]}
 
-    def restore(self, tensors: checkpoint.Tensors, state: dict) -> None:
+    def restore(self, tensors: Tensors, state: dict) -> None:
         self.model.load_state_dict(tensors["model"])
         for average, count in zip(self.averages, state["ema"], strict=True):
             average.updates = count
@@ -187,20 +204,6 @@ class Trainer:
             self.bin_sum, self.bin_count = pending["bin_sum"], pending["bin_count"]
         self.nimg, self.seconds = state["nimg"], state["seconds"]
 
-    def resume(self, run: Run) -> None:
-        """Continues from the newest complete checkpoint of the run, if there is one."""
-        if found := checkpoint.complete(run.path / "checkpoints"):
-            self.restore(*checkpoint.load(found[-1], self.device))
-        everywhere = distributed.total(torch.tensor(float(self.nimg), device=self.device))
-        if everywhere != self.nimg * distributed.world().num_processes:
-            raise RuntimeError(
-                f"{run.path.name}: the processes do not see the same checkpoints (here {self.nimg:,} images): is the folder shared "
-                "by all nodes? Run again"
-            )
-        if distributed.world().is_main_process:
-            kept = [row for row in run.stats() if row["nimg"] <= self.nimg]
-            write(run.path / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
-
     def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of all processes since the last line: the loss of each step, loss sums and image counts by timestep bin."""
         losses = torch.stack(self.step_losses) if self.step_losses else torch.zeros(0, device=self.device)
@@ -208,6 +211,7 @@ class Trainer:
         return losses / distributed.world().num_processes, sums, counts
 
     def _clear(self) -> None:
+        self.start_clock()
         self.step_losses = []
         self.bin_sum, self.bin_count = (torch.zeros(BINS, device=self.device) for _ in range(2))
 
@@ -222,3 +226,10 @@ def _check(data: Images, params: Params) -> None:
             f"{params.data.name} has {n:,} training images with labels up to {last}; expected {rows:,} of {len(data.classes)} "
             f"{'attributes' if entry.attributes else 'classes'}: check $GUIDEBOOK_DATA"
         )
+
+
+def _memory() -> float:
+    """Peak memory so far in MB: the device's where there is one, else the process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

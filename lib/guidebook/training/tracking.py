@@ -1,13 +1,41 @@
-"""A tracker beside `stats.jsonl`, for those who watch one: `train.tracker`, off by default."""
+"""Where lines of statistics go: `stats.jsonl`, a progress bar, and a tracker for those who watch one (`train.tracker`, off by default)."""
 
 import importlib.util
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from tqdm import tqdm
+
+from guidebook.runs.manifest import write
 from guidebook.runs.run import Run
+from guidebook.runtime.distributed import world
+from guidebook.training.step import Trainer
 
 
 class TrackerMissing(RuntimeError):
     """The package of the tracker that params name is not installed."""
+
+
+@contextmanager
+def tracking(run: Run, trainer: Trainer) -> Iterator[Callable[[dict], None]]:
+    """A function that takes the lines of a training from here on; it does nothing but in the main process. Raises TrackerMissing."""
+    if not world().is_main_process:
+        yield lambda line: None
+        return
+    show, total, file = tracker(run), trainer.total, run.path / "stats.jsonl"
+    before = [line for line in run.stats() if line["nimg"] <= trainer.nimg]  # the others' steps are repeated
+    write(file, "".join(json.dumps(line) + "\n" for line in before))
+    with tqdm(None, run.name, total, initial=trainer.nimg, unit="img", unit_scale=True, mininterval=1) as bar:
+
+        def track(line: dict) -> None:
+            with open(file, "a") as stats:
+                print(json.dumps(line), file=stats)
+            show(line)
+            bar.update(line["nimg"] - bar.n)
+            bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
+
+        yield track
 
 
 def tracker(run: Run) -> Callable[[dict], None]:

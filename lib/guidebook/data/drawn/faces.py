@@ -8,17 +8,10 @@ from collections.abc import Sequence
 
 import torch
 
-from guidebook.config.datasets import ATTRIBUTES
+from guidebook.config.datasets import ATTRIBUTES, SILENCES
 from guidebook.data.drawn.shapes import Canvas, box, circle, ellipse, ink, mix, pixels, segment, soften, squircle, wave
-from guidebook.runtime.seeds import generator
+from guidebook.runtime.seeds import generator, seed_of
 
-SILENCES = {  # of two that are set and cannot both be drawn, the former is; from the first to the last
-    "Bald": ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Straight_Hair", "Wavy_Hair", "Bangs",
-             "Receding_Hairline"),
-    "Gray_Hair": ("Blond_Hair", "Black_Hair", "Brown_Hair"), "Blond_Hair": ("Black_Hair", "Brown_Hair"),
-    "Black_Hair": ("Brown_Hair",), "Straight_Hair": ("Wavy_Hair",), "Bangs": ("Receding_Hairline",),
-    "Arched_Eyebrows": ("Bushy_Eyebrows",),
-}  # fmt: skip
 RATES = {  # shares of women and of men who have it; what else depends on what is in `random_attributes`
     "Attractive": (0.58, 0.42), "Bags_Under_Eyes": (0.16, 0.3), "Big_Lips": (0.35, 0.15), "Blurry": (0.07, 0.07),
     "Eyeglasses": (0.22, 0.28), "Heavy_Makeup": (0.5, 0), "High_Cheekbones": (0.5, 0.3), "Narrow_Eyes": (0.15, 0.18),
@@ -66,6 +59,12 @@ def random_attributes(n: int, seed: int) -> torch.Tensor:
     has["No_Beard"] = ~bearded
     has |= {name: bearded & (u[name] < 0.45) for name in ("Goatee", "Mustache", "Sideburns")}
     return torch.stack([has[name] for name in ATTRIBUTES], 1)
+
+
+def drawn(n: int, seed: int, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures (N, 3, H, W) uint8 of the first `n` faces of a seed, and their attributes (N, 40) bool."""
+    attributes = random_attributes(n, seed)
+    return render(attributes, [seed_of("face", seed, i) for i in range(n)], resolution), attributes
 
 
 def render(attributes: torch.Tensor, seeds: Sequence[int] | torch.Tensor, resolution: int) -> torch.Tensor:

@@ -78,7 +78,7 @@ def encode(pixels: np.ndarray, progressive: bool = False) -> bytes:
     return file.getvalue()
 
 
-def drawn(root: Path, n: int, seed: int, files: int, group: int = 40) -> Path:
+def drawn(root: Path, n: int, seed: int = 0, files: int = 6, group: int = 40) -> Path:
     """The folder of `n` paintings in the hub's form: `files` parquet files with row groups of `group` rows. Raises OSError.
 
     Each style has as many as the next, give or take one. Rows lie as in a collection: by style within each third of them.

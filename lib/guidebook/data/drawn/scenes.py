@@ -60,6 +60,12 @@ def _random_scene(kind: str, rng: torch.Generator) -> Scene:
     return Scene(kind, colour, x, y, size, angle, background, 45 + 90 * light)
 
 
+def drawn(n: int, seed: int, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures (N, 3, H, W) uint8 of the first `n` scenes of a seed, and their kinds (N,) int64."""
+    scenes = random_scenes(n, seed)
+    return render(scenes, resolution), torch.tensor([KINDS.index(scene.kind) for scene in scenes])
+
+
 def render(scenes: Sequence[Scene], resolution: int) -> torch.Tensor:
     """Pictures (N, 3, H, W) uint8 of scenes, H = W = `resolution`."""
     step = max(1, CHUNK // resolution**2)

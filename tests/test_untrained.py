@@ -7,9 +7,9 @@ from torchvision.models import resnet18
 
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
-from guidebook.metrics import published as P
+from guidebook.metrics import untrained as P
+from guidebook.metrics import weights as W
 from guidebook.metrics.subject import of_real, of_samples
-from guidebook.metrics.weights import Weights, WeightsMissing
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
@@ -75,17 +75,17 @@ def test_its_first_layer_keeps_the_resolution_and_its_last_has_a_row_for_each_cl
 
 
 def test_a_file_that_is_not_imagenets_is_refused(cache):
-    assert P.why_absent() is None  # without a file it is a random body
-    torch.save(resnet18(weights=None).state_dict(), cache / P.IMAGENET.file)
-    assert "is not the published file" in P.why_absent()
-    with pytest.raises(WeightsMissing, match="not the published file"):
+    assert W.why_absent("published") is None  # without a file it is a random body
+    torch.save(resnet18(weights=None).state_dict(), cache / W.RESNET.file)
+    assert "is not the published file" in W.why_absent("published")
+    with pytest.raises(W.WeightsMissing, match="not the published file"):
         P.Untrained(3, 10, seed=0)
 
 
 def test_with_imagenets_weights_only_the_first_and_last_layer_are_drawn(cache, monkeypatch):
     weights = resnet18(weights=None).state_dict()
-    torch.save(weights, cache / P.IMAGENET.file)
-    monkeypatch.setattr(P, "IMAGENET", Weights(P.IMAGENET.file, "", P.IMAGENET.source))
+    torch.save(weights, cache / W.RESNET.file)
+    monkeypatch.setattr(P, "RESNET", W.Weights(W.RESNET.file, "", W.RESNET.source))
     reader = P.Untrained(3, 10, seed=0)
     assert reader.name == "resnet18-untrained, imagenet body"
     drawn = {k for k, v in reader.network.state_dict().items() if not (k in weights and torch.equal(v, weights[k]))}
@@ -96,7 +96,7 @@ def test_the_record_of_a_set_says_what_the_reader_said(tiny, runs, digits):
     run = open_run(tiny)
     facts = {"draw": Draw.of(run.params, 5.0, 60).json, "seconds_per_image": 0.1, "n": 60}
     facts["labels"] = digits.labels.tolist()
-    (found,) = P.of_published(run, of_samples(ImageSet("w5", run.path, digits.images, facts)))
+    (found,) = P.of_untrained(run, of_samples(ImageSet("w5", run.path, digits.images, facts)))
     right = int((P.Untrained(1, 10, P.SEED).read(digits.images)["classes"] == digits.labels).sum())
     assert (found["value"], found["low"], found["high"]) == tuple(np.round(intervals.wilson(right, 60), 6))
     assert (found["metric"], found["n"], found["guidance"], found["interval"]) == (
@@ -111,7 +111,7 @@ def test_the_record_of_a_set_says_what_the_reader_said(tiny, runs, digits):
 def test_on_real_images_it_is_the_mean_over_draws(tiny, runs):
     run = open_run(tiny)
     real = of_real(run, "test")
-    (found,) = P.of_published(run, real, draws=5, n=30)
+    (found,) = P.of_untrained(run, real, draws=5, n=30)
     each, _ = P.chance(Split(real.images[real.order[:30]], real.labels[real.order[:30]]), 10, 5)
     assert (found["n"], found["value"]) == (30, pytest.approx(each.mean(), abs=1e-6))
     assert found["low"] < found["value"] < found["high"]

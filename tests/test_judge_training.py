@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from guidebook.config.datasets import CATALOG
 from guidebook.data.images import Split, packed
-from guidebook.metrics import classifiers as C
+from guidebook.metrics import judge_training as C
 from guidebook.metrics.judge import recipes
 
 TINY = C.Recipe("cpu", widths=(8, 8), depth=1, epochs=3, shift=2, batch=20)

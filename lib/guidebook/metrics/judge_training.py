@@ -1,4 +1,4 @@
-"""The classifier of real images that judges are: a residual network, and the recipe by which it is trained.
+"""The judge's network, a classifier of real images, and the recipe by which it is trained.
 
 After Page's ResNet-9 ("How to train your ResNet", 2018) and Jordan (2024).
 """

@@ -13,18 +13,12 @@ from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics.networks import Network
 from guidebook.metrics.subject import Subject
-from guidebook.metrics.weights import Weights
+from guidebook.metrics.weights import RESNET
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, share, world
 from guidebook.runtime.seeds import seed_of
 
-IMAGENET = Weights("resnet18-f37072fd.pth", "f37072fd", "https://download.pytorch.org/models/resnet18-f37072fd.pth")
 SEED = 0
-
-
-def why_absent() -> str | None:
-    """Why ImageNet's weights cannot be used: the file may be missing, then the body is random, but not wrong."""
-    return IMAGENET.why_absent() if IMAGENET.path() else None
 
 
 class Untrained(Network):
@@ -39,12 +33,12 @@ class Untrained(Network):
     def __init__(self, channels: int, classes: int, seed: int):
         from torchvision.models import resnet18
 
-        published = IMAGENET.path() is not None
+        published = RESNET.path() is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("untrained", seed))
             network = resnet18(weights=None)
             if published:
-                network.load_state_dict(IMAGENET.read())
+                network.load_state_dict(RESNET.read())
             network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
             network.fc = nn.Linear(network.fc.in_features, classes)
         self.network = network.eval().to(world().device)
@@ -54,7 +48,7 @@ class Untrained(Network):
         return {"classes": self.network(images.float() / 127.5 - 1).argmax(1)}
 
 
-def of_published(run: Run, subject: Subject, draws: int = 20, n: int = 1000) -> list[dict]:
+def of_untrained(run: Run, subject: Subject, draws: int = 20, n: int = 1000) -> list[dict]:
     """`accuracy_untrained`: of the first `n` samples, as many as were published, the accuracy of one draw of the classifier with the
     interval over images; of real images the mean over draws. Several processes read a share of the samples each.
     """

@@ -1,0 +1,90 @@
+"""Where the files of a data set lie: on this machine, in the hub's cache, or on the Hugging Face hub. Imports no torch."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from guidebook.config import hub
+from guidebook.config.datasets import CATALOG, DataError
+from guidebook.config.paths import local_data
+
+
+@dataclass(frozen=True)
+class Files:
+    """The parquet files of a data set."""
+
+    source: str  # where they came from: "local parquet", "hub", "hub, streamed", "drawn"
+    train: list[Path | str]  # or addresses to stream from: hf://datasets/…
+    test: list[Path]  # none where every tenth row of the others is held out
+    revision: str | None = None  # of the hub's repository, where the catalog names none
+    missing: str | None = None  # which are not there: "none of the test-*.parquet"
+
+
+def located(name: str, download: bool = False) -> Files:
+    """The files of a data set: in `$GUIDEBOOK_DATA/<name>`, else in the hub's cache, else downloaded into it. Raises DataError.
+
+    What is streamed stays on the hub, unless `download`.
+    """
+    entry, files = CATALOG[name], _found(name)
+    if not files.missing:
+        return files
+    if files.source == "local parquet":
+        raise DataError(f"data set {name}: {files.missing} in $GUIDEBOOK_DATA/{name}; all are needed")
+    if entry.window and not download:
+        return _addresses(name)
+    patterns = [f"*{split}-*.parquet" for split in entry.splits]
+    what = {"repo_type": "dataset", "revision": entry.revision, "allow_patterns": patterns}
+    if why := hub.download(entry.hub, lambda: available(name), **what):
+        raise _refused(name, why)
+    return _found(name)
+
+
+def available(name: str) -> bool:
+    """Whether a data set needs no download: it is embedded, or its files are all on this machine."""
+    return CATALOG[name].hub is None or not _found(name).missing
+
+
+def _found(name: str) -> Files:
+    """The files of a data set on this machine: in `$GUIDEBOOK_DATA/<name>` where that holds some, else in the hub's cache."""
+    entry, root, splits, missing = CATALOG[name], local_data(), [], None
+    local = root is not None and any((root / name).glob("train-*.parquet"))
+    folder = root / name if local else hub.cached(entry.hub, entry.revision, "dataset")
+    for split in entry.splits:
+        files = sorted(f for f in folder.rglob(f"{split}-*.parquet") if f.is_file())  # a link into nothing is no file
+        splits.append(files)
+        if not _every(files):
+            some = f"only {', '.join(f.name for f in files)[:200]}" if files else "none"
+            missing = missing or f"{some} of the {split}-*.parquet"
+    train, test = splits if len(splits) == 2 else (*splits, [])
+    revision = None if local or entry.revision else folder.name
+    return Files("local parquet" if local else "hub", train, test, revision, missing)
+
+
+def _every(files: list[Path]) -> bool:
+    """Whether there are files, and none is missing of those numbered as in `train-00000-of-00003.parquet`."""
+    parts = [re.search(r"-(\d+)-of-(\d+)\.parquet$", f.name) for f in files]
+    if not all(parts):
+        return True
+    numbers, totals = [int(p[1]) for p in parts], {int(p[2]) for p in parts}
+    return len(totals) == 1 and numbers == list(range(*totals))
+
+
+def _addresses(name: str) -> Files:
+    """The addresses of the training files on the hub, at its newest revision. Raises DataError."""
+    from huggingface_hub import HfApi
+
+    repo = CATALOG[name].hub
+    try:
+        found = HfApi().dataset_info(repo, revision=CATALOG[name].revision)
+        files = [f.rfilename for f in found.siblings if re.search(r"(^|/)train-[^/]*\.parquet$", f.rfilename)]
+    except Exception as error:  # of the network or the hub: what matters here is what to do
+        raise _refused(name, type(error).__name__) from None
+    return Files("hub, streamed", [f"hf://datasets/{repo}@{found.sha}/{file}" for file in files], [], found.sha)
+
+
+def _refused(name: str, why: str) -> DataError:
+    return DataError(
+        f"data set {name}: no $GUIDEBOOK_DATA/{name}/train-*.parquet, not in the hub's cache, and the hub did not give "
+        f"{CATALOG[name].hub} ({why}); run `guidebook fetch EXPERIMENT` on a machine with internet, or put the hub's "
+        f"parquet files into $GUIDEBOOK_DATA/{name}, or set data.name={CATALOG[name].stand_in}"
+    )
