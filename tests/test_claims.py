@@ -152,7 +152,8 @@ def test_the_page_has_a_row_for_each_claim_and_each_answer(monkeypatch):
     assert page.count("more is better") == 3
     assert page.count("less is more") == 1
     assert page.count('<a href="a.html">A: digits</a>') == page.count('<a href="b.html">B: mnist</a>') == 1
-    assert re.search("not tested yet.*open.*\n.*a flow model.*open", re.sub(r"</tr>", "\n", page).replace("\n\n", "\n"))
+    assert page.count("not tested yet") == 2
+    assert re.search("not tested yet.*a flow model.*open", page)
     assert re.search("1 \\+ 1 = 2.*the documents.*does not hold", page)
     assert claims.FILE.name == "claims.yml"
 

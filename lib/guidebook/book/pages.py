@@ -63,7 +63,7 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
                 (a, Html(f'<a href="{html.escape(file)}.html">{_text(f"{title}: {data}")}</a>'))
                 for file, title, data, answers in chapters for a in answers if a.claim == claim.id
             ]  # fmt: skip
-            for i, (answer, by) in enumerate(found or [(Answer(claim.id, claim.open or "not tested yet", "open"), "")]):
+            for i, (answer, by) in enumerate(found or [(Answer(claim.id, "not tested yet", "open"), claim.open or "")]):
                 says = (claim.says, claim.where) if i == 0 else ("", "")
                 rows.append([*says, answer.found, by, answer.verdict])
         name, title = _document(source)
