@@ -58,12 +58,12 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
     for source in dict.fromkeys(c.source for c in known):
         rows = []
         for claim in (c for c in known if c.source == source):
-            found = [(configured(claim), "its own configuration")] if claim.stated else []
+            found = [(a, "the documents") for a in (claim.answer, claim.stated and configured(claim)) if a]
             found += [
                 (a, Html(f'<a href="{html.escape(file)}.html">{_text(f"{title}: {data}")}</a>'))
                 for file, title, data, answers in chapters for a in answers if a.claim == claim.id
             ]  # fmt: skip
-            for i, (answer, by) in enumerate(found or [(Answer(claim.id, "not tested yet", ""), "")]):
+            for i, (answer, by) in enumerate(found or [(Answer(claim.id, "not tested yet", "open"), claim.open or "")]):
                 says = (claim.says, claim.where) if i == 0 else ("", "")
                 rows.append([*says, answer.found, by, answer.verdict])
         name, title = _document(source)

@@ -4,9 +4,9 @@ import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from guidebook.config.params import check, load
 from guidebook.config.paths import BOOK
@@ -18,6 +18,13 @@ FILE, MARK = BOOK / "claims.yml", "guidebook_claims"
 Line = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}]+$")]
 
 
+class Settled(Section):
+    """The answer that a document's own numbers or words give."""
+
+    found: Line
+    verdict: Literal["holds", "does not hold"]
+
+
 class Claim(Section):
     """One claim of one document."""
 
@@ -25,26 +32,24 @@ class Claim(Section):
     source: Annotated[str, Field(pattern=r"^[a-z0-9]+$")]  # its key in references.bib
     where: Line
     says: Line
+    kind: Literal["count", "contradiction", "samples", "training", "speed", "fact"]  # of what can answer it
+    open: Line | None = None  # what will answer it, where nothing does yet
+    answer: Settled | None = None
     stated: Annotated[float, Field(gt=0)] | None = None  # the number of parameters it states
-    # The experiment/profile that has them
-    parameters: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None = None
+    parameters: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None = None  # the profile that has them
 
-    @model_validator(mode="after")
-    def _together(self):
+    def conflicts(self):
         if (self.stated is None) != (self.parameters is None):
-            raise ValueError(f"{self.id}: stated and parameters go together")
-        return self
+            yield f"{self.id}: stated and parameters go together"
 
 
 class Claims(Section):
     claims: Annotated[tuple[Claim, ...], Tuple(1, 1000)]
 
-    @model_validator(mode="after")
-    def _distinct(self):
+    def conflicts(self):
         ids = [c.id for c in self.claims]
         if twice := {i for i in ids if ids.count(i) > 1}:
-            raise ValueError(f"claims: {sorted(twice)} stand twice")
-        return self
+            yield f"claims: {sorted(twice)} stand twice"
 
 
 class Answer(NamedTuple):
