@@ -255,6 +255,7 @@ def rows(**change) -> dict:
         (rows(unit="GMAC"), "x: GMAC needs a forward, and one of the networks UNet2DConditionModel"),
         (rows(unit="GMAC", forward={"side": 8}), "x: GMAC needs a forward, and one of the networks UNet2DConditionModel"),
         (rows(unit="pixels"), "x: pixels are read in a params file"),
+        (rows(network=None, params="mnist/paper", config={"a": 1}), "x: mnist/paper has its configuration and its forward: give neither"),
         (rows(tolerence=0.1), "tolerence is not a parameter (nearest: tolerance)"),
         ({"counts": 2 * rows()["counts"]}, "['x'] stand twice"),
         ({"counts": []}, "counts"),
@@ -321,8 +322,9 @@ def test_the_experiments_of_the_thesis_stand_side_by_side(known, found, monkeypa
     lines = [re.findall("<td>(.*?)</td>", line) for line in re.findall("<tr>(.*?)</tr>", text)][1:]
     assert [line[0] for line in lines] == ["mnist", "cifar10", "wikiart", "celeba"]
     assert lines[3][1:3] == ["256 px", "4×32×32"]
-    assert lines[1][-5:-1] == ["45 million (section 3.3, tables 5, 7 and 8)", "87,983,363", "9.00", "18.00"]
-    assert lines[0][-5].startswith("25 million (table 5); 3,140,385 (section 3.2); 3.1 million (table 8); 3 million")
+    stated = "45 million (section 3.3, tables 5, 7 and 8)"
+    assert lines[1][3:] == ["87,983,363", "9.00", "18.00", "176", stated, "128", "0.0001", "50"]
+    assert lines[0][-4].startswith("25 million (table 5); 3,140,385 (section 3.2); 3.1 million (table 8); 3 million")
 
 
 def test_what_was_counted_is_found_again_and_a_changed_row_counted_anew(runs, monkeypatch):

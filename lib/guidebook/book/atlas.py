@@ -102,25 +102,16 @@ def _experiments(rows: Iterable[Counted], at: dict[str, Measured]) -> Html:
         stated = "; ".join(f"{_stated(r)} ({r.where})" for r in mine if r.unit == "parameters" and r.stated)
         m = next(at[row.id] for row in mine)
         shape = "×".join(map(str, shape_of(params)))
-        how = f"{params.train.batch:,}", f"{params.train.lr:g}", f"{params.train.epochs:g}"
         costs = (
             f"{m.parameters:,}",
             f"{m.total / 1e9:.2f}",
             f"{2 * m.total / 1e9:.2f}",
             f"{BF16 * m.parameters / 1e6:,.0f}",
         )
-        lines.append((params.experiment, f"{params.data.resolution} px", shape, *how, stated, *costs))
-    heads = [
-        "experiment",
-        "image",
-        "network's input",
-        "batch",
-        "lr",
-        "epochs",
-        "parameters stated",
-        "parameters configured",
-    ]
-    return table([*heads, "GMAC", "GFLOP", "weights in bf16 (MB)"], lines)
+        how = f"{params.train.batch:,}", f"{params.train.lr:g}", f"{params.train.epochs:g}"
+        lines.append((params.experiment, f"{params.data.resolution} px", shape, *costs, stated, *how))
+    heads = ["experiment", "image", "network's input", "parameters", "GMAC", "GFLOP", "weights in bf16 (MB)"]
+    return table([*heads, "parameters stated", "batch", "lr", "epochs"], lines)
 
 
 def _laws(atlas: Atlas, at: dict[str, Measured], name: Callable[[str], str]) -> Html:

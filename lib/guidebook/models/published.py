@@ -24,12 +24,8 @@ NETWORKS = {
     "BlipTextModel": "transformers.models.blip.modeling_blip_text",
 }  # fmt: skip
 FORWARD = ("UNet2DConditionModel", "DiTTransformer2DModel")  # those whose inputs `_inputs` knows
-PARTS = (
-    "convolutions",
-    "linear layers",
-    "self-attention",
-    "cross-attention",
-)  # of attention the products, not its layers
+# Parts of a forward; attention's are its two products, and what is before and behind them are linear layers
+PARTS = ("convolutions", "linear layers", "self-attention", "cross-attention")
 
 
 @dataclass(frozen=True)

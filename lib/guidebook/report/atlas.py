@@ -1,7 +1,6 @@
 """The atlas: sizes and costs that documents state beside those counted of the networks they describe; rows are `book/atlas.yml`."""
 
 import importlib.metadata
-import inspect
 import itertools
 import json
 import math
@@ -59,9 +58,8 @@ class Stated(Section):
         end = self.upto or self.stated
         if self.stated * (1 - self.tolerance) <= found <= end * (1 + self.tolerance):
             return "holds"
-        return (
-            f"does not hold: it is {found / (self.stated if found < self.stated else end):.3g} times the stated number"
-        )
+        times = found / (self.stated if found < self.stated else end)
+        return f"does not hold: it is {times:.3g} times the stated number"
 
 
 class Forward(Section):
@@ -185,6 +183,8 @@ class Atlas(Section):
                 yield f"{row.id}: GMAC needs a forward, and one of the networks {', '.join(FORWARD)}"
             if row.unit == "pixels" and not row.params:
                 yield f"{row.id}: pixels are read in a params file"
+            if row.params and (row.config or row.forward):
+                yield f"{row.id}: {row.params} has its configuration and its forward: give neither"
         for row in (*self.derived, *self.laws):
             of = row.of if isinstance(row, Derived) else (row.of,)
             if missing := [i for i in of if i not in rows]:
@@ -223,8 +223,9 @@ def counted(atlas: Atlas) -> dict[str, Measured]:
     """The same, found where it was counted before, from the same rows, params, versions and code."""
     rows = [row.model_dump(mode="json") for row in atlas.resolved().values()]
     files = {row.params: load(*row.params.split("/")) for row in atlas.counts if row.params}
+    code = [file.read_text() for file in sorted(Path(published.__file__).parent.glob("*.py"))]
     spec = {
-        "rows": rows, "laws": [(law.of, law.sides) for law in atlas.laws], "params": files, "code": inspect.getsource(published),
+        "rows": rows, "laws": [(law.of, law.sides) for law in atlas.laws], "params": files, "code": code,
         "versions": {name: importlib.metadata.version(name) for name in MAKERS},
     }  # fmt: skip
 
