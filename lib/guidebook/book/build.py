@@ -88,6 +88,7 @@ def _write_pages(chapters: list[Chapter], found: list[Run]) -> None:
         "status": lambda: pages.status(found),
         "reliability": pages.reliability,
         "claims": lambda: pages.claims(answered),
+        "atlas": pages.atlas,
     }
     for name in (name for name in filled if (BOOK / f"{name}.md").exists()):
         (SOURCE / f"{name}.md").write_text(filled[name]())

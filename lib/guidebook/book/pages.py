@@ -1,8 +1,10 @@
 """Chapters of tables from runs and records: each fills the places `<!-- part -->` of its page in `book/`."""
 
+import functools
 import html
 import json
 
+from guidebook.book import atlas as chapter
 from guidebook.book.status import overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
@@ -72,6 +74,11 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
     return _page("claims", documents="\n".join(parts))
 
 
+def atlas() -> str:
+    """`atlas.md`: sizes and costs that documents state, beside those that are counted."""
+    return _page("atlas", **chapter.parts(functools.cache(lambda source: html.unescape(_document(source)[0]))))
+
+
 def _document(source: str) -> tuple[str, str]:
     """`Shah et al., 2024` and the title of a document of the bibliography.
 
@@ -83,7 +90,7 @@ def _document(source: str) -> tuple[str, str]:
     entry = parse_file(BOOK / "references.bib").entries[source]
     first, *others = (" ".join(map(str, p.rich_last_names)) for p in entry.persons["author"])
     more = f" and {others[0]}" if len(others) == 1 else " et al." if others else ""
-    return _text(f"{first}{more}, {entry.fields['year']}"), _text(Text.from_latex(entry.fields["title"]))
+    return _text(f"{first}{more}, {entry.fields.get('year', 'undated')}"), _text(Text.from_latex(entry.fields["title"]))
 
 
 def experiments(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
