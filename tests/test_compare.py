@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from guidebook.metrics import compare
-from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, NotComparable, above, alike, best, rising
+from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, NotComparable, above, alike, among
 from guidebook.metrics.frechet import gaussian, influences
 from guidebook.metrics.intervals import normal
+from guidebook.metrics.subject import packed
 
 ROUNDS = 400
 DRAW = {"n": 100, "seed": 1, "guidance": {"w": 1.0}}
@@ -18,7 +19,7 @@ def record(each, w=1.0, training=0, value=None, **fields):
     middle, low, high = normal(float(each.mean()) if value is None else value, each.std(ddof=1) / len(each) ** 0.5)
     facts = {"metric": "grain", "n": len(each), "extractor": "pixels", "reference": None, "guidance": w}
     known = {"draw": DRAW | {"n": len(each), "guidance": {"w": w}}, "training": training, "interval": "normal"}
-    return facts | known | {"value": middle, "low": low, "high": high, "influence": compare.kept(each)} | fields
+    return facts | known | {"value": middle, "low": low, "high": high, "influence": packed(each)} | fields
 
 
 def shares(rng, n, odds, together):
@@ -38,9 +39,9 @@ LIMIT = 0.05 + 2.6 * (0.05 * 0.95 / ROUNDS) ** 0.5  # one in 200 simulations of 
 
 def test_influences_come_back_as_they_were_kept():
     each = np.random.default_rng(0).normal(size=500) * 3e6
-    found = compare.influence({"influence": compare.kept(each)})
+    found = compare.influence({"influence": packed(each)})
     np.testing.assert_allclose(found, each, rtol=6e-4, atol=1e-3 * 3e6)
-    assert (compare.influence({"influence": compare.kept([0, 1, 1])}) == [0, 1, 1]).all()
+    assert (compare.influence({"influence": packed(np.array([0, 1, 1]))}) == [0, 1, 1]).all()
     assert compare.influence({}) is None
 
 
@@ -50,7 +51,7 @@ def test_influences_come_back_as_they_were_kept():
 def test_shares_that_do_not_differ_are_seldom_told_apart(n, share, together):
     rng = np.random.default_rng(n)
     pairs = (shares(rng, n, (share, share), together) for _ in range(ROUNDS))
-    assert decided(above(record(a), record(b)) for a, b in pairs) <= LIMIT
+    assert decided(above((record(a), record(b))) for a, b in pairs) <= LIMIT
 
 
 @pytest.mark.parametrize("gap", [0.1, -0.1])
@@ -58,7 +59,7 @@ def test_the_interval_of_two_shares_covers_their_difference(gap):
     rng, inside = np.random.default_rng(1), 0
     for _ in range(ROUNDS):
         a, b = shares(rng, 200, (0.6 + gap, 0.6), 0.7)
-        _, low, high = above(record(a), record(b)).interval
+        _, low, high = above((record(a), record(b))).interval
         inside += low <= gap <= high
     assert 0.93 <= inside / ROUNDS <= 0.995
 
@@ -76,7 +77,7 @@ def test_distances_of_equal_sets_are_seldom_told_apart_and_their_difference_is_c
     for _ in range(ROUNDS):
         noise = rng.normal(size=(3, 200, 8))
         a, b = (0.3 + together**0.5 * noise[0] + (1 - together) ** 0.5 * x for x in noise[1:])
-        found.append(above(distance(a, 1.0), distance(b, 2.0), differ=("guidance",)))
+        found.append(above((distance(a, 1.0), distance(b, 2.0)), differ=("guidance",)))
     assert decided(found) <= LIMIT
     inside = np.mean([v.interval[1] <= 0 <= v.interval[2] for v in found])
     assert 0.93 <= inside <= 0.99
@@ -94,23 +95,25 @@ def trainings(rng, effect, spread, n=100, count=3):
 @pytest.mark.parametrize("spread", [0.0, 0.3, 3.0])
 def test_trainings_that_differ_by_their_seeds_alone_are_seldom_told_apart(spread):
     rng = np.random.default_rng(3)
-    assert decided(above(*trainings(rng, 0.0, spread), training=True) for _ in range(ROUNDS)) <= LIMIT
+    assert decided(above(trainings(rng, 0.0, spread), training=True) for _ in range(ROUNDS)) <= LIMIT
 
 
 def test_one_training_would_tell_them_apart():
     """Why a claim about training needs several."""
     rng = np.random.default_rng(4)
     pairs = (trainings(rng, 0.0, 0.3) for _ in range(ROUNDS))
-    assert decided(above(a[0], b[0]) for a, b in pairs) > 0.3
+    assert decided(above((a[0], b[0])) for a, b in pairs) > 0.3
 
 
-@pytest.mark.parametrize(("verdict", "count"), [(best, 4), (rising, 4)])
-def test_several_comparisons_decide_no_oftener(verdict, count):
+@pytest.mark.parametrize(
+    "pairs", [((0, 1), (0, 2), (0, 3)), ((1, 0), (2, 1), (3, 2))], ids=["the best of four", "a rise"]
+)
+def test_several_comparisons_decide_no_oftener(pairs):
     rng, found = np.random.default_rng(5), []
     for _ in range(ROUNDS):
         common = rng.normal(size=200)
-        every = [record(common + rng.normal(size=200)) for _ in range(count)]
-        found.append(best(every[0], every[1:]) if verdict is best else rising(every))
+        every = [record(common + rng.normal(size=200)) for _ in range(4)]
+        found.append(above(*((every[i], every[j]) for i, j in pairs)))
     assert decided(found) <= LIMIT
 
 
@@ -126,17 +129,15 @@ def test_every_verdict_can_come_out_both_ways():
     rng = np.random.default_rng(7)
     low, middle, high = (record(m + rng.normal(size=200), w=m) for m in (0.0, 3.0, 6.0))
     way = {"differ": ("guidance",)}
-    assert above(high, low, **way).outcome == HOLDS
-    assert above(low, high, **way).outcome == FAILS
-    assert best(high, [low, middle], **way).outcome == HOLDS
-    assert best(middle, [low, high], **way).outcome == FAILS
-    assert rising([low, middle, high], **way).outcome == HOLDS
-    assert rising([low, high, middle], **way).outcome == FAILS
+    assert above((high, low), **way).outcome == HOLDS
+    assert above((low, high), **way).outcome == FAILS
+    assert above((high, low), (high, middle), **way).outcome == HOLDS
+    assert above((middle, low), (middle, high), **way).outcome == FAILS
     assert alike(low, middle, 4.0, **way).outcome == HOLDS
     assert alike(low, high, 4.0, **way).outcome == FAILS
     first, second = trainings(rng, 5.0, 0.1)
-    assert above(first, second, training=True).outcome == HOLDS
-    assert above(second, first, training=True).outcome == FAILS
+    assert above((first, second), training=True).outcome == HOLDS
+    assert above((second, first), training=True).outcome == FAILS
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_every_verdict_can_come_out_both_ways():
 def test_records_of_different_kinds_are_refused_and_both_named(changed, said):
     a = record(np.arange(100.0))
     with pytest.raises(NotComparable, match=r"and .* do not compare: ") as error:
-        above(a, a | changed)
+        above((a, a | changed))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -164,11 +165,11 @@ def test_a_claim_about_training_needs_two_trainings_of_each():
     with pytest.raises(
         NotComparable, match=r"of 1 and .* of 1 trainings: a claim about training needs two or more of each"
     ):
-        above(a, a, training=True)
+        above((a, a), training=True)
     with pytest.raises(NotComparable, match=r"of 2 and .* of 1 trainings"):
-        above([a, a | {"training": 1}], a)
+        above(([a, a | {"training": 1}], a))
     with pytest.raises(NotComparable, match=r"seeds \[0, 0\], of which two are the same"):
-        above([a, a], [a, a], training=True)
+        above(([a, a], [a, a]), training=True)
 
 
 def test_records_without_influences_compare_by_their_own_intervals():
@@ -177,5 +178,14 @@ def test_records_without_influences_compare_by_their_own_intervals():
     samples, real = record(rng.normal(size=200)), record(rng.normal(size=200), w=None, draw=None)
     bare = {k: v for k, v in samples.items() if k != "influence"}
     for a, b in ((samples, real), (bare, samples)):
-        _, low, high = above(a, b).interval
+        _, low, high = above((a, b)).interval
         assert high - low == pytest.approx(2 * 1.96 * (2 / 200) ** 0.5, rel=0.2)
+
+
+def test_a_record_of_some_images_is_that_of_their_mean():
+    """Grain among the images that are readable with guidance and without."""
+    each = np.random.default_rng(9).normal(size=100)
+    rows = each > 0
+    some = among(record(each), rows)
+    assert (some["value"], some["n"]) == (pytest.approx(each[rows].mean(), rel=1e-3), rows.sum())
+    assert above((some, among(record(each - 1), rows))).outcome == HOLDS

@@ -30,7 +30,7 @@ def test_a_point_is_the_mean_over_all_disjoint_sets():
     sets = [frechet_to(x[:20], reference), frechet_to(x[20:40], reference)]
     assert n == 20
     assert value == pytest.approx(np.mean([s[0] for s in sets]))
-    assert high - low == pytest.approx(np.mean([s[2] - s[1] for s in sets]))
+    assert value * np.log(high / low) == pytest.approx(np.mean([v * np.log(h / l) for v, l, h in sets]))
     assert one == pytest.approx(frechet_to(x, reference))
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from diffusers.training_utils import EMAModel
 
-from guidebook.config.params import load
+from guidebook.config.params import ParamsError, load
 from guidebook.models import build
-from guidebook.training.ema import EMA
+from guidebook.training.ema import EMA, averages, decay_at
 
 
 def network() -> torch.nn.Module:
@@ -88,3 +88,23 @@ def test_averages_of_several_decays_keep_apart():
         slow.update(model.parameters())
     gap = {a.name: max((a.weights[n] - p).abs().max() for n, p in model.named_parameters()) for a in (fast, slow)}
     assert gap["ema-0.5"] < gap["ema-0.99"]
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.99])
+def test_without_a_warm_up_the_decay_is_constant_and_the_first_weights_are_forgotten_by_it(decay):
+    average = EMA([("w", torch.ones(3, dtype=torch.float64))], decay, warmup=False)
+    for k in range(1, 30):
+        average.update([torch.zeros(3, dtype=torch.float64)])
+        torch.testing.assert_close(average.weights["w"], torch.full((3,), decay**k, dtype=torch.float64))
+
+
+def test_averages_that_the_warm_up_makes_one_are_refused_and_both_named():
+    weights = [("w", torch.zeros(2))]
+    with pytest.raises(
+        ParamsError, match=r"train.ema = \[0.999, 0.9999\] are one average: .* at most 0.99101 after 1,000 updates"
+    ):
+        averages(weights, (0.9, 0.999, 0.9999), True, 1_000)
+    assert len(averages(weights, (0.9, 0.999, 0.9999), True, 10_000)) == 3
+    assert len(averages(weights, (0.999, 0.9999), False, 5)) == 2
+    assert decay_at(8_991, 0.9999, True) < 0.9999 == decay_at(89_991, 0.9999, True)
+    assert decay_at(8_990, 0.999, True) == 0.999 > decay_at(8_980, 0.999, True)

@@ -9,6 +9,7 @@ from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics import untrained as P
 from guidebook.metrics import weights as W
+from guidebook.metrics.compare import influence
 from guidebook.metrics.subject import of_real, of_samples
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet
@@ -35,22 +36,28 @@ def in_colour(split: Split) -> Split:
 
 
 def test_if_the_rows_of_its_last_layer_take_every_turn_it_is_right_exactly_one_time_in_ten(digits):
-    reader, right = P.Untrained(1, 10, seed=3), 0
+    reader, right = P.Untrained(1, 10, seed=3, heads=1), 0
     reader.network.fc.bias.data.normal_()
     for _ in range(10):
-        right += int((reader.read(digits.images)["classes"] == digits.labels).sum())
+        right += int((reader.read(digits.images)["classes"][:, 0] == digits.labels).sum())
         for parameter in reader.network.fc.parameters():
             parameter.data = parameter.data.roll(1, 0)
     assert right == len(digits)
 
 
 def test_over_draws_its_accuracy_on_real_images_is_chance(digits):
-    found, name = P.chance(in_colour(digits), 10, draws=20)
-    assert found.shape == (20,)
+    found, name = P.accuracies(in_colour(digits), 10, bodies=2)
+    assert found.shape == (2 * P.HEADS,)
     assert name == "resnet18-untrained, random body"
     _, low, high = intervals.mean(found)
     assert low < 0.1 < high
-    assert found.std() > 0, "twenty draws of one classifier"
+    assert found.std() > 0, "draws of one classifier"
+
+
+def test_its_heads_are_drawn_apart(digits):
+    read = P.Untrained(1, 10, seed=0).read(digits.images)["classes"]
+    assert read.shape == (len(digits), P.HEADS)
+    assert len({tuple(column) for column in read.T.tolist()}) == P.HEADS
 
 
 def test_one_seed_is_one_classifier_whatever_was_drawn_before(digits):
@@ -92,26 +99,24 @@ def test_with_imagenets_weights_only_the_first_and_last_layer_are_drawn(cache, m
     assert drawn == {"conv1.weight", "fc.weight", "fc.bias"}
 
 
-def test_the_record_of_a_set_says_what_the_reader_said(tiny, runs, digits):
+def test_the_record_of_a_set_holds_every_draw_and_between_which_most_lie(tiny, runs, digits, monkeypatch):
+    monkeypatch.setattr(P, "BODIES", 2)
     run = open_run(tiny)
     facts = {"draw": Draw.of(run.params, 5.0, 60).json, "seconds_per_image": 0.1, "n": 60}
     facts["labels"] = digits.labels.tolist()
-    (found,) = P.of_untrained(run, of_samples(ImageSet("w5", run.path, digits.images, facts)))
-    right = int((P.Untrained(1, 10, P.SEED).read(digits.images)["classes"] == digits.labels).sum())
-    assert (found["value"], found["low"], found["high"]) == tuple(np.round(intervals.wilson(right, 60), 6))
-    assert (found["metric"], found["n"], found["guidance"], found["interval"]) == (
-        "accuracy_untrained",
-        60,
-        5.0,
-        "Wilson",
-    )
-    assert found["extractor"] == "resnet18-untrained, random body"
+    (found,) = P.of_untrained(run, of_samples(ImageSet("w5", run.path, digits.images.numpy(), facts)))
+    each, _ = P.accuracies(digits, 10, 2)
+    assert (found["value"], found["n"], found["guidance"]) == (pytest.approx(each.mean(), abs=1e-6), 60, 5.0)
+    assert found["low"] == pytest.approx(np.quantile(each, 0.025), abs=1e-6)
+    assert found["interval"] == "95 % of 200 draws"
+    np.testing.assert_allclose(influence(found), each, atol=1e-3)
 
 
-def test_on_real_images_it_is_the_mean_over_draws(tiny, runs):
+def test_real_images_are_read_by_the_same_draws(tiny, runs, monkeypatch):
+    monkeypatch.setattr(P, "BODIES", 1)
     run = open_run(tiny)
     real = of_real(run, "test")
-    (found,) = P.of_untrained(run, real, draws=5, n=30)
-    each, _ = P.chance(Split(real.images[real.order[:30]], real.labels[real.order[:30]]), 10, 5)
+    (found,) = P.of_untrained(run, real, n=30)
+    each, _ = P.accuracies(Split(real.images[real.order[:30]], real.labels[real.order[:30]]), 10, 1)
     assert (found["n"], found["value"]) == (30, pytest.approx(each.mean(), abs=1e-6))
     assert found["low"] < found["value"] < found["high"]

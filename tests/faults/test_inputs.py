@@ -152,9 +152,9 @@ def test_text_from_outside_is_shown_and_never_run(text, runs, tiny, tally):
     held = [
         harmless(banner.banner(run), text),
         harmless(tables.metric_table([record(text)]).text),
-        harmless(Answers([("mnist-grain", text, text)])._repr_html_()[0], text),
+        harmless(Answers(run, [("mnist-grain", text, ("holds", text))])._repr_html_()[0], text),
         harmless(
-            pages.claims([("", text, text, [Answer("mnist-grain", text, text)])])
+            pages.claims([("", text, text, [Answer("mnist-grain", text, "holds", text, (1.0, 0.5, 1.5))])])
             .partition("<div")[2]
             .replace('<a href=".html">', ""),
             text,

@@ -15,8 +15,9 @@ from PIL import Image
 from guidebook.book import pages
 from guidebook.book.notebook import NotebookFailed, draw_pages, run_experiment
 from guidebook.config.errors import nearest
+from guidebook.config.params import departures
 from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
-from guidebook.report.banner import banner
+from guidebook.report.banner import banner, fraction
 from guidebook.report.claims import answers
 from guidebook.runs.run import Run, all_runs
 from guidebook.sampling.draw import draw
@@ -40,12 +41,13 @@ class Chapter:
 
     @property
     def data(self) -> str:
-        return f"{self.run.params.data.name}, {self.run.provenance().get('images_seen', 0):,} images seen"
+        return fraction(self.run) or self.run.params.data.name
 
     @property
     def title(self) -> str:
         """In the contents."""
-        return f"{_heading(self.page[0]).partition(':')[0]} ({self.run.params.profile})"
+        short = "fraction of " if departures(self.run.params) else ""
+        return f"{_heading(self.page[0]).partition(':')[0]} ({short}{self.run.params.profile})"
 
 
 def build(say: Callable[[str], None] = lambda line: None) -> Path:

@@ -8,7 +8,7 @@ from guidebook.book import atlas as chapter
 from guidebook.book.status import overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
-from guidebook.report.claims import Answer, configured, every
+from guidebook.report.claims import OUTCOMES, Answer, configured, every, forest, marked, settled, together
 from guidebook.report.tables import MEASURED, Html, measured, table
 from guidebook.runs.run import Run
 
@@ -56,22 +56,30 @@ def _code(run: Run) -> list:
 
 def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
     """`claims.md`, from every experiment's page: its file, its title, the data of its run and its answers."""
-    parts, known = [], every().values()
+    parts, known, counts, given = [], every().values(), [], []
     for source in dict.fromkeys(c.source for c in known):
-        rows = []
+        rows, outcomes = [], []
         for claim in (c for c in known if c.source == source):
-            found = [(a, "the documents") for a in (claim.answer, claim.stated and configured(claim)) if a]
-            found += [
+            found = [(a, "the documents") for a in (settled(claim), claim.stated and configured(claim)) if a]
+            by_runs = [
                 (a, Html(f'<a href="{html.escape(file)}.html">{_text(f"{title}: {data}")}</a>'))
                 for file, title, data, answers in chapters for a in answers if a.claim == claim.id
             ]  # fmt: skip
-            for i, (answer, by) in enumerate(found or [(Answer(claim.id, "not tested yet", "open"), claim.open or "")]):
-                says = (claim.says, claim.where) if i == 0 else ("", "")
-                rows.append([*says, answer.found, by, answer.verdict])
+            given += [a for a, _ in by_runs]
+            found = [*found, *by_runs] or [(Answer(claim.id, "", "open", claim.open or "no run yet"), "")]
+            outcomes.append(together([a.verdict for a, _ in found]))
+            for i, (answer, by) in enumerate(found):
+                anchor, says = (claim.id, [claim.says, claim.where]) if i == 0 else ("", ["", ""])
+                rows.append([marked(answer.verdict, anchor), *says, answer.found, answer.note, by])
         name, title = _document(source)
-        rows = table(["claim", "where", "found", "by", "verdict"], rows).text
+        counts.append([name, *(outcomes.count(o) for o in OUTCOMES), len(outcomes)])
+        rows = table(["verdict", "claim", "where", "found", "rests on", "by"], rows).text.replace(
+            "<table", "<table data-claims", 1
+        )
         parts += [f"## {name}\n", f"*{title}* {{cite}}`{source}`\n", rows + "\n"]
-    return _page("claims", documents="\n".join(parts))
+    counts.append(["together", *(sum(row[i] for row in counts) for i in range(1, len(OUTCOMES) + 2))])
+    summary = table(["document", *OUTCOMES, "claims"], counts).text
+    return _page("claims", documents="\n".join(parts), summary=summary, forest=forest(given))
 
 
 def atlas() -> str:

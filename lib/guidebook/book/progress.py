@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from guidebook.book.notebook import code_cells, partial
-from guidebook.config.budget import updates
+from guidebook.config.budget import images
 from guidebook.runs.run import Run
 
 QUIET = 30  # seconds between lines where the output is not a terminal
@@ -91,7 +91,7 @@ def _line(run: Run) -> str:
     folders = (run.path, *run.path.glob("variants/*"))
     training = [f for f in folders if (f / "stats.jsonl").exists() and not (f / "model").exists()]
     if training and (rows := Run(run.params, training[0], recorded=False).stats()):
-        total, row = updates(run.params) * run.params.train.batch, rows[-1]
+        total, row = images(run.params), rows[-1]
         left = clock((total - row["nimg"]) / row["images_per_s"])
         text += f", training {row['nimg']:,} of {total:,} images, {row['images_per_s']:,.0f}/s, {left} left"
     return text

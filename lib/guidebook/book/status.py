@@ -1,6 +1,6 @@
 """The state of every run and submitted job."""
 
-from guidebook.config.budget import updates
+from guidebook.config.budget import images
 from guidebook.runs.lock import held
 from guidebook.runs.run import Run, all_runs, every_run
 from guidebook.slurm.submit import ENDED, jobs
@@ -44,7 +44,7 @@ def _row(run: Run) -> dict:
     facts, last, now = run.provenance(), (run.stats() or [{}])[-1], state(run)
     drawn = [r for r in run.metrics(metric="adherence") if r["guidance"] is not None]
     best = max(drawn, key=lambda r: r["value"], default=None)
-    seen, total, rate = last.get("nimg", 0), updates(run.params) * run.params.train.batch, last.get("images_per_s")
+    seen, total, rate = last.get("nimg", 0), images(run.params), last.get("images_per_s")
     return {
         "run": run.name,
         "seed": run.params.train.seed,

@@ -1,7 +1,7 @@
 """Length of a training in images, optimiser steps and checkpoints. Imports no torch."""
 
 from guidebook.config.datasets import CATALOG
-from guidebook.config.params import Params
+from guidebook.config.params import Params, ParamsError, load
 
 
 def batches(params: Params, epochs: float) -> int:
@@ -13,6 +13,25 @@ def batches(params: Params, epochs: float) -> int:
 def updates(params: Params) -> int:
     """Optimiser steps of the training."""
     return batches(params, params.train.epochs)
+
+
+def images(params: Params) -> int:
+    """Images that the training sees, a whole number of batches."""
+    return updates(params) * params.train.batch
+
+
+def published(params: Params) -> Params | None:
+    """The experiment's published setting, the profile `paper`; None where there is none."""
+    try:
+        return load(params.experiment, "paper")
+    except ParamsError:
+        return None
+
+
+def share(params: Params, seen: int | None = None) -> float | None:
+    """The share of the published training, in images, that a training is, or is after `seen` images."""
+    paper = published(params)
+    return (seen or images(params)) / images(paper) if paper else None
 
 
 def checkpoint_steps(params: Params) -> tuple[int, int]:
@@ -32,4 +51,4 @@ def checkpoint_images(params: Params) -> int:
 def kept_checkpoints(params: Params) -> list[int]:
     """Images seen at each checkpoint that a finished training keeps, oldest first."""
     interval = checkpoint_images(params)
-    return list(range(interval, updates(params) * params.train.batch + 1, interval))[-params.train.keep_checkpoints :]
+    return list(range(interval, images(params) + 1, interval))[-params.train.keep_checkpoints :]

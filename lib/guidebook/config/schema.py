@@ -108,6 +108,7 @@ class Train(Section):
     epochs: Annotated[float, Field(gt=0, le=1e6)]
     caption_dropout: Annotated[float, Field(ge=0, le=1)]  # share of captions replaced by the null caption
     ema: Annotated[tuple[Share, ...], Tuple(0)]  # one averaged copy of the weights per decay
+    ema_warmup: bool = True  # whether the first updates forget faster; false where training goes on from good weights
     clip_norm: Positive | None
     precision: Literal["auto", "fp32", "bf16"]  # auto becomes bf16 where the device computes in it natively, else fp32
     seed: Annotated[int, Field(ge=0, lt=2**63)]
@@ -232,3 +233,6 @@ class Sample(Solver):
 
 class Evaluate(Section):
     samples: Annotated[int, Field(ge=30, le=1_000_000)]  # per guidance scale
+    trainings: Annotated[int, Field(ge=1, le=100)] = (
+        1  # of each kind, for claims about training: seeds train.seed, + 1, …
+    )

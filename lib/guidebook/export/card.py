@@ -52,7 +52,8 @@ def card(run: Run) -> str:
         known, template_path=Path(__file__).with_name("card.md"), name=plain(run.name), d=p.data, s=p.sample, text=p.text,
         entry=entry, note=_safe(entry.note), side=p.data.resolution, vae=p.model.vae, caption=_safe(p.data.caption),
         batch=p.train.batch, precision=p.train.precision, experiment=f"{p.experiment}/{p.profile}", key=p.training_key,
-        facts=_safe(run.provenance()), stand_ins=[what for what, there in stand_ins.items() if there], count=SHOWN,
+        facts=_safe(run.provenance()), decay=run.provenance().get("last_decay", {}).get(p.sample.weights), count=SHOWN,
+        stand_ins=[what for what, there in stand_ins.items() if there],
         measured=table(MEASURED, rows).text.replace("</tr>", "</tr>\n") if rows else "", seed_of=f"{seed_of.__module__}.seed_of",
         walk=", ".join(Draw.of(p, 1.0, 1).walk()), **_use(run),
     )  # fmt: skip

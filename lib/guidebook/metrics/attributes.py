@@ -7,14 +7,14 @@ from guidebook.conditioning.captions import wording
 from guidebook.conditioning.grammar import CORE, mentioned
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.data.images import unpacked
-from guidebook.metrics.intervals import Interval, jackknife_variance, normal, wilson
+from guidebook.metrics.groups import JACKKNIFE
+from guidebook.metrics.intervals import Interval, linear, wilson
 from guidebook.metrics.judge import judge
 from guidebook.metrics.networks import Network
 from guidebook.metrics.subject import Subject
 from guidebook.runs.run import Run
 
 FEWEST = 10  # images with an attribute and without it, for it to be measured
-BLOCKS = 50  # of the jackknife
 
 
 def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Network) -> list[dict]:
@@ -35,11 +35,11 @@ def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Netwo
             continue
         enough += [i] if name in CORE else []
         gap = difference(wilson(int(yes.sum()), len(yes)), wilson(int(no.sum()), len(no)))
-        for metric, value in (("adherence_attribute", tuple((1 + x) / 2 for x in gap)), ("obedience", gap)):
+        for metric, value in (("adherence_attribute", Interval(*((1 + x) / 2 for x in gap))), ("obedience", gap)):
             records.append(subject.record(metric, value, "Newcombe", network, attribute=name, n=len(yes) + len(no)))
     if enough:
         mean = balanced(*(x[:, enough].numpy() for x in (seen, with_it, without)))
-        records.insert(0, subject.record("adherence", mean, "jackknife", network))
+        records.insert(0, subject.record("adherence", mean, JACKKNIFE, network))
     return records
 
 
@@ -63,17 +63,16 @@ def difference(a: Interval, b: Interval) -> Interval:
     gap = a[0] - b[0]
     low = gap - ((a[0] - a[1]) ** 2 + (b[2] - b[0]) ** 2) ** 0.5
     high = gap + ((a[2] - a[0]) ** 2 + (b[0] - b[1]) ** 2) ** 0.5
-    return gap, low, high
+    return Interval(gap, low, high)
 
 
+# Of attribute k: ½ (p₁ + p₀), p₁ and p₀ the shares that are right where it was asked for and where not; an image moves them by
+# n/n₁ (right − p₁) and n/n₀ (right − p₀)
 def balanced(seen: np.ndarray, asked: np.ndarray, without: np.ndarray) -> Interval:
-    """Mean balanced accuracy over attributes, of bools (N, K); the interval by a jackknife that leaves out blocks of images."""
-
-    def value(rows: np.ndarray) -> float:
-        right = ((asked, asked & seen), (without, without & ~seen))
-        return float(np.mean([r[rows].sum(0) / np.maximum(of[rows].sum(0), 1) for of, r in right]))
-
-    n = len(seen)
-    block = np.arange(n) * BLOCKS // n if n >= BLOCKS else np.arange(n)
-    left_out = np.array([value(np.flatnonzero(block != b)) for b in np.unique(block)])
-    return normal(value(np.arange(n)), jackknife_variance(left_out) ** 0.5)
+    """Mean balanced accuracy over attributes, of bools (N, K), with the interval of the infinitesimal jackknife over images."""
+    shares, each = [], np.zeros(len(seen))
+    for right, of in ((seen, asked), (~seen, without)):
+        p = (right & of).sum(0) / np.maximum(of.sum(0), 1)
+        shares.append(p)
+        each += (of * (right - p) * len(seen) / np.maximum(of.sum(0), 1)).mean(1) / 2
+    return linear(float(np.mean(shares)), each)

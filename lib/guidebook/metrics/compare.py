@@ -12,11 +12,12 @@ from statistics import NormalDist
 import numpy as np
 
 from guidebook.metrics.intervals import Interval, Z
+from guidebook.metrics.subject import packed
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 ALPHA = 0.05  # at no effect, at most so many verdicts decide
 ALIKE = ("metric", "n", "extractor", "reference")  # fields in which two records must agree
-Records = dict | Sequence[dict]  # a record, or one of each training
+Records = dict | Sequence[dict] | None  # a record, or one of each training; None where it was not measured
 
 
 class NotComparable(ValueError):
@@ -48,25 +49,21 @@ class Verdict:
     """The answer to a claim, and what it rests on."""
 
     outcome: str  # HOLDS, FAILS or UNDECIDED
-    interval: Interval  # of the difference that decides
+    interval: Interval | None  # of the difference that decides; None where nothing was measured
     trainings: int
 
     def __str__(self) -> str:
         return self.outcome
 
 
-# Each image's influence on a value, kept in its record
-
-
-def kept(influence: np.ndarray) -> dict:
-    """JSON of influences (n,): their scale, and 16-bit floats in base64."""
-    values = np.asarray(influence, np.float64)
-    scale = float(np.abs(values).max()) or 1.0
-    return {"scale": scale, "f16": base64.b64encode((values / scale).astype("<f2").tobytes()).decode()}
+def among(record: dict, rows: np.ndarray) -> dict:
+    """The record of a mean, of the images (n,) bool alone that are chosen: by what is seen in all sets that are compared."""
+    each = influence(record)[rows]
+    return record | {"value": float(each.mean()), "n": len(each), "influence": packed(each)}
 
 
 def influence(record: dict) -> np.ndarray | None:
-    """The influences (n,) that a record keeps; None where it keeps none."""
+    """Every image's influence on the value of a record, (n,); None where it keeps none."""
     if not (stored := record.get("influence")):
         return None
     return np.frombuffer(base64.b64decode(stored["f16"]), "<f2").astype(np.float64) * stored["scale"]
@@ -75,24 +72,22 @@ def influence(record: dict) -> np.ndarray | None:
 # Verdicts
 
 
-def above(a: Records, b: Records, differ: Sequence[str] = (), training: bool = False) -> Verdict:
-    """Whether `a` has the larger value. `differ` names the fields of the draw that the claim is about, `training` a claim about models.
+def above(*pairs: tuple[Records, Records], differ: Sequence[str] = (), training: bool = False) -> Verdict:
+    """Whether in every pair the first has the larger value; it has not where in one of them it is below (Bonferroni).
 
-    Raises NotComparable.
+    A side is a record, or one of each training. `differ` names the fields of the draw that the claim is about, `training` says that
+    the claim is about how models train. Raises NotComparable.
     """
-    return best(a, [b], differ, training)
-
-
-def best(first: Records, others: Sequence[Records], differ: Sequence[str] = (), training: bool = False) -> Verdict:
-    """Whether `first` has a larger value than each of the others; it has not where one of them is above it (Bonferroni)."""
-    found = [difference(first, other, differ, training) for other in others]
-    return _all_of(found)
-
-
-def rising(records: Sequence[Records], differ: Sequence[str] = (), training: bool = False) -> Verdict:
-    """Whether every value is above the one before; it is not where one is below it (Bonferroni)."""
-    pairs = zip(records[1:], records[:-1], strict=True)
-    return _all_of([difference(later, before, differ, training) for later, before in pairs])
+    if any(side is None for pair in pairs for side in pair):
+        return Verdict(UNDECIDED, None, 0)
+    found = [difference(a, b, differ, training) for a, b in pairs]
+    weakest = min(found, key=lambda d: d.interval()[1])
+    if weakest.interval()[1] > 0:
+        return Verdict(HOLDS, weakest.interval(), weakest.trainings)
+    worst = min(found, key=lambda d: d.interval(ALPHA / len(found))[2])
+    if worst.interval(ALPHA / len(found))[2] < 0:
+        return Verdict(FAILS, worst.interval(), worst.trainings)
+    return Verdict(UNDECIDED, weakest.interval(), weakest.trainings)
 
 
 def alike(a: Records, b: Records, within: float, differ: Sequence[str] = (), training: bool = False) -> Verdict:
@@ -125,16 +120,6 @@ def difference(a: Records, b: Records, differ: Sequence[str] = (), training: boo
         error = float(np.sqrt(np.square(halves).sum())) / len(firsts)
     spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return Difference(float(values.mean()), error, continuity, spread, len(values))
-
-
-def _all_of(found: list[Difference]) -> Verdict:
-    weakest = min(found, key=lambda d: d.interval()[1])
-    if weakest.interval()[1] > 0:
-        return Verdict(HOLDS, weakest.interval(), weakest.trainings)
-    worst = min(found, key=lambda d: d.interval(ALPHA / len(found))[2])
-    fails = worst.interval(ALPHA / len(found))[2] < 0
-    chosen = worst if fails else weakest
-    return Verdict(FAILS if fails else UNDECIDED, chosen.interval(), chosen.trainings)
 
 
 def _each(a: dict, b: dict) -> np.ndarray | None:

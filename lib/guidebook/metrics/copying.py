@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from guidebook.data.images import load
-from guidebook.metrics.intervals import Interval, Z, wilson
+from guidebook.metrics.intervals import Interval, Z, share
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
 from guidebook.sampling.sets import ImageSet
@@ -39,7 +39,7 @@ def copying(samples: np.ndarray, unseen: np.ndarray) -> Interval:
     nearer, others = 1 - _ranks(samples, unseen), _ranks(unseen, samples)
     value = float(nearer.mean())
     error = float(np.sqrt(nearer.var(ddof=1) / len(nearer) + others.var(ddof=1) / len(others)))
-    return value, max(0.0, value - Z * error), min(1.0, value + Z * error)
+    return Interval(value, max(0.0, value - Z * error), min(1.0, value + Z * error), nearer)
 
 
 def _ranks(values: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ def copies(samples: np.ndarray, unseen: np.ndarray) -> Interval:
 
     It shows a few copies that move no mean; a quantile, because unseen images may have doubles among the training images.
     """
-    return wilson(int((samples < np.quantile(unseen, 0.01)).sum()), len(samples))
+    return share(samples < np.quantile(unseen, 0.01))
 
 
 def beside_nearest(run: Run, images: ImageSet, n: int) -> tuple[torch.Tensor, dict]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from guidebook.metrics.intervals import Interval, normal
+from guidebook.metrics.intervals import Interval, above_zero, linear, normal
 from guidebook.runtime.distributed import world
 
 PARTS = (1, 2, 3, 4)  # the line is fitted to sets of n, n/2, n/3 and n/4 images
@@ -35,7 +35,7 @@ def frechet_to(a, reference: Gaussian) -> Interval:
     The bias of a finite n stays: compare with the floor at the same n, or extrapolate (`fd_infinite`).
     """
     value, influence = influences(a, reference)
-    return normal(value, float(influence.std()) / len(a) ** 0.5)
+    return above_zero(linear(value, influence.cpu().numpy()))
 
 
 # d² = ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½)   (Heusel et al. 2017, eq. 6)
@@ -70,7 +70,7 @@ def fd_curve(features: torch.Tensor, reference: Gaussian, counts: list[int]) -> 
     for count in tqdm(counts, "Fréchet distances", unit="count", delay=2, leave=False):
         each = [influences(part, reference) for part in _parts(features, count)]
         error = sum(float(i.std()) for _, i in each) / len(each) / count**0.5
-        points.append((count, normal(sum(value for value, _ in each) / len(each), error)))
+        points.append((count, above_zero(normal(sum(value for value, _ in each) / len(each), error))))
     return points
 
 
@@ -95,7 +95,7 @@ def fd_infinite(features: torch.Tensor, reference: Gaussian) -> Interval:
             distance, own = influences(part, reference)
             value += weight * distance / parts
             influence[i * count : (i + 1) * count] += weight * n / (parts * count) * own.cpu()
-    return normal(value, float(influence.std()) / n**0.5)
+    return above_zero(linear(value, influence.numpy()))
 
 
 def fewest(width: int) -> int:

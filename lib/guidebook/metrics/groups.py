@@ -12,7 +12,11 @@ from guidebook.metrics.subject import Subject
 from guidebook.runs.run import Run
 
 TRAIN, JACKKNIFE = "train split", "infinitesimal jackknife"
-FRECHET = {"judge": "fd_judge", "inception": "fid"}  # the name of a Fréchet distance in each feature space
+FRECHET = {
+    "judge": "fd_judge",
+    "random": "fd_random",
+    "inception": "fid",
+}  # the name of a Fréchet distance in each feature space
 MANIFOLD = ("precision", "recall", "density", "coverage")
 
 
@@ -31,7 +35,8 @@ class Group:
 
 
 GROUPS = {
-    "judge": Group(("adherence", "fd_judge", "diversity", "grain"), lazily("records:of_judge")),
+    "judge": Group(("adherence", "confidence", "fd_judge", "diversity", "grain"), lazily("records:of_judge")),
+    "blind": Group(("fd_random", "diversity_pixels"), lazily("records:of_blind")),
     "manifold": Group(("kd_judge", *(f"{m}_judge" for m in MANIFOLD)), lazily("records:between_sets", space="judge")),
     "published": Group(("accuracy_untrained",), lazily("untrained:of_untrained")),
     "copying": Group(("copying", "copies"), lazily("records:of_copying")),

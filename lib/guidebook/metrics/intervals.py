@@ -2,34 +2,66 @@
 
 import numpy as np
 
-Interval = tuple[float, float, float]  # value, low, high
 Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
 
 
-def wilson(successes: int, n: int) -> Interval:
+class Interval(tuple):
+    """(value, low, high). `each` is the influence of every image on the value, (n,), up to a constant; None where it is not known."""
+
+    each: np.ndarray | None
+
+    def __new__(cls, value: float, low: float, high: float, each: np.ndarray | None = None) -> "Interval":
+        self = super().__new__(cls, (value, low, high))
+        self.each = each
+        return self
+
+
+def wilson(successes: int, n: int, each: np.ndarray | None = None) -> Interval:
     """A share with the score interval of Wilson (1927)."""
     from scipy.stats import binomtest
 
     low, high = binomtest(successes, n).proportion_ci(method="wilson")
-    return successes / n, float(low), float(high)
+    return Interval(successes / n, float(low), float(high), each)
+
+
+def share(right: np.ndarray) -> Interval:
+    """The share of bools (n,) that are true, with Wilson's interval."""
+    return wilson(int(right.sum()), len(right), np.asarray(right, np.float64))
 
 
 def mean(values: np.ndarray) -> Interval:
     """The mean of independent values (n,) with its normal interval."""
-    return normal(float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5)
+    return linear(float(np.mean(values)), values)
+
+
+# Infinitesimal jackknife (Jaeckel 1972): θ̂ − θ ≈ mean of the influences, so that its variance is theirs over n
+def linear(value: float, each: np.ndarray) -> Interval:
+    """A value with the normal interval that influences (n,) give it."""
+    return normal(value, float(np.std(each, ddof=1)) / len(each) ** 0.5, each)
+
+
+def above_zero(found: Interval) -> Interval:
+    """The interval of a value that cannot be negative, as wide on a logarithmic scale: its error times exp(±)."""
+    value, low, _ = found
+    if value <= 0:
+        return found
+    factor = float(np.exp((value - low) / value))
+    return Interval(value, value / factor, value * factor, found.each)
 
 
 def pairs(sums: list[np.ndarray]) -> Interval:
     """Mean over pairs within a class, classes weighing the same, with the jackknife's interval over images.
 
-    `sums` are those of the distances (m,) of each of a class's m ≥ 3 images to the others.
+    `sums` are those of the distances (m,) of each of a class's m ≥ 3 images to the others. `each` has the images class by class.
     """
-    values, variances = [], []
+    values, moved = [], []
     for rows in sums:
         m = len(rows)
         values.append(rows.sum() / (m * (m - 1)))
-        variances.append(jackknife_variance((rows.sum() - 2 * rows) / ((m - 1) * (m - 2))))
-    return normal(float(np.mean(values)), float(np.sqrt(np.sum(variances)) / len(values)))
+        without = (rows.sum() - 2 * rows) / ((m - 1) * (m - 2))
+        moved.append((without.mean() - without) * ((m - 1) / m) ** 0.5 / len(sums))
+    each = np.concatenate(moved)
+    return normal(float(np.mean(values)), float(np.sqrt(np.square(each).sum())), len(each) * each)
 
 
 def jackknife_variance(without: np.ndarray) -> float:
@@ -38,6 +70,6 @@ def jackknife_variance(without: np.ndarray) -> float:
     return float((m - 1) / m * np.square(without - without.mean()).sum())
 
 
-def normal(value: float, error: float) -> Interval:
+def normal(value: float, error: float, each: np.ndarray | None = None) -> Interval:
     """A value ± 1.96 standard errors."""
-    return value, value - Z * error, value + Z * error
+    return Interval(value, value - Z * error, value + Z * error, each)

@@ -50,10 +50,10 @@ def recipes() -> dict[str, dict[str, Recipe]]:
 
 
 class Judge(Network):
-    """Gives `classes`, of a set with attributes in their place the attributes it sees as bits, and `features`."""
+    """Gives `classes`, of a set with attributes in their place the attributes it sees as bits, the `confidence` in them, and `features`."""
 
     batch = 1000
-    gives = (("classes", (), "int64"), ("features", (FEATURES,), "float32"))
+    gives = (("classes", (), "int64"), ("confidence", (), "float32"), ("features", (FEATURES,), "float32"))
 
     def __init__(self, network: nn.Module, name: str, recipe: Recipe, mean: torch.Tensor, std: torch.Tensor):
         self.network, self.name, self.recipe = network, name, recipe
@@ -61,8 +61,11 @@ class Judge(Network):
 
     def forward(self, images):
         logits, features = self.network(shrunk(images, self.recipe.side))
-        classes = packed(logits > 0) if self.recipe.attributes else logits.argmax(1)
-        return {"classes": classes, "features": (features - self.mean) / self.std}
+        if self.recipe.attributes:
+            classes, sure = packed(logits > 0), logits.abs().sigmoid().mean(1)
+        else:
+            sure, classes = logits.softmax(1).max(1)
+        return {"classes": classes, "confidence": sure, "features": (features - self.mean) / self.std}
 
 
 @functools.lru_cache(maxsize=2)

@@ -2,7 +2,7 @@
 
 import torch
 
-from guidebook.metrics.intervals import Interval, mean, wilson
+from guidebook.metrics.intervals import Interval, mean, share, wilson
 from guidebook.runtime.distributed import world
 
 NEIGHBOURS = 5
@@ -34,7 +34,7 @@ def manifold(samples, real, k: int = NEIGHBOURS, chunk: int = 1000) -> dict[str,
         near |= (square < reach[:, None]).any(0)
     balls = torch.cat(balls)
     return {
-        "precision": (wilson(int((balls > 0).sum()), len(x)), "Wilson"),
+        "precision": (share((balls > 0).cpu().numpy()), "Wilson"),
         "recall": (wilson(int(near.sum()), len(y)), "Wilson"),
         "density": (mean((balls.double() / k).cpu().numpy()), "normal"),
         "coverage": (wilson(int(covered.sum()), len(y)), "Wilson"),

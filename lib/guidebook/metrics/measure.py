@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from guidebook.config.budget import share
 from guidebook.config.params import digest
-from guidebook.metrics.groups import FRECHET, GROUPS, Make, lazily
+from guidebook.metrics.groups import GROUPS, Make, lazily
 from guidebook.metrics.subject import Subject, of_real, of_samples
 from guidebook.metrics.weights import why_absent
 from guidebook.runs import launch
@@ -86,7 +87,7 @@ def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
     name = "round trip"
     subject = Subject(name, lambda: lazily("roundtrip:after")(run))
     records = once(run, subject, name, lazily("roundtrip:errors"), needed=True)
-    for space in FRECHET:
+    for space in ("judge", "inception"):
         records += once(run, subject, f"{name} {space}", lazily("roundtrip:distance", space=space), weights=space)
     pairs = image_set(run, "round-trip", {"images": "10 of the test split"}, lambda: lazily("roundtrip:pairs")(run, 10))
     return pairs, records
@@ -112,7 +113,9 @@ def once(
     # A process of another node may lack what this one has: then all do without.
     if not run.recorded and not run.metrics(key=key) and not agreed(why_absent(weights) is not None):
         with owned(run.path), stopping(run):
-            records = [r | {"set": subject.name, "key": key, "group": group} for r in make(run, subject)]
+            at = (subject.known["draw"] or {}).get("at")
+            where = {"share": share(run.params, at), "training": run.params.train.seed} if subject.known["draw"] else {}
+            records = [{**r, "set": subject.name, "key": key, "group": group, **where} for r in make(run, subject)]
             if world().is_main_process and records:
                 run.add_metrics(records)
             barrier()

@@ -13,6 +13,7 @@ from guidebook.metrics.weights import ALEXNET, INCEPTION, LINEAR, Weights, Weigh
 from guidebook.runs.artifact import Parts, arrays, artifact
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import exact
+from guidebook.runtime.seeds import generator
 
 LEAST = 64  # pixels: AlexNet has nothing left of smaller images at its last layers
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -54,8 +55,30 @@ class Network:
 
         parts = Parts([*range(0, len(images), PART), len(images)], {name: row for name, *row in self.gives})
         name, what = self.name.replace("/", "-"), f"images read by {self.name}"
-        folder = artifact(runs() / "features", name, pixels.hexdigest(), make, parts, what)
+        folder = artifact(runs() / "features", name, [pixels.hexdigest(), self.gives], make, parts, what)
         return {name: torch.from_numpy(rows) for name, rows in arrays(folder).items()}
+
+
+class RandomConvolutions(Network):
+    """Three layers of convolutions that were never trained: `features` (B, 64) know colours and textures, and no classes.
+
+    Means and standard deviations over the places of the last 32 channels. The weights are drawn from a seed, for C channels of images.
+    """
+
+    gives, batch = (("features", (64,), "float32"),), 500
+
+    def __init__(self, channels: int):
+        rng, widths = generator("random convolutions", channels), (channels, 32, 64, 32)
+        self.layers = [
+            torch.randn(b, a, 3, 3, generator=rng) * (2 / (9 * a)) ** 0.5 for a, b in itertools.pairwise(widths)
+        ]
+        self.name = f"random-convolutions-{hashlib.sha256(self.layers[0].numpy().tobytes()).hexdigest()[:8]}"
+
+    def forward(self, images):
+        x = images.float() / 127.5 - 1
+        for i, weight in enumerate(self.layers):
+            x = F.relu(F.conv2d(x if i == 0 else F.avg_pool2d(x, 2), weight.to(x.device), padding=1))
+        return {"features": torch.cat([x.mean((2, 3)), x.std((2, 3))], 1)}
 
 
 class Inception(Network):

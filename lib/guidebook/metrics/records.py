@@ -18,14 +18,18 @@ from guidebook.metrics.groups import FRECHET, JACKKNIFE, TRAIN
 from guidebook.metrics.judge import judge
 from guidebook.metrics.kernel import kernel_distance
 from guidebook.metrics.manifold import NEIGHBOURS, manifold
-from guidebook.metrics.networks import NETWORKS, Network
+from guidebook.metrics.networks import NETWORKS, Network, RandomConvolutions
 from guidebook.metrics.scores import clip_score, diversity, diversity_of_squares, grain, inception_score, saturation
 from guidebook.metrics.subject import Subject, captions, of_real
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, world
 
 # Feature spaces of distances between sets
-SPACES = {"judge": judge, "inception": lambda data: NETWORKS["inception"]}
+SPACES = {
+    "judge": judge,
+    "random": lambda data: RandomConvolutions(CATALOG[data.name].channels),
+    "inception": lambda data: NETWORKS["inception"],
+}
 PAIRED = 200  # images of a caption whose pairs LPIPS compares, at most
 
 
@@ -47,21 +51,34 @@ def matched(run: Run, subject: Subject) -> int:
 
 
 def of_judge(run: Run, subject: Subject) -> list[dict]:
-    """adherence, fd_judge, diversity and grain."""
+    """adherence, confidence, fd_judge, diversity and grain."""
     network, n = SPACES["judge"](run.params.data), matched(run, subject)
     read, ordered = network.features(subject.images), rows(run, subject, "judge")["features"]
     if CATALOG[run.params.data.name].attributes:
         adherence = of_attributes(run, subject, read["classes"], network)
     else:
-        right = int((read["classes"] == subject.labels).sum())
-        adherence = [subject.record("adherence", intervals.wilson(right, len(subject.labels)), "Wilson", network)]
+        right = intervals.share((read["classes"] == subject.labels).numpy())
+        adherence = [subject.record("adherence", right, "Wilson", network)]
     fd = frechet_to(ordered[:n], reference(run.params.data, network))
     spread = diversity(read["features"].numpy(), subject.labels.numpy())
     return [
         *adherence,
+        subject.record("confidence", intervals.mean(read["confidence"].numpy()), "normal", network),
         subject.record("fd_judge", fd, JACKKNIFE, network, TRAIN, n=n),
         *([subject.record("diversity", spread, "jackknife", network)] if spread else []),
         subject.record("grain", intervals.mean(grain(subject.images.numpy())), "normal", "Immerkær 1996"),
+    ]
+
+
+def of_blind(run: Run, subject: Subject) -> list[dict]:
+    """fd_random, in features that know no classes, and diversity_pixels: the root of the mean squared difference of two images' pixels."""
+    network, n = SPACES["random"](run.params.data), matched(run, subject)
+    fd = frechet_to(rows(run, subject, "random")["features"][:n], reference(run.params.data, network))
+    pixels = subject.images.flatten(1).numpy() / subject.images[0].numel() ** 0.5
+    spread = diversity(pixels, subject.labels.numpy())
+    return [
+        subject.record("fd_random", fd, JACKKNIFE, network, TRAIN, n=n),
+        *([subject.record("diversity_pixels", spread, "jackknife", "pixels")] if spread else []),
     ]
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from guidebook.metrics.intervals import Interval, Z, mean, pairs
+from guidebook.metrics.intervals import Interval, mean, pairs
 
 PART = 500  # images at a time
 
@@ -18,8 +18,8 @@ def inception_score(logits: torch.Tensor) -> Interval:
     """
     log = logits.double().log_softmax(1)
     divergence = (log.exp() * (log - log.exp().mean(0).clamp(min=1e-300).log())).sum(1)
-    value, error = float(divergence.mean()), Z * float(divergence.std()) / len(divergence) ** 0.5
-    return math.exp(value), math.exp(value - error), math.exp(value + error)
+    found = mean(divergence.cpu().numpy())
+    return Interval(*map(math.exp, found), each=math.exp(found[0]) * found.each)
 
 
 # CLIPScore = 100 max(cos(image, caption), 0)   (Hessel et al. 2021, eq. 1, with 100 for their 2.5, as is usual since)
@@ -30,13 +30,17 @@ def clip_score(images: torch.Tensor, captions: torch.Tensor) -> Interval:
 
 def diversity(features: np.ndarray, labels: np.ndarray) -> Interval | None:
     """Mean distance between two images of one class, of three or more: features (n, D), labels (n,); None where there is none."""
-    sums = []
+    sums, rows = [], []
     for label in np.unique(labels):
         x = features[labels == label].astype(np.float64)
         if len(x) >= 3:
             square = np.square(x).sum(1)
             sums.append(np.sqrt((square[:, None] + square - 2 * x @ x.T).clip(0)).sum(1))
-    return pairs(sums) if sums else None
+            rows.append(np.flatnonzero(labels == label))
+    if not sums:
+        return None
+    found = pairs(sums)
+    return Interval(*found, each=found.each[np.argsort(np.concatenate(rows))])
 
 
 def diversity_of_squares(features: torch.Tensor) -> np.ndarray:

@@ -1,9 +1,12 @@
 """What is measured: samples, or real images in their place, each with its caption and its features."""
 
+import base64
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from guidebook.conditioning.captions import NULL, caption_of
 from guidebook.metrics.intervals import Interval
@@ -53,7 +56,14 @@ class Subject:
         middle, low, high = (round(float(x), 6) for x in value)
         body = {"metric": metric, "value": middle, "low": low, "high": high, "interval": method, "n": len(self.images)}
         name = reader if isinstance(reader, str) else reader.name
-        return body | self.known | more | {"extractor": name, "reference": reference}
+        each = {} if value.each is None or self.known["draw"] is None else {"influence": packed(value.each)}
+        return body | self.known | more | {"extractor": name, "reference": reference} | each
+
+
+def packed(influence: np.ndarray) -> dict:
+    """JSON of influences (n,): 16-bit floats in base64, and their scale. `compare.influence` reads it."""
+    scale = float(np.abs(influence).max()) or 1.0
+    return {"scale": scale, "f16": base64.b64encode((influence / scale).astype("<f2").tobytes()).decode()}
 
 
 def of_samples(images: ImageSet) -> Subject:

@@ -2,6 +2,7 @@
 
 import html
 
+from guidebook.config.budget import published, share
 from guidebook.config.errors import plain
 from guidebook.config.params import departures
 from guidebook.config.pretrained import EMBEDDED
@@ -34,6 +35,23 @@ def banner(run: Run) -> str:
         changed = html.escape(plain("; ".join(f"{key} {_changed(a, b)}" for key, a, b in changes)))
         text.append(f"<strong>It departs from {html.escape(p.profile)}.yml:</strong> {changed}.")
     return f'<div class="run-banner">{"<br>".join(text)}</div>'
+
+
+def fraction(run: Run) -> str:
+    """In what a run falls short of the published setting, in a few words: what its verdicts rest on."""
+    p, paper, seen = run.params, published(run.params), run.provenance().get("images_seen")
+    if paper is None:
+        return ""
+    network = [] if p.model.channels == paper.model.channels else ["a smaller network"]
+    words = [
+        f"{100 * share(p, seen):.2g} % of the published training",
+        f"{p.data.name}{'' if p.data.name == paper.data.name else f' for {paper.data.name}'} at {p.data.resolution}×{p.data.resolution}",
+        *network,
+        *(["stand-in text encoder"] if p.text.encoder == EMBEDDED else []),
+        *(["stand-in autoencoder"] if p.model.vae == EMBEDDED else []),
+        f"n = {p.evaluate.samples:,}",
+    ]
+    return ", ".join(words)
 
 
 def _changed(before, after) -> str:

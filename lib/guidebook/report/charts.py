@@ -14,6 +14,8 @@ from guidebook.sampling.sets import ImageSet
 NAMES = {
     "adherence": "read as prompted (share)",
     "fd_judge": "Fréchet distance to the train split\n(judge's features)",
+    "fd_random": "Fréchet distance to the train split\n(features that know no classes)",
+    "diversity_pixels": "distance within a class\n(pixels, 0–255)",
     "kd_judge": "kernel distance to the train split\n(judge's features)",
     "precision_judge": "precision (judge's features)",
     "recall_judge": "recall (judge's features)",
@@ -24,7 +26,7 @@ NAMES = {
     "saturation": "saturation (mean of HSV's)",
     "copying": "nearer to the train split than an\nunseen image (probability)",
 }
-LOG = ("fd_judge", "fid")
+LOG = ("fd_judge", "fd_random", "fid")
 MARKERS = "osD^vPX*"
 
 

@@ -1,6 +1,7 @@
 """Claims of the documents: rows of `book/claims.yml`, answered by the notebooks that test them."""
 
 import functools
+import html
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,9 +13,18 @@ from guidebook.config.params import check, load
 from guidebook.config.paths import BOOK
 from guidebook.config.schema import Section, Tuple, Word
 from guidebook.config.yamlfile import read
-from guidebook.report.tables import table
+from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, Verdict
+from guidebook.report.banner import fraction
+from guidebook.report.tables import Html, table
+from guidebook.runs.run import Run
 
 FILE, MARK = BOOK / "claims.yml", "guidebook_claims"
+OUTCOMES = {
+    HOLDS: ("holds", "✓"),
+    FAILS: ("fails", "✗"),
+    UNDECIDED: ("undecided", "?"),
+    "open": ("open", "…"),
+}  # class, glyph
 Line = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}]+$")]
 
 
@@ -57,7 +67,9 @@ class Answer(NamedTuple):
 
     claim: str  # its id
     found: str
-    verdict: str
+    verdict: str  # one of OUTCOMES
+    note: str = ""  # what it rests on
+    effect: tuple[float, float, float] | None = None  # the difference that decided, with its interval
 
 
 @functools.cache
@@ -67,16 +79,91 @@ def every() -> dict[str, Claim]:
 
 
 class Answers:
-    """Answers as a table of a notebook, from which `answers` reads them for the page of all claims."""
+    """Answers of a run as a table of its notebook, from which `answers` reads them for the page of all claims.
 
-    def __init__(self, answers: Iterable[tuple[str, str, str]]):  # (claim's id, what was found, verdict)
-        self.answers = [Answer(*a) for a in answers]
-        if unknown := [a.claim for a in self.answers if a.claim not in every()]:
-            raise KeyError(f"{unknown} are no claims of {FILE.name}: add them there")
+    A row is a claim's id, what was found, and the verdict: a `compare.Verdict`, or one of OUTCOMES with a note. A claim about training
+    is undecided where one training of each kind was compared, and every claim where `broken` says what is wrong with the model.
+    Raises KeyError for a claim that the file lacks, ValueError for another outcome.
+    """
+
+    def __init__(self, run: Run, rows: Iterable[tuple[str, str, Verdict | tuple[str, str]]], broken: str | None = None):
+        self.answers, rests = [], fraction(run)
+        for claim, found, verdict in rows:
+            if claim not in every():
+                raise KeyError(f"{claim} is no claim of {FILE.name}: add it there")
+            outcome, note, effect = _decided(every()[claim], verdict, broken)
+            if outcome not in OUTCOMES:
+                raise ValueError(f"{claim}: {outcome!r:.60} is no outcome; there are {', '.join(OUTCOMES)}")
+            self.answers.append(Answer(claim, found, outcome, "; ".join(filter(None, (note, rests))), effect))
 
     def _repr_html_(self) -> tuple[str, dict]:
-        rows = [(every()[a.claim].says, a.found, a.verdict) for a in self.answers]
-        return table(["published", "this run found", "verdict"], rows).text, {MARK: self.answers}
+        rows = [(marked(a.verdict), every()[a.claim].says, a.found, a.note) for a in self.answers]
+        return table(["verdict", "published", "this run found", "rests on"], rows).text, {MARK: self.answers}
+
+
+def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | None) -> tuple:
+    """Outcome, note and effect of a verdict."""
+    broken = broken if claim.kind in ("samples", "training") else None
+    if not isinstance(verdict, Verdict):
+        return (UNDECIDED if broken else verdict[0]), broken or verdict[1], None
+    if verdict.interval is None:
+        return UNDECIDED, "not measured in this run", None
+    value, low, high = verdict.interval
+    note = f"difference {value:+.3g} [{low:.3g}, {high:.3g}]"
+    if verdict.trainings > 1:
+        note += f" over {verdict.trainings} trainings"
+    elif claim.kind == "training":
+        broken = broken or "one training of each: another seed may decide otherwise"
+    return (UNDECIDED, f"{broken}; {note}", None) if broken else (verdict.outcome, note, (value, low, high))
+
+
+def marked(verdict: str, anchor: str = "") -> Html:
+    """A verdict with its glyph, the class that colours it, and the anchor of its claim."""
+    kind, glyph = OUTCOMES[verdict]
+    name = f' id="{html.escape(anchor)}"' if anchor else ""
+    return Html(f'<span{name} class="verdict {kind}">{glyph} {html.escape(verdict)}</span>')
+
+
+def together(outcomes: list[str]) -> str:
+    """One outcome for a claim that several runs answer: that of those which decide, where they agree."""
+    decided = {o for o in outcomes if o in (HOLDS, FAILS)}
+    return decided.pop() if len(decided) == 1 else UNDECIDED if decided else outcomes[0]
+
+
+def forest(answers: list[Answer]) -> str:
+    """A forest plot in SVG: the difference that each answer rests on, in half widths of its 95 % interval, so that ±1 decides."""
+    shown = [a for a in answers if a.effect]
+    if not shown:
+        return ""
+    lines, height, reach = [], 20 * len(shown) + 30, 8.0
+    for i, answer in enumerate(shown):
+        value, low, high = answer.effect
+        x, y = max(-reach, min(reach, 2 * value / (high - low))) if high > low else 0.0, 20 * i + 14
+        kind, glyph = OUTCOMES[answer.verdict]
+        title = f"<title>{html.escape(f'{answer.claim}: {answer.note}')}</title>"
+        lines.append(
+            f'<g class="verdict {kind}">{title}<text x="250" y="{y + 4}" text-anchor="end">{html.escape(answer.claim)}</text>'
+            f'<line x1="{450 + 20 * (x - 1):.0f}" x2="{450 + 20 * (x + 1):.0f}" y1="{y}" y2="{y}" stroke="currentColor" stroke-width="2"/>'
+            f'<circle cx="{450 + 20 * x:.0f}" cy="{y}" r="4" fill="currentColor"/><text x="650" y="{y + 4}">{glyph} {answer.verdict}</text></g>'
+        )
+    axis = f'<line x1="450" x2="450" y1="0" y2="{height - 24}" stroke="currentColor" stroke-dasharray="3 3"/>'
+    below = (
+        f'<text x="450" y="{height - 6}" text-anchor="middle">against the claim · no difference · for the claim</text>'
+    )
+    return (
+        f'<div class="scroll"><svg class="forest" viewBox="0 0 760 {height}" role="img" aria-label="Differences that verdicts rest on">'
+        f"{axis}{''.join(lines)}{below}</svg></div>"
+    )
+
+
+def broken(unguided: dict, real: dict, classes: int) -> str | None:
+    """Why a model gives no verdicts: a judge reads its samples at w = 1 less well than half way from chance to real images."""
+    if unguided["value"] >= (real["value"] + 1 / classes) / 2:
+        return None
+    return (
+        f"the model is not trained far enough: without guidance {100 * unguided['value']:.0f} % of its samples are readable, of real images "
+        f"{100 * real['value']:.0f} %"
+    )
 
 
 def answers(notebook: Path) -> list[Answer]:
@@ -85,12 +172,19 @@ def answers(notebook: Path) -> list[Answer]:
     return [Answer(*a) for o in outputs for a in o.get("metadata", {}).get("text/html", {}).get(MARK, [])]
 
 
+def settled(claim: Claim) -> Answer | None:
+    """The answer of the document itself, where it gives one."""
+    return Answer(claim.id, claim.answer.found, claim.answer.verdict) if claim.answer else None
+
+
+@functools.cache
 def configured(claim: Claim) -> Answer:
     """The number of parameters of the document's own configuration, where it states one."""
     from guidebook.models.cost import cost
 
     count = cost(load(*claim.parameters.split("/"))).parameters
     ratio = count / claim.stated
-    times = f"{ratio:.2g} times as many" if ratio > 1 else f"{1 / ratio:.2g} times fewer"
-    verdict = "holds" if max(ratio, 1 / ratio) < 1.05 else f"does not hold: it is {times}"
-    return Answer(claim.id, f"its configuration ({claim.parameters}.yml) has {count:,}", verdict)
+    verdict = HOLDS if max(ratio, 1 / ratio) < 1.05 else FAILS
+    return Answer(
+        claim.id, f"its configuration ({claim.parameters}.yml) has {count:,}", verdict, f"{ratio:.3g} times as many"
+    )

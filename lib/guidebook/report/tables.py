@@ -11,11 +11,11 @@ from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
 
 SHOWN = (
-    "adherence", "fid", "fd_judge", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
-    "lpips_diversity", "diversity", "grain", "copying", "copies", "saturation",
+    "adherence", "confidence", "fid", "fd_judge", "fd_random", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
+    "lpips_diversity", "diversity", "diversity_pixels", "grain", "copying", "copies", "saturation",
 )  # fmt: skip
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
-SHARES = ("adherence", "adherence_attribute", "edit", "edit_before", "accuracy_untrained", "copies")
+SHARES = ("adherence", "confidence", "adherence_attribute", "edit", "edit_before", "accuracy_untrained", "copies")
 
 
 class Html:
@@ -77,13 +77,6 @@ def with_interval(record: dict | None) -> str:
     value, low, high = (scale * record[k] for k in ("value", "low", "high"))
     places = 1 if unit or max(abs(value), abs(high)) >= 10 else 2 if max(abs(value), abs(high)) >= 1 else 3
     return f"{value:.{places}f}{unit} [{low:.{places}f}, {high:.{places}f}]"
-
-
-def verdict(a: dict, b: dict) -> str:
-    """Whether record `a` is above record `b`: decided only where their intervals do not meet."""
-    if a["low"] > b["high"]:
-        return "holds"
-    return "does not hold" if a["high"] < b["low"] else "undecided: the intervals overlap"
 
 
 def metric_table(records: list[dict]) -> Html:

@@ -64,6 +64,15 @@ class Run:
             return _recorded(changed, self.path / "variants" / name)
         return _live(changed, self.path / "variants" / f"{name}-{changed.training_key}")
 
+    def trainings(self, count: int, name: str = "", **sections: dict) -> list["Run"]:
+        """The run, or a variant of it, trained `count` times: with seeds `train.seed`, `train.seed` + 1, …"""
+        first, seed = self.variant(name, **sections) if name else self, self.params.train.seed
+        found = [first]
+        for s in range(seed + 1, seed + count):
+            changed = sections | {"train": sections.get("train", {}) | {"seed": s}}
+            found.append(self.variant("-".join(filter(None, (name, f"seed-{s}"))), **changed))
+        return found
+
     def needs(self, what: str) -> None:
         """Raises NotRecorded on a recorded run: called where `what` would have to be made."""
         if self.recorded:

@@ -11,6 +11,7 @@ from guidebook.data.images import Streamed
 from guidebook.runs.lock import job_id
 from guidebook.runs.run import Run, commit
 from guidebook.runtime.distributed import world
+from guidebook.training.ema import decay_at
 from guidebook.training.step import Trainer
 
 
@@ -35,7 +36,9 @@ def describe(run: Run, trainer: Trainer) -> None:
 def conclude(run: Run, trainer: Trainer) -> None:
     """Notes how long the training lasted, in seconds, images and updates, and of which data it learnt."""
     data, updates = _data(run, trainer), trainer.nimg // run.params.train.batch
-    run.note(train_seconds=round(trainer.seconds, 1), images_seen=trainer.nimg, updates=updates, data=data)
+    decays = {a.name: decay_at(updates - 1, a.decay, a.warmup) for a in trainer.averages}
+    facts = {"train_seconds": round(trainer.seconds, 1), "images_seen": trainer.nimg, "updates": updates, "data": data}
+    run.note(**facts, **({"last_decay": decays} if decays else {}))
 
 
 def _data(run: Run, trainer: Trainer) -> dict:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from guidebook.conditioning.source import Conditions, conditions
-from guidebook.config.budget import updates
+from guidebook.config.budget import images, updates
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.params import Params
 from guidebook.data.batches import Batch, feed
@@ -19,7 +19,7 @@ from guidebook.models import build
 from guidebook.models.space import Latents, Pixels, space
 from guidebook.runtime import distributed
 from guidebook.runtime.seeds import generator
-from guidebook.training.ema import EMA
+from guidebook.training.ema import averages
 from guidebook.training.profiler import Profiler
 
 BINS = 10  # timestep bins of the logged loss
@@ -72,10 +72,10 @@ class Trainer:
         self.wrapped = distributed.shared(self.model)
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
-        self.averages = [EMA(self.model.named_parameters(), d) for d in t.ema]
+        self.averages = averages([*self.model.named_parameters()], t.ema, t.ema_warmup, updates(params))
         self.data, self.space, self.feed, self.conditions = data, where, feed(data, t), source
         self.objective = objective(params.objective, self.device)
-        self.total, self.profiler = updates(params) * t.batch, Profiler(self.device)  # images of the whole training
+        self.total, self.profiler = images(params), Profiler(self.device)  # images of the whole training
         self.nimg, self.seconds = 0, 0.0  # images seen, and seconds until the last line of statistics
         self._clear()
 
