@@ -1,11 +1,11 @@
 """What all tests share: no network, an own runs folder, and parameters small enough to train in a second."""
 
 import json
-import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
+from forks import PROCESSES
 
 TALLY = pytest.StashKey()
 
@@ -15,16 +15,10 @@ for name in ("GUIDEBOOK_RUNS", "GUIDEBOOK_RECORD", "GUIDEBOOK_DATA", "GUIDEBOOK_
     os.environ.pop(name, None)
 
 
-# Processes that tests start are forked from one that has imported what takes seconds, once for all tests.
-multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["guidebook.training.loop", "guidebook.metrics.measure", "guidebook.cli"]
-)
-
-
 @pytest.fixture
 def forked(monkeypatch):
     """Processes of the benches from there too, which in a bench begin anew."""
-    monkeypatch.setattr("bench.apart.PROCESSES", multiprocessing.get_context("forkserver"))
+    monkeypatch.setattr("bench.apart.PROCESSES", PROCESSES)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from forks import forked_kernels
 
 from guidebook.book.notebook import execute, missing, run_experiment
 from guidebook.config.params import load
@@ -15,6 +16,12 @@ from guidebook.report.performance import read
 from guidebook.runs.run import opened, record
 
 EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100"]  # mnist has tests of its own
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked():
+    with forked_kernels():
+        yield
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)
