@@ -2,8 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Tests wait for disks and processes a third of the time: one worker more than there are cores, and not more than 5
-WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 5)))
 
 .DEFAULT_GOAL := help
 .PHONY: help book test test-faults lint lock clean
@@ -21,7 +19,7 @@ book: .venv/.installed ## build the HTML book from the records, then run the MNI
 
 test: .venv/.installed ## run the tests, but for those marked slow
 	@echo "test: running the tests not marked slow (minutes on two cores)"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # SLURM, where it is installed, is started for the tests and ended after them.
 test-faults: .venv/.installed ## try every fault, on a real SLURM too, and keep the counts for the book (about 20 minutes)

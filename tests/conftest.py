@@ -32,15 +32,17 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def shared_judges(tmp_path_factory):
-    """Makes a folder of runs keep its judges where all tests of this session, in every worker, find them: each is trained once."""
+def shared_networks(tmp_path_factory):
+    """Makes a folder of runs keep its judges and autoencoders where all tests of this session, in every worker, find them: each is
+    trained once."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "judges"
-    folder.mkdir(exist_ok=True)
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def share(runs: Path) -> Path:
         runs.mkdir(parents=True, exist_ok=True)
-        (runs / "judges").symlink_to(folder)
+        for kind in ("judges", "vaes"):
+            (base / kind).mkdir(exist_ok=True)
+            (runs / kind).symlink_to(base / kind)
         return runs
 
     return share

@@ -50,7 +50,7 @@ with forked_kernels():
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory, shared_judges) -> Path:
+def site(tmp_path_factory, shared_networks) -> Path:
     """A project of its own whose demo is as small as `smoke`, run, recorded once more as `paper`, and built."""
     root = tmp_path_factory.mktemp("project")
     for name in ("params", "notebooks", "book"):
@@ -58,7 +58,7 @@ def site(tmp_path_factory, shared_judges) -> Path:
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
     (root / "params/mnist/demo.yml").write_text(demo.yaml())
-    runs = shared_judges(root / "runs")
+    runs = shared_networks(root / "runs")
     place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(runs), "HF_HUB_OFFLINE": "1"}
     place["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))  # forks
     command = [sys.executable, "-c", BUILD]

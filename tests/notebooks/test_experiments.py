@@ -25,9 +25,9 @@ def forked():
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)
-def smoke(request, tmp_path_factory, shared_judges):
+def smoke(request, tmp_path_factory, shared_networks):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDEBOOK_RUNS", str(shared_judges(tmp_path_factory.mktemp(request.param))))
+        patch.setenv("GUIDEBOOK_RUNS", str(shared_networks(tmp_path_factory.mktemp(request.param))))
         run, done = run_experiment(load(request.param, "smoke"))
     assert done
     return run
