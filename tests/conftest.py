@@ -1,11 +1,11 @@
 """What all tests share: no network, an own runs folder, and parameters small enough to train in a second."""
 
 import json
-import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
+from forks import PROCESSES
 
 TALLY = pytest.StashKey()
 
@@ -15,16 +15,10 @@ for name in ("GUIDEBOOK_RUNS", "GUIDEBOOK_RECORD", "GUIDEBOOK_DATA", "GUIDEBOOK_
     os.environ.pop(name, None)
 
 
-# Processes that tests start are forked from one that has imported what takes seconds, once for all tests.
-multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["guidebook.training.loop", "guidebook.metrics.measure", "guidebook.cli"]
-)
-
-
 @pytest.fixture
 def forked(monkeypatch):
     """Processes of the benches from there too, which in a bench begin anew."""
-    monkeypatch.setattr("bench.apart.PROCESSES", multiprocessing.get_context("forkserver"))
+    monkeypatch.setattr("bench.apart.PROCESSES", PROCESSES)
 
 
 @pytest.fixture
@@ -38,15 +32,17 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def shared_judges(tmp_path_factory):
-    """Makes a folder of runs keep its judges where all tests of this session, in every worker, find them: each is trained once."""
+def shared_networks(tmp_path_factory):
+    """Makes a folder of runs keep its judges and autoencoders where all tests of this session, in every worker, find them: each is
+    trained once."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "judges"
-    folder.mkdir(exist_ok=True)
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def share(runs: Path) -> Path:
         runs.mkdir(parents=True, exist_ok=True)
-        (runs / "judges").symlink_to(folder)
+        for kind in ("judges", "vaes"):
+            (base / kind).mkdir(exist_ok=True)
+            (runs / kind).symlink_to(base / kind)
         return runs
 
     return share

@@ -189,12 +189,3 @@ def test_status_in_a_pipe_gives_every_run_a_line(monkeypatch):
     }
     monkeypatch.setattr("guidebook.book.status.everything", lambda: [row, row])
     assert CliRunner().invoke(app, ["status"]).output.count("\n") == 3
-
-
-def test_training_asked_to_stop_exits_with_status_75(guidebook, tiny, tmp_path):
-    (tmp_path / "tiny.yml").write_text(tiny.yaml())
-    run = tmp_path / "runs" / "mnist" / f"smoke-{tiny.training_key}"
-    run.mkdir(parents=True)
-    (run / "STOP").touch()
-    assert guidebook("train", str(tmp_path / "tiny.yml")).returncode == 75
-    assert [p.name for p in (run / "checkpoints").iterdir()] == ["nimg-0000000016"]

@@ -23,14 +23,12 @@ def put(attributes: torch.Tensor, **values: bool) -> torch.Tensor:
     return changed
 
 
-def apart(attributes: torch.Tensor, name: str, side: int) -> torch.Tensor:
-    """What setting an attribute changes (N, 3, H, W), of 255 values, where no other silences it."""
+def apart(attributes: torch.Tensor, name: str, side: int, most: int | None = None) -> torch.Tensor:
+    """What setting an attribute changes (N, 3, H, W), of 255 values, in the first faces where no other silences it."""
     loud = [AT[l] for l, still in PAIRS if still == name]
-    heard = ~attributes[:, loud].any(1)
-    with_, without = (
-        render(put(attributes, **{name: v}), range(len(attributes)), side).double() for v in (True, False)
-    )
-    return (with_ - without).abs()[heard]
+    heard = (~attributes[:, loud].any(1)).nonzero()[:most, 0]
+    with_, without = (render(put(attributes[heard], **{name: v}), heard, side).double() for v in (True, False))
+    return (with_ - without).abs()
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +95,7 @@ def test_attributes_of_random_faces_do_not_contradict_each_other(many):
 def test_every_attribute_is_seen(name, many):
     sharp = put(many[:60], Blurry=False)
     for side in (64, 32):
-        change = apart(sharp, name, side)
+        change = apart(sharp, name, side, most=20)
         assert len(change) > 10
         assert change.mean((1, 2, 3)).min() > 0.05
         assert change.mean() > 0.15
@@ -125,7 +123,7 @@ def test_a_silenced_attribute_changes_nothing(loud, still, many):
 )
 def test_an_attribute_is_seen_where_it_belongs(names, top, bottom, many):
     for name in names:
-        change = apart(put(many[:60], Blurry=False), name, 64)
+        change = apart(put(many[:60], Blurry=False), name, 64, most=20)
         change[:, :, round(64 * top) : round(64 * bottom)] = 0
         assert change.max() == 0, name
 
@@ -155,10 +153,10 @@ def test_a_face_fills_much_of_its_picture_and_is_wholly_in_it(many):
 
 def test_painting_on_a_part_of_the_canvas_leaves_nothing_out(many, monkeypatch):
     for side in (7, 32, 64):
-        parts = render(many[:300], range(300), side)
+        parts = render(many[:100], range(100), side)
         with monkeypatch.context() as patch:
             patch.setattr(Canvas, "part", lambda self, *bounds: self)
-            assert torch.equal(render(many[:300], range(300), side), parts)
+            assert torch.equal(render(many[:100], range(100), side), parts)
 
 
 def test_pixels_use_the_whole_range_and_are_seldom_clipped(many):

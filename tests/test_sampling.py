@@ -146,6 +146,7 @@ def test_sampling_leaves_the_global_random_state_alone(unet, sampler):
 def run(tmp_path_factory, tiny):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GUIDEBOOK_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setattr(classifier, "STEPS", 20)  # that it guides is enough, how well is not asked here
         opened = open_run(tiny)
         train(opened)
         yield opened

@@ -33,22 +33,24 @@ pytestmark = [
 # All of it in one process: each start of one takes seconds.
 BUILD = """
 from pathlib import Path
+from forks import forked_kernels
 from guidebook.book.build import build
 from guidebook.book.notebook import run_experiment
 from guidebook.config.params import load
 from guidebook.runs.run import record
 
-run, _ = run_experiment(load("mnist", "demo"))
-kept = record(run)
-paper = kept.rename(kept.with_name("paper"))
-for file in paper.rglob("params.yml"):
-    file.write_text(file.read_text().replace("profile: demo", "profile: paper"))
-build()
+with forked_kernels():
+    run, _ = run_experiment(load("mnist", "demo"))
+    kept = record(run)
+    paper = kept.rename(kept.with_name("paper"))
+    for file in paper.rglob("params.yml"):
+        file.write_text(file.read_text().replace("profile: demo", "profile: paper"))
+    build()
 """
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory, shared_judges) -> Path:
+def site(tmp_path_factory, shared_networks) -> Path:
     """A project of its own whose demo is as small as `smoke`, run, recorded once more as `paper`, and built."""
     root = tmp_path_factory.mktemp("project")
     for name in ("params", "notebooks", "book"):
@@ -56,8 +58,9 @@ def site(tmp_path_factory, shared_judges) -> Path:
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
     (root / "params/mnist/demo.yml").write_text(demo.yaml())
-    runs = shared_judges(root / "runs")
+    runs = shared_networks(root / "runs")
     place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(runs), "HF_HUB_OFFLINE": "1"}
+    place["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))  # forks
     command = [sys.executable, "-c", BUILD]
     done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -5,7 +5,6 @@ real process without the seconds of imports.
 """
 
 import itertools
-import multiprocessing
 import os
 import pkgutil
 import resource
@@ -15,12 +14,12 @@ import time
 from pathlib import Path
 
 import torch
+from forks import PROCESSES
 from safetensors.torch import load_file
 
 from guidebook.runs.run import folder, opened
 from guidebook.training import checkpoint
 
-PROCESSES = multiprocessing.get_context("forkserver")  # what it imports beforehand: see tests/conftest.py
 BATCH, EVERY, TOTAL = 16, 12 * 16, 44 * 16  # images of a step, between checkpoints, of the whole training
 PROMISED = EVERY + BATCH  # images that are repeated at most: while a checkpoint is written one step goes on
 TIMING = {"ms_by_part", "images_per_s", "seconds", "memory_mb"}

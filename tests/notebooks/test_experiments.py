@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from forks import forked_kernels
 
 from guidebook.book.notebook import execute, missing, run_experiment
 from guidebook.config.params import load
@@ -17,10 +18,16 @@ from guidebook.runs.run import opened, record
 EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100"]  # mnist has tests of its own
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forked():
+    with forked_kernels():
+        yield
+
+
 @pytest.fixture(scope="module", params=EXPERIMENTS)
-def smoke(request, tmp_path_factory, shared_judges):
+def smoke(request, tmp_path_factory, shared_networks):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDEBOOK_RUNS", str(shared_judges(tmp_path_factory.mktemp(request.param))))
+        patch.setenv("GUIDEBOOK_RUNS", str(shared_networks(tmp_path_factory.mktemp(request.param))))
         run, done = run_experiment(load(request.param, "smoke"))
     assert done
     return run

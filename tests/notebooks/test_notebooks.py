@@ -11,10 +11,11 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from forks import forked_kernels
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
-from guidebook.book.notebook import NotebookFailed, execute, missing
+from guidebook.book.notebook import NotebookFailed, execute, missing, run_experiment
 from guidebook.config.params import load
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.runs.run import opened, record
@@ -37,9 +38,9 @@ def guidebook_run(runs, *settings) -> str:
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory, shared_judges):
+def smoke(tmp_path_factory, shared_networks):
     """The MNIST notebook, run once by the command line at its smallest."""
-    runs = shared_judges(tmp_path_factory.mktemp("smoke"))
+    runs = shared_networks(tmp_path_factory.mktemp("smoke"))
     assert ": done, " in guidebook_run(runs)
     return opened(next(runs.glob("mnist/smoke-*")))
 
@@ -121,21 +122,24 @@ def test_every_metric_record_says_how_it_was_made_and_how_far_to_trust_it(smoke)
                 assert r["seconds_per_image"] > 0
 
 
-def test_a_new_guidance_scale_draws_its_samples_and_makes_nothing_else_again(smoke):
+def test_a_new_guidance_scale_draws_its_samples_and_makes_nothing_else_again(smoke, monkeypatch):
     def made():
         return {k: v for k, v in stamps(smoke.path).items() if k.split("/")[-1] not in CHANGING}
 
     CHANGING = {"notebook.ipynb", "metrics.json", "params.yml", ".lock"}
     judges = smoke.path.parents[1] / "judges"
     before, rows, trained = made(), len(smoke.metrics()), stamps(judges)
-    assert ": done, " in guidebook_run(smoke.path.parents[1], "sample.guidance=[0, 1, 2, 5]")
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(smoke.path.parents[1]))
+    with forked_kernels():
+        _, done = run_experiment(smoke.params.replace(sample={"guidance": [0, 1, 2, 5]}))
+    assert done
     after, later = made(), stamps(judges)
     assert {k: after.get(k) for k in before} == before
     assert {k: later.get(k) for k in trained} == trained
     new = {k.split("/")[-2].split("-")[0] for k in after.keys() - before.keys()}
     assert new == {"w2"}
-    # of the run and of its variant: images, their description, a sheet, the manifest
-    assert len(after) == len(before) + 2 * 4
+    # of the run and of its variant: images, their description, a sheet, the manifest, the mark that it was read since the machine started
+    assert len(after) == len(before) + 2 * 5
     assert [r["guidance"] for r in smoke.metrics()[rows:]] == [2.0] * 4
     # the same words once more: nothing
     started, untouched = time.monotonic(), stamps(smoke.path)

@@ -26,8 +26,8 @@ CELLS = (
     "from guidebook.config.params import from_notebook\nfrom guidebook.runs.run import open_run\nfrom guidebook.sampling.draw import draw\n"
     "from guidebook.training import loop\nfrom guidebook.training.step import Trainer\n\n"
     "params = from_notebook(globals())\nrun = open_run(params)",
-    # A training that lasts on a fast machine too: seconds that each step waits
-    'wait, step = float(os.environ.get("PACE", 0)), Trainer.step\n'
+    # A first life that lasts on a fast machine too: seconds that each step waits
+    'wait, step = 0 if "SLURM_RESTART_COUNT" in os.environ else float(os.environ.get("PACE", 0)), Trainer.step\n'
     "Trainer.step = lambda trainer: (time.sleep(wait), step(trainer))[1]",
     "loop.train(run)",
     # Asked to stop here, where nothing listens

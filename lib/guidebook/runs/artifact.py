@@ -160,7 +160,7 @@ def _reserve(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     # Whoever comes at the same time writes the same header, and takes nothing that is taken.
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     with (
-        manifest.writing(file, f"{file.parent.name}: {file.name} ({taken / 1e9:.2f} GB)"),
+        manifest.writing(file, f"{file.parent.name.lstrip('.')}: {file.name} ({taken / 1e9:.2f} GB)"),
         os.fdopen(descriptor, "r+b") as made,
     ):
         np.lib.format.write_array_header_1_0(made, header)
