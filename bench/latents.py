@@ -97,7 +97,9 @@ def _autoencoder(params: P.Params) -> vae.Autoencoder:
     """Stable Diffusion's, with random weights where the published ones are not on this machine."""
     if pretrained.available(params.model.vae):
         return vae.autoencoder(params.model.vae, params.data)
-    network = vae.AutoencoderKL(
+    from diffusers import AutoencoderKL
+
+    network = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2,
         up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, norm_num_groups=32, sample_size=256,
     )  # fmt: skip

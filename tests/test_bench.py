@@ -390,3 +390,15 @@ def test_the_batches_report_every_size(monkeypatch, tiny, here):
     assert all(r["memory_mb"] == 5 and set(r["ms_by_part"]) == set(PARTS) for r in found["rows"])
     assert [r["steps_per_epoch"] for r in found["rows"]] == [8, 4, 2]
     assert "thesis, A100" in loading.batches([found]).text
+
+
+def test_a_step_of_the_bench_of_latents_runs_in_all_three_ways(runs):
+    params = load_params("celeba", "smoke")
+    found = {way: latents._step(params.yaml(), way) for way in (latents.KEPT, latents.ENCODED, latents.PIXELS)}
+    assert found[latents.KEPT]["elements"] == found[latents.ENCODED]["elements"] < found[latents.PIXELS]["elements"]
+    assert all(f["step_s"] > 0 for f in found.values())
+
+
+def test_its_random_autoencoder_is_of_the_published_size():
+    network = latents._autoencoder(load_params("celeba", "paper")).network
+    assert sum(p.numel() for p in network.parameters()) == 83_653_863
