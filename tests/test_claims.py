@@ -157,7 +157,7 @@ def test_a_claim_about_training_is_undecided_by_one_training_of_each(run):
     once, thrice = (Answers(run, [("mnist-cause", "", verdict("holds", k))]).answers[0] for k in (1, 3))
     assert (once.verdict, once.effect) == ("undecided", None)
     assert "one training of each" in once.note
-    assert (thrice.verdict, thrice.effect) == ("holds", (0.2, 0.1, 0.3))
+    assert (thrice.verdict, thrice.effect) == ("holds", [0.2, 0.1, 0.3])
     assert "over 3 trainings" in thrice.note
 
 

@@ -101,7 +101,7 @@ def test_without_a_warm_up_the_decay_is_constant_and_the_first_weights_are_forgo
 def test_averages_that_the_warm_up_makes_one_are_refused_and_both_named():
     weights = [("w", torch.zeros(2))]
     with pytest.raises(
-        ParamsError, match=r"train.ema = \[0.999, 0.9999\] are one average: .* at most 0.99101 after 1,000 updates"
+        ParamsError, match=r"train.ema = \[0.999, 0.9999\] are one average: .* at most 0.99108 after 1,000 updates"
     ):
         averages(weights, (0.9, 0.999, 0.9999), True, 1_000)
     assert len(averages(weights, (0.9, 0.999, 0.9999), True, 10_000)) == 3

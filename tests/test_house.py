@@ -11,7 +11,7 @@ import pytest
 from guidebook.config.paths import ROOT
 
 PACKAGE = "guidebook"
-ENTRIES, FILE, FUNCTION, SUBJECT = 17, 250, 45, 0.25
+ENTRIES, FILE, FUNCTION, SUBJECT = 17, 250, 45, 0.24
 LINES = 12_000  # of the library: a feature raises it in its own commit, and so does nothing else
 # Rooms from the ground upwards: each imports those before it, and none beside it
 STOREYS = (

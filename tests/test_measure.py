@@ -111,7 +111,8 @@ def test_every_group_gives_its_metrics_with_all_that_was_promised(run, stand_ins
             # whatever is measured in the judge's features is named for it
             space = record["metric"] in ("fd_judge", "kd_judge") or record["metric"].endswith("_judge")
             assert space == (
-                record["extractor"].startswith("judge") and record["metric"] not in ("adherence", "diversity")
+                record["extractor"].startswith("judge")
+                and record["metric"] not in ("adherence", "confidence", "diversity")
             )
 
 
@@ -134,9 +135,9 @@ def test_what_a_perfect_model_scores_is_the_floor(run, stand_ins):
     records = M.measure(
         run, as_samples(run, n, subject.of_real(run, "test").order[:n]), ("judge", "manifold", "inception")
     )
-    whole = ("adherence", "diversity", "grain", "inception_score", "fid_inf")  # of all images there are
+    whole = ("adherence", "confidence", "diversity", "grain", "inception_score", "fid_inf")  # of all images there are
     floor = {r["metric"]: r for r in M.measure_real(run, ("judge", "manifold", "inception"))}
-    assert len(records) == 17
+    assert len(records) == 18
     for record in records:
         if record["metric"] not in whole:
             for field in ("value", "low", "high", "n", "reference"):
@@ -155,7 +156,7 @@ def test_without_weights_there_is_no_record_but_a_reason(run, monkeypatch, tmp_p
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     images = as_samples(run, 120)
     records = M.measure(run, images, ALL)
-    assert {r["group"] for r in records} == {"judge", "manifold", "copying", "colour", "published"}
+    assert {r["group"] for r in records} == {"judge", "blind", "manifold", "copying", "colour", "published"}
     assert M.fd_curve_records(run, images, "inception") == M.frechet_against(run, images, 30, 30) == []
     reasons = M.absent(ALL)
     assert len(reasons) == 3
@@ -185,7 +186,7 @@ def test_a_record_gives_what_it_holds_and_makes_nothing(run, stand_ins):
 
 
 def test_a_group_that_is_none_is_named_with_those_that_are(run):
-    with pytest.raises(ValueError, match="called fvd; there are judge, manifold"):
+    with pytest.raises(ValueError, match="called fvd; there are judge, blind, manifold"):
         M.measure_real(run, ("judge", "fvd"))
 
 

@@ -73,9 +73,7 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
                 rows.append([marked(answer.verdict, anchor), *says, answer.found, answer.note, by])
         name, title = _document(source)
         counts.append([name, *(outcomes.count(o) for o in OUTCOMES), len(outcomes)])
-        rows = table(["verdict", "claim", "where", "found", "rests on", "by"], rows).text.replace(
-            "<table", "<table data-claims", 1
-        )
+        rows = table(["verdict", "claim", "where", "found", "rests on", "by"], rows).text
         parts += [f"## {name}\n", f"*{title}* {{cite}}`{source}`\n", rows + "\n"]
     counts.append(["together", *(sum(row[i] for row in counts) for i in range(1, len(OUTCOMES) + 2))])
     summary = table(["document", *OUTCOMES, "claims"], counts).text

@@ -69,7 +69,7 @@ class Answer(NamedTuple):
     found: str
     verdict: str  # one of OUTCOMES
     note: str = ""  # what it rests on
-    effect: tuple[float, float, float] | None = None  # the difference that decided, with its interval
+    effect: list[float] | None = None  # the difference that decided, with its interval
 
 
 @functools.cache
@@ -114,7 +114,7 @@ def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | Non
         note += f" over {verdict.trainings} trainings"
     elif claim.kind == "training":
         broken = broken or "one training of each: another seed may decide otherwise"
-    return (UNDECIDED, f"{broken}; {note}", None) if broken else (verdict.outcome, note, (value, low, high))
+    return (UNDECIDED, f"{broken}; {note}", None) if broken else (verdict.outcome, note, [value, low, high])
 
 
 def marked(verdict: str, anchor: str = "") -> Html:
