@@ -20,6 +20,7 @@ def banner(run: Run) -> str:
         if facts.get("images_seen")
         else "",
         facts.get("data_note"),
+        facts.get("caveat"),  # what has changed since a record was made
         f"of each split this run knows the first {p.data.limit:,} at most" if p.data.limit else "",
         "captions go through a stand-in for CLIP: a small text transformer with fixed random weights"
         if p.text.encoder == EMBEDDED
