@@ -332,7 +332,7 @@ def test_a_caption_is_safe_in_html(attributes, key, draw):
         assert re.fullmatch("[A-Za-z0-9, -]+", text), text
 
 
-def test_the_example_of_the_thesis_is_one_of_the_captions_of_its_attributes():
+def test_the_example_of_the_thesis_is_but_for_its_commas_one_of_the_captions_of_its_attributes():
     girl = bits(["Young", "Straight_Hair", "Blond_Hair", "Bangs", "Smiling", "Wearing_Earrings"])
     texts = {attribute_caption(girl, 0, sample, 0) for sample in range(10_000)}
     assert "A photo of a young woman with straight blond hair and bangs, smiling, wearing earrings" in texts
