@@ -204,7 +204,7 @@ def departures(params: Params) -> list[tuple[str, Any, Any]]:
         return []
     how = {f"train.{name}" for name in FREE}
     changed = differences(load(params.experiment, params.profile), params)
-    return [c for c in changed if c[0] not in how and c[:2] != ("train.precision", "auto")]
+    return [c for c in changed if c[0] not in how | {"evaluate.trainings"} and c[:2] != ("train.precision", "auto")]
 
 
 def check_word(word: str, what: str) -> None:
