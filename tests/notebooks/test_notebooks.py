@@ -110,7 +110,9 @@ def test_every_metric_record_says_how_it_was_made_and_how_far_to_trust_it(smoke)
     for run in (smoke, opened(next(smoke.path.glob("variants/caption-dropout-????????")))):
         records = run.metrics()
         drawn = {(r["metric"], r["guidance"]) for r in records if r["guidance"] is not None}
-        assert drawn == {(m, w) for m in ("adherence", "confidence", "fd_judge", "diversity", "grain") for w in (0, 1, 5)}
+        assert drawn == {
+            (m, w) for m in ("adherence", "confidence", "fd_judge", "diversity", "grain") for w in (0, 1, 5)
+        }
         for r in records:
             assert r.keys() >= FIELDS
             assert r["low"] <= r["value"] <= r["high"]

@@ -1,7 +1,9 @@
 """The catalog of data sets: what they are called on the hub and what they hold. Imports no torch.
 
-A new set of the hub is an entry of `CATALOG` and the recipe of its judge in `metrics.judge`; a set drawn by code is a file in
-`data.drawn` and a line in `data.images` besides.
+A new set of the hub is an entry of `CATALOG` and the recipe of its judge in `metrics.judge`. Its files are called `train-*.parquet` and
+`<test_split>-*.parquet`, with a column of images as the hub writes them and a column of whole-number labels (or forty booleans, CelebA's attributes). A set
+that fits into memory has images of one shape; `mapped` ones have any, and are decoded once; `window` ones are streamed while training goes on, and
+every tenth row is held out. `train` is counted: training refuses another number. A set drawn by code is a file in `data.drawn` and a line in `data.images`.
 """
 
 from dataclasses import dataclass
@@ -27,8 +29,10 @@ class Entry:
     label: str | tuple[str, ...] = "label"  # column of the class index; of faces, the columns of the attributes
     codec: str | None = None  # of the image files that the hub publishes, where it is lossless
     bad_share: float = 0.001  # of the rows, that may be skipped: too few to move a result
-    window: int | None = None  # rows of the shuffle buffer of a streamed set, which has no test split
-    tests: str = "test"  # what the hub calls the test split
+    window: int | None = (
+        None  # rows of the shuffle buffer of a streamed set, of which every tenth row is the test split
+    )
+    test_split: str = "test"  # what the hub calls it
     mapped: bool = False  # too large for memory: decoded once, into a memory-mapped file
 
     @property
@@ -119,6 +123,6 @@ CATALOG = {
     "imagenet100": Entry(
         IMAGENET100, 3, 126_689, 5_000, "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes, whose "
         "shorter side has 160 pixels", "clane9/imagenet-100", "scenes", "0519dc2f402a3a18c6e57f7913db059215eee25b",
-        tests="validation", mapped=True,
+        test_split="validation", mapped=True,
     ),
 }  # fmt: skip

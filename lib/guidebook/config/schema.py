@@ -43,7 +43,7 @@ class Text(Section):
 
 
 class Model(Kinds):
-    """The network. A new kind is one class here, and one row in `guidebook.models`."""
+    """The network. A new kind is one class here, a file in `guidebook.models` and a row of its `backbones()`."""
 
     vae: Literal["embedded", "stabilityai/sd-vae-ft-mse"] | None = None  # whose latents are learnt; None is the pixels
 
@@ -124,7 +124,7 @@ class Train(Section):
             yield f"train.processes = {self.processes} must divide train.batch = {self.batch}"
 
 
-# Settings of each way to guide, with their bounds; see diffusion/guidance.py.
+# The names of the ways to guide, and the settings of each with their bounds; see diffusion/guidance.py. A setting is a field of Guiding.
 SETTINGS = {
     "linear": {}, "rescaled": {"phi": (0, 1)}, "cfg-plus-plus": {},
     "projected": {"eta": (0, 1), "norm": (1e-6, 1e6), "momentum": (-0.99, 0.99)}, "classifier": {},
@@ -147,7 +147,7 @@ class Guide(Section):
 class Guiding(Section):
     """A way to guide without its scale."""
 
-    combine: Literal["linear", "rescaled", "cfg-plus-plus", "projected", "classifier"] = "linear"
+    combine: Literal[tuple(SETTINGS)] = "linear"
     between: Annotated[tuple[Sigma, Sigma], Tuple(2, 2)] | None = None  # noise levels σ; None is all of them
     against: Guide | None = None  # None is the same network without a condition
     phi: float | None = None
@@ -159,7 +159,7 @@ class Guiding(Section):
         return {key: getattr(self, key) for key in SETTINGS[self.combine]}
 
     def conflicts(self):
-        for key in ("phi", "eta", "norm", "momentum"):
+        for key in dict.fromkeys(key for settings in SETTINGS.values() for key in settings):
             low, high = SETTINGS[self.combine].get(key, (None, None))
             value = getattr(self, key)
             if (value is None) != (low is None) or (value is not None and not low <= value <= high):

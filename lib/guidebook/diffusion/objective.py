@@ -2,7 +2,7 @@
 
 A path mixes image and noise, x = a(t) x0 + s(t) ε. A network is trained to predict another mix, F = p(t) x0 + q(t) ε. Given x
 and F, x0 and ε are the solution of two linear equations, so everything else follows from the four coefficients. A new objective
-is one function here that returns an `Objective`, and one row in `OBJECTIVES`.
+is one function here that returns an `Objective`, one row in `OBJECTIVES` and one class in `config.schema`.
 """
 
 import math

@@ -1,7 +1,8 @@
 """Solvers: the way from noise to image on any path x = a x0 + s ε.
 
 Each takes a denoiser (x, t) → (x0, ε) and a list of times, whose last one is the image's, and yields (t, x) after every step.
-They know a path by `mix` alone. A spacing gives the list of times. A new solver is one function and one row in `SOLVERS`.
+They know a path by `mix` alone. A spacing gives the list of times. A new solver is one function and one row in
+`SOLVERS`, a spacing likewise in `SPACINGS`; their names stand in `config.schema.Solver`.
 """
 
 import math

@@ -1,6 +1,7 @@
 """Measures of sets of images.
 
-A distance is a function of features in a file of its own: `frechet`, `kernel`, `manifold`, `copying`; `scores` needs no reference. The
-features come from published `networks` and from the `judge`. `records` makes a distance a metric record with its
-interval (`intervals`), `groups` lists all metrics, and `measure` keeps the records in the run folder, each made once.
+`measure` takes a set and the names of groups (`groups`), and keeps their records in the run folder, each made once. The function behind
+a group (`records`) reads the images with a network (`networks`, `judge`, `untrained`), calls a distance or a score, which is a function in
+a file of its own (`frechet`, `kernel`, `manifold`, `copying`, `scores`, `attributes`) and returns a value with its interval and every image's influence on
+it (`intervals`), and writes that as a record of its `subject`. `compare` decides between records.
 """

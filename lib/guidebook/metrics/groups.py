@@ -1,6 +1,8 @@
-"""Every metric by group (`GROUPS`): what one network reads is measured together, and left out together where its weights are missing.
+"""The groups that `measure` takes: metrics that are made together, and left out together where weights are missing.
 
-A new metric is a function in a file beside this one and its name here; its labels are in `report.charts` and `report.tables`.
+A new metric is a function that returns an `Interval`, its call in a function of `records`, its name here and, if it needs published
+weights, these in `weights.NEEDED`. A chart of it needs a label in `report.charts.NAMES`, a column of the usual table its name in `report.tables.SHOWN`, and a
+reader a row in `book/how-to-read.md`. Curves, edits and round trips have functions of their own in `measure`.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Metric records of each group: what one network reads of a set of images, measured against the train split."""
+"""The functions behind the groups: each reads a set of images with one network and gives its metric records."""
 
 import functools
 from collections.abc import Sequence

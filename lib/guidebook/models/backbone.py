@@ -24,7 +24,10 @@ class Backbone(ModelMixin, ConfigMixin):
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        """F (B, C, H, W) of noisy images x (B, C, H, W) at times t, (B,) or one for all."""
+        """What the objective predicts, F (B, C, H, W), of noisy images x (B, C, H, W) at times t, (B,) or one for all.
+
+        x and t come as the objective gives them to networks: scaled by its `scale`, and through its `embed`.
+        """
 
     def place(self, device: torch.device, train: Train) -> Self:
         """This network on a device, in the memory layout and with the kernels that are fastest there."""
