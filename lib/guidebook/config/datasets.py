@@ -43,7 +43,7 @@ class Entry:
     @property
     def splits(self) -> tuple[str, ...]:
         """What the splits are called in the names of the hub's files."""
-        return ("train",) if self.window else ("train", self.tests)
+        return ("train",) if self.window else ("train", self.test_split)
 
 
 DIGITS = tuple("0123456789")
