@@ -11,6 +11,7 @@ from guidebook.config.params import ParamsError, check
 from guidebook.config.paths import BOOK, NOTEBOOKS
 from guidebook.metrics.compare import Verdict
 from guidebook.report import claims
+from guidebook.report.banner import fraction
 from guidebook.report.claims import Answer, Answers, Claim, Claims, answers, broken, configured, every, together
 from guidebook.runs.run import open_run
 
@@ -153,6 +154,12 @@ def test_what_a_notebook_answered_is_found_in_it(run, tmp_path):
     assert found[1][2:] == ("undecided", "few; " + found[0].note.partition("; ")[2], None)
 
 
+@pytest.mark.parametrize(("seen", "words"), [(1_200_128, "100 %"), (7_200_000, "600 %"), (90_112, "7.5 %")])
+def test_the_share_of_the_training_is_a_plain_number(run, seen, words):
+    run.note(images_seen=seen)
+    assert fraction(run).startswith(f"{words} of the published training")
+
+
 def test_a_claim_about_training_is_undecided_by_one_training_of_each(run):
     once, thrice = (Answers(run, [("mnist-cause", "", verdict("holds", k))]).answers[0] for k in (1, 3))
     assert (once.verdict, once.effect) == ("undecided", None)
@@ -165,7 +172,7 @@ def test_a_model_whose_unguided_samples_are_unreadable_gives_no_verdict_but_on_s
     readable, half, real = ({"value": v} for v in (0.6, 0.5, 0.95))
     assert broken(readable, real, 10) is None
     why = broken(half, real, 10)
-    assert "without guidance 50 % of its samples are readable, of real images 95 %" in why
+    assert "without guidance the judge reads 50 % of its samples rightly, of real images 95 %" in why
     rows = [
         ("mnist-grain", "", verdict("does not hold")),
         ("wikiart-loading", "", ("holds", "")),

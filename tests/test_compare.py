@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from guidebook.metrics import compare
-from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, NotComparable, above, alike, among
+from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, NotComparable, Verdict, above, among, least
 from guidebook.metrics.frechet import gaussian, influences
 from guidebook.metrics.intervals import normal
 from guidebook.metrics.subject import packed
@@ -117,12 +117,13 @@ def test_several_comparisons_decide_no_oftener(pairs):
     assert decided(found) <= LIMIT
 
 
-def test_sets_at_the_margin_are_seldom_called_alike():
-    rng, n, within = np.random.default_rng(6), 100, 0.5
-    pairs = ((record(within + rng.normal(size=n)), record(rng.normal(size=n))) for _ in range(ROUNDS))
-    outcomes = [alike(a, b, within).outcome for a, b in pairs]
-    assert (1 - outcomes.count(UNDECIDED) / ROUNDS) <= 0.05 + LIMIT - 0.05 + 0.025
-    assert outcomes.count(HOLDS) / ROUNDS <= LIMIT
+@pytest.mark.parametrize(("within", "without"), [(4, 1), (1, 7), (3, 3)])
+def test_the_best_of_several_that_is_chosen_by_the_data_decides_no_oftener(within, without):
+    rng, found = np.random.default_rng(6), []
+    for _ in range(ROUNDS):
+        every = [record(rng.normal(size=100)) for _ in range(within + without)]
+        found.append(least(every[:within], every[within:]))
+    assert decided(found) <= LIMIT
 
 
 def test_every_verdict_can_come_out_both_ways():
@@ -133,8 +134,9 @@ def test_every_verdict_can_come_out_both_ways():
     assert above((low, high), **way).outcome == FAILS
     assert above((high, low), (high, middle), **way).outcome == HOLDS
     assert above((middle, low), (middle, high), **way).outcome == FAILS
-    assert alike(low, middle, 4.0, **way).outcome == HOLDS
-    assert alike(low, high, 4.0, **way).outcome == FAILS
+    assert least([high, low], [middle], **way).outcome == HOLDS
+    assert least([high, middle], [low], **way).outcome == FAILS
+    assert least([low], [], **way) == above(**way) == above((low, None)) == Verdict(UNDECIDED, None, 0)
     first, second = trainings(rng, 5.0, 0.1)
     assert above((first, second), training=True).outcome == HOLDS
     assert above((second, first), training=True).outcome == FAILS
@@ -187,5 +189,6 @@ def test_a_record_of_some_images_is_that_of_their_mean():
     each = np.random.default_rng(9).normal(size=100)
     rows = each > 0
     some = among(record(each), rows)
+    assert some["low"] < some["value"] < some["high"]
     assert (some["value"], some["n"]) == (pytest.approx(each[rows].mean(), rel=1e-3), rows.sum())
     assert above((some, among(record(each - 1), rows))).outcome == HOLDS

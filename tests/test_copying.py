@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 
 from guidebook.metrics import copying as module
-from guidebook.metrics.copying import copies, copying, nearest
+from guidebook.metrics.copying import copies, copying, expected, nearest
 from guidebook.metrics.measure import neighbours
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet
@@ -83,3 +83,13 @@ def test_the_pairs_are_those_nearest_first_and_are_found_again(tiny, runs):
     assert found.facts["distances"][:2] == [0, 0] != found.facts["distances"][2]
     again = neighbours(run, ImageSet("samples", run.path / "samples" / "samples-0", made * 0, facts), n=3)
     assert torch.equal(again.images, found.images)
+
+
+@pytest.mark.parametrize("m", [216, 1000])
+def test_of_unseen_images_seldom_more_than_expected_are_called_copies(m):
+    rng, above, rounds = np.random.default_rng(3), 0, 400
+    for _ in range(rounds):
+        unseen, others = rng.normal(size=m), rng.normal(size=500)
+        above += copies(others, unseen)[1] > expected(m)
+    assert above / rounds <= 0.05
+    assert 0.01 < expected(m) < 0.04

@@ -66,3 +66,9 @@ def test_fewer_images_than_the_line_needs_are_refused():
     fd_infinite(drawn(fewest(4), 4, 4), standard(4))
     with pytest.raises(ValueError, match="needs 20"):
         fd_infinite(drawn(fewest(4) - 1, 4, 4), standard(4))
+
+
+def test_the_limit_of_a_perfect_model_has_an_interval_around_zero():
+    value, low, high = fd_infinite(drawn(400, 4, 5), standard(4))
+    assert low < 0 < high < 1
+    assert low <= value <= high

@@ -111,7 +111,7 @@ def test_the_record_of_a_set_holds_every_draw_and_between_which_most_lie(tiny, r
     assert (found["value"], found["n"], found["guidance"]) == (pytest.approx(each.mean(), abs=1e-6), 60, 5.0)
     assert found["low"] == pytest.approx(np.quantile(each, 0.025), abs=1e-6)
     assert found["interval"] == "95 % of 200 draws"
-    np.testing.assert_allclose(influence(found), each, atol=1e-3)
+    np.testing.assert_allclose(influence(found, "draws"), each, atol=1e-3)
 
 
 def test_real_images_are_read_by_the_same_draws(tiny, runs, monkeypatch):

@@ -1,7 +1,7 @@
 """Verdicts: whether one kind of images scores above another, by the interval of the difference between two metric records.
 
-Sets drawn from the same seeds differ by less than chance would have it, so the difference is taken image by image: a record holds
-each image's influence on its value. Of several trainings of each kind, the interval covers training again, too.
+Sets drawn from the same seeds share their noise, so that their difference varies less than that of independent sets: it is taken image by
+image, from each image's influence on the value, which a record holds. Of several trainings of each kind, the interval covers training again, too.
 """
 
 import base64
@@ -11,12 +11,12 @@ from statistics import NormalDist
 
 import numpy as np
 
-from guidebook.metrics.intervals import Interval, Z
+from guidebook.metrics.intervals import Interval, Z, mean
 from guidebook.metrics.subject import packed
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 ALPHA = 0.05  # at no effect, at most so many verdicts decide
-ALIKE = ("metric", "n", "extractor", "reference")  # fields in which two records must agree
+SAME = ("metric", "attribute", "n", "extractor", "reference")  # fields in which two records must agree
 Records = dict | Sequence[dict] | None  # a record, or one of each training; None where it was not measured
 
 
@@ -30,7 +30,7 @@ class Difference:
 
     value: float
     error: float  # standard error over the draw of samples
-    continuity: float  # half a step of a share, which moves by whole images (Edwards 1948); 0 of other values
+    continuity: float  # 1/n of a share, which moves by whole images (Edwards 1948); 0 of other values
     spread: float  # standard error over trainings; 0 of one training
     trainings: int
 
@@ -41,7 +41,7 @@ class Difference:
             from scipy.special import stdtrit
 
             reach = float(np.hypot(reach, stdtrit(self.trainings - 1, 1 - alpha / 2) * self.spread))
-        return self.value, self.value - reach, self.value + reach
+        return Interval(self.value, self.value - reach, self.value + reach)
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,21 @@ class Verdict:
     """The answer to a claim, and what it rests on."""
 
     outcome: str  # HOLDS, FAILS or UNDECIDED
-    interval: Interval | None  # of the difference that decides; None where nothing was measured
+    interval: (
+        Interval | None
+    )  # of the difference that decides, at the level at which it does; None where nothing was measured
     trainings: int
-
-    def __str__(self) -> str:
-        return self.outcome
 
 
 def among(record: dict, rows: np.ndarray) -> dict:
     """The record of a mean, of the images (n,) bool alone that are chosen: by what is seen in all sets that are compared."""
-    each = influence(record)[rows]
-    return record | {"value": float(each.mean()), "n": len(each), "influence": packed(each)}
+    value, low, high = mean(each := influence(record)[rows])
+    return record | {"value": value, "low": low, "high": high, "n": len(each), "influence": packed(each)}
 
 
-def influence(record: dict) -> np.ndarray | None:
-    """Every image's influence on the value of a record, (n,); None where it keeps none."""
-    if not (stored := record.get("influence")):
+def influence(record: dict, field: str = "influence") -> np.ndarray | None:
+    """Every image's influence on the value of a record, (n,), or other numbers kept likewise; None where it keeps none."""
+    if not (stored := record.get(field)):
         return None
     return np.frombuffer(base64.b64decode(stored["f16"]), "<f2").astype(np.float64) * stored["scale"]
 
@@ -78,26 +77,35 @@ def above(*pairs: tuple[Records, Records], differ: Sequence[str] = (), training:
     A side is a record, or one of each training. `differ` names the fields of the draw that the claim is about, `training` says that
     the claim is about how models train. Raises NotComparable.
     """
-    if any(side is None for pair in pairs for side in pair):
+    if not pairs or any(side is None for pair in pairs for side in pair):
         return Verdict(UNDECIDED, None, 0)
     found = [difference(a, b, differ, training) for a, b in pairs]
     weakest = min(found, key=lambda d: d.interval()[1])
     if weakest.interval()[1] > 0:
         return Verdict(HOLDS, weakest.interval(), weakest.trainings)
-    worst = min(found, key=lambda d: d.interval(ALPHA / len(found))[2])
-    if worst.interval(ALPHA / len(found))[2] < 0:
-        return Verdict(FAILS, worst.interval(), worst.trainings)
-    return Verdict(UNDECIDED, weakest.interval(), weakest.trainings)
+    level = ALPHA / len(found)
+    worst = min(found, key=lambda d: d.interval(level)[2])
+    return Verdict(FAILS if worst.interval(level)[2] < 0 else UNDECIDED, worst.interval(level), worst.trainings)
 
 
-def alike(a: Records, b: Records, within: float, differ: Sequence[str] = (), training: bool = False) -> Verdict:
-    """Whether the values differ by less than `within`: two one-sided tests (Schuirmann 1987); they do not where they differ by more."""
-    if within <= 0:
-        raise ValueError(f"within = {within:g}: the largest difference that still counts as none must be above 0")
-    d = difference(a, b, differ, training)
-    value, low, high = d.interval()
-    outcome = HOLDS if -within < low and high < within else FAILS if low > within or high < -within else UNDECIDED
-    return Verdict(outcome, (value, low, high), d.trainings)
+def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequence[str] = ()) -> Verdict:
+    """Whether one of the records inside is below all those outside; it is not where one outside is below all those inside.
+
+    Which one is not said beforehand, so each is tried at its share of the level. Raises NotComparable.
+    """
+    if not (inside and outside) or None in (*inside, *outside):
+        return Verdict(UNDECIDED, None, 0)
+    best = None
+    for outcome, mine, others in ((HOLDS, inside, outside), (FAILS, outside, inside)):
+        for one in mine:
+            found = [difference(other, one, differ) for other in others]
+            nearest = min((d.interval(ALPHA / len(mine)) for d in found), key=lambda i: i[1])
+            if nearest[1] > 0:
+                value, low, high = nearest
+                shown = nearest if outcome == HOLDS else Interval(-value, -high, -low)
+                return Verdict(outcome, shown, 1)
+            best = nearest if outcome == HOLDS and (best is None or nearest[1] > best[1]) else best
+    return Verdict(UNDECIDED, best, 1)
 
 
 # Of shares the variance is McNemar's: (b + c − (b − c)² / n) / n², b and c the images that are right in one set alone (Agresti & Min
@@ -136,12 +144,12 @@ def _check(firsts: list[dict], seconds: list[dict], differ: Sequence[str], train
             f"{_named(firsts[0])} of {len(firsts)} and {_named(seconds[0])} of {len(seconds)} trainings: "
             + ("a claim about training needs two or more of each" if training else "give as many of each")
         )
-    seeds = [r.get("training") for r in firsts]
-    if len(set(seeds)) < len(seeds):
-        raise NotComparable(f"{_named(firsts[0])}: the trainings have seeds {seeds}, of which two are the same")
+    for side in (firsts, seconds):
+        if len(set(seeds := [r.get("training") for r in side])) < len(seeds):
+            raise NotComparable(f"{_named(side[0])}: the trainings have seeds {seeds}, of which two are the same")
     for a, b in zip(firsts, seconds, strict=True):
-        facts = [{k: r.get(k) for k in ALIKE} | {f"draw.{k}": v for k, v in _draw(r, differ).items()} for r in (a, b)]
-        keys = dict.fromkeys([*facts[0], *facts[1]]) if a["draw"] and b["draw"] else ALIKE
+        facts = [{k: r.get(k) for k in SAME} | {f"draw.{k}": v for k, v in _draw(r, differ).items()} for r in (a, b)]
+        keys = dict.fromkeys([*facts[0], *facts[1]]) if a["draw"] and b["draw"] else SAME
         for key in keys:
             if (x := facts[0].get(key)) != (y := facts[1].get(key)):
                 raise NotComparable(f"{_named(a)} and {_named(b)} do not compare: {key} is {x} and {y}")

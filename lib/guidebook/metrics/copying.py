@@ -56,6 +56,14 @@ def copies(samples: np.ndarray, unseen: np.ndarray) -> Interval:
     return share(samples < np.quantile(unseen, 0.01))
 
 
+def expected(m: int) -> float:
+    """The most that `copies` is of unseen images, with 97.5 % certainty: the quantile of m distances is itself uncertain."""
+    from scipy.stats import beta
+
+    k = int(0.01 * m) + 1  # the order of the quantile among them, whose share of all images has this distribution
+    return round(float(beta.ppf(0.975, k, m + 1 - k)), 6)
+
+
 def beside_nearest(run: Run, images: ImageSet, n: int) -> tuple[torch.Tensor, dict]:
     """Images (2n, C, H, W) uint8: the n samples that lie nearest to a training image, each followed by that image; and facts."""
     train = load(run.params.data).train

@@ -95,7 +95,9 @@ def fd_infinite(features: torch.Tensor, reference: Gaussian) -> Interval:
             distance, own = influences(part, reference)
             value += weight * distance / parts
             influence[i * count : (i + 1) * count] += weight * n / (parts * count) * own.cpu()
-    return above_zero(linear(value, influence.numpy()))
+    return linear(
+        value, influence.numpy()
+    )  # of a perfect model it is 0, which an extrapolation may miss on either side
 
 
 def fewest(width: int) -> int:

@@ -21,7 +21,7 @@ def kernel_distance(a, b, chunk: int = 1000) -> Interval:
     without_x = (own_x.sum() - 2 * own_x) / ((n - 1) * (n - 2)) - 2 * (cross_x.sum() - cross_x) / ((n - 1) * m)
     without_y = (own_y.sum() - 2 * own_y) / ((m - 1) * (m - 2)) - 2 * (cross_y.sum() - cross_y) / ((m - 1) * n)
     variance = sum(jackknife_variance(w.cpu().numpy()) for w in (without_x, without_y))
-    each = (n - 1) * (without_x.mean() - without_x)  # of the samples: two sets have the same real images
+    each = (n - 1) * (without_x.mean() - without_x)  # of the samples, given these real images
     return normal(float(inside_x + inside_y - 2 * cross), variance**0.5, each.cpu().numpy())
 
 

@@ -72,7 +72,9 @@ class RandomConvolutions(Network):
         self.layers = [
             torch.randn(b, a, 3, 3, generator=rng) * (2 / (9 * a)) ** 0.5 for a, b in itertools.pairwise(widths)
         ]
-        self.name = f"random-convolutions-{hashlib.sha256(self.layers[0].numpy().tobytes()).hexdigest()[:8]}"
+        self.name = (
+            f"random-convolutions-{hashlib.sha256(b''.join(w.numpy().tobytes() for w in self.layers)).hexdigest()[:8]}"
+        )
 
     def forward(self, images):
         x = images.float() / 127.5 - 1

@@ -12,7 +12,7 @@ from guidebook.config.params import Data
 from guidebook.data.images import load
 from guidebook.metrics import intervals
 from guidebook.metrics.attributes import of_attributes
-from guidebook.metrics.copying import copies, copying, nearest
+from guidebook.metrics.copying import copies, copying, expected, nearest
 from guidebook.metrics.frechet import Gaussian, fd_curve, fd_infinite, fewest, frechet_to, gaussian
 from guidebook.metrics.groups import FRECHET, JACKKNIFE, TRAIN
 from guidebook.metrics.judge import judge
@@ -27,7 +27,7 @@ from guidebook.runtime.distributed import gathered, world
 # Feature spaces of distances between sets
 SPACES = {
     "judge": judge,
-    "random": lambda data: RandomConvolutions(CATALOG[data.name].channels),
+    "random": lambda data: _random(CATALOG[data.name].channels),
     "inception": lambda data: NETWORKS["inception"],
 }
 PAIRED = 200  # images of a caption whose pairs LPIPS compares, at most
@@ -39,7 +39,10 @@ def rows(run: Run, subject: Subject, space: str) -> dict[str, torch.Tensor]:
     return {name: x[subject.order] for name, x in read.items()}
 
 
-@functools.lru_cache(maxsize=2)
+_random = functools.cache(RandomConvolutions)
+
+
+@functools.lru_cache(maxsize=4)
 def reference(data: Data, network: Network) -> Gaussian:
     """The Gaussian of the train split in a feature space."""
     return gaussian(network.features(load(data).train.images)["features"])
@@ -74,8 +77,8 @@ def of_blind(run: Run, subject: Subject) -> list[dict]:
     """fd_random, in features that know no classes, and diversity_pixels: the root of the mean squared difference of two images' pixels."""
     network, n = SPACES["random"](run.params.data), matched(run, subject)
     fd = frechet_to(rows(run, subject, "random")["features"][:n], reference(run.params.data, network))
-    pixels = subject.images.flatten(1).numpy() / subject.images[0].numel() ** 0.5
-    spread = diversity(pixels, subject.labels.numpy())
+    pixels = subject.images.flatten(1).numpy()
+    spread = diversity(pixels, subject.labels.numpy(), pixels.shape[1] ** -0.5)
     return [
         subject.record("fd_random", fd, JACKKNIFE, network, TRAIN, n=n),
         *([subject.record("diversity_pixels", spread, "jackknife", "pixels")] if spread else []),
@@ -136,9 +139,10 @@ def of_copying(run: Run, subject: Subject) -> list[dict]:
     else:
         mine, what = nearest(subject.images, load(run.params.data).train.images)[0].numpy(), "test split"
     against = f"{what}, {len(unseen):,} images"
+    most = expected(len(unseen))
     return [
         subject.record("copying", copying(mine, unseen), "DeLong", "pixels", against, n=len(mine)),
-        subject.record("copies", copies(mine, unseen), "Wilson", "pixels", against, n=len(mine)),
+        subject.record("copies", copies(mine, unseen), "Wilson", "pixels", against, n=len(mine), expected=most),
     ]
 
 

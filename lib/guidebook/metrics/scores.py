@@ -28,14 +28,14 @@ def clip_score(images: torch.Tensor, captions: torch.Tensor) -> Interval:
     return mean(100 * (images * captions).sum(1).clamp(min=0).double().numpy())
 
 
-def diversity(features: np.ndarray, labels: np.ndarray) -> Interval | None:
-    """Mean distance between two images of one class, of three or more: features (n, D), labels (n,); None where there is none."""
+def diversity(features: np.ndarray, labels: np.ndarray, unit: float = 1.0) -> Interval | None:
+    """Mean distance, times `unit`, between two images of one class, of three or more: features (n, D), labels (n,); None without one."""
     sums, rows = [], []
     for label in np.unique(labels):
         x = features[labels == label].astype(np.float64)
         if len(x) >= 3:
             square = np.square(x).sum(1)
-            sums.append(np.sqrt((square[:, None] + square - 2 * x @ x.T).clip(0)).sum(1))
+            sums.append(unit * np.sqrt((square[:, None] + square - 2 * x @ x.T).clip(0)).sum(1))
             rows.append(np.flatnonzero(labels == label))
     if not sums:
         return None

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics.networks import Network
-from guidebook.metrics.subject import Subject
+from guidebook.metrics.subject import Subject, packed
 from guidebook.metrics.weights import RESNET
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, share, world
@@ -50,14 +50,15 @@ class Untrained(Network):
 
 def of_untrained(run: Run, subject: Subject, n: int = 1000) -> list[dict]:
     """`accuracy_untrained`: of the first `n` images, as many as were published, the mean accuracy over draws of the untrained layers, and
-    between which values 19 of 20 draws lie. Its influences are the accuracies of the draws, the same draws for every set. Several
+    between which values 19 of 20 draws lie. `draws` are the accuracies, of the same draws for every set. Several
     processes read a share of the images each.
     """
     part = Split(subject.images[subject.order[:n]], subject.labels[subject.order[:n]])
     each, name = accuracies(part, len(load(run.params.data).classes), BODIES)
     low, high = np.quantile(each, [0.025, 0.975])
-    found = intervals.Interval(float(each.mean()), float(low), float(high), each)
-    return [subject.record("accuracy_untrained", found, f"95 % of {len(each):,} draws", name, n=len(part))]
+    found = intervals.Interval(float(each.mean()), float(low), float(high))
+    how = f"95 % of {len(each):,} draws"
+    return [subject.record("accuracy_untrained", found, how, name, n=len(part), draws=packed(each))]
 
 
 def accuracies(split: Split, classes: int, bodies: int) -> tuple[np.ndarray, str]:

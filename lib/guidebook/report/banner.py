@@ -45,7 +45,7 @@ def fraction(run: Run) -> str:
         return ""
     network = [] if p.model.channels == paper.model.channels else ["a smaller network"]
     words = [
-        f"{100 * share(p, seen):.2g} % of the published training",
+        f"{float(f'{100 * share(p, seen):.2g}'):g} % of the published training",
         f"{p.data.name}{'' if p.data.name == paper.data.name else f' for {paper.data.name}'} at {p.data.resolution}×{p.data.resolution}",
         *network,
         *(["stand-in text encoder"] if p.text.encoder == EMBEDDED else []),

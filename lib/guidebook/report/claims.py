@@ -92,9 +92,10 @@ class Answers:
             if claim not in every():
                 raise KeyError(f"{claim} is no claim of {FILE.name}: add it there")
             outcome, note, effect = _decided(every()[claim], verdict, broken)
+            on = "" if every()[claim].kind == "speed" else rests
             if outcome not in OUTCOMES:
                 raise ValueError(f"{claim}: {outcome!r:.60} is no outcome; there are {', '.join(OUTCOMES)}")
-            self.answers.append(Answer(claim, found, outcome, "; ".join(filter(None, (note, rests))), effect))
+            self.answers.append(Answer(claim, found, outcome, "; ".join(filter(None, (note, on))), effect))
 
     def _repr_html_(self) -> tuple[str, dict]:
         rows = [(marked(a.verdict), every()[a.claim].says, a.found, a.note) for a in self.answers]
@@ -161,7 +162,7 @@ def broken(unguided: dict, real: dict, classes: int) -> str | None:
     if unguided["value"] >= (real["value"] + 1 / classes) / 2:
         return None
     return (
-        f"the model is not trained far enough: without guidance {100 * unguided['value']:.0f} % of its samples are readable, of real images "
+        f"the model is not trained far enough: without guidance the judge reads {100 * unguided['value']:.0f} % of its samples rightly, of real images "
         f"{100 * real['value']:.0f} %"
     )
 
