@@ -11,6 +11,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from guidebook.config.params import load
+from guidebook.config.paths import ROOT
 from guidebook.training import checkpoint
 
 CELLS = (
@@ -19,7 +20,7 @@ CELLS = (
     "loop.train(run)",
     'exec(os.environ.get("FAULT", ""))',
     'run.metrics() or run.add_metrics([{"metric": "grain", "value": 1.0, "low": 0.0, "high": 2.0, "interval": "normal",\n'
-    '    "n": 30, "guidance": 1.0, "sampler": "ddpm", "steps": 2, "weights": "raw", "extractor": "", "reference": ""}])',
+    '    "n": 30, "guidance": None, "draw": None, "extractor": "", "reference": ""}])',
 )
 BOOK = {
     "_config.yml": "title: tiny\nexecute: {execute_notebooks: 'off'}\nonly_build_toc_files: true\n",
@@ -104,6 +105,8 @@ def study(root: Path, steps: int = 8, processes: int = 1) -> Study:
     nbformat.write(notebook, root / "notebooks" / "tiny.ipynb")
     for name, text in BOOK.items():
         (root / "book" / name).write_text(text)
+    for name in ("results.md", "status.md"):  # chapters with places that a build fills
+        (root / "book" / name).write_text((ROOT / "book" / name).read_text())
     return Study(root, root / "runs")
 
 
