@@ -199,7 +199,7 @@ def test_whatever_reads_images_reads_them_in_fp32_that_is_fp32():
 
     own, images = Seen(12, 10), pictures(2, 2)
     judge = Judge(Two(), "", recipes()["digits"]["cpu"], torch.zeros(10), torch.ones(10))
-    untrained = Untrained(1, 10, 0)
+    untrained = Untrained(1, 10, 0, heads=1)
     untrained.network = own
     for read in (Plain().read, untrained.read, judge.read):
         seen.clear()
