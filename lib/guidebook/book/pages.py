@@ -69,11 +69,11 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
             found = [*found, *by_runs] or [(Answer(claim.id, "", "open", claim.open or "no run yet"), "")]
             outcomes.append(together([a.verdict for a, _ in found]))
             for i, (answer, by) in enumerate(found):
-                anchor, says = (claim.id, [claim.says, claim.where]) if i == 0 else ("", ["", ""])
-                rows.append([marked(answer.verdict, anchor), *says, answer.found, answer.note, by])
+                anchor, says = (claim.id, f"{claim.says} ({claim.where})") if i == 0 else ("", "")
+                rows.append([marked(answer.verdict, anchor), says, answer.found, answer.note, by])
         name, title = _document(source)
         counts.append([name, *(outcomes.count(o) for o in OUTCOMES), len(outcomes)])
-        rows = table(["verdict", "claim", "where", "found", "rests on", "by"], rows).text
+        rows = table(["verdict", "claim", "found", "rests on", "by"], rows).text
         parts += [f"## {name}\n", f"*{title}* {{cite}}`{source}`\n", rows + "\n"]
     counts.append(["together", *(sum(row[i] for row in counts) for i in range(1, len(OUTCOMES) + 2))])
     summary = table(["document", *OUTCOMES, "claims"], counts).text
