@@ -14,11 +14,10 @@ from guidebook.book import atlas as chapter
 from guidebook.book import pages
 from guidebook.config.params import ParamsError, check, load
 from guidebook.config.paths import BOOK
-from guidebook.models import published
+from guidebook.models import atlas, published
+from guidebook.models.atlas import Atlas, Counted, Derived, Law, answers, counted, load_atlas, number
 from guidebook.models.cost import cost
 from guidebook.models.published import Measured, measure
-from guidebook.report import atlas
-from guidebook.report.atlas import Atlas, Counted, Derived, Law, answers, counted, load_atlas, number
 
 # What each configuration is known to have, to the digit
 PARAMETERS = {

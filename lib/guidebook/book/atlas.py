@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 
 from guidebook.config.params import load
+from guidebook.models.atlas import Atlas, Counted, Stated, answers, counted, load_atlas, number
 from guidebook.models.published import PARTS, Measured
 from guidebook.models.space import shape_of
-from guidebook.report.atlas import Atlas, Counted, Stated, answers, counted, load_atlas, number
 from guidebook.report.tables import Html, table
 
 BF16 = 2  # bytes of a weight

@@ -206,7 +206,7 @@ def _signals_as_file(stop: Path):
 
 
 def partial(target: Path) -> Path:
-    """What an executed notebook is called until it is complete."""
+    """The path of an executed notebook that is not complete yet."""
     return target.resolve().with_suffix(".partial.ipynb")
 
 

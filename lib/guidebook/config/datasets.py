@@ -42,7 +42,7 @@ class Entry:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """What the splits are called in the names of the hub's files."""
+        """Names of the splits, as the hub's files begin with them."""
         return ("train",) if self.window else ("train", self.test_split)
 
 

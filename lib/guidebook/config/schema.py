@@ -16,6 +16,7 @@ Sigma = Annotated[float, Field(ge=0, le=1e4)]
 Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Location = Annotated[float, Field(ge=-100, le=100)]
+Line = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}]+$")]
 Weights = Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
 
 # Autoencoders: channels of a latent, and pixels that one of its points stands for, across and down

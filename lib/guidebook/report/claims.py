@@ -11,7 +11,7 @@ from pydantic import Field
 
 from guidebook.config.params import check, load
 from guidebook.config.paths import BOOK
-from guidebook.config.schema import Section, Tuple, Word
+from guidebook.config.schema import Line, Section, Tuple, Word
 from guidebook.config.yamlfile import read
 from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, Verdict
 from guidebook.report.banner import fraction
@@ -25,7 +25,6 @@ OUTCOMES = {
     UNDECIDED: ("undecided", "?"),
     "open": ("open", "…"),
 }  # class, glyph
-Line = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}]+$")]
 
 
 class Settled(Section):

@@ -13,11 +13,10 @@ from pydantic import Field, JsonValue
 from guidebook.config.errors import ParamsError, nearest, plain, shown
 from guidebook.config.params import check, digest, load
 from guidebook.config.paths import BOOK, runs
-from guidebook.config.schema import Positive, Section, Share, Tuple, Word
+from guidebook.config.schema import Line, Positive, Section, Share, Tuple, Word
 from guidebook.config.yamlfile import read
 from guidebook.models import published
 from guidebook.models.published import FORWARD, NETWORKS, Measured
-from guidebook.report.claims import Line
 from guidebook.runs.artifact import artifact
 
 FILE = BOOK / "atlas.yml"
