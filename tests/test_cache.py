@@ -27,6 +27,7 @@ from guidebook.runs.manifest import intact
 from guidebook.training.checkpoint import Writer
 from guidebook.training.profiler import PARTS as STEPS
 from guidebook.training.step import prepared
+from guidebook.training.validation import Validation
 
 SIDE, TRAIN = 8, 54  # pixels of a decoded image; training images: with those held out 59
 BROKEN = {5: b"<html>", 29: b""}  # the second is held out
@@ -347,6 +348,17 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(data, param
     assert torch.equal(weights(one), weights(other))
     one.feed.close()
     other.feed.close()
+
+
+def test_the_held_out_images_of_a_stream_are_asked_once_they_are_decoded(data, params):
+    trainer = prepared(params, data)
+    validation = Validation(trainer)
+    trainer.step()
+    assert validation() == {}
+    for _ in range(6):  # over the end of the first epoch
+        trainer.step()
+    trainer.feed.close()
+    assert validation()["validation_loss"] > 0
 
 
 def test_parts_of_a_step_add_up_to_the_step(data, params):

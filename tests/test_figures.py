@@ -33,3 +33,15 @@ def test_a_timestep_that_no_step_fell_on_has_no_loss():
     values, edges, _ = axes.patches[0].get_data()
     np.testing.assert_array_equal(values, [2.0, 5.0, np.nan])
     np.testing.assert_array_equal(edges, [0, 10, 20, 30])
+
+
+def test_the_validation_loss_is_drawn_by_noise_level_where_a_run_has_one():
+    held = {"validation_loss": 2.5, "validation_loss_by_level": [4.0, 1.0], "validation_error_by_level": [0.5, 0.1]}
+    figure = figures.validation_loss({"new": [STATS[0] | held, STATS[1], STATS[2] | held], "old": STATS})
+    new, old = figure.axes
+    assert [line.get_xdata().tolist() for line in new.lines] == [[100, 300], [100, 300]]
+    assert [line.get_ydata().tolist() for line in new.lines] == [[4, 4], [1, 1]]
+    band = new.collections[0].get_paths()[0].get_extents()
+    assert band.y1 - band.y0 == pytest.approx(2 * 1.96 * 0.5, rel=1e-3)
+    assert not old.lines
+    assert old.get_title() == "old: not recorded"

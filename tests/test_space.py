@@ -136,6 +136,15 @@ def test_a_step_draws_anew_for_an_image_that_it_sees_again(folder, faces, monkey
     assert (mean[0] - mean[1]).abs().max() > 1e-3
 
 
+def test_held_out_images_are_a_draw_of_their_posteriors(folder, faces):
+    within, images, rng = space(faces), load(faces.data).test.images[:6], torch.Generator()
+    x0 = within.encoded(images, rng.manual_seed(1))
+    noise = within.noise(6, rng.manual_seed(1))
+    given = within.autoencoder.network.encode(from_uint8(images, -1, 1)).latent_dist
+    torch.testing.assert_close(x0, within.autoencoder.scale * (given.mean + given.std * noise), rtol=1e-3, atol=1e-3)
+    assert (x0 - within.autoencoder.scale * given.mean).abs().mean() > 0.01
+
+
 def test_what_is_sampled_in_latents_are_images(folder, faces):
     within = space(faces)
     moments = within.learnt(load(faces.data)).train.images[:5, 0]
@@ -174,7 +183,9 @@ def test_a_training_on_latents_that_is_killed_ends_as_one_that_is_not(faces, unb
     assert [s["from"] for s in run.provenance()["stretches"]][-1] == 48
     assert same_weights(run, unbroken)
     assert run.stats()[-1]["nimg"] == 18 * BATCH
-    assert [r["loss"] for r in run.stats()] == [r["loss"] for r in unbroken.stats()]
+    for field in ("loss", "validation_loss"):
+        assert [r.get(field) for r in run.stats()] == [r.get(field) for r in unbroken.stats()]
+    assert sum("validation_loss" in r for r in run.stats()) == 3
     assert len({r["loss"] for r in run.stats()}) == len(run.stats()) >= 3
     assert {f.name for f in (tmp_path / "data").iterdir()} == {
         f.name for f in (unbroken.path.parents[1] / "data").iterdir()

@@ -48,8 +48,12 @@ class Pixels:
 
     def x0(self, images: torch.Tensor, mirrored: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """x_0 (B, *shape) of a part of a batch, those that are `mirrored` (B,) flipped."""
-        x0 = from_uint8(images, *self._range)
+        x0 = self.encoded(images)
         return torch.where(mirrored[:, None, None, None], x0.flip(-1), x0) if self._flips else x0
+
+    def encoded(self, images: torch.Tensor, rng: torch.Generator | None = None) -> torch.Tensor:
+        """x_0 (B, *shape) of images (B, C, H, W) uint8 that no batch holds."""
+        return from_uint8(images, *self._range)
 
     def images(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, C, H, W) uint8, on the CPU, of samples (B, *shape)."""
@@ -73,6 +77,10 @@ class Latents:
     def x0(self, moments: torch.Tensor, mirrored: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         which = mirrored.long() if self._data.flips else torch.zeros_like(mirrored, dtype=torch.int64)
         return posterior(moments[torch.arange(len(which), device=which.device), which], noise, self.autoencoder.scale)
+
+    def encoded(self, images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        moments = self.autoencoder.encode(images).to(images.device)
+        return posterior(moments, self.noise(len(images), rng), self.autoencoder.scale)
 
     def images(self, x: torch.Tensor) -> torch.Tensor:
         return self.autoencoder.decode(x)

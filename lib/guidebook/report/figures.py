@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from guidebook.config.schema import VP
+from guidebook.metrics.intervals import Z
 from guidebook.sampling.sets import ImageSet, mosaic
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0")
@@ -110,6 +111,27 @@ def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
         edges = np.linspace(0, timesteps, len(loss) + 1)
         axes.stairs(loss, edges, color=colour, label=name, linewidth=1.4, baseline=None)
     return _labelled(axes, "timestep t (0 = image, last = noise)", "training loss", yscale="log")
+
+
+def validation_loss(runs: dict[str, list[dict]]) -> Figure:
+    """Loss on held-out images against images seen, an axes per run, a line per noise level with its 95 % interval over images."""
+    figure, plots = plt.subplots(1, len(runs), figsize=(0.9 + 3.4 * len(runs), 2.8), sharey=True, squeeze=False)
+    for axes, (name, stats) in zip(plots[0], runs.items(), strict=True):
+        lines = [s for s in stats if "validation_loss" in s]
+        seen = [s["nimg"] for s in lines]
+        levels = zip(*(s["validation_loss_by_level"] for s in lines), strict=True)
+        errors = zip(*(s["validation_error_by_level"] for s in lines), strict=True)
+        for i, (loss, error) in enumerate(zip(map(np.array, levels), map(np.array, errors), strict=True)):
+            share = (i + 0.5) / len(lines[0]["validation_loss_by_level"])
+            colour = plt.get_cmap("viridis")(share)
+            axes.plot(seen, loss, ".-", color=colour, label=f"{share:.2f}", linewidth=1.2)
+            axes.fill_between(seen, loss - Z * error, loss + Z * error, color=colour, alpha=0.15, linewidth=0)
+        axes.set(xlabel="images seen", title=name if lines else f"{name}: not recorded", yscale="log")
+        plain_numbers(axes.yaxis)
+    plots[0][0].set_ylabel("validation loss")
+    if plots[0][-1].lines:
+        plots[0][-1].legend(title="training time\n0 image, 1 noise", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
 
 
 def schedules(named: dict[str, VP]) -> Figure:

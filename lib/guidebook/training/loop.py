@@ -14,6 +14,7 @@ from guidebook.training.model import publish
 from guidebook.training.provenance import describe
 from guidebook.training.step import Trainer, prepared
 from guidebook.training.tracking import tracking
+from guidebook.training.validation import Validation
 
 LOG_EVERY = 20  # steps between lines of stats.jsonl
 
@@ -49,13 +50,16 @@ def lines(trainer: Trainer, writer: Writer, stop: Stop) -> Iterator[dict]:
     Whoever stops to iterate stops the training. Raises Preempted, NonFiniteLoss, and OSError where the disk is full.
     """
     interval, beside = checkpoint_steps(trainer.params)
+    validation = Validation(trainer)
     trainer.start_clock()
     while trainer.nimg < trainer.total:
         trainer.step()
         step = trainer.nimg // trainer.params.train.batch
-        regular = step % interval == 0
-        if regular or step % LOG_EVERY == 0 or trainer.nimg >= trainer.total:
-            yield trainer.flush()
+        regular, ended = step % interval == 0, trainer.nimg >= trainer.total
+        if regular or step % LOG_EVERY == 0 or ended:
+            line = trainer.flush()
+            yield line | validation() if regular or ended else line
+            trainer.start_clock()
         if regular:
             writer.save(*trainer.state())
         if step % interval == beside:

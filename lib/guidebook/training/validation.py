@@ -1,0 +1,58 @@
+"""The validation loss: of held-out images at fixed noise and noise levels, so that nothing but the weights changes it."""
+
+import torch
+from torch import Tensor
+
+from guidebook.conditioning.condition import Condition
+from guidebook.data.images import Streamed
+from guidebook.runtime.distributed import world
+from guidebook.runtime.seeds import generator
+from guidebook.training.step import Trainer
+
+IMAGES = 64  # held-out images, each at every level
+LEVELS = 8  # of noise, from the image on: the middles of so many equal shares of the training times
+SEED = 0  # of the noise: that of every training, so that their losses compare
+
+
+class Validation:
+    """The loss of the same held-out images, with the same captions, noise and times, at each call."""
+
+    def __init__(self, trainer: Trainer):
+        self._trainer, self._fixed = trainer, None
+
+    @torch.no_grad()
+    def __call__(self) -> dict:
+        """Fields of a line of `stats.jsonl`: the mean loss; by level, from the image on, that of all images and its standard error.
+
+        None, where this is not the main process, or the held-out images of a stream are not decoded yet.
+        """
+        trainer = self._trainer
+        streams = isinstance(trainer.data, Streamed) and trainer.data.cache.arrays is None
+        if streams or not world().is_main_process:
+            return {}
+        self._fixed = self._fixed or _fixed(trainer)
+        x0, cond, noise, times = self._fixed
+        trainer.model.eval()
+        with torch.autocast(x0.device.type, torch.bfloat16, enabled=trainer.params.train.precision == "bf16"):
+            # `forward`, because what `compile` made is for batches of another size
+            net, loss = trainer.model.forward, trainer.objective.loss
+            losses = [loss(net, x0, eps, t.expand(len(x0)), cond) for eps, t in zip(noise, times, strict=True)]
+        trainer.model.train()
+        each = torch.stack(losses).cpu()  # (levels, images)
+        return {
+            "validation_loss": each.mean().item(),
+            "validation_loss_by_level": each.mean(1).tolist(),
+            "validation_error_by_level": (each.std(1) / each.shape[1] ** 0.5).tolist(),
+        }
+
+
+def _fixed(trainer: Trainer) -> tuple[Tensor, Condition, Tensor, Tensor]:
+    """x_0 (n, *shape) of n images spread over the held-out ones, their captions, noise (levels, n, *shape) and times (levels,)."""
+    where, test, objective, device = trainer.space, trainer.data.test, trainer.objective, trainer.device
+    rows = torch.linspace(0, len(test) - 1, min(IMAGES, len(test))).long()
+    rng = generator(SEED, "validation", device=device)
+    x0 = where.encoded(test.images[rows].to(device), rng)
+    noise = torch.randn(LEVELS, len(rows), *where.shape, generator=rng, device=device)
+    times = objective.times((torch.arange(LEVELS, device=device) + 0.5) / LEVELS)
+    cond = trainer.conditions(test.labels[rows], torch.arange(len(rows)))
+    return x0, cond, noise, times.long() if objective.timesteps else times
