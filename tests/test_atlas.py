@@ -14,9 +14,10 @@ from guidebook.book import atlas as chapter
 from guidebook.book import pages
 from guidebook.config.params import ParamsError, check, load
 from guidebook.config.paths import BOOK
-from guidebook.models import atlas, published
-from guidebook.models.atlas import Atlas, Counted, Derived, Law, answers, counted, load_atlas, number
+from guidebook.models import counting, published
+from guidebook.models.atlas import Atlas, Counted, Derived, Law, load_atlas, number
 from guidebook.models.cost import cost
+from guidebook.models.counting import answers, counted
 from guidebook.models.published import Measured, measure
 
 # What each configuration is known to have, to the digit
@@ -37,6 +38,12 @@ PARAMETERS = {
     "clip-b32": 63_165_952, "clip-h": 352_984_064, "hps": 986_109_441,
     "imagereward-image": 303_301_632, "imagereward-text": 141_977_088,
 }  # fmt: skip
+
+
+def verdicts_of(atlas: Atlas, at: dict[str, Measured]) -> dict[str, str]:
+    return {name: verdict for name, (_, verdict) in answers(atlas, at).items()}
+
+
 WITH_TABLES = {"dit-s2": 32_963_360, "dit-xl2": 675_129_632}
 GMAC = {
     "sd1": 401.6, "sd1-small": 6.81, "sd2": 90.5, "li-320": 200.8, "li-efficient": 145.7, "celeba": 20.9 / 2, "cifar10": 18.0 / 2,
@@ -63,7 +70,7 @@ def known() -> Atlas:
 def found(known) -> dict[str, Measured]:
     """All networks, counted once; within a minute of one core."""
     began = time.process_time()
-    at = atlas.count(known)
+    at = counting.count(known)
     assert time.process_time() - began < 60
     return at
 
@@ -178,21 +185,21 @@ def test_a_verdict_compares_with_what_is_stated(stated, upto, value, verdict):
 
 
 def test_a_wrong_number_planted_anywhere_does_not_hold(known, found):
-    right = dict(answers(known, found))
+    right = verdicts_of(known, found)
     wrong = known.model_dump(mode="json")
     for row in (*wrong["counts"], *wrong["derived"], *wrong["laws"]):
         for key in ("stated", "upto"):
             row[key] = row[key] and 20 * row[key]
         if row.get("kind") == "order":
             row["of"].reverse()
-    verdicts = dict(answers(check(wrong, "wrong", Atlas), found))
+    verdicts = verdicts_of(check(wrong, "wrong", Atlas), found)
     assert verdicts.keys() == right.keys()
     assert [name for name, verdict in verdicts.items() if verdict == right[name] == "holds"] == []
     assert len(right) > 50
 
 
 def test_what_is_known_to_be_wrong_in_the_documents_does_not_hold(known, found):
-    failed = [name for name, verdict in answers(known, found) if verdict != "holds"]
+    failed = [name for name, verdict in verdicts_of(known, found).items() if verdict != "holds"]
     assert failed == ["mnist", "cifar10", "wikiart", "celeba", "sd1-coarsest", "depth-4-size", "celeba-linear"]
 
 
@@ -307,7 +314,7 @@ def test_the_page_shows_every_row_with_its_verdict(known, found, monkeypatch):
     said = html.unescape(page)
     assert [r.id for r in (*known.counts, *known.derived, *known.laws) if f"<td>{r.says}</td>" not in said] == []
     assert [o.system for o in known.open if o.system not in said] == []
-    verdicts = dict(answers(known, found))
+    verdicts = verdicts_of(known, found)
     held = sum(verdict == "holds" for verdict in verdicts.values())
     assert f"Of {len(verdicts)} that a document states" in page
     assert f"{held} hold and {len(verdicts) - held} do not" in page
@@ -328,7 +335,7 @@ def test_the_experiments_of_the_thesis_stand_side_by_side(known, found, monkeypa
 
 def test_what_was_counted_is_found_again_and_a_changed_row_counted_anew(runs, monkeypatch):
     of, calls = check(rows(config={"num_hidden_layers": 1}), "atlas.yml", Atlas), []
-    monkeypatch.setattr(atlas, "count", lambda a: calls.append(a) or {"x": Measured(1, 2, {"convolutions": 3}, 4)})
+    monkeypatch.setattr(counting, "count", lambda a: calls.append(a) or {"x": Measured(1, 2, {"convolutions": 3}, 4)})
     assert counted(of) == counted(of) == {"x": Measured(1, 2, {"convolutions": 3}, 4)}
     assert len(calls) == 1
     counted(check(rows(config={"num_hidden_layers": 2}), "atlas.yml", Atlas))

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 
 from guidebook.config.params import load
-from guidebook.models.atlas import Atlas, Counted, Stated, answers, counted, load_atlas, number
+from guidebook.models.atlas import Atlas, Counted, Stated, load_atlas, number
+from guidebook.models.counting import answers, counted
 from guidebook.models.published import PARTS, Measured
 from guidebook.models.space import shape_of
 from guidebook.report.tables import Html, table
@@ -26,7 +27,7 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
             ["system", "stated", "by", "why"], [(o.system, o.says, name(o.source), o.why) for o in atlas.open]
         ),
     }
-    verdicts = [verdict for _, verdict in answers(atlas, at)]
+    verdicts = [verdict for _, verdict in answers(atlas, at).values()]
     held = sum(v == "holds" for v in verdicts)
     cited = ",".join(dict.fromkeys(r.source for r in (*atlas.counts, *atlas.derived, *atlas.laws, *atlas.open)))
     summary = (

@@ -1,10 +1,7 @@
 """The atlas: sizes and costs that documents state beside those counted of the networks they describe; rows are `book/atlas.yml`."""
 
-import importlib.metadata
 import itertools
-import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,15 +9,13 @@ from pydantic import Field, JsonValue
 
 from guidebook.config.errors import ParamsError, nearest, plain, shown
 from guidebook.config.params import check, digest, load
-from guidebook.config.paths import BOOK, runs
+from guidebook.config.paths import BOOK
 from guidebook.config.schema import Line, Positive, Section, Share, Tuple, Word
 from guidebook.config.yamlfile import read
 from guidebook.models import published
 from guidebook.models.published import FORWARD, NETWORKS, Measured
-from guidebook.runs.artifact import artifact
 
 FILE = BOOK / "atlas.yml"
-MAKERS = ("torch", "diffusers", "transformers")  # whose versions a count depends on
 Source = Annotated[str, Field(pattern=r"^[a-z0-9]+$")]  # a key of references.bib
 Many = Annotated[int, Field(ge=1, le=10**6)]
 
@@ -117,6 +112,10 @@ class Counted(Stated):
             return of.total / 1e9
         return of.coarsest if self.unit == "downsampling" else of.parameters + (of.tables if self.tables else 0)
 
+    def words(self, found: float) -> str:
+        digits = f"{found:.4g}" if self.unit == "GMAC" else f"{found:,.0f}"
+        return f"{self.says}: {digits}" + (f" {self.unit}" if self.unit in ("parameters", "GMAC") else "")
+
 
 class Derived(Stated):
     """A number of several rows: a ratio, a sum, or whether they rise in the order in which they are named."""
@@ -202,44 +201,3 @@ class Atlas(Section):
 def load_atlas(path: Path = FILE) -> Atlas:
     """Raises ParamsError."""
     return check(read(path), path.name, Atlas)
-
-
-def count(atlas: Atlas) -> dict[str, Measured]:
-    """What every network of the atlas costs, by its row's id, and by `id at side` where a law has a forward of its own.
-
-    Raises ParamsError.
-    """
-    rows, found, made = atlas.resolved(), {}, {}
-    for name, row in rows.items():
-        made[row.key] = made.get(row.key) or row.measure()
-        found[name] = made[row.key]
-    for name, side in dict.fromkeys((law.of, side) for law in atlas.laws for side in law.sides):
-        found[f"{name} at {side}"] = rows[name].measure(side=side)
-    return found
-
-
-def counted(atlas: Atlas) -> dict[str, Measured]:
-    """The same, found where it was counted before, from the same rows, params, versions and code."""
-    rows = [row.model_dump(mode="json") for row in atlas.resolved().values()]
-    files = {row.params: load(*row.params.split("/")) for row in atlas.counts if row.params}
-    code = [file.read_text() for file in sorted(Path(published.__file__).parent.glob("*.py"))]
-    spec = {
-        "rows": rows, "laws": [(law.of, law.sides) for law in atlas.laws], "params": files, "code": code,
-        "versions": {name: importlib.metadata.version(name) for name in MAKERS},
-    }  # fmt: skip
-
-    def make(aside: Path) -> None:
-        (aside / "atlas.json").write_text(json.dumps({name: asdict(m) for name, m in count(atlas).items()}))
-
-    folder = artifact(runs() / "atlas", "atlas", spec, make, what="counting published networks")
-    return {name: Measured(**facts) for name, facts in json.loads((folder / "atlas.json").read_text()).items()}
-
-
-def answers(atlas: Atlas, at: dict[str, Measured]) -> list[tuple[str, str]]:
-    """(id, verdict) of every row that states something, from what `count` gave."""
-    rows = atlas.resolved()
-    values = {name: row.found(at[name]) for name, row in rows.items()}
-    found = [(name, row.verdict(values[name])) for name, row in rows.items()]
-    found += [(d.id, d.answer([values[i] for i in d.of])[1]) for d in atlas.derived]
-    found += [(law.id, law.answer([at[f"{law.of} at {side}"] for side in law.sides])[1]) for law in atlas.laws]
-    return [(name, verdict) for name, verdict in found if verdict]

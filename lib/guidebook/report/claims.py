@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from guidebook.config.params import check, load
+from guidebook.config.params import check
 from guidebook.config.paths import BOOK
 from guidebook.config.schema import Line, Section, Tuple, Word
 from guidebook.config.yamlfile import read
@@ -44,12 +44,13 @@ class Claim(Section):
     kind: Literal["count", "contradiction", "samples", "training", "speed", "fact"]  # of what can answer it
     open: Line | None = None  # what will answer it, where nothing does yet
     answer: Settled | None = None
-    stated: Annotated[float, Field(gt=0)] | None = None  # the number of parameters it states
-    parameters: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None = None  # the profile that has them
+    atlas: Annotated[
+        tuple[Word, ...], Tuple(0, 9)
+    ] = ()  # rows of `book/atlas.yml` that answer it, all of which must hold
 
     def conflicts(self):
-        if (self.stated is None) != (self.parameters is None):
-            yield f"{self.id}: stated and parameters go together"
+        if sum(map(bool, (self.open, self.answer, self.atlas))) > 1:
+            yield f"{self.id}: give one of open, answer and atlas, or none where a notebook answers"
 
 
 class Claims(Section):
@@ -177,14 +178,18 @@ def settled(claim: Claim) -> Answer | None:
     return Answer(claim.id, claim.answer.found, claim.answer.verdict) if claim.answer else None
 
 
-@functools.cache
-def configured(claim: Claim) -> Answer:
-    """The number of parameters of the document's own configuration, where it states one."""
-    from guidebook.models.cost import cost
+def counted(claim: Claim) -> Answer | None:
+    """The answer of the atlas to a claim of sizes and costs, where it names rows of it."""
+    if not claim.atlas:
+        return None
+    found, verdicts = zip(*(_atlas()[row] for row in claim.atlas), strict=True)
+    failed = [verdict.partition(": ")[2] for verdict in verdicts if verdict != HOLDS]
+    return Answer(claim.id, "; ".join(found), FAILS if failed else HOLDS, "; ".join(failed))
 
-    count = cost(load(*claim.parameters.split("/"))).parameters
-    ratio = count / claim.stated
-    verdict = HOLDS if max(ratio, 1 / ratio) < 1.05 else FAILS
-    return Answer(
-        claim.id, f"its configuration ({claim.parameters}.yml) has {count:,}", verdict, f"{ratio:.3g} times as many"
-    )
+
+@functools.cache
+def _atlas() -> dict[str, tuple[str, str]]:
+    from guidebook.models.atlas import load_atlas
+    from guidebook.models.counting import answers, counted
+
+    return answers(known := load_atlas(), counted(known))
