@@ -79,7 +79,7 @@ def ranking(found: dict) -> Figure:
             axes.errorbar(value, up, xerr=[value - low, high - value], fmt="none", ecolor=_colour(k))
             axes.scatter(value, up, s=18, **style)
         axes.axvline(0.5, color="0.35", linestyle=":", linewidth=1)
-        axes.set(xlim=(0, 1), xlabel="six images say so (share of draws)")
+        axes.set(xlim=(0, 1), xlabel="share of draws")
         axes.set_yticks(-np.arange(len(names)), names)
     panels[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
@@ -121,7 +121,7 @@ def models(found: dict) -> Html:
         for k, space in enumerate(found["spaces"]):
             of = space["models"][i]
             cells = [_percent(of[w][f]) for f in ("right", "fall") for w in AGAINST]
-            rows.append([model["name"] if k == 0 else None, SPACES[space["name"]], f"{of['at_large']:.3g} ×", *cells])
+            rows.append([model["name"] if k == 0 else None, SPACES[space["name"]], f"{of['at_large']:.2f} ×", *cells])
     return table(heads, rows)
 
 
@@ -143,32 +143,32 @@ def left_out(found: dict) -> str:
     return "; ".join(f"{SPACES[name]}: {why}" for name, why in found["left_out"].items()) or "none"
 
 
-def answers(found: dict) -> list[tuple[str, str, tuple[str, str]]]:
-    """Rows for `Answers`. The published fall is one of Inception's distances: those alone decide whether it is beyond chance."""
-    made, n = found["made"], found["spaces"][0]["chance"]["six"]["fall"]["n"]
+def significant(found: dict) -> tuple[str, tuple[str, str]]:
+    """Whether the published fall is beyond chance: decided by Inception's features alone, in which it was measured."""
     falls = [at["fall"] for _, _, at in _each(found)]
     theirs = [at["fall"] for space, _, at in _each(found) if space["name"] == "inception"]
+    outcome = _decided(theirs, lambda f: f["high"] < ALPHA, lambda f: f["low"] > ALPHA)
+    return f"with one model it falls so by chance {_range(falls)} of the time", (outcome, f"{_rests(found)}; Wilson")
+
+
+def apart(found: dict) -> tuple[str, tuple[str, str]]:
+    """Whether six images rank models that are worse by the published ratio or more behind real images."""
     rights = [s["right"][way] for s in found["spaces"] for way in AGAINST]
-    spaces = (
-        f"{n:,} draws in each of {len(found['spaces'])} feature spaces, {'with' if theirs else 'not in'} Inception's"
-    )
-    return [
-        (
-            "sahu-significant",
-            f"with one model it falls so by chance {_range(falls)} of the time",
-            (_decided(theirs, lambda f: f["high"] < ALPHA, lambda f: f["low"] > ALPHA), f"{spaces}; Wilson"),
-        ),
-        (
-            "sahu-six",
-            f"six images rank a model that is worse by as much or more behind real images {_range(rights)} of the time",
-            (_decided(rights, lambda r: r["low"] > 1 - ALPHA, lambda r: r["high"] < 1 - ALPHA), f"{spaces}; normal"),
-        ),
-        (
-            "sahu-resolution",
-            f"{made['images']:,} test images have {made['side']} × {made['side']} pixels",
-            (HOLDS if made["side"] == 64 else FAILS, ""),
-        ),
-    ]
+    outcome = _decided(rights, lambda r: r["low"] > 1 - ALPHA, lambda r: r["high"] < 1 - ALPHA)
+    text = f"six images rank a model that is worse by as much or more behind real images {_range(rights)} of the time"
+    return text, (outcome, f"{_rests(found)}; normal")
+
+
+def side(found: dict) -> tuple[str, tuple[str, str]]:
+    """Whether the images of CIFAR-100 have the 64 pixels that are published."""
+    text = "{images:,} test images have {side} × {side} pixels".format(**found["made"])
+    return text, (HOLDS if found["made"]["side"] == 64 else FAILS, "")
+
+
+def _rests(found: dict) -> str:
+    """On how many draws and which spaces the verdicts rest."""
+    n, names = found["spaces"][0]["chance"]["six"]["fall"]["n"], [s["name"] for s in found["spaces"]]
+    return f"{n:,} draws in each of {len(names)} feature spaces, {'with' if 'inception' in names else 'not in'} Inception's"
 
 
 def _decided(shares: list[dict], holds: Callable[[dict], bool], fails: Callable[[dict], bool]) -> str:
