@@ -79,7 +79,7 @@ def ranking(found: dict) -> Figure:
             axes.errorbar(value, up, xerr=[value - low, high - value], fmt="none", ecolor=_colour(k))
             axes.scatter(value, up, s=18, **style)
         axes.axvline(0.5, color="0.35", linestyle=":", linewidth=1)
-        axes.set(xlim=(0, 1), xlabel="share of draws")
+        axes.set(xlim=(-0.03, 1.03), xlabel="share of draws")
         axes.set_yticks(-np.arange(len(names)), names)
     panels[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
