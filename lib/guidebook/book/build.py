@@ -25,9 +25,13 @@ from guidebook.sampling.sets import mosaic
 
 SOURCE, OUTPUT = BOOK / "_build" / "source", BOOK / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
-EXPLORER, PERFORMANCE = NOTEBOOKS / "explorer.ipynb", NOTEBOOKS / "performance.ipynb"
+EXPLORER = NOTEBOOKS / "explorer.ipynb"
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
-OPTIONAL = ("explorer", "performance")  # chapters that a build adds where there is something to show
+MEASURED = {
+    "performance": "bench",
+    "six-images": "six-images.json",
+}  # pages of no run, and the records they are drawn from
+OPTIONAL = ("explorer", *MEASURED)  # chapters that a build adds where there is something to show
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,14 @@ class Chapter:
 
     @property
     def data(self) -> str:
-        return fraction(self.run) or self.run.params.data.name
+        return (fraction(self.run) or self.run.params.data.name) if self.run else "measured once"
 
     @property
     def title(self) -> str:
         """In the contents."""
-        short = "fraction of " if departures(self.run.params) else ""
-        return f"{_heading(self.page[0]).partition(':')[0]} ({short}{self.run.params.profile})"
+        name = _heading(self.page[0]).partition(":")[0]
+        short = "fraction of " if self.run and departures(self.run.params) else ""
+        return f"{name} ({short}{self.run.params.profile})" if self.run else name
 
 
 def build(say: Callable[[str], None] = lambda line: None) -> Path:
@@ -64,16 +69,17 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
         shown, record = {"experiment": "mnist", "profile": explored.params.profile}, explored.path
         place = (record, None) if explored.recorded else (None, record / "metrics.json")
         extra.append(Chapter("explorer", explored, (EXPLORER, _drawn("explorer"), shown, *place)))
-    if PERFORMANCE.exists() and any((RESULTS / "bench").glob("*.json")):
-        page = (PERFORMANCE, _drawn("performance"), {}, None, RESULTS / "bench")
-        extra.append(Chapter("performance", None, page))
+    for name, record in MEASURED.items():
+        source, place = NOTEBOOKS / f"{name}.ipynb", RESULTS / record
+        if source.exists() and (place.is_file() or any(place.glob("*.json"))):
+            extra.append(Chapter(name, None, (source, _drawn(name), {}, None, place)))
     draw_pages([c.page for c in (*chapters, *extra)], say)
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
     for c in (*chapters, *extra):
         _stage(c)
-    _write_pages(chapters, found)
+    _write_pages(chapters, extra, found)
     if explored:  # the first page shows its samples
         _hero(explored)
     _toc(toc, chapters)
@@ -82,9 +88,9 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     return OUTPUT / "index.html"
 
 
-def _write_pages(chapters: list[Chapter], found: list[Run]) -> None:
+def _write_pages(chapters: list[Chapter], extra: list[Chapter], found: list[Run]) -> None:
     """Fills those of the chapters with places for tables that the book has, and the table of experiments."""
-    answered = [(c.file, c.title, c.data, answers(c.page[1])) for c in chapters]
+    answered = [(c.file, c.title, c.data, answers(c.page[1])) for c in (*chapters, *extra)]
     filled = {
         "results": lambda: pages.results(found),
         "status": lambda: pages.status(found),

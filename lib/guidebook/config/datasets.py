@@ -49,6 +49,18 @@ class Entry:
 DIGITS = tuple("0123456789")
 SCENES = ("ball", "box", "triangle", "star", "heart", "ring", "cross", "moon", "fish", "mushroom")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# In the hub's label order, with spaces for its underscores
+CIFAR100 = (
+    "apple", "aquarium fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy", "bridge",
+    "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach",
+    "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house",
+    "kangaroo", "keyboard", "lamp", "lawn mower", "leopard", "lion", "lizard", "lobster", "man", "maple tree", "motorcycle",
+    "mountain", "mouse", "mushroom", "oak tree", "orange", "orchid", "otter", "palm tree", "pear", "pickup truck", "pine tree",
+    "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark",
+    "shrew", "skunk", "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet pepper", "table",
+    "tank", "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow tree",
+    "wolf", "woman", "worm",
+)  # fmt: skip
 STYLES = (
     "Abstract Expressionism", "Action Painting", "Analytical Cubism", "Art Nouveau Modern", "Baroque", "Color Field Painting",
     "Contemporary Realism", "Cubism", "Early Renaissance", "Expressionism", "Fauvism", "High Renaissance", "Impressionism",
@@ -102,6 +114,10 @@ CATALOG = {
     "cifar10": Entry(
         CIFAR10, 3, 50_000, 10_000, "CIFAR-10: 50,000 training and 10,000 test photographs of 32×32 pixels",
         "uoft-cs/cifar10", "scenes", "0b2714987fa478483af9968de7c934580d0bb9a2", "img", codec="PNG",
+    ),
+    "cifar100": Entry(
+        CIFAR100, 3, 50_000, 10_000, "CIFAR-100: 50,000 training and 10,000 test photographs of 32×32 pixels in 100 classes",
+        "uoft-cs/cifar100", "scenes", "aadb3af77e9048adbea6b47c21a81e47dd092ae5", "img", "fine_label", codec="PNG",
     ),
     "paintings": Entry(
         STYLES, 3, 1944, 216, "paintings: 1,944 training and 216 test paintings of about 1640×1627 pixels in 27 styles, drawn "

@@ -39,6 +39,13 @@ def located(name: str, download: bool = False) -> Files:
     return _found(name)
 
 
+def of_split(name: str, split: str) -> list[Path]:
+    """The files of one split, where no other is needed: in `$GUIDEBOOK_DATA/<name>`, else as `located`. Raises DataError."""
+    root = local_data()
+    local = sorted((root / name).glob(f"{split}-*.parquet")) if root else []
+    return local if local and _every(local) else getattr(located(name), split)
+
+
 def available(name: str) -> bool:
     """Whether a data set needs no download: it is embedded, or its files are all on this machine."""
     return CATALOG[name].hub is None or not _found(name).missing

@@ -149,7 +149,7 @@ def _read(data: Data, files: Files) -> Images:
     """Both splits of a set that fits memory. Raises DataError."""
     quiet()
     entry, note = CATALOG[data.name], ""
-    parts = [_decoded(data.name, split, getattr(files, split)) for split in ("train", "test")]
+    parts = [decoded(data.name, split, getattr(files, split)) for split in ("train", "test")]
     splits, skipped, jpegs = zip(*parts, strict=True)
     if entry.codec == "PNG" and (n := sum(jpegs)):
         rows = sum(map(len, splits))
@@ -158,7 +158,7 @@ def _read(data: Data, files: Files) -> Images:
     return _resident(data, files.source, splits, (*skipped[0], *skipped[1]), note)
 
 
-def _decoded(name: str, split: str, files: list[Path]) -> tuple[Split, list[str], int]:
+def decoded(name: str, split: str, files: list[Path]) -> tuple[Split, list[str], int]:
     """One split from its parquet files, the names of the rows that were skipped, and how many of the others are JPEGs.
 
     Raises DataError.

@@ -61,6 +61,24 @@ def influences(a, reference: Gaussian) -> tuple[float, torch.Tensor]:
     return float(value), influence - influence.mean()
 
 
+# tr (Σ₁ Σ₂)^½ is the sum of the singular values of A Bᵀ, where Σ₁ = Aᵀ A and Σ₂ = Bᵀ B
+def frechet_of_few(a: torch.Tensor, b: Gaussian | torch.Tensor) -> torch.Tensor:
+    """The distances (K,) of K small sets (K, n, D) to a reference, or each to a small set of its own (K, m, D).
+
+    What is decomposed is n × n, and the K sets are done together: of six images a thousand times as fast as by `gaussian`.
+    """
+    a = _on_device(a)
+    if isinstance(b, Gaussian):
+        mean, factor, trace = b.mean, b.root, b.trace
+    else:
+        mean, factor = _centred(_on_device(b))
+        trace = factor.square().sum((1, 2))
+    own, a = _centred(a)
+    r = a @ factor.mT
+    roots = torch.linalg.eigvalsh(r @ r.mT).clamp(min=0).sqrt()
+    return (own - mean).square().sum(1) + a.square().sum((1, 2)) + trace - 2 * roots.sum(1)
+
+
 def fd_curve(features: torch.Tensor, reference: Gaussian, counts: list[int]) -> list[tuple[int, Interval]]:
     """For each count N the distance of a set of N images: the mean over all disjoint sets that features (n, D) hold.
 
@@ -114,6 +132,12 @@ def _roots(p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Roots of the eigenvalues of a symmetric matrix, and the eigenvectors as columns."""
     values, vectors = torch.linalg.eigh(p)
     return values.clamp(min=0).sqrt(), vectors
+
+
+def _centred(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means (K, D) of sets (K, n, D), and the factors A (K, n, D) of their covariances Aᵀ A."""
+    mean = x.mean(1)
+    return mean, (x - mean[:, None]) / (x.shape[1] - 1) ** 0.5
 
 
 def _on_device(features) -> torch.Tensor:

@@ -40,6 +40,7 @@ def recipes() -> dict[str, dict[str, Recipe]]:
         "paintings": {"cpu": Recipe("cpu", narrow, epochs=30, shift=1, **small)},
         "faces": {"cpu": Recipe("cpu", narrow, 1, epochs=12, shift=2, lr=1.0, batch=64, **faces)},
         "cifar10": {"cpu": Recipe("cpu", **cpu), "cuda": Recipe("cuda", epochs=20, **gpu)},
+        "cifar100": {"cpu": Recipe("cpu", **cpu), "cuda": Recipe("cuda", epochs=20, **gpu)},
         "wikiart": {"cpu": Recipe("cpu", **cpu), "cuda": Recipe("cuda", epochs=20, **gpu)},
         "celeba": {
             "cpu": Recipe("cpu", narrow, 1, epochs=2, **faces),

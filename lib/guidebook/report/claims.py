@@ -79,15 +79,17 @@ def every() -> dict[str, Claim]:
 
 
 class Answers:
-    """Answers of a run as a table of its notebook, from which `answers` reads them for the page of all claims.
+    """Answers of a run (None: of no model) as a table of its notebook, from which `answers` reads them for the page of all claims.
 
     A row is a claim's id, what was found, and the verdict: a `compare.Verdict`, or one of OUTCOMES with a note. A claim about training
     is undecided where one training of each kind was compared, and every claim where `broken` says what is wrong with the model.
     Raises KeyError for a claim that the file lacks, ValueError for another outcome.
     """
 
-    def __init__(self, run: Run, rows: Iterable[tuple[str, str, Verdict | tuple[str, str]]], broken: str | None = None):
-        self.answers, rests = [], fraction(run)
+    def __init__(
+        self, run: Run | None, rows: Iterable[tuple[str, str, Verdict | tuple[str, str]]], broken: str | None = None
+    ):
+        self.answers, rests = [], fraction(run) if run else ""
         for claim, found, verdict in rows:
             if claim not in every():
                 raise KeyError(f"{claim} is no claim of {FILE.name}: add it there")
