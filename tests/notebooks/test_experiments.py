@@ -15,7 +15,8 @@ from guidebook.report.claims import answers, every
 from guidebook.report.performance import read
 from guidebook.runs.run import opened, record
 
-EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100", "grain", "sweep"]  # mnist has tests of its own
+# mnist has tests of its own
+EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100", "grain", "sweep"]
 
 
 @pytest.fixture(scope="module", autouse=True)
