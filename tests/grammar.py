@@ -33,7 +33,7 @@ GRAMMAR = {
     "train.keep_checkpoints": ("count", 3), "train.processes": ("count", 2), "train.tracker": ("choice or null", "tensorboard"),
     "train.channels_last": ("switch", True), "train.compile": ("switch", True),
     "sample.sampler": ("choice", "ddim"), "sample.steps": ("count", 26), "sample.eta": ("share", 0.5),
-    "sample.spacing": ("choice", "trailing"), "sample.guidance": ("list", [1]),
+    "sample.v": ("share", 0.5), "sample.spacing": ("choice", "trailing"), "sample.guidance": ("list", [1]),
     "sample.methods": ("list", [{"name": "rescaled", "combine": "rescaled", "w": [2], "phi": 0.7}]),
     "sample.solvers": ("list", [{"sampler": "heun", "steps": 5, "eta": 0.0, "spacing": "karras"}]),
     "sample.seed": ("seed", 1), "sample.batch": ("count", 10), "sample.weights": ("choice", "raw"),
@@ -42,7 +42,7 @@ GRAMMAR = {
 # Parameters that may be left out: where and how a run happens and who watches, which no training depends on, and what only some
 # experiments have.
 HOW = {"train.processes", "train.tracker", "train.channels_last", "train.compile"}
-DEFAULTED = {*HOW, "sample.methods", "sample.solvers", "data.phrasings", "model.vae", "objective.betas"}
+DEFAULTED = {*HOW, "sample.methods", "sample.solvers", "sample.v", "data.phrasings", "model.vae", "objective.betas"}
 FREE = {"train.micro_batch", "train.checkpoint_every", "train.keep_checkpoints", *HOW}
 SECTIONS = sorted({key.partition(".")[0] for key in GRAMMAR if "." in key})
 OBJECTIVES = {

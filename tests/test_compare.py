@@ -126,6 +126,49 @@ def test_the_best_of_several_that_is_chosen_by_the_data_decides_no_oftener(withi
     assert decided(found) <= LIMIT
 
 
+def cells_of(rng, *means, spread=1.0):
+    """Of each cell the places of its lowest records, of records with these means drawn from the same seeds."""
+    found = []
+    for each in means:
+        common = rng.normal(size=100)
+        every = [record(m + common + spread * rng.normal(size=100), w=w) for w, m in enumerate(each)]
+        found.append({every.index(r) for r in compare.lowest(every, ("guidance",), len(means))})
+    return found
+
+
+CLEAR, TIE = (0.0, 9.0, 9.0), (0.0, 0.0, 0.0)  # the first is the lowest of all
+
+
+@pytest.mark.parametrize("means", [(CLEAR, TIE, TIE), (TIE, TIE, TIE), (CLEAR, CLEAR, TIE)])
+def test_where_one_scale_is_the_best_of_all_cells_it_is_seldom_said_to_move(means):
+    rng = np.random.default_rng(10)
+    found = [compare.moves(cells_of(rng, *means)) for _ in range(ROUNDS)]
+    assert found.count(HOLDS) / ROUNDS <= LIMIT
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.02, 0.5])
+def test_where_the_best_scale_moves_it_is_seldom_said_to_stay(gap):
+    """In the last cell the second is lower than the first by `gap`."""
+    rng, last = np.random.default_rng(11), (0.0, -gap, 9.0)
+    found = [compare.moves(cells_of(rng, CLEAR, CLEAR, last)) for _ in range(ROUNDS)]
+    assert found.count(FAILS) / ROUNDS <= LIMIT
+
+
+def test_all_cells_hold_their_truly_lowest():
+    rng = np.random.default_rng(12)
+    held = sum(all(0 in cell for cell in cells_of(rng, TIE, TIE, TIE)) for _ in range(ROUNDS))
+    assert held / ROUNDS >= 1 - LIMIT
+
+
+def test_whether_the_best_scale_moves_can_come_out_all_ways():
+    rng, other = np.random.default_rng(13), CLEAR[::-1]
+    assert cells_of(rng, CLEAR, other) == [{0}, {2}]
+    assert compare.moves(cells_of(rng, CLEAR, other)) == HOLDS
+    assert compare.moves(cells_of(rng, CLEAR, CLEAR)) == FAILS
+    assert compare.moves([{0}, {0, 1}]) == compare.moves([{0, 1}, {1, 2}]) == compare.moves([{0}]) == UNDECIDED
+    assert compare.moves([{0, 1}, {1, 2}, {0, 2}]) == HOLDS  # no one scale serves all three
+
+
 def test_every_verdict_can_come_out_both_ways():
     rng = np.random.default_rng(7)
     low, middle, high = (record(m + rng.normal(size=200), w=m) for m in (0.0, 3.0, 6.0))
@@ -182,6 +225,33 @@ def test_records_without_influences_compare_by_their_own_intervals():
     for a, b in ((samples, real), (bare, samples)):
         _, low, high = above((a, b)).interval
         assert high - low == pytest.approx(2 * 1.96 * (2 / 200) ** 0.5, rel=0.2)
+
+
+def test_only_means_compare_with_another_number_of_real_images():
+    rng = np.random.default_rng(14)
+    samples, real = record(1 + rng.normal(size=100)), record(rng.normal(size=200), w=None, draw=None)
+    assert above((samples, real)).outcome == HOLDS
+    with pytest.raises(NotComparable, match="n is 100 and 200"):
+        above((samples | {"interval": "infinitesimal jackknife"}, real | {"interval": "infinitesimal jackknife"}))
+
+
+def test_the_excess_of_one_set_over_another_is_a_record_of_its_own():
+    """Grain that guidance adds, compared between two samplers: σ(5) − σ(1) here against there."""
+    rng = np.random.default_rng(15)
+    common = 9 * rng.normal(size=200)
+
+    def excess(added):
+        five, one = (record(common + added * w + 0.1 * rng.normal(size=200), w=w) for w in (5.0, 1.0))
+        return compare.minus(five, one, ("guidance",)), five, one
+
+    more, five, one = excess(0.2)
+    assert more["value"] == pytest.approx(0.8, abs=0.05)
+    assert more["low"] < 0.8 < more["high"]
+    np.testing.assert_allclose(compare.influence(more), compare.influence(five) - compare.influence(one), atol=0.02)
+    assert above((more, excess(0.1)[0])).outcome == HOLDS
+    assert above((excess(0.1)[0], more)).outcome == FAILS
+    with pytest.raises(NotComparable, match="guidance"):
+        compare.minus(five, one)
 
 
 def test_a_record_of_some_images_is_that_of_their_mean():

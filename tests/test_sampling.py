@@ -32,8 +32,8 @@ COSINE = VP(
 PATH = objective(COSINE, dtype=torch.float64)
 
 
-def solver(sampler="ddpm", steps=7, eta=0.0, spacing="leading") -> Solver:
-    return Solver(sampler=sampler, steps=steps, eta=eta, spacing=spacing)
+def solver(sampler="ddpm", steps=7, eta=0.0, spacing="leading", v=0.0) -> Solver:
+    return Solver(sampler=sampler, steps=steps, eta=eta, spacing=spacing, v=v)
 
 
 DDIM = solver("ddim", 4)
@@ -304,6 +304,16 @@ def test_the_time_of_an_image_holds_no_training_of_the_classifier_that_guides(ru
 def test_the_runs_own_solver_named_once_more_is_the_same_set(run):
     assert draw(run, 2.0, 10, solver=run.params.sample.solver).folder == draw(run, 2.0, 10).folder
     assert draw(run, 2.0, 10, solver=DDIM).folder != draw(run, 2.0, 10).folder
+
+
+def test_the_usual_variance_of_ddpm_is_not_named_and_another_makes_another_set(tiny):
+    """So sets keep the names that they had before there was a choice."""
+    usual, other = (Draw.of(tiny, 2.0, 10, solver=solver(v=v)) for v in (0.0, 0.5))
+    assert "v" not in usual.json["solver"]
+    assert (usual.solver_name, other.solver_name) == ("ddpm", "ddpm, v = 0.5")
+    assert P.digest(usual.json) != P.digest(other.json)
+    with pytest.raises(P.ParamsError, match=r"v = 0.5 is for sampler = ddpm, not ddim"):
+        tiny.replace(sample={"sampler": "ddim", "v": 0.5})
 
 
 def test_json_gives_the_same_draw_and_every_field_another_digest(tiny):

@@ -21,12 +21,12 @@ SECTION = SimpleNamespace(
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def solver(sampler="ddim", steps=10, spacing="leading", eta=0.0) -> Solver:
-    return Solver(sampler=sampler, steps=steps, eta=eta, spacing=spacing)
+def solver(sampler="ddim", steps=10, spacing="leading", eta=0.0, v=0.0) -> Solver:
+    return Solver(sampler=sampler, steps=steps, eta=eta, spacing=spacing, v=v)
 
 
 def walk(row, way: Solver, denoise, x=X, **told):
-    return list(SOLVERS[way.sampler](denoise, x, times(row, way), row, eta=way.eta, **told))
+    return list(SOLVERS[way.sampler](denoise, x, times(row, way), row, eta=way.eta, v=way.v, **told))
 
 
 def net(x, t):
@@ -76,6 +76,27 @@ def test_noise_that_is_put_back_keeps_the_level(row, steps, eta):
     _, s = row.mix(times(row, way))
     states = walk(row, way, lambda x, t: (0 * x, x / row.mix(t)[1]), s[0] * next(drawn), noise=lambda: next(drawn))
     torch.testing.assert_close(torch.stack([x.norm() for _, x in states]), s[1:])
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("steps", [2, 7, 30])
+def test_where_images_are_noise_themselves_the_upper_variance_keeps_them_so(spacing, steps):
+    """x0 ~ N(0, 1), whose denoiser is x0 = a x, ε = s x: the length of the state stays 1, and falls by any smaller variance."""
+
+    def lengths(v):
+        way, drawn = solver("ddpm", steps, spacing, v=v), iter(torch.eye(steps + 1, dtype=torch.float64))
+
+        def denoise(x, t):
+            a, s = LINEAR.mix(t)
+            return a * x, s * x
+
+        states = walk(LINEAR, way, denoise, next(drawn), noise=lambda: next(drawn))
+        return torch.stack([x.norm() for _, x in states[:-1]])  # the last step adds no noise
+
+    ones = torch.ones(steps - 1, dtype=torch.float64)
+    torch.testing.assert_close(lengths(1.0), ones)
+    assert (lengths(0.5) < ones - 1e-6).all()
+    assert (lengths(0.0) < lengths(0.5)).all()
 
 
 def test_from_noise_alone_every_solver_but_heun_finds_a_known_image():
@@ -156,19 +177,38 @@ def theirs(way: Solver, denoise, x=X):
     [
         (solver("ddpm", 20, "leading"), 1e-12),
         (solver("ddpm", 7, "trailing"), 1e-9),
+        (solver("ddpm", 20, "leading", v=1.0), 1e-12),
         (solver("ddim", 20, "leading"), 1e-12),
         (solver("ddim", 20, "leading", 0.6), 1e-12),
         (solver("dpmpp-2m", 12, "linspace"), 1e-5),  # their noise levels are in single precision
         (solver("dpmpp-2m", 40, "trailing"), 1e-5),
         (solver("unipc", 12, "linspace"), 1e-5),
     ],
-    ids=lambda v: f"{v.sampler}-{v.spacing}-{v.eta:g}" if isinstance(v, Solver) else "",
+    ids=lambda v: f"{v.sampler}-{v.spacing}-{v.eta:g}-{v.v:g}" if isinstance(v, Solver) else "",
 )
 def test_every_state_is_that_of_diffusers(way, tolerance):
     rng, denoise = torch.Generator().manual_seed(5), answer(LINEAR)
     ours = walk(LINEAR, way, denoise, noise=lambda: torch.randn(X.shape, generator=rng, dtype=X.dtype))
     for (_, x), y in zip(ours, theirs(way, denoise), strict=True):
         torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("v", [0.0, 0.25, 0.5, 1.0])
+def test_the_variance_is_that_of_diffusers_learned_range(v):
+    """Theirs is read from a network's second half, −1 … 1; without image and noise the state is this step's noise alone."""
+    way, theirs = solver("ddpm", 20, v=v), scheduler(SECTION, solver("ddpm", 20))
+    theirs.alphas_cumprod = LINEAR.mix(torch.arange(1000))[0] ** 2
+    theirs.set_timesteps(20)
+    share = torch.tensor(2 * v - 1, dtype=torch.float64)
+    logs = [theirs._get_variance(t, share, "learned_range") for t in theirs.timesteps[:-1]]
+    ones = torch.ones(1, dtype=torch.float64)
+    states = walk(LINEAR, way, lambda x, t: (0 * x, 0 * x), 0 * ones, noise=lambda: ones)
+    torch.testing.assert_close(torch.cat([x for _, x in states[:-1]]), torch.stack(logs).mul(0.5).exp())
+
+
+def test_a_variance_that_diffusers_has_not_is_refused_for_its_scheduler():
+    with pytest.raises(ValueError, match=r"v = 0 and v = 1, not 0.5"):
+        scheduler(SECTION, solver("ddpm", v=0.5))
 
 
 def test_heun_is_that_of_diffusers():

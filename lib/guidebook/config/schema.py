@@ -196,6 +196,7 @@ class Solver(Section):
     steps: Annotated[int, Field(ge=1, le=100_000)]
     eta: Annotated[float, Field(ge=0, le=1)]  # of ddim: 0 adds no noise on the way, 1 as much as ddpm
     spacing: Literal["leading", "linspace", "trailing", "karras"]  # of the timesteps that are visited
+    v: Annotated[float, Field(ge=0, le=1)] = 0.0  # of ddpm: its variance from the lower bound, 0, to the upper, 1
 
     @property
     def starts_late(self) -> bool:
@@ -210,6 +211,8 @@ class Solver(Section):
     def conflicts(self):
         if self.eta and self.sampler != "ddim":
             yield f"eta = {self.eta:g} is for sampler = ddim, not {self.sampler}"
+        if self.v and self.sampler != "ddpm":
+            yield f"v = {self.v:g} is for sampler = ddpm, not {self.sampler}"
 
 
 class Sample(Solver):

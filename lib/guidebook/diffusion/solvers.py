@@ -70,18 +70,20 @@ def _levels(objective: Objective, times: Tensor) -> Iterator[tuple]:
     yield from zip(times, levels, times[1:], levels[1:], strict=False)
 
 
-# x' = a' x0 + sqrt(s'² − η² v) ε + η sqrt(v) z,  v = s'² (1 − (a s' / (a' s))²)   (Song et al. 2021, eq. 12 and 16, for any path)
-def ddim(denoise: Denoiser, x: Tensor, times: Tensor, objective: Objective, noise=None, eta: float = 0.0) -> Steps:
+# x' = a' x0 + sqrt(s'² − η² σ̃²) ε + η σ̃ z,  σ̃² = s'² (1 − (a s' / (a' s))²)   (Song et al. 2021, eq. 12 and 16, for any path)
+# With v > 0 the noise is η σ̃^(1 − v) σ^v z,  σ² = s² − (a / a')² s'² = σ̃² (s / s')²   (Ho & Salimans 2022, algorithm 2)
+def ddim(denoise: Denoiser, x: Tensor, times: Tensor, objective: Objective, noise=None, eta=0.0, v=0.0) -> Steps:
     """DDIM, which is Euler's method for σ on any path, and for t on a flow. η = 1 takes the steps of DDPM (Ho et al. 2020, eq. 7).
 
-    `noise` () draws z where η > 0, but in the step that ends in the image.
+    `noise` () draws z where η > 0, but in the step that ends in the image. Its variance lies between σ̃², that of a step whose image is
+    known, and σ², that of a step where images are noise of variance 1: v is where on a logarithmic scale.
     """
     for t, (a, s), _, (a2, s2) in _levels(objective, times):
         x0, eps = denoise(x, t)
-        v = eta**2 * s2**2 * (1 - (a * s2 / (a2 * s)) ** 2)
-        x = a2 * x0 + max(s2**2 - v, 0.0) ** 0.5 * eps
-        if v > 0:
-            x = x + v**0.5 * noise()
+        lower = eta**2 * s2**2 * (1 - (a * s2 / (a2 * s)) ** 2)
+        x = a2 * x0 + max(s2**2 - lower, 0.0) ** 0.5 * eps
+        if lower > 0:
+            x = x + (lower * (s / s2) ** (2 * v)) ** 0.5 * noise()
         yield t.item(), x
 
 
@@ -144,6 +146,7 @@ def scheduler(section: VP, solver: Solver | None = None, clip: bool = True):
     """The diffusers scheduler of an objective `vp` and a solver, by default DDPM: for exported pipelines and comparisons.
 
     Without `clip`, x0 is not clipped to [−1, 1] on the way: for latents, which have no range. Only DDPM's and DDIM's can clip.
+    Raises ValueError for a variance between DDPM's two.
     """
     import diffusers
 
@@ -155,6 +158,10 @@ def scheduler(section: VP, solver: Solver | None = None, clip: bool = True):
         settings |= {"use_karras_sigmas": True} if karras else {"timestep_spacing": solver.spacing}
     if name in ("ddpm", "ddim"):
         settings |= {"clip_sample": clip}
+    if solver and solver.v:
+        if solver.v < 1:
+            raise ValueError(f"diffusers' DDPM has v = 0 and v = 1, not {solver.v:g}")
+        settings |= {"variance_type": "fixed_large"}
     if section.zero_terminal_snr:
         settings |= {"rescale_betas_zero_snr": True}
     kind = getattr(diffusers, SCHEDULERS[name])

@@ -47,7 +47,7 @@ def sample(
 
     x, visited = path.std * noise(), times(path, solver)
     x = x if start is None else path.std * start.to(device)
-    yield from SOLVERS[solver.sampler](denoise, x, visited, path, noise=noise, eta=solver.eta)
+    yield from SOLVERS[solver.sampler](denoise, x, visited, path, noise=noise, eta=solver.eta, v=solver.v)
 
 
 class RunNetwork:

@@ -57,8 +57,9 @@ class Draw(Section):
 
     @property
     def solver_name(self) -> str:
-        """`ddim`, or `ddim, η = 1`."""
-        return self.solver.sampler + (f", η = {self.solver.eta:g}" if self.solver.eta else "")
+        """`ddim`, or `ddim, η = 1`, or `ddpm, v = 0.5`."""
+        s = self.solver
+        return s.sampler + (f", η = {s.eta:g}" if s.eta else f", v = {s.v:g}" if s.v else "")
 
     def walk(self) -> list[str]:
         """The solver, for a reader."""
