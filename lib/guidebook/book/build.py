@@ -89,6 +89,7 @@ def _write_pages(chapters: list[Chapter], found: list[Run]) -> None:
         "results": lambda: pages.results(found),
         "status": lambda: pages.status(found),
         "reliability": pages.reliability,
+        "how-to-read": pages.how_to_read,
         "claims": lambda: pages.claims(answered),
         "atlas": pages.atlas,
     }
