@@ -159,7 +159,7 @@ def test_what_a_notebook_answered_is_found_in_it(run, tmp_path):
     assert found[0].note == (
         "difference +0.2 [0.1, 0.3]; 1 % of the published training, digits for mnist at 8×8, a smaller network, stand-in text encoder, n = 30"
     )
-    assert found[1][2:] == ("undecided", "few; " + found[0].note.partition("; ")[2], None)
+    assert found[1][2:] == ("undecided", "few; " + found[0].note.partition("; ")[2], None, None)
 
 
 @pytest.mark.parametrize(("seen", "words"), [(1_200_128, "100 %"), (7_200_000, "600 %"), (90_112, "7.5 %")])
@@ -203,14 +203,17 @@ def test_an_answer_to_no_claim_and_another_outcome_are_refused(run):
 @pytest.mark.parametrize(
     ("outcomes", "one"),
     [
-        (["undecided", "holds"], "holds"),
-        (["holds", "does not hold"], "undecided"),
-        (["undecided", "undecided"], "undecided"),
-        (["open"], "open"),
+        ([("undecided", 1.0), ("holds", 0.02)], "holds"),
+        ([("undecided", 1.0), ("undecided", 1.0), ("holds", 0.02)], "undecided"),  # 0.05 / 3 is its share
+        ([("undecided", None), ("undecided", None), ("holds", 0.02)], "holds"),  # two that could not decide
+        ([("holds", 0.001), ("does not hold", 0.001)], "undecided"),
+        ([("undecided", None), ("undecided", 1.0)], "undecided"),
+        ([("open", None)], "open"),
+        ([("does not hold", None)], "does not hold"),  # by the documents' own numbers
     ],
 )
-def test_several_runs_answer_together_as_those_that_decide(outcomes, one):
-    assert together(outcomes) == one
+def test_several_runs_answer_together_as_those_that_decide_at_their_share_of_the_level(outcomes, one):
+    assert together([Answer("x", "", verdict, p=p) for verdict, p in outcomes]) == one
 
 
 def test_the_page_has_a_row_for_each_claim_and_each_answer(monkeypatch):

@@ -104,6 +104,9 @@ def test_averages_that_the_warm_up_makes_one_are_refused_and_both_named():
         ParamsError, match=r"train.ema = \[0.999, 0.9999\] are one average: .* at most 0.99108 after 1,000 updates"
     ):
         averages(weights, (0.9, 0.999, 0.9999), True, 1_000)
+    for warmup in (False, True):  # one decay twice is one average, however it warms up
+        with pytest.raises(ParamsError, match=r"\[0.9, 0.9\] are one average: leave all but one out$"):
+            averages(weights, (0.9, 0.9), warmup, 1_000)
     assert len(averages(weights, (0.9, 0.999, 0.9999), True, 10_000)) == 3
     assert len(averages(weights, (0.999, 0.9999), False, 5)) == 2
     assert decay_at(8_991, 0.9999, True) < 0.9999 == decay_at(89_991, 0.9999, True)

@@ -138,7 +138,7 @@ def report(rows, ratios, **made):
 
 
 def ratio(name, low, value, high):
-    return {"name": name, "low": low, "value": value, "high": high}
+    return {"name": name, "low": low, "value": value, "high": high, "repeats": 5}
 
 
 @pytest.mark.parametrize(

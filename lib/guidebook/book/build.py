@@ -95,6 +95,7 @@ def _write_pages(chapters: list[Chapter], extra: list[Chapter], found: list[Run]
         "results": lambda: pages.results(found),
         "status": lambda: pages.status(found),
         "reliability": pages.reliability,
+        "how-to-read": pages.how_to_read,
         "claims": lambda: pages.claims(answered),
         "atlas": pages.atlas,
     }

@@ -13,6 +13,7 @@ from guidebook.report.tables import MEASURED, Html, measured, table
 from guidebook.runs.run import Run
 
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
+COVERAGE = RESULTS / "coverage.json"  # written by `python -m bench.coverage`
 # Groups of records that are points of a figure or another protocol: their page shows them.
 ASIDE = ("curve-", "against-")
 
@@ -68,7 +69,7 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
             ]  # fmt: skip
             given += [a for a, _ in by_runs]
             found = [*found, *by_runs] or [(Answer(claim.id, "", "open", claim.open or "no run yet"), "")]
-            outcomes.append(together([a.verdict for a, _ in found]))
+            outcomes.append(together([a for a, _ in found]))
             for i, (answer, by) in enumerate(found):
                 anchor, says = (claim.id, f"{claim.says} ({claim.where})") if i == 0 else ("", "")
                 rows.append([marked(answer.verdict, anchor), says, answer.found, answer.note, by])
@@ -130,6 +131,16 @@ def reliability() -> str:
         promises.setdefault(str(promise), []).append(row)
     heads = ["fault", "tried", "held", "what was seen"]
     return _page("reliability", summary=summary, **{p: table(heads, rows).text for p, rows in promises.items()})
+
+
+def how_to_read() -> str:
+    """`how-to-read.md`: how often each interval held what it should, in simulation."""
+    record = json.loads(COVERAGE.read_text())
+    rows = [
+        [f"{r['what']}; {r['of']}".rstrip("; "), f"{r['coverage']:.1%}", f"{r['width']:.2f}"] for r in record["rows"]
+    ]
+    heads = ["interval of", "holds what it should", "its width over that of the scatter"]
+    return _page("how-to-read", coverage=table(heads, rows).text, **{k: str(v) for k, v in record["made"].items()})
 
 
 def _page(name: str, **parts: str) -> str:

@@ -6,7 +6,7 @@ image, from each image's influence on the value, which a record holds. Of severa
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -18,7 +18,7 @@ HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 ALPHA = 0.05  # at no effect, at most so many verdicts decide
 SAME = ("metric", "attribute", "n", "extractor", "reference")  # fields in which two records must agree
 MEANS = {"normal", "Wilson"}  # intervals of means and shares
-Records = dict | Sequence[dict] | None  # a record, or one of each training; None where it was not measured
+Records = dict | Sequence[dict] | float | None  # a record, one of each training, or a number; None: not measured
 
 
 class NotComparable(ValueError):
@@ -30,7 +30,7 @@ class Difference:
     """The difference of two values as an estimate with its uncertainty."""
 
     value: float
-    error: float  # standard error over the draw of samples
+    error: float  # standard error over the draw of samples; of several trainings, of what they make of the seeds alike
     continuity: float  # 1/n of a share, which moves by whole images (Edwards 1948); 0 of other values
     spread: float  # standard error over trainings; 0 of one training
     trainings: int
@@ -44,6 +44,14 @@ class Difference:
             reach = float(np.hypot(reach, stdtrit(self.trainings - 1, 1 - alpha / 2) * self.spread))
         return Interval(self.value, self.value - reach, self.value + reach)
 
+    def p(self) -> float:
+        """The level at which the interval begins to leave out zero."""
+        most, least = 1.0, 0.0
+        while most - least > 1e-3 * most and most > 1e-12:
+            _, low, high = self.interval(level := (most + least) / 2)
+            most, least = (level, least) if low > 0 or high < 0 else (most, level)
+        return most
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -54,6 +62,15 @@ class Verdict:
         Interval | None
     )  # of the difference that decides, at the level at which it does; None where nothing was measured
     trainings: int
+    p: float | None = (
+        None  # the least level at which it decides so, 1 where it does not; None where nothing was measured
+    )
+
+    def opposite(self) -> "Verdict":
+        """The answer to the claim that says the reverse."""
+        outcome = {HOLDS: FAILS, FAILS: HOLDS}.get(self.outcome, UNDECIDED)
+        value, low, high = self.interval or (0.0, 0.0, 0.0)
+        return replace(self, outcome=outcome, interval=self.interval and Interval(-value, -high, -low))
 
 
 def among(record: dict, rows: np.ndarray) -> dict:
@@ -81,7 +98,7 @@ def influence(record: dict, field: str = "influence") -> np.ndarray | None:
 def above(*pairs: tuple[Records, Records], differ: Sequence[str] = (), training: bool = False) -> Verdict:
     """Whether in every pair the first has the larger value; it has not where in one of them it is below (Bonferroni).
 
-    A side is a record, or one of each training. `differ` names the fields of the draw that the claim is about, `training` says that
+    A side is a record, or one of each training, or a number that a record is held against. `differ` names the fields of the draw that the claim is about, `training` says that
     the claim is about how models train. Raises NotComparable.
     """
     if not pairs or any(side is None for pair in pairs for side in pair):
@@ -89,10 +106,13 @@ def above(*pairs: tuple[Records, Records], differ: Sequence[str] = (), training:
     found = [difference(a, b, differ, training) for a, b in pairs]
     weakest = min(found, key=lambda d: d.interval()[1])
     if weakest.interval()[1] > 0:
-        return Verdict(HOLDS, weakest.interval(), weakest.trainings)
+        return Verdict(HOLDS, weakest.interval(), weakest.trainings, max(d.p() for d in found))
     level = ALPHA / len(found)
     worst = min(found, key=lambda d: d.interval(level)[2])
-    return Verdict(FAILS if worst.interval(level)[2] < 0 else UNDECIDED, worst.interval(level), worst.trainings)
+    if worst.interval(level)[2] >= 0:
+        return Verdict(UNDECIDED, worst.interval(level), worst.trainings, 1.0)
+    p = len(found) * min(d.p() for d in found if d.value < 0)
+    return Verdict(FAILS, worst.interval(level), worst.trainings, p)
 
 
 def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequence[str] = ()) -> Verdict:
@@ -110,9 +130,9 @@ def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequenc
             if nearest[1] > 0:
                 value, low, high = nearest
                 shown = nearest if outcome == HOLDS else Interval(-value, -high, -low)
-                return Verdict(outcome, shown, 1)
+                return Verdict(outcome, shown, 1, len(mine) * max(d.p() for d in found))
             best = nearest if outcome == HOLDS and (best is None or nearest[1] > best[1]) else best
-    return Verdict(UNDECIDED, best, 1)
+    return Verdict(UNDECIDED, best, 1, 1.0)
 
 
 # The truly lowest leaves a set where one of its K − 1 rivals is shown to be below it: by chance α / (K − 1) / cells each
@@ -147,22 +167,43 @@ def moves(cells: Sequence[set]) -> str:
 # 2005, with half an image more of each kind)
 def difference(a: Records, b: Records, differ: Sequence[str] = (), training: bool = False) -> Difference:
     """a − b, paired image by image where both records keep influences. Raises NotComparable."""
+    if isinstance(b, float):
+        return _beyond(a, b)
+    if isinstance(a, float):
+        below = _beyond(b, a)
+        return replace(below, value=-below.value)
     firsts, seconds = ([r] if isinstance(r, dict) else list(r) for r in (a, b))
     _check(firsts, seconds, differ, training)
     each = [_each(x, y) for x, y in zip(firsts, seconds, strict=True)]
     values = np.array([x["value"] - y["value"] for x, y in zip(firsts, seconds, strict=True)])
+    spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     paired, continuity = all(e is not None for e in each), 0.0
     if paired:
         mean, n = np.mean(each, 0), len(each[0])
         error = float(mean.std(ddof=1)) / n**0.5
+        if len(each) > 1:  # what a training makes of an image of its own is in the spread over trainings already
+            own = np.asarray(each) - np.mean(each, 1, keepdims=True) - mean + mean.mean()
+            error = (
+                max(0.0, error**2 - float(np.square(own).sum()) / ((n - 1) * (len(each) - 1) * n * len(each))) ** 0.5
+            )
         if len(each) == 1 and np.isin(mean, (-1, 0, 1)).all():
             changed = np.count_nonzero(mean)
             error, continuity = (changed + 1 - mean.sum() ** 2 / n) ** 0.5 / n, 1 / n
     else:
         halves = [(r["high"] - r["low"]) / (2 * Z) for r in (*firsts, *seconds)]
-        error = float(np.sqrt(np.square(halves).sum())) / len(firsts)
-    spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+        error = max(0.0, float(np.square(halves).sum()) / len(firsts) ** 2 - spread**2) ** 0.5
     return Difference(float(values.mean()), error, continuity, spread, len(values))
+
+
+def _beyond(a: dict | Sequence[dict], bound: float) -> Difference:
+    """A record's value less a number, by that half of its interval that looks to the number; or trainings' values, by their spread."""
+    if not isinstance(a, dict):
+        values = np.array([r["value"] for r in a])
+        return Difference(
+            float(values.mean()) - bound, 0.0, 0.0, float(values.std(ddof=1)) / len(values) ** 0.5, len(values)
+        )
+    half = a["value"] - a["low"] if a["value"] > bound else a["high"] - a["value"]
+    return Difference(a["value"] - bound, half / Z, 0.0, 0.0, 1)
 
 
 def _each(a: dict, b: dict) -> np.ndarray | None:

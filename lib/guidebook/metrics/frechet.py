@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from guidebook.metrics.intervals import Interval, above_zero, linear, normal
+from guidebook.metrics.intervals import Interval, above_zero, linear, normal, once, within
 from guidebook.runtime.distributed import world
 
 PARTS = (1, 2, 3, 4)  # the line is fitted to sets of n, n/2, n/3 and n/4 images
@@ -29,13 +30,33 @@ def gaussian(features) -> Gaussian:
     return Gaussian(mean, (vectors * roots) @ vectors.T, float(cov.trace()))
 
 
-def frechet_to(a, reference: Gaussian) -> Interval:
+def frechet_to(a, reference: Gaussian, labels: np.ndarray | None = None) -> Interval:
     """Fréchet distance of features (n, D) to a reference, with the interval of the infinitesimal jackknife over the n images.
 
-    The bias of a finite n stays: compare with the floor at the same n, or extrapolate (`fd_infinite`).
+    `labels` (n,) are their classes where every class is drawn as often. The interval is that of the mean over sets of n images:
+    the bias of a finite n stays, so compare with the floor at the same n, or extrapolate (`fd_infinite`). For n ≤ D it is too wide
+    where most of the distance is that bias.
     """
-    value, influence = influences(a, reference)
-    return above_zero(linear(value, influence.cpu().numpy()))
+    (value, influence), labels = influences(a, reference), np.zeros(len(a)) if labels is None else labels
+    each = within(influence.cpu().numpy(), labels)
+    return above_zero(linear(value, once(each, _quadratic(a, reference, labels))))
+
+
+# V₂ of Gaussian features, from the second derivatives of d²: (2 tr Σ² + Σ_ij (k_ij s_i s_j / (s_i + s_j))² + ¼ Σ_i (k_ii s_i)²) / n²,
+# Σ within classes, s² the eigenvalues of P, k_ij = 1 − f_i f_j, f the shares of s² between classes
+def _quadratic(a, reference: Gaussian, labels: np.ndarray) -> float:
+    """The part of the distance's variance that is left where its influences vanish, of features (n, D); 0 for n ≤ D."""
+    x = _on_device(a)
+    if (n := len(x)) <= x.shape[1]:
+        return 0.0
+    own = torch.as_tensor(within(x.cpu().numpy(), labels), device=x.device)
+    r, own_r = (y @ reference.root for y in (x - x.mean(0), own))
+    roots, vectors = _roots(r.T @ r / (n - 1))
+    roots = roots.clamp(min=1e-9 * float(roots[-1]) + 1e-300)
+    f = 1 - (own_r @ vectors).square().sum(0) / (n - 1) / roots.square()
+    kept = (1 - f[:, None] * f) * roots[:, None] * roots / (roots[:, None] + roots)
+    spread = 2 * (own.T @ own / (n - 1)).square().sum()
+    return float(spread + kept.square().sum() + kept.diagonal().square().sum()) / n**2
 
 
 # d² = ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½)   (Heusel et al. 2017, eq. 6)

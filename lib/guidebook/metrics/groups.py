@@ -37,8 +37,10 @@ class Group:
 
 
 GROUPS = {
-    "judge": Group(("adherence", "confidence", "fd_judge", "diversity", "grain"), lazily("records:of_judge")),
-    "blind": Group(("fd_random", "diversity_pixels"), lazily("records:of_blind")),
+    "judge": Group(
+        ("adherence", "confidence", "fd_judge", "fd_judge_inf", "diversity", "grain"), lazily("records:of_judge")
+    ),
+    "blind": Group(("fd_random", "fd_random_inf", "diversity_pixels"), lazily("records:of_blind")),
     "manifold": Group(("kd_judge", *(f"{m}_judge" for m in MANIFOLD)), lazily("records:between_sets", space="judge")),
     "published": Group(("accuracy_untrained",), lazily("untrained:of_untrained")),
     "copying": Group(("copying", "copies"), lazily("records:of_copying")),

@@ -40,6 +40,23 @@ def linear(value: float, each: np.ndarray) -> Interval:
     return normal(value, float(np.std(each, ddof=1)) / len(each) ** 0.5, each)
 
 
+def within(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Values (n, …) less the mean of their class, so scaled that their variance is that of sets in which every class is drawn as often.
+
+    Differences between classes are then no chance. Labels (n,) of which most stand once, as faces', make one class of all.
+    """
+    members = np.equal.outer(labels, np.unique(labels)).astype(np.float64)
+    members = members if 2 * members.shape[1] <= len(values) else np.ones((len(values), 1))
+    means = (members / members.sum(0)).T @ values
+    return (values - members @ means) * ((len(values) - 1) / (len(values) - members.shape[1])) ** 0.5
+
+
+# V_jackknife = V₁ + 2 V₂: the jackknife counts the quadratic part of a statistic's variance twice (Efron & Stein 1981)
+def once(each: np.ndarray, quadratic: float) -> np.ndarray:
+    """Influences (n,) scaled to the variance of their statistic, of which `quadratic` is V₂."""
+    return each * max(0.5, 1 - quadratic * len(each) / max(float(np.var(each, ddof=1)), 1e-300)) ** 0.5
+
+
 def above_zero(found: Interval) -> Interval:
     """The interval of a value that cannot be negative, as wide on a logarithmic scale: its error times exp(±)."""
     value, low, _ = found

@@ -54,7 +54,7 @@ def matched(run: Run, subject: Subject) -> int:
 
 
 def of_judge(run: Run, subject: Subject) -> list[dict]:
-    """adherence, confidence, fd_judge, diversity and grain."""
+    """adherence, confidence, fd_judge, diversity and grain, and fd_judge_inf where there are images enough."""
     network, n = SPACES["judge"](run.params.data), matched(run, subject)
     read, ordered = network.features(subject.images), rows(run, subject, "judge")["features"]
     if CATALOG[run.params.data.name].attributes:
@@ -62,25 +62,22 @@ def of_judge(run: Run, subject: Subject) -> list[dict]:
     else:
         right = intervals.share((read["classes"] == subject.labels).numpy())
         adherence = [subject.record("adherence", right, "Wilson", network)]
-    fd = frechet_to(ordered[:n], reference(run.params.data, network))
     spread = diversity(read["features"].numpy(), subject.labels.numpy())
     return [
         *adherence,
         subject.record("confidence", intervals.mean(read["confidence"].numpy()), "normal", network),
-        subject.record("fd_judge", fd, JACKKNIFE, network, TRAIN, n=n),
+        *distances(run, subject, "judge", ordered, n),
         *([subject.record("diversity", spread, "jackknife", network)] if spread else []),
         subject.record("grain", intervals.mean(grain(subject.images.numpy())), "normal", "Immerkær 1996"),
     ]
 
 
 def of_blind(run: Run, subject: Subject) -> list[dict]:
-    """fd_random, in features that know no classes, and diversity_pixels: the root of the mean squared difference of two images' pixels."""
-    network, n = SPACES["random"](run.params.data), matched(run, subject)
-    fd = frechet_to(rows(run, subject, "random")["features"][:n], reference(run.params.data, network))
+    """fd_random and fd_random_inf, in features that know no classes, and diversity_pixels: the root mean squared difference of two images' pixels."""
     pixels = subject.images.flatten(1).numpy()
     spread = diversity(pixels, subject.labels.numpy(), pixels.shape[1] ** -0.5)
     return [
-        subject.record("fd_random", fd, JACKKNIFE, network, TRAIN, n=n),
+        *distances(run, subject, "random", rows(run, subject, "random")["features"], matched(run, subject)),
         *([subject.record("diversity_pixels", spread, "jackknife", "pixels")] if spread else []),
     ]
 
@@ -88,15 +85,21 @@ def of_blind(run: Run, subject: Subject) -> list[dict]:
 def of_inception(run: Run, subject: Subject) -> list[dict]:
     """fid, kid, inception_score, precision, recall, density, coverage, and fid_inf where there are images enough."""
     network, n, read = NETWORKS["inception"], matched(run, subject), rows(run, subject, "inception")
-    mine, train = read["features"], reference(run.params.data, network)
-    records = [
-        subject.record("fid", frechet_to(mine[:n], train), JACKKNIFE, network, TRAIN, n=n),
+    return [
+        *distances(run, subject, "inception", read["features"], n),
         *between_sets(run, subject, "inception"),
         subject.record("inception_score", inception_score(read["logits"]), JACKKNIFE, network),
     ]
-    if len(mine) >= fewest(mine.shape[1]):
-        records.append(subject.record("fid_inf", fd_infinite(mine, train), JACKKNIFE, network, TRAIN))
-    return records
+
+
+def distances(run: Run, subject: Subject, space: str, features: torch.Tensor, n: int) -> list[dict]:
+    """The Fréchet distance of the first n images to the train split, and what that of all tends to, where they suffice to say."""
+    network, metric = SPACES[space](run.params.data), FRECHET[space]
+    train = reference(run.params.data, network)
+    found = [(metric, n, frechet_to(features[:n], train, subject.classes(n)))]
+    if len(features) >= fewest(features.shape[1]):
+        found.append((f"{metric}_inf", len(features), fd_infinite(features, train)))
+    return [subject.record(m, value, JACKKNIFE, network, TRAIN, n=k) for m, k, value in found]
 
 
 def of_clip(run: Run, subject: Subject) -> list[dict]:
@@ -159,7 +162,9 @@ def between_sets(run: Run, subject: Subject, space: str) -> list[dict]:
     network, against = SPACES[space](run.params.data), f"{TRAIN}, {n:,} images"
     mine, real = (rows(run, each, space)["features"][:n] for each in (subject, of_real(run, "train")))
     kernel, ending = {"judge": ("kd_judge", "_judge"), "inception": ("kid", "")}[space]
-    records = [subject.record(kernel, kernel_distance(mine, real), "jackknife", network, against, n=n)]
+    records = [
+        subject.record(kernel, kernel_distance(mine, real, subject.classes(n)), "jackknife", network, against, n=n)
+    ]
     for metric, (value, method) in manifold(mine, real).items():
         near = f"{against}, {NEIGHBOURS} neighbours"
         records.append(subject.record(metric + ending, value, method, network, near, n=n))
@@ -183,5 +188,6 @@ def of_test_images(run: Run, subject: Subject, space: str, n: int, m: int) -> li
     if n > len(subject.images) or m > len(real.images):
         have = f"{subject.name} has {len(subject.images):,}, {real.name} {len(real.images):,}"
         raise ValueError(f"{n:,} images against {m:,} were asked for, but {have}")
-    value = frechet_to(rows(run, subject, space)["features"][:n], gaussian(rows(run, real, space)["features"][:m]))
+    against = gaussian(rows(run, real, space)["features"][:m])
+    value = frechet_to(rows(run, subject, space)["features"][:n], against, subject.classes(n))
     return [subject.record(FRECHET[space], value, JACKKNIFE, network, f"{real.name}, {m:,} images", n=n)]

@@ -51,6 +51,10 @@ class Subject:
         n = len(self.images)
         return torch.randperm(n, generator=generator("real images", n)) if self.shuffled else torch.arange(n)
 
+    def classes(self, n: int) -> np.ndarray | None:
+        """The classes (n,) of the first samples, as every class is drawn as often; None of real images, which are drawn as they come."""
+        return self.labels[self.order[:n]].numpy() if self.known["draw"] else None
+
     def record(self, metric: str, value: Interval, method: str, reader, reference: str | None = None, **more) -> dict:
         """A record: `method` made the interval, `reader`, a network or its name, read the images; `more` has `n` where not all were measured."""
         middle, low, high = (round(float(x), 6) for x in value)

@@ -13,7 +13,7 @@ from guidebook.config.params import check
 from guidebook.config.paths import BOOK
 from guidebook.config.schema import Line, Section, Tuple, Word
 from guidebook.config.yamlfile import read
-from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, Verdict
+from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED, Verdict
 from guidebook.report.banner import fraction
 from guidebook.report.tables import Html, table
 from guidebook.runs.run import Run
@@ -70,6 +70,7 @@ class Answer(NamedTuple):
     verdict: str  # one of OUTCOMES
     note: str = ""  # what it rests on
     effect: list[float] | None = None  # the difference that decided, with its interval
+    p: float | None = None  # the least level at which it decides so; None where it rests on no draw
 
 
 @functools.cache
@@ -93,11 +94,11 @@ class Answers:
         for claim, found, verdict in rows:
             if claim not in every():
                 raise KeyError(f"{claim} is no claim of {FILE.name}: add it there")
-            outcome, note, effect = _decided(every()[claim], verdict, broken)
+            outcome, note, effect, p = _decided(every()[claim], verdict, broken)
             on = "" if every()[claim].kind == "speed" else rests
             if outcome not in OUTCOMES:
                 raise ValueError(f"{claim}: {outcome!r:.60} is no outcome; there are {', '.join(OUTCOMES)}")
-            self.answers.append(Answer(claim, found, outcome, "; ".join(filter(None, (note, on))), effect))
+            self.answers.append(Answer(claim, found, outcome, "; ".join(filter(None, (note, on))), effect, p))
 
     def _repr_html_(self) -> tuple[str, dict]:
         rows = [(marked(a.verdict), every()[a.claim].says, a.found, a.note) for a in self.answers]
@@ -105,19 +106,22 @@ class Answers:
 
 
 def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | None) -> tuple:
-    """Outcome, note and effect of a verdict."""
+    """Outcome, note, effect and p of a verdict; of an outcome with a note, p is the level of a test."""
     broken = broken if claim.kind in ("samples", "training") else None
     if not isinstance(verdict, Verdict):
-        return (UNDECIDED if broken else verdict[0]), broken or verdict[1], None
+        outcome = UNDECIDED if broken else verdict[0]
+        return outcome, broken or verdict[1], None, ALPHA if outcome in (HOLDS, FAILS) else None
     if verdict.interval is None:
-        return UNDECIDED, "not measured in this run", None
+        return UNDECIDED, "not measured in this run", None, None
     value, low, high = verdict.interval
     note = f"difference {value:+.3g} [{low:.3g}, {high:.3g}]"
     if verdict.trainings > 1:
         note += f" over {verdict.trainings} trainings"
     elif claim.kind == "training":
         broken = broken or "one training of each: another seed may decide otherwise"
-    return (UNDECIDED, f"{broken}; {note}", None) if broken else (verdict.outcome, note, [value, low, high])
+    if broken:
+        return UNDECIDED, f"{broken}; {note}", None, None
+    return verdict.outcome, note, [value, low, high], verdict.p
 
 
 def marked(verdict: str, anchor: str = "") -> Html:
@@ -127,10 +131,16 @@ def marked(verdict: str, anchor: str = "") -> Html:
     return Html(f'<span{name} class="verdict {kind}">{glyph} {html.escape(verdict)}</span>')
 
 
-def together(outcomes: list[str]) -> str:
-    """One outcome for a claim that several runs answer: that of those which decide, where they agree."""
-    decided = {o for o in outcomes if o in (HOLDS, FAILS)}
-    return decided.pop() if len(decided) == 1 else UNDECIDED if decided else outcomes[0]
+def together(answers: list[Answer]) -> str:
+    """One outcome for a claim that several runs answer: that of those which decide at their share of the level, where they agree.
+
+    Each run that could decide has an equal share (Bonferroni), so that more runs decide no oftener where there is no effect.
+    """
+    tests = sum(a.p is not None for a in answers)
+    decided = {a.verdict for a in answers if a.verdict in (HOLDS, FAILS) and (a.p is None or a.p * tests <= ALPHA)}
+    if not decided:
+        return UNDECIDED if tests else answers[0].verdict
+    return decided.pop() if len(decided) == 1 else UNDECIDED
 
 
 def forest(answers: list[Answer]) -> str:

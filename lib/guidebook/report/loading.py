@@ -33,6 +33,10 @@ def profile(run: Run) -> Html:
     return table(heads, rows)
 
 
+# A median ± so many times the range of as many repeats holds the true median 19 times in 20, of normal errors (simulated)
+REACH = {3: 1.34, 4: 0.74, 5: 0.56, 6: 0.43}
+
+
 def data_share(run: Run) -> tuple[str, tuple[str, str]]:
     """The share of a step that waits for data, and the verdict on the claim of 70.4 %."""
     shares, least, most = [], 100.0, 0.0
@@ -63,10 +67,11 @@ def batch_growth(reports: Sequence[dict]) -> tuple[str, tuple[str, str]]:
 
 
 def _ratios(reports: Sequence[dict], form: str, name: str | None = None) -> tuple[str, float, float]:
-    """The ratios of a name (or all) as text, with the least and the greatest end of their intervals."""
+    """The ratios of a name (or all) as text, with the least and the greatest end of their 95 % intervals."""
     ratios = [r for report in reports for r in report["ratios"] if name in (None, r["name"])]
     text = "; ".join(form.format(**r) for r in ratios) or "not measured yet"
-    return text, min((r["low"] for r in ratios), default=0), max((r["high"] for r in ratios), default=float("inf"))
+    ends = [(r["value"], REACH[min(r["repeats"], max(REACH))] * (r["high"] - r["low"])) for r in ratios]
+    return text, min((v - e for v, e in ends), default=0), max((v + e for v, e in ends), default=float("inf"))
 
 
 def cost(reports: Sequence[dict]) -> Html:

@@ -31,6 +31,7 @@ COLUMNS = {
     "latents": {
         "way": "{name}", "numbers learnt of an image": "{elements:,}", "a step (s)": "{step_s:,.3g}",
         "images/s": "{speed[median]:,.3g}", "memory (MB)": "{memory_mb:,.0f}", "forward (GFLOP)": "{gflops:,.0f}",
+        "forward (GMAC)": "{gmac:,.0f}",  # papers mean these
     },
 }  # fmt: skip
 
@@ -135,8 +136,13 @@ def _table(reports: Sequence[dict], columns: dict[str, str], rows: str = "rows")
         return missing()
     if len(reports) > 1:  # the figures say on which machine they were made
         columns = {"on": "{made[experiment]}/{made[profile]}, {made[kind]}"} | columns
-    entries = [{"made": report["made"]} | entry for report in reports for entry in report[rows]]
+    entries = [{"made": report["made"]} | _gmac(entry) for report in reports for entry in report[rows]]
     return table([*columns], [[_cell(form, entry) for form in columns.values()] for entry in entries])
+
+
+def _gmac(entry: dict) -> dict:
+    """An entry with its multiply-adds, two FLOP each, where it has FLOP."""
+    return entry | ({"gmac": entry["gflops"] / 2} if "gflops" in entry else {})
 
 
 def _cell(form: str, entry: dict) -> str:

@@ -38,8 +38,11 @@ def averages(
     """An average for each decay. Raises ParamsError for two that are one and the same all through so many updates."""
     last = [decay_at(updates - 1, d, warmup) for d in decays]
     if same := [d for d, reached in zip(decays, last, strict=True) if last.count(reached) > 1]:
-        raise ParamsError(
-            f"train.ema = {same} are one average: by its warm-up the decay is at most {max(last):.6g} after {updates:,} updates; leave all but one "
-            "out, train for longer, or set train.ema_warmup=false"
+        early = f"by its warm-up the decay is at most {max(last):.6g} after {updates:,} updates; leave all but one out"
+        why = (
+            f"{early}, train for longer, or set train.ema_warmup=false"
+            if len(set(same)) > 1
+            else "leave all but one out"
         )
+        raise ParamsError(f"train.ema = {same} are one average: {why}")
     return [EMA(parameters, d, warmup) for d in decays]
