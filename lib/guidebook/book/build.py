@@ -62,10 +62,10 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     explored = next((named[f"mnist/{p}"] for p in ORDER if f"mnist/{p}" in named), None)
     if explored:
         shown, record = {"experiment": "mnist", "profile": explored.params.profile}, explored.path
-        place = (record, None) if explored.recorded else (None, record / "metrics.json")
+        place = (record, ()) if explored.recorded else (None, [record / "metrics.json"])
         extra.append(Chapter("explorer", explored, (EXPLORER, _drawn("explorer"), shown, *place)))
     if PERFORMANCE.exists() and any((RESULTS / "bench").glob("*.json")):
-        page = (PERFORMANCE, _drawn("performance"), {}, None, RESULTS / "bench")
+        page = (PERFORMANCE, _drawn("performance"), {}, None, [RESULTS / "bench"])
         extra.append(Chapter("performance", None, page))
     draw_pages([c.page for c in (*chapters, *extra)], say)
     shutil.rmtree(SOURCE, ignore_errors=True)
