@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from guidebook.config.params import load
 from guidebook.report import figures
 
 STATS = [{"nimg": 100 * i, "loss": 1 / i, "loss_by_timestep": [3.0, 2.0, 1 / i]} for i in (1, 2, 3)]
@@ -33,3 +34,15 @@ def test_a_timestep_that_no_step_fell_on_has_no_loss():
     values, edges, _ = axes.patches[0].get_data()
     np.testing.assert_array_equal(values, [2.0, 5.0, np.nan])
     np.testing.assert_array_equal(edges, [0, 10, 20, 30])
+
+
+@pytest.mark.parametrize(
+    ("profile", "first", "scale"), [("paper", 157.4, 3.06), ("best", 1.0, 1.0)], ids=["ε, linear", "v, cosine"]
+)
+def test_an_error_of_the_network_grows_by_the_noise_in_an_image_of_epsilon_and_not_in_one_of_v(profile, first, scale):
+    """σ = s / a = 157.4 at the start of the linear schedule, 105.9 a step of 40 later: 1 / (1 − 105.9 / 157.4) = 3.06."""
+    p = load("cifar10", profile)
+    ddim = p.sample.solver.model_copy(update={"sampler": "ddim", "steps": 25, "spacing": "trailing"})
+    left, right = (axes.lines[0].get_ydata() for axes in figures.image_errors(p.objective, ddim).axes)
+    assert len(left) == len(right) == 25
+    assert [left[0], right[0], right[-1]] == pytest.approx([first, scale, 1.0], rel=2e-3)
