@@ -142,7 +142,7 @@ def image_errors(section: VP, solver: Solver) -> Figure:
         panels, (error, scale), ("error of x̂0 / error of the network", "w of CFG++ / λ"), strict=True
     ):
         axes.plot(range(1, len(y) + 1), y, color=COLOURS[0], marker="o", markersize=3, linewidth=1.2)
-        axes.annotate(f"{y[0]:,.3g}", (1, y[0]), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(f"{y[0]:,.3g}", (1, y[0]), xytext=(0, 7), ha="center", textcoords="offset points", fontsize=8)
         axes.axhline(1, color="0.35", linestyle="--", linewidth=1)
         axes.set(xlabel=f"step of {solver.sampler.upper()}", ylabel=name)
     panels[0].set_yscale("log")
