@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from guidebook.config.params import load
 from guidebook.report import figures
 
 STATS = [{"nimg": 100 * i, "loss": 1 / i, "loss_by_timestep": [3.0, 2.0, 1 / i]} for i in (1, 2, 3)]
@@ -45,3 +46,15 @@ def test_the_validation_loss_is_drawn_by_noise_level_where_a_run_has_one():
     assert band.y1 - band.y0 == pytest.approx(2 * 1.96 * 0.5, rel=1e-3)
     assert not old.lines
     assert old.get_title() == "old: not recorded"
+
+
+@pytest.mark.parametrize(
+    ("profile", "first", "scale"), [("paper", 157.4, 3.06), ("best", 1.0, 1.0)], ids=["ε, linear", "v, cosine"]
+)
+def test_an_error_of_the_network_grows_by_the_noise_in_an_image_of_epsilon_and_not_in_one_of_v(profile, first, scale):
+    """σ = s / a = 157.4 at the start of the linear schedule, 105.9 a step of 40 later: 1 / (1 − 105.9 / 157.4) = 3.06."""
+    p = load("cifar10", profile)
+    ddim = p.sample.solver.model_copy(update={"sampler": "ddim", "steps": 25, "spacing": "trailing"})
+    left, right = (axes.lines[0].get_ydata() for axes in figures.image_errors(p.objective, ddim).axes)
+    assert len(left) == len(right) == 25
+    assert [left[0], right[0], right[-1]] == pytest.approx([first, scale, 1.0], rel=2e-3)

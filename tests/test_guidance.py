@@ -253,6 +253,25 @@ def test_cfg_plus_plus_guides_the_image_and_puts_unconditional_noise_back(row, w
     torch.testing.assert_close(ours, a * (x0_u + w * (x0 - x0_u)) + s * eps_u)
 
 
+@every_row
+@pytest.mark.parametrize("w", [0.3, 0.6, 1])
+@pytest.mark.parametrize(("t", "to"), [(950, 900), (800, 300), (300, 20)])
+def test_without_a_clip_a_step_of_cfg_plus_plus_is_plain_guidance_of_a_scale_that_its_noise_levels_give(row, w, t, to):
+    """w_t = λ / (1 − σ'/σ); with one it is not."""
+    (x, _), pair = at(row, t), aimed(row, 1)
+    times = torch.stack([TIMES[row].double(), time(row, to).double()])
+
+    def step(denoise):
+        ((_, found),) = ddim(lambda x, _: denoise(x, TIMES[row]), x, times, row)
+        return found
+
+    plain = linear(pair, w / (1 - sigma(to) / sigma(t)))
+    torch.testing.assert_close(step(cfg_plus_plus(pair, w)), step(plain), rtol=1e-6, atol=1e-9)
+    bounded = (clipped(d, row, -0.1, 0.1, noise_follows=d is plain) for d in (cfg_plus_plus(pair, w), plain))
+    one, other = map(step, bounded)
+    assert (one - other).abs().max() > 1e-3
+
+
 # Projected guidance
 
 

@@ -131,11 +131,12 @@ def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
 
 @app.command()
 def record(runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="folders in runs/<experiment>")]) -> None:
-    """Copy finished runs, without weights, to book/results/."""
+    """Copy finished runs, without weights, to book/results/; their trainings with other seeds become variants."""
     from guidebook.runs import run
+    from guidebook.runs.trainings import trained_again
 
-    for path in runs:
-        print(run.record(run.opened(path)))
+    for one in map(run.opened, runs):
+        print(run.record(one, trained_again(one)))
 
 
 @app.command()

@@ -67,12 +67,12 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     explored = next((named[f"mnist/{p}"] for p in ORDER if f"mnist/{p}" in named), None)
     if explored:
         shown, record = {"experiment": "mnist", "profile": explored.params.profile}, explored.path
-        place = (record, None) if explored.recorded else (None, record / "metrics.json")
+        place = (record, ()) if explored.recorded else (None, [record / "metrics.json"])
         extra.append(Chapter("explorer", explored, (EXPLORER, _drawn("explorer"), shown, *place)))
     for name, record in MEASURED.items():
         source, place = NOTEBOOKS / f"{name}.ipynb", RESULTS / record
         if source.exists() and (place.is_file() or any(place.glob("*.json"))):
-            extra.append(Chapter(name, None, (source, _drawn(name), {}, None, place)))
+            extra.append(Chapter(name, None, (source, _drawn(name), {}, None, [place])))
     draw_pages([c.page for c in (*chapters, *extra)], say)
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())

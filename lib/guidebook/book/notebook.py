@@ -19,6 +19,7 @@ from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.runs.preemption import SIGNALS
 from guidebook.runs.run import Run, open_run
+from guidebook.runs.trainings import trained_again
 from guidebook.runtime.malloc import keeping_memory
 
 MOST = 4  # pages drawn at once, each in a kernel of its own
@@ -41,8 +42,13 @@ def run_experiment(params: Params) -> tuple[Run, bool]:
     """Executes an experiment's notebook into its run folder: `(run, whether there was anything to do)`. Raises NotebookFailed."""
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
+
+    def drawn() -> bool:
+        others = [path / "metrics.json" for path in trained_again(run).values()]
+        return execute(source, target, run.params.model_dump(mode="json"), depends=[f for f in others if f.exists()])
+
     with _signals_as_file(run.path / "STOP"):
-        done = execute(source, target, run.params.model_dump(mode="json"))
+        done = drawn() and (drawn() or True)  # again where it trained others, which its first tables do not know
     if done and not run.metrics():
         target.unlink()
         raise NotebookFailed(f"{source.name} ended without a metric record: measure at least one set of samples")
@@ -86,7 +92,7 @@ def execute(
     target: Path,
     parameters: dict,
     record: Path | None = None,  # a recorded run to redraw from
-    depends: Path | None = None,  # a file or folder the page is drawn from; a record is one by itself
+    depends: Sequence[Path] = (),  # files or folders the page is drawn from; a record is one by itself
     threads: int | None = None,  # of NumPy and PyTorch; None leaves it to the environment
 ) -> bool:
     """Executes `source` to `target`, unless that is up to date; True if it ran. Raises NotebookFailed."""
@@ -106,11 +112,11 @@ def execute(
 
 
 def _outdated(
-    source: Path, target: Path, parameters: dict, record: Path | None = None, depends: Path | None = None
+    source: Path, target: Path, parameters: dict, record: Path | None = None, depends: Sequence[Path] = ()
 ) -> str | None:
     """A digest of all that an executed notebook depends on; None where `target` has it and reached its last cell."""
-    place = record or depends
-    files = sorted(f for f in (place.rglob("*") if place.is_dir() else [place]) if f.is_file()) if place else []
+    places = [record] if record else depends
+    files = sorted(f for p in places for f in (p.rglob("*") if p.is_dir() else [p]) if f.is_file())
     contents = [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
     key = digest([source.read_text(), library_digest(), parameters, contents])
     with suppress(OSError, ValueError, KeyError):

@@ -27,7 +27,7 @@ class NotComparable(ValueError):
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of two values as an estimate with its uncertainty."""
+    """The difference of two values, or the mean of one over trainings, as an estimate with its uncertainty."""
 
     value: float
     error: float  # standard error over the draw of samples; of several trainings, of what they make of the seeds alike
@@ -90,6 +90,27 @@ def influence(record: dict, field: str = "influence") -> np.ndarray | None:
     if not (stored := record.get(field)):
         return None
     return np.frombuffer(base64.b64decode(stored["f16"]), "<f2").astype(np.float64) * stored["scale"]
+
+
+def again(record: dict, others: Sequence[dict]) -> dict:
+    """The record with `again`, the mean over its training and others: `value`, the two-level `low` and `high`, the standard deviation
+    `spread` over `trainings`. Without it where no other is of a set that was drawn and measured alike.
+    """
+    alike = {r.get("training"): r for r in others if all(r.get(k) == record.get(k) for k in (*SAME, "draw"))}
+    every = [record, *(r for seed, r in alike.items() if seed != record.get("training"))]
+    if len(every) == 1:
+        return record
+    values, each = np.array([r["value"] for r in every]), [influence(r) for r in every]
+    if all(e is not None for e in each):  # the noise of their images is the same
+        error = float(np.mean(each, 0).std(ddof=1)) / len(each[0]) ** 0.5
+    else:
+        error = _independent(every) / len(every)
+    spread = float(values.std(ddof=1))
+    mean = Difference(float(values.mean()), error, 0.0, spread / len(every) ** 0.5, len(every))
+    _, low, high = mean.interval()
+    return record | {
+        "again": {"value": mean.value, "low": low, "high": high, "spread": spread, "trainings": len(every)}
+    }
 
 
 # Verdicts
@@ -190,8 +211,7 @@ def difference(a: Records, b: Records, differ: Sequence[str] = (), training: boo
             changed = np.count_nonzero(mean)
             error, continuity = (changed + 1 - mean.sum() ** 2 / n) ** 0.5 / n, 1 / n
     else:
-        halves = [(r["high"] - r["low"]) / (2 * Z) for r in (*firsts, *seconds)]
-        error = max(0.0, float(np.square(halves).sum()) / len(firsts) ** 2 - spread**2) ** 0.5
+        error = max(0.0, (_independent([*firsts, *seconds]) / len(firsts)) ** 2 - spread**2) ** 0.5
     return Difference(float(values.mean()), error, continuity, spread, len(values))
 
 
@@ -212,6 +232,11 @@ def _each(a: dict, b: dict) -> np.ndarray | None:
     if first is None or second is None or not (a["draw"] and b["draw"]):
         return None
     return first - second
+
+
+def _independent(records: list[dict]) -> float:
+    """Standard error of the sum of values whose images have no noise in common."""
+    return float(np.sqrt(np.square([(r["high"] - r["low"]) / (2 * Z) for r in records]).sum()))
 
 
 def _check(firsts: list[dict], seconds: list[dict], differ: Sequence[str], training: bool) -> None:

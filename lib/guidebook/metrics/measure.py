@@ -1,9 +1,11 @@
 """Metric records of image sets, each measured once."""
 
+import functools
 from collections.abc import Sequence
 
 from guidebook.config.budget import share
 from guidebook.config.params import digest
+from guidebook.metrics.compare import again
 from guidebook.metrics.groups import GROUPS, Make, lazily
 from guidebook.metrics.subject import Subject, of_real, of_samples
 from guidebook.metrics.weights import why_absent
@@ -11,6 +13,7 @@ from guidebook.runs import launch
 from guidebook.runs.lock import owned
 from guidebook.runs.preemption import stopping
 from guidebook.runs.run import Run
+from guidebook.runs.trainings import siblings
 from guidebook.runtime.distributed import agreed, barrier, world
 from guidebook.sampling.sets import ImageSet, image_set, stored
 
@@ -108,7 +111,10 @@ def once(
     weights: str | None = None,  # the group without whose weights there are none
     needed: bool = False,  # whether a recorded run must have them, else NotRecorded is raised
 ) -> list[dict]:
-    """The records of a group of metrics, made by all processes together where the run has none, and added all or none."""
+    """The records of a group of metrics, made by all processes together where the run has none, and added all or none.
+
+    Those of samples have `again` where the run was trained again: `compare.again`.
+    """
     key = _key(run, subject, group, spec)
     # A process of another node may lack what this one has: then all do without.
     if not run.recorded and not run.metrics(key=key) and not agreed(why_absent(weights) is not None):
@@ -122,7 +128,11 @@ def once(
     found = run.metrics(key=key)
     if needed and not found:
         run.needs(f"the measurement of {subject.name}")
-    return found
+    others = [r for sibling in _siblings(run) for r in sibling.metrics(group=group)] if subject.known["draw"] else []
+    return [again(r, others) for r in found]
+
+
+_siblings = functools.lru_cache(maxsize=64)(siblings)  # those that were there when the first set was measured
 
 
 def _key(run: Run, subject: Subject, group: str, spec: Sequence = ()) -> str:

@@ -131,9 +131,11 @@ def _arms(records: list[dict]) -> np.ndarray:
 
 
 def errors(axes: Axes, x: Sequence[float], records: list[dict], **style) -> None:
-    """Values with their intervals."""
+    """Values with their intervals; where the run was trained again, a pale bar behind is the two-level interval of the mean over trainings."""
     usual = {"markersize": 4, "linewidth": 1.2, "capsize": 2}
     axes.errorbar(x, [r["value"] for r in records], _arms(records), **usual | style)
+    for place, again in ((place, r["again"]) for place, r in zip(x, records, strict=True) if "again" in r):
+        axes.vlines(place, again["low"], again["high"], color=style["color"], alpha=0.3, linewidth=5)
 
 
 def _finish(axes: Axes, xlabel: str, metric: str, real: list[dict]) -> None:

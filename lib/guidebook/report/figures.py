@@ -9,7 +9,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from guidebook.config.schema import VP
+from guidebook.config.schema import VP, Solver
 from guidebook.metrics.intervals import Z
 from guidebook.sampling.sets import ImageSet, mosaic
 
@@ -145,6 +145,31 @@ def schedules(named: dict[str, VP]) -> Figure:
         alpha, _ = objective(section).mix(torch.arange(section.timesteps))
         axes.plot(alpha, color=colour, label=name, linewidth=1.4)
     return _labelled(axes, "timestep t (0 = image, last = noise)", "share of the image √ᾱ")
+
+
+# x̂0 = (q x − s F) / (a q − s p): an error δ of F is s / |a q − s p| δ in x̂0;  w_t = λ / (1 − σ'/σ)
+def image_errors(section: VP, solver: Solver) -> Figure:
+    """At each step of a solver: how often an error of the network enters x̂0, and the plain scale of CFG++ at λ = 1, unclipped."""
+    import torch
+
+    from guidebook.diffusion.objective import objective
+    from guidebook.diffusion.solvers import times
+
+    path = objective(section, dtype=torch.float64)
+    visited = times(path, solver)
+    (a, s), (p, q) = path.mix(visited), path.target(visited)
+    error, scale = (s / (a * q - s * p).abs())[:-1], 1 / (1 - (s / a)[1:] / (s / a)[:-1])
+    figure, panels = plt.subplots(1, 2, figsize=(6.8, 2.8), layout="tight")
+    for axes, y, name in zip(
+        panels, (error, scale), ("error of x̂0 / error of the network", "w of CFG++ / λ"), strict=True
+    ):
+        axes.plot(range(1, len(y) + 1), y, color=COLOURS[0], marker="o", markersize=3, linewidth=1.2)
+        axes.annotate(f"{y[0]:,.3g}", (1, y[0]), xytext=(0, 7), ha="center", textcoords="offset points", fontsize=8)
+        axes.axhline(1, color="0.35", linestyle="--", linewidth=1)
+        axes.set(xlabel=f"step of {solver.sampler.upper()}", ylabel=name)
+    panels[0].set_yscale("log")
+    plain_numbers(panels[0].yaxis)
+    return figure
 
 
 def plain_numbers(axis: Axis) -> None:

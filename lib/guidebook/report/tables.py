@@ -79,19 +79,28 @@ def with_interval(record: dict | None) -> str:
     return f"{value:.{places}f}{unit} [{low:.{places}f}, {high:.{places}f}]"
 
 
+def over_trainings(record: dict | None) -> str:
+    """`with_interval`; where the run was trained again, then the mean and standard deviation over trainings, with the two-level interval."""
+    if not (record and (again := record.get("again"))):
+        return with_interval(record)
+    unit = 100 if record["metric"] in SHARES else 1
+    mean, spread = with_interval(record | again), f"sd {unit * again['spread']:.2g}"
+    return f"{with_interval(record)}; {again['trainings']} trainings: {mean}, {spread}"
+
+
 def metric_table(records: list[dict]) -> Html:
     """Metric records as value [low, high], one row per guidance scale, one column per metric of `SHOWN`."""
     heads, rows = [m for m in SHOWN if pick(records, m)], []
     for w in sorted({r["guidance"] for r in records}):
         at = [r for r in records if r["guidance"] == w]
-        rows.append([f"{w:g}", f"{max(r['n'] for r in at):,}", *(with_interval(pick(at, m)) for m in heads)])
+        rows.append([f"{w:g}", f"{max(r['n'] for r in at):,}", *(over_trainings(pick(at, m)) for m in heads)])
     return table(["w", "n", *heads], rows)
 
 
 def record_table(records: list[dict], also: Sequence[str] = ()) -> Html:
     """Metric records, one row each, after the fields `also`."""
     rows = [
-        [*(r[k] for k in also), r["metric"], with_interval(r), f"{r['n']:,}", r["extractor"], r["reference"]]
+        [*(r[k] for k in also), r["metric"], over_trainings(r), f"{r['n']:,}", r["extractor"], r["reference"]]
         for r in records
     ]
     return table([*also, "metric", "value", "n", "by", "against"], rows)
@@ -133,14 +142,16 @@ def count_table(curves: dict[str, list[dict]]) -> Html:
 
 
 def method_table(methods: dict[str, list[dict]], sets: list[ImageSet]) -> Html:
-    """One row per guidance method and scale: adherence, fd_judge, diversity, and the cost of an image."""
+    """One row per guidance method and scale: what was measured of both quality and variety, and the cost of an image."""
     facts, rows = {digest(s.draw.json): s.facts for s in sets}, []
+    every = ("adherence", "fd_judge", "fd_random", "diversity", "diversity_pixels", "saturation")
+    heads = [m for m in every if any(pick(records, m) for records in methods.values())]
     for name, records in methods.items():
         for w in sorted({r["guidance"] for r in records}):
-            shown = [pick(records, m, guidance=w) for m in ("adherence", "fd_judge", "diversity")]
+            shown = [pick(records, m, guidance=w) for m in heads]
             of, way = facts[digest(shown[0]["draw"])], Draw.model_validate(shown[0]["draw"]).way()
-            rows.append([name, ", ".join(way), f"{w:g}", *map(with_interval, shown), of["evaluations"], _ms(of)])
-    return table(["guidance", "settings", "w", "adherence", "fd_judge", "diversity", "cost", "ms per image"], rows)
+            rows.append([name, ", ".join(way), f"{w:g}", *map(over_trainings, shown), of["evaluations"], _ms(of)])
+    return table(["guidance", "settings", "w", *heads, "cost", "ms per image"], rows)
 
 
 def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
@@ -149,7 +160,7 @@ def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
     for images, records in sorted(sets, key=lambda s: s[0].facts["evaluations"]):
         f, draw, found = images.facts, images.draw, [pick(records, m) for m in ("fd_judge", "adherence")]
         way = (", ".join(draw.walk()), f"{draw.guidance.w:g}", f["evaluations"], _ms(f))
-        rows.append([*way, *map(with_interval, found)])
+        rows.append([*way, *map(over_trainings, found)])
     return table(["solver", "w", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
 
 

@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,8 @@ def all_runs() -> list[Run]:
     return [found[name] for name in sorted(found)]
 
 
-def record(run: Run) -> Path:
-    """Copies a finished run, without weights, to `book/results/<experiment>/<profile>/`: some hundred kB."""
+def record(run: Run, also: Mapping[str, Path] | None = None) -> Path:
+    """Copies a finished run, without weights, to `book/results/<experiment>/<profile>/`: some hundred kB; more folders as variants."""
     if not (run.path / "notebook.ipynb").exists():
         raise FileNotFoundError(f"{run.path} is not finished: no complete notebook.ipynb; run `guidebook run` first")
     target = RESULTS / run.params.experiment / run.params.profile
@@ -181,7 +182,9 @@ def record(run: Run) -> Path:
         log.warning("%s replaces a record of other parameters: %s", run.path.name, changes[:300])
     aside = target.with_name(f".{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
-    newest = {_without_key(f.parent.name): f.parent for f in _by_age(run.path, "variants/*/params.yml")}
+    newest = {_without_key(f.parent.name): f.parent for f in _by_age(run.path, "variants/*/params.yml")} | dict(
+        also or {}
+    )
     for source, copy in ((run.path, aside), *((path, aside / "variants" / name) for name, path in newest.items())):
         _copy_record(source, copy)
     shutil.rmtree(target, ignore_errors=True)
