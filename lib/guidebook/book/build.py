@@ -41,7 +41,7 @@ class Chapter:
 
     @property
     def data(self) -> str:
-        return fraction(self.run) or self.run.params.data.name
+        return fraction(self.run)
 
     @property
     def title(self) -> str:
