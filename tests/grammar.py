@@ -21,6 +21,7 @@ GRAMMAR = {
     "text.encoder": ("choice", "openai/clip-vit-base-patch32"), "text.tokens": ("count", 9),
     "model.kind": ("choice", None), "model.vae": ("choice or null", "embedded"), "model.channels": ("list", [32, 64, 96]),
     "model.layers_per_block": ("count", 2), "model.num_heads": ("count", 16),
+    "model.modulation": ("choice", "scale-shift"),
     "objective.kind": ("choice", "flow"), "objective.schedule": ("choice", "scaled_linear"),
     "objective.betas": ("list or null", [0.00085, 0.012]), "objective.timesteps": ("count", 500),
     "objective.prediction": ("choice", "v_prediction"), "objective.min_snr_gamma": ("rate or null", 5.0),
@@ -28,7 +29,7 @@ GRAMMAR = {
     "objective.std": ("rate", 0.9), "objective.largest": ("rate", 60.0),
     "train.batch": ("count", 64), "train.micro_batch": ("count or null", 16), "train.lr": ("rate", 0.002),
     "train.warmup": ("seed", 1000), "train.weight_decay": ("not negative", 0.02), "train.epochs": ("rate", 41),
-    "train.caption_dropout": ("share", 0.1), "train.ema": ("list", [0.99, 0.9]), "train.clip_norm": ("rate or null", None),
+    "train.file_rows": ("count or null", 5), "train.caption_dropout": ("share", 0.1), "train.ema": ("list", [0.99, 0.9]), "train.clip_norm": ("rate or null", None),
     "train.precision": ("choice", "bf16"), "train.seed": ("seed", 1), "train.checkpoint_every": ("rate", 5),
     "train.keep_checkpoints": ("count", 3), "train.processes": ("count", 2), "train.tracker": ("choice or null", "tensorboard"),
     "train.channels_last": ("switch", True), "train.compile": ("switch", True),
@@ -42,7 +43,17 @@ GRAMMAR = {
 # Parameters that may be left out: where and how a run happens and who watches, which no training depends on, and what only some
 # experiments have.
 HOW = {"train.processes", "train.tracker", "train.channels_last", "train.compile"}
-DEFAULTED = {*HOW, "sample.methods", "sample.solvers", "sample.v", "data.phrasings", "model.vae", "objective.betas"}
+DEFAULTED = {
+    *HOW,
+    "sample.methods",
+    "sample.solvers",
+    "sample.v",
+    "data.phrasings",
+    "model.vae",
+    "model.modulation",
+    "objective.betas",
+    "train.file_rows",
+}
 FREE = {"train.micro_batch", "train.checkpoint_every", "train.keep_checkpoints", *HOW}
 SECTIONS = sorted({key.partition(".")[0] for key in GRAMMAR if "." in key})
 OBJECTIVES = {

@@ -117,6 +117,14 @@ def test_an_attribute_that_captions_leave_out_at_times_counts_only_where_it_was_
     assert all(found[name]["value"] == 1 for name in MINOR)
 
 
+def test_of_a_caption_that_says_the_gender_alone_that_is_measured_as_of_one_that_says_more(run, attributes):
+    plain, subject = run.variant("plain", data={"caption": "A {gender}"}), asked_for(attributes)
+    seen = packed(random_attributes(N, 97))
+    alone, among = (by(of_attributes(r, subject, seen, "judge"), "adherence_attribute") for r in (plain, run))
+    assert set(alone) == {"Male"} < set(among)
+    assert alone["Male"] == among["Male"]
+
+
 def test_what_too_few_were_asked_for_is_not_measured(run):
     few = torch.zeros(60, 40, dtype=torch.bool)
     hat, glasses = ATTRIBUTES.index("Wearing_Hat"), ATTRIBUTES.index("Eyeglasses")

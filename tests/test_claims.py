@@ -171,6 +171,11 @@ def test_the_share_of_the_training_is_a_plain_number(run, seen, words):
     assert fraction(run).startswith(f"{words} of the published training")
 
 
+def test_where_no_publication_has_the_setting_the_words_are_of_the_data_alone(tiny, runs):
+    run = open_run(tiny.replace(experiment="choices"))
+    assert fraction(run) == "digits at 8×8, stand-in text encoder, n = 30"
+
+
 def test_a_claim_about_training_is_undecided_by_one_training_of_each(run):
     once, thrice = (Answers(run, [("mnist-cause", "", verdict("holds", k))]).answers[0] for k in (1, 3))
     assert (once.verdict, once.effect) == ("undecided", None)

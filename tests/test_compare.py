@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from guidebook.metrics import compare
-from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, NotComparable, Verdict, above, among, least
+from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, NotComparable, Verdict, above, among, influence, least
 from guidebook.metrics.frechet import gaussian, influences
 from guidebook.metrics.intervals import normal
 from guidebook.metrics.subject import packed
@@ -262,3 +262,17 @@ def test_a_record_of_some_images_is_that_of_their_mean():
     assert some["low"] < some["value"] < some["high"]
     assert (some["value"], some["n"]) == (pytest.approx(each[rows].mean(), rel=1e-3), rows.sum())
     assert above((some, among(record(each - 1), rows))).outcome == HOLDS
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.05, FAILS), (1.1, UNDECIDED), (1.2, HOLDS)])
+def test_whether_a_value_is_above_so_many_times_another(factor, outcome):
+    noise = np.random.default_rng(10).normal(size=(2, 200))
+    a, b = (record(mean + 0.1 * (x - x.mean())) for mean, x in zip((10, 11), noise, strict=True))
+    assert above((compare.times(a, factor), b)).outcome == outcome
+    np.testing.assert_allclose(influence(compare.times(a, factor)), factor * influence(a))
+    bare, scaled = (
+        compare.times({k: v for k, v in r.items() if k != "influence"}, 2.0) for r in (a, compare.times(a, 0.5))
+    )
+    for field in ("value", "low", "high"):
+        assert bare[field] == pytest.approx(2 * a[field])
+        assert scaled[field] == pytest.approx(a[field])

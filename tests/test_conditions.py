@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from guidebook.conditioning.captions import NULL, caption_of, class_captions
+from guidebook.conditioning.captions import NULL, caption_of, class_captions, told
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.encoders import encode
 from guidebook.conditioning.grammar import attribute_caption
 from guidebook.conditioning.source import conditions, kept_captions, sample_labels
-from guidebook.config.datasets import CATALOG
+from guidebook.config.datasets import ATTRIBUTES, CATALOG
 from guidebook.config.params import Params
 from guidebook.config.params import load as load_params
 from guidebook.data.batches import feed
@@ -219,3 +219,33 @@ def test_prompts_take_the_place_of_captions(faces, tiny):
         assert near(found.tokens, embeddings(params, prompts))
         assert near(found[1:].tokens, source.null.tokens)
         assert not near(found[:1].tokens, source.null.tokens)
+
+
+TEMPLATE = "A photo of a {gender}"
+
+
+def test_one_caption_of_all_faces_says_their_gender_and_nothing_else(runs, faces, data):
+    plain = faces.replace(data={"caption": TEMPLATE})
+    labels, male = data.train.labels.tolist(), ATTRIBUTES.index("Male")
+    said = [f"A photo of a {'man' if a >> male & 1 else 'woman'}" for a in labels]
+    assert [caption_of(plain, a, i) for i, a in enumerate(labels)] == said
+    assert [caption_of(plain, a, i, 3) for i, a in enumerate(labels)] == said
+    assert [told(plain, a, i) for i, a in enumerate(labels)] == [a & 1 << male for a in labels]
+    index = torch.arange(N)
+    seen = conditions(plain, data.train.labels)(data.train.labels, index, torch.ones_like(index)).tokens
+    assert halved(seen, embeddings(plain, said)).all()
+    assert len(set(said)) == 2
+
+
+def test_captions_of_another_template_are_kept_apart(runs, faces, data):
+    for caption in (None, TEMPLATE, TEMPLATE + "."):
+        kept_captions(faces.replace(data={"caption": caption}), data.train.labels)
+    assert len(list(runs.glob("data/captions-*"))) == 3
+
+
+def test_in_file_order_a_training_sees_few_classes_at_a_time(tiny):
+    few, many = (
+        feed(load(tiny.data), tiny.replace(train={"file_rows": rows}).train).batch(0).labels.unique()
+        for rows in (8, None)
+    )
+    assert len(few) <= 6 < len(many)  # two files of three classes each, at most

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from guidebook.config.params import load
-from guidebook.report import figures
+from guidebook.report import charts, figures
 
 STATS = [{"nimg": 100 * i, "loss": 1 / i, "loss_by_timestep": [3.0, 2.0, 1 / i]} for i in (1, 2, 3)]
 
@@ -58,3 +58,21 @@ def test_an_error_of_the_network_grows_by_the_noise_in_an_image_of_epsilon_and_n
     left, right = (axes.lines[0].get_ydata() for axes in figures.image_errors(p.objective, ddim).axes)
     assert len(left) == len(right) == 25
     assert [left[0], right[0], right[-1]] == pytest.approx([first, scale, 1.0], rel=2e-3)
+
+
+def of_seed(seed, value):
+    return {"metric": "fd_random", "value": value, "low": 0.9 * value, "high": 1.1 * value, "training": seed}
+
+
+def test_a_line_joins_the_trainings_of_one_seed():
+    kinds = {"a": [of_seed(0, 1.0), of_seed(1, 2.0)], "b": [of_seed(0, 3.0), of_seed(1, 4.0)]}
+    (axes,) = charts.by_training(kinds).axes
+    assert [box.lines[0].get_ydata().tolist() for box in axes.containers] == [[1, 3], [2, 4]]
+    assert [box.get_label() for box in axes.containers] == ["seed 0", "seed 1"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["a", "b"]
+    assert axes.get_ylabel() == charts.NAMES["fd_random"]
+
+
+def test_a_kind_that_was_not_measured_leaves_the_figure_empty():
+    (axes,) = charts.by_training({"a": [of_seed(0, 1.0)], "b": None}).axes
+    assert list(axes.containers) == []

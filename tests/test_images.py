@@ -21,7 +21,7 @@ from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Data
 from guidebook.data.drawn.scenes import KINDS, random_scenes, render
 from guidebook.data.files import Files, available, located
-from guidebook.data.images import DataError, from_uint8, load, order, to_uint8
+from guidebook.data.images import DataError, from_uint8, in_files, load, order, to_uint8
 
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**63 - 1)
@@ -51,6 +51,24 @@ def test_a_batch_over_several_epochs_is_that_part_of_the_stream(n, seed, start, 
 def test_epochs_and_seeds_have_orders_of_their_own():
     orders = {tuple(order(100, seed, epoch * 100, 100).tolist()) for seed in range(5) for epoch in range(5)}
     assert len(orders) == 25
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 15), SEEDS, st.integers(0, 9))
+def test_in_file_order_an_epoch_is_file_after_file_of_images_sorted_by_class(labels, rows, seed, epoch):
+    labels, n = torch.tensor(labels), len(labels)
+    seen = order(n, seed, epoch * n, n, in_files(labels, rows)).tolist()
+    assert sorted(seen) == list(range(n))
+    files = [set(f.tolist()) for f in torch.argsort(labels, stable=True).split(rows)]
+    while seen:
+        (file,) = (f for f in files if seen[0] in f)
+        assert set(seen[: len(file)]) == file
+        seen = seen[len(file) :]
+
+
+def test_files_and_the_images_of_each_are_shuffled_anew_in_every_epoch():
+    orders = [order(100, 0, epoch * 100, 100, in_files(torch.arange(100), 10)) for epoch in range(5)]
+    assert len({tuple(o[::10].div(10, rounding_mode="floor").tolist()) for o in orders}) == 5
+    assert len({tuple(o[(o >= 40) & (o < 50)].tolist()) for o in orders}) == 5
 
 
 def test_the_order_leaves_the_global_random_state_alone():

@@ -98,6 +98,7 @@ REFUSED = {
     "channels no group norm divides": ("model.channels", [32, 48, 64], ["model.channels.1", "48", "multiple of 32"]),
     "phrasings of a class": ("data.phrasings", 2, ["data.phrasings", "digits"]),
     "no caption for classes": ("data.caption", None, ["data.caption", "needs a caption"]),
+    "one caption of all faces": ("data", DEMO["data"] | {"name": "faces"}, ["data.caption must be null", "{gender}", "faces"]),
     "latents of grey images": ("model.vae", "embedded", ["model.vae", "colour images", "[-1, 1]"]),
     "key that is a number": ("train", {**DEMO["train"], 7: 1}, ["train.7", "not a parameter"]),
     "key of two lines": ("train.a\nb", 1, ["train.a", "not a parameter"]),
@@ -487,9 +488,22 @@ def test_training_key_changes_with_what_training_depends_on_and_with_nothing_els
     assert (a.training_key != b.training_key) == (section not in ("sample", "evaluate") and key not in FREE)
 
 
+@pytest.mark.parametrize(
+    ("experiment", "key"), [("mnist", "46fc5713"), ("celeba", "9da5e0d8"), ("wikiart", "6ad774dd")]
+)
+def test_a_parameter_that_came_later_leaves_the_key_of_a_published_training_as_it_was(experiment, key):
+    assert load(experiment, "paper").training_key == key
+
+
 def test_training_key_is_the_same_in_every_profile_of_equal_training():
     a = load("mnist", "demo")
     assert a.replace(profile="best").training_key == a.training_key
+
+
+def test_files_are_for_images_in_memory():
+    assert load("celeba", "paper").replace(train={"file_rows": 1000}).train.file_rows == 1000
+    with pytest.raises(ParamsError, match="file_rows sorts images that are in memory, and wikiart is streamed"):
+        load("wikiart", "paper").replace(train={"file_rows": 1000})
 
 
 def test_params_cannot_be_changed_in_place():

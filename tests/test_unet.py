@@ -56,7 +56,13 @@ def test_an_output_has_the_shape_of_the_image(channels):
 
 
 def test_every_setting_of_the_model_changes_the_network():
-    changes = [{}, {"layers_per_block": 2}, {"channels": [32, 64, 32]}, {"channels": [32, 32, 32, 32]}]
+    changes = [
+        {},
+        {"modulation": "scale-shift"},
+        {"layers_per_block": 2},
+        {"channels": [32, 64, 32]},
+        {"channels": [32, 32, 32, 32]},
+    ]
     assert len({cost(SMOKE.replace(model=change)).parameters for change in changes}) == len(changes)
     wide = build(SMOKE.replace(model={"num_heads": 16})).config.attention_head_dim
     assert (build(SMOKE).config.attention_head_dim, wide) == (8, 16)

@@ -16,7 +16,7 @@ from guidebook.report.performance import read
 from guidebook.runs.run import opened, record
 
 # mnist has tests of its own
-EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100", "grain", "sweep"]
+EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100", "grain", "sweep", "choices"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -45,7 +45,7 @@ class Chapter:
 
     @property
     def data(self) -> str:
-        return (fraction(self.run) or self.run.params.data.name) if self.run else "measured once"
+        return fraction(self.run) if self.run else "measured once"
 
     @property
     def title(self) -> str:

@@ -1,6 +1,6 @@
 """Captions of images: one sentence per class, or a sentence built from the attributes of a face."""
 
-from guidebook.conditioning.grammar import attribute_caption
+from guidebook.conditioning.grammar import attribute_caption, bits, gender, mentioned
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 
@@ -14,10 +14,17 @@ def class_captions(template: str, classes: tuple[str, ...]) -> list[str]:
 
 def caption_of(params: Params, label: int, index: int, epoch: int | None = None) -> str:
     """The caption of sample number `index`; with `epoch`, of training image number `index` in that epoch."""
-    entry = CATALOG[params.data.name]
-    if entry.attributes:
-        return attribute_caption(label, *wording(params, index, epoch))
-    return class_captions(params.data.caption, (entry.classes[label],))[0]
+    entry, template = CATALOG[params.data.name], params.data.caption
+    if not entry.attributes:
+        return class_captions(template, (entry.classes[label],))[0]
+    if template:
+        return template.replace("{gender}", gender(label))
+    return attribute_caption(label, *wording(params, index, epoch))
+
+
+def told(params: Params, attributes: int, index: int) -> int:
+    """The attributes that the caption of sample number `index` mentions."""
+    return attributes & bits(["Male"]) if params.data.caption else mentioned(attributes, *wording(params, index))
 
 
 def wording(params: Params, index: int, epoch: int | None = None) -> tuple[int, int, int]:

@@ -115,6 +115,11 @@ def mentioned(attributes: int, seed: int, sample: int, epoch: int) -> int:
     return _kept(consistent(attributes), _draw(seed, sample, epoch))
 
 
+def gender(attributes: int) -> str:
+    """`man` or `woman`."""
+    return PHRASES["Male"][0] if attributes & _BIT["Male"] else WOMAN[0]
+
+
 @functools.lru_cache(maxsize=2**16)
 def consistent(attributes: int) -> int:
     """The attributes without contradictions: of two that contradict each other, the first of the two in `EXCLUDES`."""

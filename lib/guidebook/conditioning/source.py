@@ -72,6 +72,7 @@ def kept_captions(params: Params, labels: Tensor) -> Tensor:
 
     cuts, shape = [*range(0, n * phrasings, PART), n * phrasings], (text.tokens, width(text))
     name, spec = f"captions-{params.data.name}", [text, params.train.seed, labels, phrasings]
+    spec += [params.data.caption] if params.data.caption else []
     parts = Parts(cuts, {"embeddings": (shape, "float16")})
     folder = artifact(runs() / "data", name, spec, make, parts, "encoding captions")
     return torch.from_numpy(arrays(folder)["embeddings"])

@@ -23,6 +23,8 @@ from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "processes", "tracker", "channels_last", "compile")
+# Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
+LATER = {"train.file_rows": None, "model.modulation": "shift"}
 # Solvers, spacings and ways to guide of objectives with discrete timesteps
 NEEDS_VP = ("unipc", "leading", "classifier")
 
@@ -50,6 +52,10 @@ class Params(Section):
         parts = self.model_dump(mode="json", include={"data", "text", "model", "objective", "train"})
         for free in FREE:
             del parts["train"][free]
+        for key, usual in LATER.items():
+            section, name = key.split(".")
+            if parts[section].get(name) == usual:
+                del parts[section][name]
         return digest(parts)
 
     def replace(self, **sections: Any) -> "Params":
@@ -85,8 +91,9 @@ def _in_sampling(p: Params) -> Iterator[str]:
 def _in_data(p: Params) -> Iterator[str]:
     """Conflicts with the data set."""
     entry, vae, n, classes = CATALOG[p.data.name], p.model.vae, p.evaluate.samples, len(CATALOG[p.data.name].classes)
-    if entry.attributes and p.data.caption is not None:
-        yield f"data.caption must be null for data.name = {p.data.name}, whose captions are built from attributes"
+    if entry.attributes and "{gender}" not in (p.data.caption or "{gender}"):
+        rule = "null, for captions that are built from attributes, or hold {gender}"
+        yield f"data.caption must be {rule} for data.name = {p.data.name}"
     if not entry.attributes and (p.data.caption is None or p.data.phrasings):
         yield f"data.caption = null and data.phrasings are for faces; data.name = {p.data.name} needs a caption"
     if vae and (p.data.range != (-1, 1) or entry.channels != 3 or p.data.resolution % VAES[vae][1]):
@@ -94,6 +101,8 @@ def _in_data(p: Params) -> Iterator[str]:
         yield f"model.vae = {vae} takes {needed}, not {list(p.data.range)} and {p.data.resolution}"
     if vae and entry.window:
         yield f"model.vae needs all images at once, and {p.data.name} is streamed"
+    if p.train.file_rows and entry.window:
+        yield f"train.file_rows sorts images that are in memory, and {p.data.name} is streamed"
     if (vae or entry.attributes) and any(m.combine == "classifier" for m in p.sample.methods):
         yield "sample.methods: classifier reads the one class of an image in its pixels: not with model.vae or faces"
     if not entry.attributes and (n % classes or n < 3 * classes):

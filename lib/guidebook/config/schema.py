@@ -27,7 +27,8 @@ class Data(Section):
     name: Literal[tuple(CATALOG)]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
-    # `{label}` stands for the class name; None where captions are built from attributes. One line: pages show it as markdown
+    # `{label}` stands for the class name, of a face `{gender}` for man or woman; None where captions are built from attributes. One
+    # line: pages show it as markdown
     caption: Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")] | None
     phrasings: Count | None = None  # of an image of attributes, one an epoch in turn; None is a new one each epoch
     limit: Count | None  # use only the first images of each split
@@ -56,6 +57,7 @@ class UNet(Model):
     channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(2, 8)]  # by level
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
     num_heads: Annotated[int, Field(ge=1, le=256)]  # what diffusers calls attention_head_dim
+    modulation: Literal["shift", "scale-shift"] = "shift"  # what the time does to the features of residual blocks
 
 
 class Objective(Kinds):
@@ -107,6 +109,8 @@ class Train(Section):
     warmup: Annotated[int, Field(ge=0, le=10**12)]  # images over which lr rises from 0; then it stays
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     epochs: Annotated[float, Field(gt=0, le=1e6)]
+    # File order: images sorted by class, in files of so many that are seen one after another; None is random order
+    file_rows: Count | None = None
     caption_dropout: Annotated[float, Field(ge=0, le=1)]  # share of captions replaced by the null caption
     ema: Annotated[tuple[Share, ...], Tuple(0)]  # one averaged copy of the weights per decay
     ema_warmup: bool = True  # whether the first updates forget faster; false where training goes on from good weights

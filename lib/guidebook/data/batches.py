@@ -22,7 +22,7 @@ from guidebook.config.datasets import DataError
 from guidebook.config.schema import Train
 from guidebook.data.cache import threads
 from guidebook.data.decode import quiet
-from guidebook.data.images import Images, Split, Streamed, order
+from guidebook.data.images import Images, Split, Streamed, in_files, order, shuffled
 from guidebook.data.shards import HELD, Row, Window
 from guidebook.runtime.distributed import world
 
@@ -49,11 +49,12 @@ class Resident:
 
     def __init__(self, split: Split, train: Train):
         self.images, self.labels, self._train = split.images.to(world().device), split.labels, train
+        self._order = in_files(split.labels, train.file_rows) if train.file_rows else shuffled
 
     def batch(self, nimg: int) -> Batch:
         """This process's share of the batch after `nimg` images."""
         n = len(self.labels)
-        index = order(n, self._train.seed, nimg, self._train.batch)[_mine()]
+        index = order(n, self._train.seed, nimg, self._train.batch, self._order)[_mine()]
         there = index.to(self.images.device, non_blocking=True)
         return Batch(self.images[there], self.labels[index], index, _epochs(n, nimg, self._train.batch))
 

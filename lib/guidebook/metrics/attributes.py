@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from guidebook.conditioning.captions import wording
-from guidebook.conditioning.grammar import CORE, mentioned
+from guidebook.conditioning.captions import told
+from guidebook.conditioning.grammar import CORE
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.data.images import unpacked
 from guidebook.metrics.groups import JACKKNIFE
@@ -26,7 +26,7 @@ def of_attributes(run: Run, subject: Subject, seen: torch.Tensor, network: Netwo
     """
     if subject.prompt is not None:
         return []
-    captions = [mentioned(label, *wording(run.params, i)) for i, label in enumerate(subject.labels.tolist())]
+    captions = [told(run.params, label, i) for i, label in enumerate(subject.labels.tolist())]
     with_it, without, seen = (unpacked(x, len(ATTRIBUTES)) for x in (torch.tensor(captions), ~subject.labels, seen))
     records, enough = [], []
     for i, name in enumerate(ATTRIBUTES):

@@ -85,6 +85,23 @@ def minus(a: dict, b: dict, differ: Sequence[str] = ()) -> dict:
     return a | {"value": value, "low": low, "high": high, "influence": packed(influence(a) - influence(b))}
 
 
+def times(record: dict, factor: float) -> dict:
+    """The record of so many times the value: to ask whether another is above that."""
+    kept = {"influence": i | {"scale": factor * i["scale"]}} if (i := record.get("influence")) else {}
+    return record | {field: factor * record[field] for field in ("value", "low", "high")} | kept
+
+
+def numbers(values: Sequence[float | None], metric: str) -> list[dict] | None:
+    """Records of one number of each training, by which `above` is Student's paired t test; None where one was not measured.
+
+    The numbers are those of trainings with the same seeds in the same order on both sides.
+    """
+    if None in values:
+        return None
+    exact = {"metric": metric, "n": 1, "extractor": "statistics of training", "reference": None, "draw": None}
+    return [exact | {"value": x, "low": x, "high": x, "training": k} for k, x in enumerate(values)]
+
+
 def influence(record: dict, field: str = "influence") -> np.ndarray | None:
     """Every image's influence on the value of a record, (n,), or other numbers kept likewise; None where it keeps none."""
     if not (stored := record.get(field)):

@@ -28,6 +28,7 @@ class UNet(Backbone, UNet2DConditionModel):
             up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * inner, "UpBlock2D"),
             cross_attention_dim=width,
             attention_head_dim=model.num_heads,  # diffusers' name for the number of heads
+            resnet_time_scale_shift="scale_shift" if model.modulation == "scale-shift" else "default",
         )
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:

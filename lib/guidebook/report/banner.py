@@ -39,13 +39,12 @@ def banner(run: Run) -> str:
 
 
 def fraction(run: Run) -> str:
-    """In what a run falls short of the published setting, in a few words: what its verdicts rest on."""
-    p, paper, seen = run.params, published(run.params), run.provenance().get("images_seen")
-    if paper is None:
-        return ""
+    """What a run's verdicts rest on, in a few words; where one publication has the setting, in what the run falls short of it."""
+    p, seen = run.params, run.provenance().get("images_seen")
+    paper = published(p) or p
     network = [] if p.model.channels == paper.model.channels else ["a smaller network"]
     words = [
-        f"{float(f'{100 * share(p, seen):.2g}'):g} % of the published training",
+        *([] if paper is p else [f"{float(f'{100 * share(p, seen):.2g}'):g} % of the published training"]),
         f"{p.data.name}{'' if p.data.name == paper.data.name else f' for {paper.data.name}'} at {p.data.resolution}×{p.data.resolution}",
         *network,
         *(["stand-in text encoder"] if p.text.encoder == EMBEDDED else []),

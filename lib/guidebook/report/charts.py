@@ -24,6 +24,8 @@ NAMES = {
     "fid": "FID",
     "inception_score": "Inception Score",
     "saturation": "saturation (mean of HSV's)",
+    "adherence_attribute": "attribute read as asked\n(balanced accuracy)",
+    "roughness": "roughness about the trend\n(share of the level)",
     "copying": "nearer to the train split than an\nunseen image (probability)",
 }
 LOG = ("fd_judge", "fd_random", "fid")
@@ -49,6 +51,21 @@ def against_images(progress: dict[int, list[dict]], metrics: Sequence[str], real
     for axes, metric in zip(panels, metrics, strict=True):
         points = [pick(records, metric) for records in progress.values()]
         errors(axes, list(progress), points, color=COLOURS[0], marker="o")
+        axes.legend(fontsize=8)
+    return figure
+
+
+def by_training(kinds: dict[str, list[dict] | None]) -> Figure:
+    """A metric of several trainings of each kind: a line joins those of one seed, which are compared. Empty where a kind has none."""
+    figure, axes = plt.subplots(figsize=(1.6 + 1.3 * len(kinds), 2.9))
+    axes.set(xlim=(-0.4, len(kinds) - 0.4))
+    axes.set_xticks(range(len(kinds)), list(kinds))
+    for k, same in enumerate(zip(*kinds.values(), strict=True) if all(kinds.values()) else []):
+        place = np.arange(len(kinds)) + 0.06 * k  # seeds stand beside each other
+        errors(
+            axes, place, list(same), color=COLOURS[k % len(COLOURS)], marker="o", label=f"seed {same[0]['training']}"
+        )
+        axes.set(ylim=(0, None), ylabel=NAMES[same[0]["metric"]])
         axes.legend(fontsize=8)
     return figure
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from guidebook.config.schema import VP, Solver
+from guidebook.metrics.curves import losses
 from guidebook.metrics.intervals import Z
 from guidebook.sampling.sets import ImageSet, mosaic
 
@@ -93,10 +94,7 @@ def loss_curves(runs: dict[str, list[dict]]) -> Figure:
     """Training loss against images seen, one line per run: the quantity minimised, so weighted where min-SNR is set."""
     axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
     for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
-        seen, loss = (np.array([s[k] for s in stats]) for k in ("nimg", "loss"))
-        span = np.diff(seen, prepend=0)
-        full = span >= span.max() / 2  # a line that a checkpoint cut short averages few steps: noise
-        axes.plot(seen[full], loss[full], color=colour, label=name, linewidth=1.2)
+        axes.plot(*losses(stats), color=colour, label=name, linewidth=1.2)
     figure = _labelled(axes, "images seen", "training loss", yscale="log")
     plain_numbers(axes.yaxis)
     return figure
