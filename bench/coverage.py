@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from guidebook.config.paths import RESULTS
-from guidebook.metrics.compare import difference
+from guidebook.metrics.difference import difference
 from guidebook.metrics.frechet import frechet_to, gaussian
 from guidebook.metrics.intervals import Interval, mean, share
 from guidebook.metrics.kernel import kernel_distance

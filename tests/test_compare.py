@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from guidebook.metrics import compare
-from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, NotComparable, Verdict, above, among, influence, least
+from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, Verdict, above, least
+from guidebook.metrics.difference import NotComparable, among, influence, minus, times
 from guidebook.metrics.frechet import gaussian, influences
 from guidebook.metrics.intervals import normal
 from guidebook.metrics.subject import packed
@@ -39,10 +40,10 @@ LIMIT = 0.05 + 2.6 * (0.05 * 0.95 / ROUNDS) ** 0.5  # one in 200 simulations of 
 
 def test_influences_come_back_as_they_were_kept():
     each = np.random.default_rng(0).normal(size=500) * 3e6
-    found = compare.influence({"influence": packed(each)})
+    found = influence({"influence": packed(each)})
     np.testing.assert_allclose(found, each, rtol=6e-4, atol=1e-3 * 3e6)
-    assert (compare.influence({"influence": packed(np.array([0, 1, 1]))}) == [0, 1, 1]).all()
-    assert compare.influence({}) is None
+    assert (influence({"influence": packed(np.array([0, 1, 1]))}) == [0, 1, 1]).all()
+    assert influence({}) is None
 
 
 @pytest.mark.parametrize("n", [50, 500])
@@ -242,16 +243,16 @@ def test_the_excess_of_one_set_over_another_is_a_record_of_its_own():
 
     def excess(added):
         five, one = (record(common + added * w + 0.1 * rng.normal(size=200), w=w) for w in (5.0, 1.0))
-        return compare.minus(five, one, ("guidance",)), five, one
+        return minus(five, one, ("guidance",)), five, one
 
     more, five, one = excess(0.2)
     assert more["value"] == pytest.approx(0.8, abs=0.05)
     assert more["low"] < 0.8 < more["high"]
-    np.testing.assert_allclose(compare.influence(more), compare.influence(five) - compare.influence(one), atol=0.02)
+    np.testing.assert_allclose(influence(more), influence(five) - influence(one), atol=0.02)
     assert above((more, excess(0.1)[0])).outcome == HOLDS
     assert above((excess(0.1)[0], more)).outcome == FAILS
     with pytest.raises(NotComparable, match="guidance"):
-        compare.minus(five, one)
+        minus(five, one)
 
 
 def test_a_record_of_some_images_is_that_of_their_mean():
@@ -268,10 +269,10 @@ def test_a_record_of_some_images_is_that_of_their_mean():
 def test_whether_a_value_is_above_so_many_times_another(factor, outcome):
     noise = np.random.default_rng(10).normal(size=(2, 200))
     a, b = (record(mean + 0.1 * (x - x.mean())) for mean, x in zip((10, 11), noise, strict=True))
-    assert above((compare.times(a, factor), b)).outcome == outcome
-    np.testing.assert_allclose(influence(compare.times(a, factor)), factor * influence(a))
+    assert above((times(a, factor), b)).outcome == outcome
+    np.testing.assert_allclose(influence(times(a, factor)), factor * influence(a))
     bare, scaled = (
-        compare.times({k: v for k, v in r.items() if k != "influence"}, 2.0) for r in (a, compare.times(a, 0.5))
+        times({k: v for k, v in r.items() if k != "influence"}, 2.0) for r in (a, times(a, 0.5))
     )
     for field in ("value", "low", "high"):
         assert bare[field] == pytest.approx(2 * a[field])

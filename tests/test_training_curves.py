@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, above, numbers
+from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, above
 from guidebook.metrics.curves import early, losses, roughness
+from guidebook.metrics.difference import numbers
 
 ROUNDS, LINES = 1000, 35
 LIMIT = 0.05 + 2.6 * (0.05 * 0.95 / ROUNDS) ** 0.5  # one in 200 simulations of an exact test is above it

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from guidebook.metrics import compare
+from guidebook.metrics.difference import again
 from guidebook.metrics.measure import measure
 from guidebook.metrics.subject import packed
 from guidebook.report import charts, tables
@@ -43,7 +43,7 @@ def test_the_mean_over_trainings_is_covered_by_its_two_level_interval():
     for _ in range(400):
         noise = rng.normal(size=50)
         every = [value(0.5 * rng.normal() + noise + rng.normal(size=50), k) for k in range(3)]
-        told = compare.again(every[0], every[1:])["again"]
+        told = again(every[0], every[1:])["again"]
         inside += told["low"] <= 0 <= told["high"]
         narrow += every[0]["low"] <= 0 <= every[0]["high"]
     assert told["trainings"] == 3
@@ -56,13 +56,13 @@ def test_the_mean_over_trainings_is_covered_by_its_two_level_interval():
 @pytest.mark.parametrize("changed", [{"n": 9}, {"draw": {"n": 20, "at": 5}}, {"extractor": "judge-b"}, {"training": 0}])
 def test_only_another_training_of_a_set_drawn_and_measured_alike_counts(changed):
     one = value(np.arange(20.0))
-    assert compare.again(one, [value(np.arange(20.0), 1) | changed]) == one
-    assert compare.again(one, []) == one
+    assert again(one, [value(np.arange(20.0), 1) | changed]) == one
+    assert again(one, []) == one
 
 
 def test_tables_and_charts_tell_it_beside_the_value_and_look_as_before_without():
     one = value(np.arange(20.0))
-    told = compare.again(one, [value(np.arange(20.0) + 2, 1), value(np.arange(20.0) + 4, 2)])
+    told = again(one, [value(np.arange(20.0) + 2, 1), value(np.arange(20.0) + 4, 2)])
     plain, table = (tables.metric_table([r]).text for r in (one, told))
     assert tables.over_trainings(one) == tables.with_interval(one)
     assert tables.over_trainings(told).startswith(f"{tables.with_interval(one)}; 3 trainings: 11.5 [")

@@ -9,7 +9,7 @@ from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics import untrained as P
 from guidebook.metrics import weights as W
-from guidebook.metrics.compare import influence
+from guidebook.metrics.difference import influence
 from guidebook.metrics.subject import of_real, of_samples
 from guidebook.runs.run import open_run
 from guidebook.sampling.sets import ImageSet

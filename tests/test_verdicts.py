@@ -13,8 +13,9 @@ from test_compare import record, shares, trainings
 
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.metrics.attributes import difference as obedience
-from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED, above, among, influence, least
+from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED, above, least
 from guidebook.metrics.copying import copies, copying, expected
+from guidebook.metrics.difference import among, influence
 from guidebook.metrics.frechet import frechet_to, gaussian
 from guidebook.metrics.intervals import wilson
 from guidebook.report import loading
@@ -245,7 +246,7 @@ def test_p_is_the_level_at_which_a_verdict_begins_to_decide(effect):
     rng = np.random.default_rng(4)
     a, b = means(rng, (effect, 0))
     verdict = above((a, b), **SCALE)
-    from guidebook.metrics.compare import difference
+    from guidebook.metrics.difference import difference
 
     p, gap = difference(a, b).p(), difference(a, b)
     assert gap.interval(p * 1.01)[1] > 0 or gap.interval(p * 1.01)[2] < 0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from guidebook.config.budget import share
 from guidebook.config.params import digest
-from guidebook.metrics.compare import again
+from guidebook.metrics.difference import again
 from guidebook.metrics.groups import GROUPS, Make, lazily
 from guidebook.metrics.subject import Subject, of_real, of_samples
 from guidebook.metrics.weights import why_absent
@@ -113,7 +113,7 @@ def once(
 ) -> list[dict]:
     """The records of a group of metrics, made by all processes together where the run has none, and added all or none.
 
-    Those of samples have `again` where the run was trained again: `compare.again`.
+    Those of samples have `again` where the run was trained again: `difference.again`.
     """
     key = _key(run, subject, group, spec)
     # A process of another node may lack what this one has: then all do without.

@@ -65,7 +65,7 @@ class Subject:
 
 
 def packed(influence: np.ndarray) -> dict:
-    """JSON of influences (n,): 16-bit floats in base64, and their scale. `compare.influence` reads it."""
+    """JSON of influences (n,): 16-bit floats in base64, and their scale. `difference.influence` reads it."""
     scale = float(np.abs(influence).max()) or 1.0
     return {"scale": scale, "f16": base64.b64encode((influence / scale).astype("<f2").tobytes()).decode()}
 

@@ -1,0 +1,195 @@
+"""Differences of metric records, as estimates with their uncertainty.
+
+Sets drawn from the same seeds share their noise, so that their difference varies less than that of independent sets: it is taken image by
+image, from each image's influence on the value, which a record holds. Of several trainings of each kind, the interval covers training again, too.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from guidebook.metrics.intervals import Interval, Z, mean
+from guidebook.metrics.subject import packed
+
+ALPHA = 0.05  # at no effect, at most so many verdicts decide
+SAME = ("metric", "attribute", "n", "extractor", "reference")  # fields in which two records must agree
+MEANS = {"normal", "Wilson"}  # intervals of means and shares
+Records = dict | Sequence[dict] | float | None  # a record, one of each training, or a number; None: not measured
+
+
+class NotComparable(ValueError):
+    """Two records whose difference means nothing, or too few trainings. One line names both."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of two values, or the mean of one over trainings, as an estimate with its uncertainty."""
+
+    value: float
+    error: float  # standard error over the draw of samples; of several trainings, of what they make of the seeds alike
+    continuity: float  # 1/n of a share, which moves by whole images (Edwards 1948); 0 of other values
+    spread: float  # standard error over trainings; 0 of one training
+    trainings: int
+
+    def interval(self, alpha: float = ALPHA) -> Interval:
+        """Two-level interval: Student's t over trainings and normal over samples, their squares added."""
+        reach = NormalDist().inv_cdf(1 - alpha / 2) * self.error + self.continuity
+        if self.trainings > 1:
+            from scipy.special import stdtrit
+
+            reach = float(np.hypot(reach, stdtrit(self.trainings - 1, 1 - alpha / 2) * self.spread))
+        return Interval(self.value, self.value - reach, self.value + reach)
+
+    def p(self) -> float:
+        """The level at which the interval begins to leave out zero."""
+        most, least = 1.0, 0.0
+        while most - least > 1e-3 * most and most > 1e-12:
+            _, low, high = self.interval(level := (most + least) / 2)
+            most, least = (level, least) if low > 0 or high < 0 else (most, level)
+        return most
+
+
+# Of shares the variance is McNemar's: (b + c − (b − c)² / n) / n², b and c the images that are right in one set alone (Agresti & Min
+# 2005, with half an image more of each kind)
+def difference(a: Records, b: Records, differ: Sequence[str] = (), training: bool = False) -> Difference:
+    """a − b, paired image by image where both records keep influences. Raises NotComparable."""
+    if isinstance(b, float):
+        return _beyond(a, b)
+    if isinstance(a, float):
+        below = _beyond(b, a)
+        return replace(below, value=-below.value)
+    firsts, seconds = ([r] if isinstance(r, dict) else list(r) for r in (a, b))
+    _check(firsts, seconds, differ, training)
+    each = [_each(x, y) for x, y in zip(firsts, seconds, strict=True)]
+    values = np.array([x["value"] - y["value"] for x, y in zip(firsts, seconds, strict=True)])
+    spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    paired, continuity = all(e is not None for e in each), 0.0
+    if paired:
+        mean, n = np.mean(each, 0), len(each[0])
+        error = float(mean.std(ddof=1)) / n**0.5
+        if len(each) > 1:  # what a training makes of an image of its own is in the spread over trainings already
+            own = np.asarray(each) - np.mean(each, 1, keepdims=True) - mean + mean.mean()
+            counted = float(np.square(own).sum()) / ((n - 1) * (len(each) - 1) * n * len(each))
+            error = max(0.0, error**2 - counted) ** 0.5
+        if len(each) == 1 and np.isin(mean, (-1, 0, 1)).all():
+            changed = np.count_nonzero(mean)
+            error, continuity = (changed + 1 - mean.sum() ** 2 / n) ** 0.5 / n, 1 / n
+    else:
+        error = max(0.0, (_independent([*firsts, *seconds]) / len(firsts)) ** 2 - spread**2) ** 0.5
+    return Difference(float(values.mean()), error, continuity, spread, len(values))
+
+
+def _beyond(a: dict | Sequence[dict], bound: float) -> Difference:
+    """A record's value less a number, by that half of its interval that looks to the number; or trainings' values, by their spread."""
+    if not isinstance(a, dict):
+        values = np.array([r["value"] for r in a])
+        return Difference(
+            float(values.mean()) - bound, 0.0, 0.0, float(values.std(ddof=1)) / len(values) ** 0.5, len(values)
+        )
+    half = a["value"] - a["low"] if a["value"] > bound else a["high"] - a["value"]
+    return Difference(a["value"] - bound, half / Z, 0.0, 0.0, 1)
+
+
+def _each(a: dict, b: dict) -> np.ndarray | None:
+    """The difference of each image's influences (n,), where both records keep them and the images are drawn from the same seeds."""
+    first, second = influence(a), influence(b)
+    if first is None or second is None or not (a["draw"] and b["draw"]):
+        return None
+    return first - second
+
+
+def _independent(records: list[dict]) -> float:
+    """Standard error of the sum of values whose images have no noise in common."""
+    return float(np.sqrt(np.square([(r["high"] - r["low"]) / (2 * Z) for r in records]).sum()))
+
+
+def _check(firsts: list[dict], seconds: list[dict], differ: Sequence[str], training: bool) -> None:
+    if len(firsts) != len(seconds) or (training and len(firsts) < 2):
+        raise NotComparable(
+            f"{_named(firsts[0])} of {len(firsts)} and {_named(seconds[0])} of {len(seconds)} trainings: "
+            + ("a claim about training needs two or more of each" if training else "give as many of each")
+        )
+    for side in (firsts, seconds):
+        if len(set(seeds := [r.get("training") for r in side])) < len(seeds):
+            raise NotComparable(f"{_named(side[0])}: the trainings have seeds {seeds}, of which two are the same")
+    for a, b in zip(firsts, seconds, strict=True):
+        facts = [{k: r.get(k) for k in SAME} | {f"draw.{k}": v for k, v in _draw(r, differ).items()} for r in (a, b)]
+        keys = dict.fromkeys([*facts[0], *facts[1]]) if a["draw"] and b["draw"] else SAME
+        if keys is SAME and {a.get("interval"), b.get("interval")} <= MEANS:  # whose expectation is the same of any n
+            keys = [key for key in SAME if key != "n"]
+        for key in keys:
+            if (x := facts[0].get(key)) != (y := facts[1].get(key)):
+                raise NotComparable(f"{_named(a)} and {_named(b)} do not compare: {key} is {x} and {y}")
+
+
+def _draw(record: dict, differ: Sequence[str]) -> dict:
+    """The fields of a record's draw that must agree."""
+    return {k: v for k, v in (record["draw"] or {}).items() if k not in differ}
+
+
+def _named(record: dict) -> str:
+    w = "" if record.get("guidance") is None else f" at w = {record['guidance']:g}"
+    return f"{record['metric']}{w} (n = {record['n']:,}, {record['extractor']})"
+
+
+# Records made of others
+
+
+def among(record: dict, rows: np.ndarray) -> dict:
+    """The record of a mean, of the images (n,) bool alone that are chosen: by what is seen in all sets that are compared."""
+    value, low, high = mean(each := influence(record)[rows])
+    return record | {"value": value, "low": low, "high": high, "n": len(each), "influence": packed(each)}
+
+
+def minus(a: dict, b: dict, differ: Sequence[str] = ()) -> dict:
+    """The record of the difference of two means, image by image over the same seeds: their excess. Raises NotComparable."""
+    value, low, high = difference(a, b, differ).interval()
+    return a | {"value": value, "low": low, "high": high, "influence": packed(influence(a) - influence(b))}
+
+
+def times(record: dict, factor: float) -> dict:
+    """The record of so many times the value: to ask whether another is above that."""
+    kept = {"influence": i | {"scale": factor * i["scale"]}} if (i := record.get("influence")) else {}
+    return record | {field: factor * record[field] for field in ("value", "low", "high")} | kept
+
+
+def numbers(values: Sequence[float | None], metric: str) -> list[dict] | None:
+    """Records of one number of each training, by which `above` is Student's paired t test; None where one was not measured.
+
+    The numbers are those of trainings with the same seeds in the same order on both sides.
+    """
+    if None in values:
+        return None
+    exact = {"metric": metric, "n": 1, "extractor": "statistics of training", "reference": None, "draw": None}
+    return [exact | {"value": x, "low": x, "high": x, "training": k} for k, x in enumerate(values)]
+
+
+def influence(record: dict, field: str = "influence") -> np.ndarray | None:
+    """Every image's influence on the value of a record, (n,), or other numbers kept likewise; None where it keeps none."""
+    if not (stored := record.get(field)):
+        return None
+    return np.frombuffer(base64.b64decode(stored["f16"]), "<f2").astype(np.float64) * stored["scale"]
+
+
+def again(record: dict, others: Sequence[dict]) -> dict:
+    """The record with `again`, the mean over its training and others: `value`, the two-level `low` and `high`, the standard deviation
+    `spread` over `trainings`. Without it where no other is of a set that was drawn and measured alike.
+    """
+    alike = {r.get("training"): r for r in others if all(r.get(k) == record.get(k) for k in (*SAME, "draw"))}
+    every = [record, *(r for seed, r in alike.items() if seed != record.get("training"))]
+    if len(every) == 1:
+        return record
+    values, each = np.array([r["value"] for r in every]), [influence(r) for r in every]
+    if all(e is not None for e in each):  # the noise of their images is the same
+        error = float(np.mean(each, 0).std(ddof=1)) / len(each[0]) ** 0.5
+    else:
+        error = _independent(every) / len(every)
+    spread = float(values.std(ddof=1))
+    mean = Difference(float(values.mean()), error, 0.0, spread / len(every) ** 0.5, len(every))
+    _, low, high = mean.interval()
+    return record | {
+        "again": {"value": mean.value, "low": low, "high": high, "spread": spread, "trainings": len(every)}
+    }
