@@ -1,7 +1,6 @@
 """Captions of images: one sentence per class, or a sentence built from the attributes of a face."""
 
 from guidebook.conditioning.grammar import attribute_caption
-from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 
 NULL = ""  # the null caption, of unconditional predictions
@@ -14,7 +13,7 @@ def class_captions(template: str, classes: tuple[str, ...]) -> list[str]:
 
 def caption_of(params: Params, label: int, index: int, epoch: int | None = None) -> str:
     """The caption of sample number `index`; with `epoch`, of training image number `index` in that epoch."""
-    entry = CATALOG[params.data.name]
+    entry = params.data.entry
     if entry.attributes:
         return attribute_caption(label, *wording(params, index, epoch))
     return class_captions(params.data.caption, (entry.classes[label],))[0]

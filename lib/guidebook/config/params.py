@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 from pydantic import SerializeAsAny, ValidationError
 
-from guidebook.config.datasets import CATALOG
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
 from guidebook.config.paths import PARAMS
 from guidebook.config.schema import VAES, WORD, Data, Evaluate, Model, Objective, Sample, Section, Text, Train, Word
@@ -50,6 +49,8 @@ class Params(Section):
         parts = self.model_dump(mode="json", include={"data", "text", "model", "objective", "train"})
         for free in FREE:
             del parts["train"][free]
+        if not self.data.subset:  # keys of published sets stay as they were before there were subsets
+            del parts["data"]["subset"]
         return digest(parts)
 
     def replace(self, **sections: Any) -> "Params":
@@ -84,7 +85,7 @@ def _in_sampling(p: Params) -> Iterator[str]:
 
 def _in_data(p: Params) -> Iterator[str]:
     """Conflicts with the data set."""
-    entry, vae, n, classes = CATALOG[p.data.name], p.model.vae, p.evaluate.samples, len(CATALOG[p.data.name].classes)
+    entry, vae, n, classes = p.data.entry, p.model.vae, p.evaluate.samples, len(p.data.entry.classes)
     if entry.attributes and p.data.caption is not None:
         yield f"data.caption must be null for data.name = {p.data.name}, whose captions are built from attributes"
     if not entry.attributes and (p.data.caption is None or p.data.phrasings):
