@@ -14,7 +14,6 @@ from bench.example import text_model
 from bench.pipeline import GuidedPipeline
 from guidebook import models
 from guidebook.conditioning.captions import NULL, class_captions
-from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 from guidebook.config.schema import VP, Guidance, Solver
 from guidebook.data.images import to_uint8
@@ -105,7 +104,7 @@ def piped(run: Run, weights: str, w: float, solver: Solver, dtype: torch.dtype) 
     low, high = params.data.range
     if (low, high) != (-1.0, 1.0):
         raise ValueError(f"data.range = [{low:g}, {high:g}]: a diffusers pipeline clips to [−1, 1]")
-    captions = class_captions(params.data.caption, CATALOG[params.data.name].classes)
+    captions = class_captions(params.data.caption, params.data.entry.classes)
     text, ids = text_model(params.text, [*captions, NULL])
     unet = models.load(run.path / "model" / weights).stock().eval().type(dtype)
     pipe = GuidedPipeline(unet, scheduler(params.objective, solver), text).to(world().device)

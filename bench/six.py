@@ -39,7 +39,7 @@ Read = Callable[[torch.Tensor], torch.Tensor]  # images (N, C, H, W) uint8 to fe
 
 def six(params: Params) -> dict:
     """Measures and keeps the record of the page. The params are those of the judge's images. Raises DataError."""
-    split, skipped, _ = decoded(NAME, "test", of_split(NAME, "test"))
+    split, skipped, _ = decoded(CATALOG[NAME], f"{NAME}/test", of_split(NAME, "test"))
     order = torch.randperm(len(split), generator=generator("six images"))
     fit, pool, rest = order.split([FITTED, POOL, len(order) - FITTED - POOL])
     fitted = split.images[fit]

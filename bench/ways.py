@@ -30,7 +30,7 @@ LIBRARIES = ("datasets", "webdataset")  # that some ways import
 
 
 def shards(folder: Path) -> Shards:
-    return Shards(sorted(folder.glob("train-*.parquet")), "image", "style", 27)
+    return Shards(sorted(folder.glob("train-*.parquet")), "image", "style", range(27))
 
 
 def cache(folder: Path) -> Cache:

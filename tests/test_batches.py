@@ -53,7 +53,7 @@ def written(folder, broken=(), files=FILES, rows=ROWS):
                 ]
                 out.write_table(pa.Table.from_pylist(lines, schema=SCHEMA))
                 number += rows
-    return Shards(sorted(folder.glob("*.parquet")), "image", "style", 1000)
+    return Shards(sorted(folder.glob("*.parquet")), "image", "style", range(1000))
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_windows_hold_as_many_rows_where_row_groups_differ(tmp_path):
             rows = [{"image": {"bytes": b"", "path": ""}, "artist": 0, "style": 0}] * size
             out.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
             number += size
-    found = Shards([tmp_path / "train-0.parquet"], "image", "style", 27)
+    found = Shards([tmp_path / "train-0.parquet"], "image", "style", range(27))
     for epoch in range(20):
         windows = found.epoch(0, epoch, 42)
         held = [sum(found.groups[g].rows for g in w.groups) for w in windows]
@@ -233,7 +233,7 @@ def test_a_shard_that_is_cut_short_is_named(tmp_path):
     file = tmp_path / "cut" / "train-00001-of-00003.parquet"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"^train-00001-of-00003\.parquet is not a whole parquet file"):
-        Shards([file], "image", "style", 1000)
+        Shards([file], "image", "style", range(1000))
 
 
 def test_a_shard_damaged_inside_or_without_the_columns_ends_in_one_line(tmp_path):
@@ -241,7 +241,7 @@ def test_a_shard_damaged_inside_or_without_the_columns_ends_in_one_line(tmp_path
     with pytest.raises(
         DataError, match=r"row group \d, is not a whole parquet file with the columns picture \{bytes, path\} and style"
     ):
-        labels(Shards([shards.groups[0].file], "picture", "style", 1000), 1)
+        labels(Shards([shards.groups[0].file], "picture", "style", range(1000)), 1)
     file = Path(shards.groups[0].file)
     file.write_bytes(b"\0" * 3000 + file.read_bytes()[3000:])
     with pytest.raises(DataError, match=r"train-00000-of-00003\.parquet"):
@@ -267,7 +267,7 @@ def test_remarks_of_pillow_are_not_shown_and_filters_set_meanwhile_stay(shards):
 
 
 def test_what_went_wrong_is_said_to_everyone_who_asks(shards):
-    opened = stream(Shards([shards.groups[0].file], "picture", "style", 1000))
+    opened = stream(Shards([shards.groups[0].file], "picture", "style", range(1000)))
     for _ in range(2):
         with pytest.raises(DataError, match="row group"):
             opened.next(1)
@@ -278,8 +278,8 @@ def test_what_went_wrong_is_said_to_everyone_who_asks(shards):
 
 def test_a_set_of_one_group_finds_a_whole_image_before_the_bad_one(tmp_path):
     shards = written(tmp_path / "one", broken=(7,), files=1)
-    (group,) = Shards([shards.groups[0].file], "image", "style", 1000, limit=8).groups[:1]
-    alone = Shards([group.file], "image", "style", 1000, limit=8)
+    (group,) = Shards([shards.groups[0].file], "image", "style", range(1000), limit=8).groups[:1]
+    alone = Shards([group.file], "image", "style", range(1000), limit=8)
     assert len(alone.groups) == 1
     assert 7 not in labels(alone, 8, bad_share=0.2)
 
@@ -289,4 +289,4 @@ def test_labels_that_are_no_whole_numbers_are_refused(tmp_path, values, what):
     image = [{"bytes": picture(0), "path": "x"}]
     pq.write_table(pa.table({"image": image, "style": values}), tmp_path / "train-0.parquet")
     with pytest.raises(DataError, match=f"style is {what}"):
-        labels(Shards([tmp_path / "train-0.parquet"], "image", "style", 9), 1)
+        labels(Shards([tmp_path / "train-0.parquet"], "image", "style", range(9)), 1)

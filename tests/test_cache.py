@@ -283,13 +283,13 @@ def test_a_changed_byte_of_what_was_decoded_is_noticed_and_all_is_decoded_anew(d
 
 def test_other_files_other_sizes_and_other_limits_are_decoded_apart(drawn, data, params):
     places = {
-        Cache("paintings", Shards(files, "image", "style", 27, limit), side, 0).folder
+        Cache("paintings", Shards(files, "image", "style", range(27), limit), side, 0).folder
         for files in (drawn, drawn[:2])
         for limit in (None, 20)
         for side in (8, 16)
     }
     assert len(places) == 6  # the first 20 rows of both sets are the same
-    assert data.cache.folder == Cache("paintings", Shards(drawn, "image", "style", 27, TRAIN), SIDE, 0).folder
+    assert data.cache.folder == Cache("paintings", Shards(drawn, "image", "style", range(27), TRAIN), SIDE, 0).folder
 
 
 def test_training_goes_on_where_the_disk_has_no_room_for_what_was_decoded(data, params, caplog):
@@ -385,8 +385,8 @@ def test_shards_lie_on_this_machine_or_behind_an_address(drawn):
     system = fsspec.filesystem("memory")
     for file in drawn:
         system.pipe(f"/hub/{file.name}", file.read_bytes())
-    here = Shards(drawn, "image", "style", 27)
-    there = Shards([f"memory://hub/{file.name}" for file in drawn], "image", "style", 27)
+    here = Shards(drawn, "image", "style", range(27))
+    there = Shards([f"memory://hub/{file.name}" for file in drawn], "image", "style", range(27))
     assert here.fingerprint == there.fingerprint
     assert list(here.read(1)) == list(there.read(1))
     system.rm("/hub", recursive=True)
@@ -394,12 +394,12 @@ def test_shards_lie_on_this_machine_or_behind_an_address(drawn):
 
 def test_labels_that_are_no_class_are_refused(drawn):
     with pytest.raises(DataError, match=r"has label \d+; allowed are 0 to 2, for 3 classes"):
-        list(Shards(drawn, "image", "style", 3).read(0))
+        list(Shards(drawn, "image", "style", range(3)).read(0))
 
 
 def test_the_first_rows_are_as_many_as_the_limit_wants_for_training(drawn):
     for limit in range(1, 56):
-        shards = Shards(drawn, "image", "style", 27, limit)
+        shards = Shards(drawn, "image", "style", range(27), limit)
         assert shards.train_rows == min(limit, 54)
         assert sum(g.rows for g in shards.groups) == shards.rows
         assert [r.number for i in range(len(shards.groups)) for r in shards.read(i)] == list(range(shards.rows))

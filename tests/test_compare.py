@@ -271,9 +271,7 @@ def test_whether_a_value_is_above_so_many_times_another(factor, outcome):
     a, b = (record(mean + 0.1 * (x - x.mean())) for mean, x in zip((10, 11), noise, strict=True))
     assert above((times(a, factor), b)).outcome == outcome
     np.testing.assert_allclose(influence(times(a, factor)), factor * influence(a))
-    bare, scaled = (
-        times({k: v for k, v in r.items() if k != "influence"}, 2.0) for r in (a, times(a, 0.5))
-    )
+    bare, scaled = (times({k: v for k, v in r.items() if k != "influence"}, 2.0) for r in (a, times(a, 0.5)))
     for field in ("value", "low", "high"):
         assert bare[field] == pytest.approx(2 * a[field])
         assert scaled[field] == pytest.approx(a[field])

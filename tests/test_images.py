@@ -260,11 +260,14 @@ def test_nothing_is_skipped_where_nothing_is_bad(written, caplog):
     assert caplog.messages == []
 
 
-def test_a_row_without_label_is_refused(written):
+@pytest.mark.parametrize(
+    ("label", "refusal"), [(None, "no label"), (10, "label 10; allowed are 0 to 9, for 10 classes")]
+)
+def test_a_row_without_label_or_of_no_class_is_refused(written, label, refusal):
     folder, _ = written
     many(folder, 50, {})
-    write(folder, "test", [png(np.zeros((4, 4), np.uint8))] * 3, [1, None, 2])
-    with pytest.raises(DataError, match="mnist/test row 1 has no label"):
+    write(folder, "test", [png(np.zeros((4, 4), np.uint8))] * 3, [1, label, 2])
+    with pytest.raises(DataError, match=f"mnist/test row 1 has {refusal}"):
         load(data("mnist", resolution=4))
 
 
@@ -547,8 +550,8 @@ def test_without_cifar10_the_drawn_scenes_are_proposed(cache, monkeypatch):
 
 def test_what_the_catalog_says_of_a_set_fits_together():
     for entry in CATALOG.values():
-        assert (entry.hub is None) == (entry.stand_in is None)
-        assert entry.hub is None or CATALOG[entry.stand_in].hub is None
+        assert entry.stand_in or not entry.hub
+        assert entry.stand_in is None or CATALOG[entry.stand_in].stand_in is None
         assert len(entry.classes) == len(set(entry.classes)) in (10, 27, 40, 100)
         assert entry.attributes == (len(entry.classes) == 40) == (entry.label == entry.classes)
         assert entry.channels in (1, 3)

@@ -51,16 +51,10 @@ def test_where_every_caption_is_dropped_labels_do_not_matter(tiny):
     assert not torch.equal(weights(tiny, data), weights(tiny, turned))
 
 
-def test_a_label_beyond_the_classes_is_refused(tiny):
-    data = with_labels(load(tiny.data), lambda labels: labels.clone().fill_(10))
-    with pytest.raises(DataError, match="labels up to 10"):
-        prepared(tiny, data)
-
-
 def test_data_of_another_size_is_refused(tiny):
     data = load(tiny.data)
     less = dataclasses.replace(data, train=Split(data.train.images[:50], data.train.labels[:50]))
-    with pytest.raises(DataError, match=r"has 50 training images .* expected 64"):
+    with pytest.raises(DataError, match=r"has 50 train images, expected 64"):
         prepared(tiny, less)
 
 

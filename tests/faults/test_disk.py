@@ -112,7 +112,7 @@ from guidebook.data.cache import Cache
 from guidebook.data.shards import Shards
 
 os.environ["GUIDEBOOK_RUNS"] = sys.argv[2]
-shards = Shards([sys.argv[1]], "image", "style", 27)
+shards = Shards([sys.argv[1]], "image", "style", range(27))
 cache = Cache("some", shards, 64, 0.0)
 try:
     cache.keep()

@@ -1,7 +1,6 @@
 """Captions of images: one sentence per class, or a sentence built from the attributes of a face."""
 
 from guidebook.conditioning.grammar import attribute_caption, bits, gender, mentioned
-from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 
 NULL = ""  # the null caption, of unconditional predictions
@@ -14,7 +13,7 @@ def class_captions(template: str, classes: tuple[str, ...]) -> list[str]:
 
 def caption_of(params: Params, label: int, index: int, epoch: int | None = None) -> str:
     """The caption of sample number `index`; with `epoch`, of training image number `index` in that epoch."""
-    entry, template = CATALOG[params.data.name], params.data.caption
+    entry, template = params.data.entry, params.data.caption
     if not entry.attributes:
         return class_captions(template, (entry.classes[label],))[0]
     if template:

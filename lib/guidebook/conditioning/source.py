@@ -8,7 +8,6 @@ from torch import Tensor
 from guidebook.conditioning.captions import NULL, caption_of, class_captions
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.encoders import encode, width
-from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 from guidebook.config.paths import runs
 from guidebook.data.images import load
@@ -29,7 +28,7 @@ def conditions(params: Params, labels: Tensor | None = None) -> "Conditions":
 
 def sample_labels(params: Params, index: Tensor) -> Tensor:
     """Labels (B,) of samples number `index` (B,): the classes in turn, or the attributes of test images in turn."""
-    entry = CATALOG[params.data.name]
+    entry = params.data.entry
     if entry.attributes:
         tests = load(params.data).test.labels
         return tests[index % len(tests)]
@@ -40,7 +39,7 @@ class Conditions:
     """Class captions are encoded once, attribute captions read from `kept` or encoded when they are asked for."""
 
     def __init__(self, params: Params, kept: Tensor | None):
-        entry, self.params, self._kept = CATALOG[params.data.name], params, kept
+        entry, self.params, self._kept = params.data.entry, params, kept
         known = [] if entry.attributes else class_captions(params.data.caption, entry.classes)
         table = encode(params.text, [*known, NULL], world().device)
         self._classes, self.null = table[:-1], Condition(tokens=table[-1:])  # (K, L, D), and one row

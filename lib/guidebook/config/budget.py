@@ -1,13 +1,17 @@
 """Length of a training in images, optimiser steps and checkpoints. Imports no torch."""
 
-from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params, ParamsError, load
+from guidebook.config.schema import Data
 
 
 def batches(params: Params, epochs: float) -> int:
     """The nearest number of batches, at least one, to a number of epochs."""
-    rows = CATALOG[params.data.name].train
-    return max(1, round(epochs * min(rows, params.data.limit or rows) / params.train.batch))
+    return max(1, round(epochs * rows(params.data) / params.train.batch))
+
+
+def rows(data: Data) -> int:
+    """Training images of an epoch."""
+    return min(data.entry.train, data.limit or data.entry.train)
 
 
 def updates(params: Params) -> int:

@@ -1,11 +1,12 @@
 """The catalog of data sets: what they are called on the hub and what they hold. Imports no torch.
 
-A new set of the hub is an entry of `CATALOG` and the recipe of its judge in `metrics.judge`. Its files are called `train-*.parquet` and
+A new set is an entry of `CATALOG` and the recipe of its judge in `metrics.judge`. Its files are called `train-*.parquet` and
 `<test_split>-*.parquet`, with a column of images as the hub writes them and a column of whole-number labels (or forty booleans, CelebA's attributes). A set
 that fits into memory has images of one shape; `mapped` ones have any, and are decoded once; `window` ones are streamed while training goes on, and
-every tenth row is held out. `train` is counted: training refuses another number. A set drawn by code is a file in `data.drawn` and a line in `data.images`.
+every tenth row is held out. `train` is counted: training refuses another number, unless `data.subset` declares it. A set drawn by code is a file in `data.drawn` and a line in `data.images`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -15,14 +16,14 @@ class DataError(RuntimeError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One data set. `hub` is None for an embedded set, which comes inside a dependency or is drawn by code."""
+    """One data set. `stand_in` is None for an embedded set, which comes inside a dependency or is drawn by code."""
 
     classes: tuple[str, ...]  # or attributes
     channels: int
     train: int  # rows; of a streamed set those that an epoch counts, of which the files may hold a few more or fewer
     test: int
     note: str  # one sentence for the provenance and under figures
-    hub: str | None = None
+    hub: str | None = None  # where it is downloaded from; None is nowhere
     stand_in: str | None = None  # the embedded set for those without internet
     revision: str | None = None  # the commit of the hub's repository; None is its newest, which is noted
     image: str = "image"  # column of the images
@@ -34,11 +35,18 @@ class Entry:
     )
     test_split: str = "test"  # what the hub calls it
     mapped: bool = False  # too large for memory: decoded once, into a memory-mapped file
+    mixed: str = ""  # what the published split keeps apart and that of a subset may not, for its note
+    numbers: tuple[int, ...] | None = None  # of the classes, in the files; None is 0, 1, …
 
     @property
     def attributes(self) -> bool:
         """Whether a label is a set of attributes, the bits of an integer, and not one class."""
         return isinstance(self.label, tuple)
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The numbers in the files, in the order of the classes; of attributes, every combination."""
+        return self.numbers or range(2 ** len(self.classes) if self.attributes else len(self.classes))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -81,6 +89,10 @@ IMAGENET100 = (
     "red fox", "modem", "slide rule", "walking stick", "cinema", "meerkat", "kuvasz", "obelisk", "harmonica", "sarong",
     "mousetrap", "hard disc", "American coot", "reel", "pickup", "iron", "tabby", "ski mask", "vizsla", "laptop", "stretcher",
     "Dutch oven", "African hunting dog", "boxer", "gasmask", "goose", "borzoi",
+)  # fmt: skip
+IMAGENETTE = (
+    "tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck", "gas pump",
+    "golf ball", "parachute",
 )  # fmt: skip
 # Attributes of a face, as in CelebA's files and in their order
 ATTRIBUTES = (
@@ -135,10 +147,15 @@ CATALOG = {
         ATTRIBUTES, 3, 162_770, 19_962, "CelebA: 162,770 training and 19,962 test photographs of 178×218 pixels, of other "
         "people; the hub's 19,867 of the split valid are not used", "flwrlabs/celeba", "faces",
         "2d738f56e0e7f925ea36ae7c808ea925264aacec", label=ATTRIBUTES, mapped=True,
+        mixed=", so photographs of one person may stand in both splits",
     ),
     "imagenet100": Entry(
         IMAGENET100, 3, 126_689, 5_000, "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes, whose "
         "shorter side has 160 pixels", "clane9/imagenet-100", "scenes", "0519dc2f402a3a18c6e57f7913db059215eee25b",
         test_split="validation", mapped=True,
+    ),
+    "imagenette": Entry(
+        IMAGENETTE, 3, 9_469, 3_925, "Imagenette: 9,469 training and 3,925 test photographs of ten classes of ImageNet that are "
+        "easy to tell apart, none of its usual hundred or thousand", stand_in="scenes", mapped=True,
     ),
 }  # fmt: skip

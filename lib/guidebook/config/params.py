@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 from pydantic import SerializeAsAny, ValidationError
 
-from guidebook.config.datasets import CATALOG
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
 from guidebook.config.paths import PARAMS
 from guidebook.config.schema import VAES, WORD, Data, Evaluate, Model, Objective, Sample, Section, Text, Train, Word
@@ -24,7 +23,7 @@ from guidebook.config.yamlfile import read
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "processes", "tracker", "channels_last", "compile")
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
-LATER = {"train.file_rows": None, "model.modulation": "shift"}
+LATER = {"train.file_rows": None, "model.modulation": "shift", "data.subset": None}
 # Solvers, spacings and ways to guide of objectives with discrete timesteps
 NEEDS_VP = ("unipc", "leading", "classifier")
 
@@ -90,7 +89,7 @@ def _in_sampling(p: Params) -> Iterator[str]:
 
 def _in_data(p: Params) -> Iterator[str]:
     """Conflicts with the data set."""
-    entry, vae, n, classes = CATALOG[p.data.name], p.model.vae, p.evaluate.samples, len(CATALOG[p.data.name].classes)
+    entry, vae, n, classes = p.data.entry, p.model.vae, p.evaluate.samples, len(p.data.entry.classes)
     if entry.attributes and "{gender}" not in (p.data.caption or "{gender}"):
         rule = "null, for captions that are built from attributes, or hold {gender}"
         yield f"data.caption must be {rule} for data.name = {p.data.name}"

@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from guidebook.config.datasets import CATALOG
+from guidebook.config.datasets import CATALOG, Entry
 from guidebook.config.section import Kinds, Section, Tuple
+from guidebook.config.subset import Subset
 
 WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
 Word = Annotated[str, Field(pattern=WORD)]
@@ -33,10 +34,18 @@ class Data(Section):
     phrasings: Count | None = None  # of an image of attributes, one an epoch in turn; None is a new one each epoch
     limit: Count | None  # use only the first images of each split
     flips: bool  # every image is seen as it is or mirrored, by chance
+    subset: Subset | None = None  # what there is of the set; None is all of it, as published
+
+    @property
+    def entry(self) -> Entry:
+        """What the files hold: the set of the catalog, or the part of it that is declared."""
+        return self.subset.entry(self.name) if self.subset else CATALOG[self.name]
 
     def conflicts(self):
         if self.range[0] >= self.range[1]:
             yield f"data.range = {list(self.range)} must be [low, high] with low < high"
+        if self.subset:
+            yield from self.subset.misfits(self.name)
 
 
 class Text(Section):

@@ -7,6 +7,7 @@ from pathlib import Path
 from guidebook.config import hub
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.config.paths import local_data
+from guidebook.config.subset import Subset
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,16 @@ class Files:
     missing: str | None = None  # which are not there: "none of the test-*.parquet"
 
 
-def located(name: str, download: bool = False) -> Files:
+def located(name: str, subset: Subset | None = None, download: bool = False) -> Files:
     """The files of a data set: in `$GUIDEBOOK_DATA/<name>`, else in the hub's cache, else downloaded into it. Raises DataError.
 
-    What is streamed stays on the hub, unless `download`.
+    What is streamed stays on the hub, unless `download`. A subset is never looked for on the hub.
     """
-    entry, files = CATALOG[name], _found(name)
+    entry, files = CATALOG[name], _found(name, subset)
     if not files.missing:
         return files
     if files.source == "local parquet":
-        raise DataError(f"data set {name}: {files.missing} in $GUIDEBOOK_DATA/{name}; all are needed")
+        raise DataError(f"data set {name}: {files.missing} in $GUIDEBOOK_DATA/{_folder(name, subset)}; all are needed")
     if entry.window and not download:
         return _addresses(name)
     patterns = [f"*{split}-*.parquet" for split in entry.splits]
@@ -46,25 +47,31 @@ def of_split(name: str, split: str) -> list[Path]:
     return local if local and _every(local) else getattr(located(name), split)
 
 
-def available(name: str) -> bool:
+def available(name: str, subset: Subset | None = None) -> bool:
     """Whether a data set needs no download: it is embedded, or its files are all on this machine."""
-    return CATALOG[name].hub is None or not _found(name).missing
+    return CATALOG[name].stand_in is None or not _found(name, subset).missing
 
 
-def _found(name: str) -> Files:
+def _found(name: str, subset: Subset | None = None) -> Files:
     """The files of a data set on this machine: in `$GUIDEBOOK_DATA/<name>` where that holds some, else in the hub's cache."""
     entry, root, splits, missing = CATALOG[name], local_data(), [], None
-    local = root is not None and any((root / name).glob("train-*.parquet"))
-    folder = root / name if local else hub.cached(entry.hub, entry.revision, "dataset")
+    place = root and root / _folder(name, subset)
+    local = bool(subset or not entry.hub or (place and any(place.glob("train-*.parquet"))))
+    folder = place if local else hub.cached(entry.hub, entry.revision, "dataset")
     for split in entry.splits:
-        files = sorted(f for f in folder.rglob(f"{split}-*.parquet") if f.is_file())  # a link into nothing is no file
+        found = folder.rglob(f"{split}-*.parquet") if folder else []
+        files = sorted(f for f in found if f.is_file())  # a link into nothing is no file
         splits.append(files)
-        if not _every(files):
+        if not (files if subset else _every(files)):  # the files of a subset need not be all: its rows are counted
             some = f"only {', '.join(f.name for f in files)[:200]}" if files else "none"
             missing = missing or f"{some} of the {split}-*.parquet"
     train, test = splits if len(splits) == 2 else (*splits, [])
     revision = None if local or entry.revision else folder.name
     return Files("local parquet" if local else "hub", train, test, revision, missing)
+
+
+def _folder(name: str, subset: Subset | None) -> str:
+    return (subset and subset.folder) or name
 
 
 def _every(files: list[Path]) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from guidebook.config.datasets import CATALOG, DataError
+from guidebook.config.datasets import DataError, Entry
 from guidebook.config.params import Data
 from guidebook.config.paths import runs
 from guidebook.data import parquet
@@ -52,11 +52,10 @@ class Streamed:
     """
 
     def __init__(self, data: Data, files: Files):
-        entry = CATALOG[data.name]
+        entry = data.entry
         self.classes, self.window, self.source = entry.classes, entry.window, files.source
         self.note = entry.note + (f"; revision {files.revision}" if files.revision else "")
-        labels = 2 ** len(self.classes) if entry.attributes else len(self.classes)
-        self.shards = Shards(files.train, entry.image, entry.label, labels, data.limit, files.test)
+        self.shards = Shards(files.train, entry.image, entry.label, entry.labels, data.limit, files.test)
         self.cache = Cache(data.name, self.shards, data.resolution, entry.bad_share)
         self.fingerprint = self.cache.folder.name.removeprefix("decoded-")
 
@@ -79,8 +78,8 @@ def load(data: Data) -> Images | Streamed:
     """
     if data.name in EMBEDDED:
         return _embedded(data)
-    entry = CATALOG[data.name]
-    files = located(data.name) if entry.hub else _paintings(data)
+    entry = data.entry
+    files = located(data.name, data.subset) if entry.stand_in else _paintings(data)
     if entry.window:
         return Streamed(data, files)
     return Streamed(data, files).decoded() if entry.mapped else _read(data, files)
@@ -130,7 +129,7 @@ def from_uint8(pixels: torch.Tensor, low: float, high: float) -> torch.Tensor:
 
 def _embedded(data: Data) -> Images:
     """Both splits of a set that is made at once, no more than the limit: seed 0 is the training split, 1 the test split."""
-    entry, (source, make) = CATALOG[data.name], EMBEDDED[data.name]
+    entry, (source, make) = data.entry, EMBEDDED[data.name]
     sizes = (min(rows, data.limit or rows) for rows in (entry.train, entry.test))
     made = (make(n, seed, data.resolution) for seed, n in enumerate(sizes))
     splits = [Split(images, labels if labels.ndim == 1 else packed(labels)) for images, labels in made]
@@ -157,7 +156,7 @@ EMBEDDED = {"digits": ("scikit-learn", _digits), "scenes": ("drawn", scenes.draw
 
 def _paintings(data: Data) -> Files:
     """The files of the drawn paintings, as many as the limit needs; painted now where they are not there yet."""
-    every = CATALOG[data.name].train + CATALOG[data.name].test
+    every = data.entry.train + data.entry.test
     rows = min(every, with_held_out(data.limit)) if data.limit else every
     return Files("drawn", sorted(paintings.drawn(runs() / "data", rows).glob("train-*.parquet")), [])
 
@@ -165,8 +164,8 @@ def _paintings(data: Data) -> Files:
 def _read(data: Data, files: Files) -> Images:
     """Both splits of a set that fits memory. Raises DataError."""
     quiet()
-    entry, note = CATALOG[data.name], ""
-    parts = [decoded(data.name, split, getattr(files, split)) for split in ("train", "test")]
+    entry, note = data.entry, ""
+    parts = [decoded(entry, f"{data.name}/{split}", getattr(files, split)) for split in ("train", "test")]
     splits, skipped, jpegs = zip(*parts, strict=True)
     if entry.codec == "PNG" and (n := sum(jpegs)):
         rows = sum(map(len, splits))
@@ -175,18 +174,17 @@ def _read(data: Data, files: Files) -> Images:
     return _resident(data, files.source, splits, (*skipped[0], *skipped[1]), note)
 
 
-def decoded(name: str, split: str, files: list[Path]) -> tuple[Split, list[str], int]:
+def decoded(entry: Entry, where: str, files: list[Path]) -> tuple[Split, list[str], int]:
     """One split from its parquet files, the names of the rows that were skipped, and how many of the others are JPEGs.
 
     Raises DataError.
     """
-    entry, good, skipped, where = CATALOG[name], [], [], f"{name}/{split}"
+    good, skipped = [], []
     rows = [row for file in files for row in parquet.rows(str(file), entry.image, entry.label)]
     for i, (raw, label) in enumerate(rows):
-        if label is None:
-            raise DataError(f"{where} row {i} has no label")
+        number = parquet.class_of(label, entry.labels, f"{where} row {i}")
         try:
-            good.append((decode(raw, entry.channels), label, i, raw.startswith(b"\xff\xd8")))
+            good.append((decode(raw, entry.channels), number, i, raw.startswith(b"\xff\xd8")))
         except BadImage as error:
             skipped.append(f"{where} row {i}: {error}")
     shapes = Counter(pixels.shape for pixels, *_ in good)
@@ -208,7 +206,7 @@ def _resident(
     data: Data, source: str, splits: Sequence[Split], skipped: tuple[str, ...] = (), note: str = ""
 ) -> Images:
     """Splits in memory, no more than the limit and at the resolution of `data`, with the fingerprint of their pixels and labels."""
-    entry, pixels, fitting = CATALOG[data.name], hashlib.sha256(), []
+    entry, pixels, fitting = data.entry, hashlib.sha256(), []
     for split in splits:
         images, labels = split.images[: data.limit], split.labels[: data.limit]
         if images.shape[-1] != data.resolution:

@@ -1,6 +1,6 @@
 """Parquet files in the hub's layout: images as encoded bytes, class indices beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 import fsspec
@@ -51,6 +51,14 @@ def rows(file: str, image: str, label: Label, group: int | None = None) -> Itera
             which = "" if group is None else f", row group {group},"
             layout = f" with the columns {image} {{bytes, path}} and {', '.join(labels)[:60]} ({kind})"
             raise _unreadable(file, which, error, layout) from None
+
+
+def class_of(number: int | None, numbers: Sequence[int], row: str) -> int:
+    """The class index of the number that a row of a file has as its label, the place of it in `numbers`. Raises DataError."""
+    if number is None or number not in numbers:
+        allowed = f"0 to {len(numbers) - 1}, for {len(numbers)} classes" if isinstance(numbers, range) else f"{numbers}"
+        raise DataError(f"{row} has {'no label' if number is None else f'label {number}'}; allowed are {allowed}")
+    return numbers.index(number)
 
 
 def _unreadable(file: str, which: str, error: Exception, layout: str = "") -> DataError:

@@ -55,18 +55,26 @@ class Shards:
     """The first rows of some parquet files in the hub's layout, in the order of the files' names. Raises DataError.
 
     `tests` are the files of the test split, whose rows come last; where there are none, every tenth row is held out for it. `limit`
-    is how many rows are for training, and of `tests` how many for testing; None is all.
+    is how many rows are for training, and of `tests` how many for testing; None is all. `numbers` are the labels in the files, in the
+    order of the classes.
     """
 
     def __init__(
-        self, files: Paths, image: str, label: Label, classes: int, limit: int | None = None, tests: Paths = ()
+        self,
+        files: Paths,
+        image: str,
+        label: Label,
+        numbers: Sequence[int],
+        limit: int | None = None,
+        tests: Paths = (),
     ):
-        self.image, self.label, self.classes, self.groups, self.rows = image, label, classes, [], 0
+        self.image, self.label, self.numbers, self.groups, self.rows = image, label, numbers, [], 0
         digest = hashlib.sha256()  # of names and footers: 32 GB are not read to be recognised
         self._add(files, with_held_out(limit) if limit and not tests else limit, digest)
         self.first_test = self.rows if tests else None
         self._add(tests, limit, digest)
-        digest.update(f"{self.rows} {self.first_test}".encode())
+        chosen = "" if isinstance(numbers, range) else f" {numbers}"
+        digest.update(f"{self.rows} {self.first_test}{chosen}".encode())
         self.fingerprint = digest.hexdigest()[:16]
         if not self.rows:
             raise DataError("the shards hold no rows: put the hub's parquet files in their place")
@@ -103,11 +111,7 @@ class Shards:
         g = self.groups[group]
         found = parquet.rows(g.file, self.image, self.label, g.number)
         for number, (raw, label) in zip(g.numbers, found, strict=False):
-            if label is None or not 0 <= label < self.classes:
-                has = "no label" if label is None else f"label {label}"
-                allowed = f"0 to {self.classes - 1}, for {self.classes} classes"
-                raise DataError(f"{self.name(number)} has {has}; allowed are {allowed}")
-            yield Row(number, label, raw)
+            yield Row(number, parquet.class_of(label, self.numbers, self.name(number)), raw)
 
     def following(self, number: int) -> Iterator[Row]:
         """The other rows of a row's split, from the next one on and around."""

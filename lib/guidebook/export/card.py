@@ -12,7 +12,6 @@ import yaml
 
 from guidebook.conditioning.captions import caption_of
 from guidebook.conditioning.grammar import bits
-from guidebook.config.datasets import CATALOG
 from guidebook.config.errors import plain
 from guidebook.config.paths import ROOT
 from guidebook.config.pretrained import EMBEDDED
@@ -32,9 +31,9 @@ def card(run: Run) -> str:
     """A model card in Markdown with the front matter of the Hugging Face hub: `card.md` filled. The same run, the same card."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    p, entry, rows = run.params, CATALOG[run.params.data.name], measured(run.metrics())
+    p, entry, rows = run.params, run.params.data.entry, measured(run.metrics())
     stand_ins = {
-        f"stand-in data (`{p.data.name}`)": not entry.hub,
+        f"stand-in data (`{p.data.name}`)": not entry.stand_in,
         "a stand-in text encoder, a small text transformer with fixed random weights, which tells captions apart and knows nothing of "
         "what words mean": p.text.encoder == EMBEDDED,
         "a stand-in autoencoder, small and trained on this data": p.model.vae == EMBEDDED,
@@ -81,7 +80,7 @@ def _use(run: Run) -> dict[str, Any]:
 
 def _captions(run: Run) -> tuple[list[str], bool]:
     """Captions of the study's first images, and whether they are known: of faces, from a set of samples."""
-    p, entry = run.params, CATALOG[run.params.data.name]
+    p, entry = run.params, run.params.data.entry
     if not entry.attributes:
         return [caption_of(p, i % len(entry.classes), i) for i in range(SHOWN)], True
     for file in sorted(run.path.glob("samples/w[0-9]*/set.json")):  # named by `draw` for its guidance scale

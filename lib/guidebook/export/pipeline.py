@@ -14,7 +14,6 @@ from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin, StableDiff
 from guidebook.conditioning.captions import class_captions
 from guidebook.conditioning.encoders import parts
 from guidebook.conditioning.grammar import PHRASES, WOMAN
-from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 from guidebook.diffusion.solvers import scheduler
 from guidebook.export.card import card
@@ -87,7 +86,7 @@ def run_scheduler(params: Params) -> SchedulerMixin:
 
 def sayable(params: Params) -> list[str]:
     """Texts that together hold every word of a run's captions."""
-    entry = CATALOG[params.data.name]
+    entry = params.data.entry
     if not entry.attributes:
         return class_captions(params.data.caption, entry.classes)
     return [FRAME, *WOMAN, *(way for ways in PHRASES.values() for way in ways)]

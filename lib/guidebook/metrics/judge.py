@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Data
 from guidebook.config.paths import runs
 from guidebook.data.images import Split, load, packed
@@ -46,6 +47,7 @@ def recipes() -> dict[str, dict[str, Recipe]]:
             "cpu": Recipe("cpu", narrow, 1, epochs=2, **faces),
             "cuda": Recipe("cuda", epochs=10, **gpu, **faces),
         },
+        "imagenette": {"cpu": Recipe("cpu", narrow, epochs=20, shift=2, side=32, **small)},
         "imagenet100": {"cpu": Recipe("cpu", **cpu, side=64), "cuda": Recipe("cuda", epochs=30, **gpu, side=64)},
     }
 
@@ -76,7 +78,7 @@ def judge(data: Data) -> Judge:
     Its name holds the first digits of its weights' hash: two machines' judges differ. Every process calls it. Raises Preempted.
     """
     images, device = load(data), world().device
-    ways = recipes()[data.name]
+    ways = recipes()[CATALOG[data.name].stand_in if data.subset else data.name]  # a subset is about as small
     recipe = ways.get(device.type, ways["cpu"])
     network = recipe.build(images.train.images.shape[1], len(images.classes))
     place = runs() / "judges", f"judge-{data.name}", [images.fingerprint, recipe, recipe.bf16]

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Data
 from guidebook.data.images import load
 from guidebook.metrics import intervals
@@ -27,7 +26,7 @@ from guidebook.runtime.distributed import gathered, world
 # Feature spaces of distances between sets
 SPACES = {
     "judge": judge,
-    "random": lambda data: _random(CATALOG[data.name].channels),
+    "random": lambda data: _random(data.entry.channels),
     "inception": lambda data: NETWORKS["inception"],
 }
 PAIRED = 200  # images of a caption whose pairs LPIPS compares, at most
@@ -57,7 +56,7 @@ def of_judge(run: Run, subject: Subject) -> list[dict]:
     """adherence, confidence, fd_judge, diversity and grain, and fd_judge_inf where there are images enough."""
     network, n = SPACES["judge"](run.params.data), matched(run, subject)
     read, ordered = network.features(subject.images), rows(run, subject, "judge")["features"]
-    if CATALOG[run.params.data.name].attributes:
+    if run.params.data.entry.attributes:
         adherence = of_attributes(run, subject, read["classes"], network)
     else:
         right = intervals.share((read["classes"] == subject.labels).numpy())

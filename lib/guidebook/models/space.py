@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 
-from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Params
 from guidebook.config.pretrained import PretrainedMissing
 from guidebook.data.images import Images, Split, Streamed, from_uint8, to_uint8
@@ -29,7 +28,7 @@ def shape_of(params: Params) -> tuple[int, int, int]:
     """(C, H, W) of what the model learns. Loads nothing."""
     if params.model.vae:
         return latent_shape(params.model.vae, params.data)
-    return CATALOG[params.data.name].channels, params.data.resolution, params.data.resolution
+    return params.data.entry.channels, params.data.resolution, params.data.resolution
 
 
 class Pixels:

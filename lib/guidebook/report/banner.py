@@ -2,10 +2,12 @@
 
 import html
 
-from guidebook.config.budget import published, share
+from guidebook.config.budget import published, rows, share
 from guidebook.config.errors import plain
 from guidebook.config.params import departures
 from guidebook.config.pretrained import EMBEDDED
+from guidebook.config.schema import Data
+from guidebook.config.subset import percent
 from guidebook.runs.run import Run
 
 
@@ -44,14 +46,23 @@ def fraction(run: Run) -> str:
     paper = published(p) or p
     network = [] if p.model.channels == paper.model.channels else ["a smaller network"]
     words = [
-        *([] if paper is p else [f"{float(f'{100 * share(p, seen):.2g}'):g} % of the published training"]),
-        f"{p.data.name}{'' if p.data.name == paper.data.name else f' for {paper.data.name}'} at {p.data.resolution}×{p.data.resolution}",
+        *([] if paper is p else [f"{percent(share(p, seen), 1)} of the published training"]),
+        f"{_part(p.data, paper.data)} at {p.data.resolution}×{p.data.resolution}",
         *network,
         *(["stand-in text encoder"] if p.text.encoder == EMBEDDED else []),
         *(["stand-in autoencoder"] if p.model.vae == EMBEDDED else []),
         f"n = {p.evaluate.samples:,}",
     ]
     return ", ".join(words)
+
+
+def _part(mine: Data, paper: Data) -> str:
+    """A data set and how much of the published one it is."""
+    if mine.name != paper.name:
+        return f"{mine.name} for {paper.name}"
+    classes, of = len(mine.entry.classes), len(paper.entry.classes)
+    name = mine.name if classes == of else f"{mine.name} ({classes} of {of} classes)"
+    return name if rows(mine) == rows(paper) else f"{percent(rows(mine), rows(paper))} of {name}"
 
 
 def _changed(before, after) -> str:
@@ -65,5 +76,5 @@ def _changed(before, after) -> str:
 
 def _show(value) -> str:
     if isinstance(value, dict):
-        return " ".join(v if isinstance(v, str) else f"{k} {v}" for k, v in value.items())
+        return " ".join(v if isinstance(v, str) else f"{k} {_show(v)}" for k, v in value.items() if v is not None)
     return ", ".join(map(_show, value)) if isinstance(value, list) else str(value)

@@ -12,7 +12,6 @@ from guidebook.conditioning.captions import NULL, caption_of
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.grammar import switched
 from guidebook.conditioning.source import conditions, sample_labels
-from guidebook.config.datasets import CATALOG
 from guidebook.config.schema import Solver
 from guidebook.diffusion import guidance
 from guidebook.diffusion.objective import Network, Objective, objective
@@ -161,7 +160,7 @@ def drawn(run: Run, draw: Draw, folder: Path) -> tuple[Tensor, dict]:
         images = sampler.images(torch.cat([states[i][1] for i in moments]))
         return {"images": images.numpy()}, [time.perf_counter() - started]
 
-    shape = (CATALOG[run.params.data.name].channels, *[run.params.data.resolution] * 2)
+    shape = (run.params.data.entry.channels, *[run.params.data.resolution] * 2)
     parts = Parts([*range(0, draw.n, size), draw.n], {"images": (shape, "uint8")})
     made = artifact(folder.parent, f".parts-{draw.name}", {"draw": draw.json}, part, parts, f"drawing {folder.name}")
     facts["seconds_per_image"] = sum(notes(made)) / draw.n

@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from guidebook.config.datasets import CATALOG
 from guidebook.runs.artifact import artifact, place
 from guidebook.runs.lock import owned
 from guidebook.runs.manifest import MANIFEST, verify
@@ -70,7 +69,7 @@ def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple["Tensor"
         run.needs(f"the image set {name} ({', '.join(f'{k} {v}' for k, v in spec.items())})")
         with owned(run.path), stopping(run):
             images, facts = make()
-            classes = 0 if CATALOG[run.params.data.name].attributes else len(set(facts["labels"]))
+            classes = 0 if run.params.data.entry.attributes else len(set(facts["labels"]))
             facts = spec | facts | {"n": len(images), "shape": list(images.shape[1:])}
             kept = min(max(SHEET, COLUMNS * classes), max(COLUMNS, PIXELS // images.shape[-2] // images.shape[-1]))
             facts |= {"kept": kept} if kept > SHEET else {}
@@ -94,7 +93,7 @@ def examples(run: Run, per_class: int = 3) -> ImageSet:
         from guidebook.data.images import load
 
         split = load(run.params.data).train
-        if CATALOG[run.params.data.name].attributes:
+        if run.params.data.entry.attributes:
             return split.images[: COLUMNS * per_class], {"labels": split.labels[: COLUMNS * per_class].tolist()}
         labels = split.labels.numpy()
         classes, counts = np.unique(labels, return_counts=True)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from guidebook.config import pretrained
-from guidebook.config.datasets import CATALOG, DataError
+from guidebook.config.datasets import DataError
 from guidebook.config.params import Params
 from guidebook.data.files import located
 from guidebook.data.images import Images, Streamed, load
@@ -19,8 +19,8 @@ def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
     With `decode`, every image of a set too large for memory is decoded and every latent encoded, of which a task of an array does its share.
     """
     for params in wanted:
-        name, entry = params.data.name, CATALOG[params.data.name]
-        files = located(name, download=True) if entry.hub else None
+        name, entry = params.data.name, params.data.entry
+        files = located(name, params.data.subset, download=True) if entry.stand_in else None
         for weights in filter(None, (params.text.encoder, params.model.vae)):
             yield f"{weights}: {pretrained.fetch(weights)}"
         if entry.mapped and not decode:

@@ -53,7 +53,7 @@ def _task(experiment: str, profile: str, settings: dict, cluster: Cluster) -> Ta
 
 def missing(params: P.Params) -> tuple[str, ...]:
     """What a run would have to download: its data set, its text encoder, its autoencoder."""
-    names = [] if available(params.data.name) else [f"data set {params.data.name}"]
+    names = [] if available(params.data.name, params.data.subset) else [f"data set {params.data.name}"]
     for name in filter(None, (params.text.encoder, params.model.vae)):
         if not pretrained.available(name):
             model = pretrained.PRETRAINED[name]
