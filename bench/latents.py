@@ -18,7 +18,7 @@ from guidebook.conditioning.encoders import encode
 from guidebook.conditioning.grammar import attribute_caption
 from guidebook.config import params as P
 from guidebook.config import pretrained
-from guidebook.config.schema import Solver
+from guidebook.config.sampling import Solver
 from guidebook.data.images import from_uint8, load
 from guidebook.diffusion.guidance import conditional_or_not, linear
 from guidebook.diffusion.objective import objective

@@ -13,7 +13,7 @@ import torch
 from bench import measuring
 from bench.sample import ours, piped, timed, usual
 from guidebook.config.params import Params
-from guidebook.config.schema import Guidance, Solver
+from guidebook.config.sampling import Guidance, Solver
 from guidebook.metrics.measure import measure
 from guidebook.runs.run import Run, find
 from guidebook.sampling.draw import draw

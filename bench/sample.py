@@ -15,7 +15,8 @@ from bench.pipeline import GuidedPipeline
 from guidebook import models
 from guidebook.conditioning.captions import NULL, class_captions
 from guidebook.config.params import Params
-from guidebook.config.schema import VP, Guidance, Solver
+from guidebook.config.sampling import Guidance, Solver
+from guidebook.config.schema import VP
 from guidebook.data.images import to_uint8
 from guidebook.diffusion.solvers import scheduler
 from guidebook.models.backbone import Backbone

@@ -10,7 +10,7 @@ import yaml
 
 from guidebook.config import params as P
 from guidebook.config.paths import RESULTS
-from guidebook.config.schema import Guidance
+from guidebook.config.sampling import Guidance
 from guidebook.diffusion.solvers import SCHEDULERS as SAMPLERS
 from guidebook.export.card import SCHEDULERS, SHOWN, card
 from guidebook.export.pipeline import export

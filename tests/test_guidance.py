@@ -8,7 +8,7 @@ from diffusers import guiders
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
 from guidebook.conditioning.condition import Condition
-from guidebook.config.schema import Guidance
+from guidebook.config.sampling import Guidance
 from guidebook.diffusion.guidance import (
     Pair,
     between,

@@ -249,7 +249,7 @@ from pathlib import Path
 from guidebook.diffusion import classifier
 from guidebook.runs.run import opened
 from guidebook.sampling.draw import draw
-from guidebook.config.schema import Guidance
+from guidebook.config.sampling import Guidance
 
 def train(*_):
     print("trained", flush=True)

@@ -11,7 +11,8 @@ from scipy.integrate import quad
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.encoders import width
 from guidebook.config import params as P
-from guidebook.config.schema import VP, Guidance, Solver
+from guidebook.config.sampling import Guidance, Solver
+from guidebook.config.schema import VP
 from guidebook.diffusion import classifier
 from guidebook.diffusion.guidance import Pair, clipped, conditional_or_not, denoiser, linear
 from guidebook.diffusion.objective import objective

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from guidebook.config.schema import Solver
+from guidebook.config.sampling import Solver
 from guidebook.diffusion.guidance import clipped
 from guidebook.diffusion.objective import alphas_cumprod, edm, rectified_flow, vp
 from guidebook.diffusion.solvers import SOLVERS, SPACINGS, scheduler, times

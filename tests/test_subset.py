@@ -13,7 +13,7 @@ from PIL import Image
 from guidebook.conditioning.captions import caption_of
 from guidebook.conditioning.source import sample_labels
 from guidebook.config.datasets import ATTRIBUTES, CATALOG, DataError
-from guidebook.config.params import FREE, ParamsError, departures, digest
+from guidebook.config.params import FREE, LATER, ParamsError, departures, digest
 from guidebook.config.params import load as load_params
 from guidebook.data.files import available
 from guidebook.data.images import load
@@ -221,5 +221,7 @@ def test_runs_on_published_sets_keep_their_key(faces):
     assert celeba().training_key != celeba({"train": 40, "test": 12}).training_key
     for free in FREE:
         del parts["train"][free]
-    assert parts["data"].pop("subset") is None
+    for later, usual in LATER.items():
+        section, name = later.split(".")
+        assert parts[section].pop(name) == usual
     assert celeba().training_key == digest(parts)

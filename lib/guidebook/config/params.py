@@ -17,7 +17,8 @@ from pydantic import SerializeAsAny, ValidationError
 
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
 from guidebook.config.paths import PARAMS
-from guidebook.config.schema import VAES, WORD, Data, Evaluate, Model, Objective, Sample, Section, Text, Train, Word
+from guidebook.config.sampling import Sample
+from guidebook.config.schema import VAES, WORD, Data, Evaluate, Model, Objective, Section, Text, Train, Word
 from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.

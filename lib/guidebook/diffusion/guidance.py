@@ -3,7 +3,7 @@
 One convention throughout: w = 1 is off (the conditional answer), w = 0 is unconditional; a function says so where it is another.
 Ho & Salimans (2022) write w − 1 for our w. Whatever a network predicts, ε and x0 at one x are affine in it, so weighting two
 answers by w and 1 − w is the same for all. Ways compose: an interval (`between`) and another network to be led away from (`against`,
-autoguidance) go with each of them and are no rows. A new way is one function and one row in `WAYS` here, its name and settings in `config.schema`
+autoguidance) go with each of them and are no rows. A new way is one function and one row in `WAYS` here, its name and settings in `config.sampling`
 (`SETTINGS`, `Guiding`), and what it cannot be combined with in `sampling.spec` and `config.params`.
 """
 
@@ -192,7 +192,7 @@ WAYS: dict[str, Callable[..., Denoiser]] = {
 
 def guide(
     pair: Pair,
-    guidance: Any,  # combine, w, between, settings(): `config.schema.Guidance`
+    guidance: Any,  # combine, w, between, settings(): `config.sampling.Guidance`
     limits: tuple[float, float] | None,  # what x0 is clipped to, for every way and every solver alike; None in latents
     **settings: Any,  # that no params file can hold: a classifier's log_prob
 ) -> Denoiser:

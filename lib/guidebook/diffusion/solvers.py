@@ -2,7 +2,7 @@
 
 Each takes a denoiser (x, t) → (x0, ε) and a list of times, whose last one is the image's, and yields (t, x) after every step.
 They know a path by `mix` alone. A spacing gives the list of times. A new solver is one function and one row in
-`SOLVERS`, a spacing likewise in `SPACINGS`; their names stand in `config.schema.Solver`.
+`SOLVERS`, a spacing likewise in `SPACINGS`; their names stand in `config.sampling.Solver`.
 """
 
 import math
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from guidebook.config.schema import VP, Solver
+from guidebook.config.sampling import Solver
+from guidebook.config.schema import VP
 from guidebook.diffusion.guidance import Denoiser
 from guidebook.diffusion.objective import Objective
 

@@ -9,7 +9,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from guidebook.conditioning.captions import NULL
 from guidebook.conditioning.condition import Condition
-from guidebook.config import schema
+from guidebook.config import sampling, schema
 from guidebook.data.images import to_uint8
 from guidebook.diffusion.guidance import RANGE, conditional_or_not, guide
 from guidebook.diffusion.objective import objective
@@ -62,9 +62,9 @@ class PixelPipeline(DiffusionPipeline):
             raise ValueError(f"{len(prompts)} prompts and {len(rngs)} generators: give one generator per prompt")
         device, cond = self._execution_device, Condition(tokens=self._embeddings([*prompts, *[NULL] * len(prompts)]))
         path = objective(schema.Objective.model_validate(self.config.objective, strict=False), dtype=torch.float64)
-        solver = schema.Solver.model_validate({**self.config.solver, "steps": num_inference_steps, "eta": eta})
+        solver = sampling.Solver.model_validate({**self.config.solver, "steps": num_inference_steps, "eta": eta})
         pair = conditional_or_not(path, self.unet, cond[: len(rngs)], cond[len(rngs) :])
-        denoise = guide(pair, schema.Guidance(w=guidance_scale), RANGE)
+        denoise = guide(pair, sampling.Guidance(w=guidance_scale), RANGE)
         *_, (_, x) = sample(denoise, path, solver, self.config.shape, rngs, device)
         pixels = to_uint8(x.cpu(), *self.config.range).permute(0, 2, 3, 1).numpy()
         return ImagePipelineOutput([Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels])

@@ -9,7 +9,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from guidebook.config.schema import VP, Solver
+from guidebook.config.sampling import Solver
+from guidebook.config.schema import VP
 from guidebook.metrics.curves import losses
 from guidebook.metrics.intervals import Z
 from guidebook.sampling.sets import ImageSet, mosaic

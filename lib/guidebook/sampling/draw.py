@@ -3,7 +3,7 @@
 from pkgutil import resolve_name
 from typing import Any
 
-from guidebook.config.schema import Guidance
+from guidebook.config.sampling import Guidance
 from guidebook.runs import launch
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet, image_set, path_of

@@ -12,7 +12,7 @@ from guidebook.conditioning.captions import NULL, caption_of
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.grammar import switched
 from guidebook.conditioning.source import conditions, sample_labels
-from guidebook.config.schema import Solver
+from guidebook.config.sampling import Solver
 from guidebook.diffusion import guidance
 from guidebook.diffusion.objective import Network, Objective, objective
 from guidebook.diffusion.solvers import SOLVERS, times

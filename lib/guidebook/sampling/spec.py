@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from guidebook.conditioning.captions import NULL
 from guidebook.config.params import Params
-from guidebook.config.schema import Count, Guidance, Guide, Section, Solver, Tuple, Weights
+from guidebook.config.sampling import Guidance, Guide, Solver
+from guidebook.config.schema import Count, Section, Tuple, Weights
 from guidebook.runs.run import Run
 
 
