@@ -18,7 +18,7 @@ from guidebook.conditioning.captions import class_captions
 from guidebook.config import params as P
 from guidebook.config import schema
 from guidebook.config.params import Params, ParamsError, check, differences, from_notebook, load, load_file, read
-from guidebook.config.paths import NOTEBOOKS, PARAMS
+from guidebook.config.paths import NOTEBOOKS, PARAMS, RESULTS
 
 FILES = sorted(PARAMS.glob("*/*.yml"))
 EXPERIMENTS = sorted({path.parent.name for path in FILES})
@@ -493,6 +493,19 @@ def test_training_key_changes_with_what_training_depends_on_and_with_nothing_els
 )
 def test_a_parameter_that_came_later_leaves_the_key_of_a_published_training_as_it_was(experiment, key):
     assert load(experiment, "paper").training_key == key
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.rglob("params.yml")), ids=lambda p: p.parent.relative_to(RESULTS).as_posix()
+)
+def test_a_record_keeps_the_key_of_what_its_params_said_when_it_was_made(path):
+    """Its file holds all parameters of that day: what came later is not in the key, but for `ema_warmup`."""
+    told = {section: dict(read(path)[section]) for section in ("data", "text", "model", "objective", "train")}
+    told["train"].setdefault("ema_warmup", True)
+    for section, name in (key.split(".") for key in (*FREE, *P.LATER)):
+        if told[section].get(name) == P.LATER.get(f"{section}.{name}", told[section].get(name)):
+            told[section].pop(name, None)
+    assert load_file(path).training_key == P.digest(told)
 
 
 def test_training_key_is_the_same_in_every_profile_of_equal_training():

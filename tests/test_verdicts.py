@@ -4,21 +4,26 @@ import ast
 import itertools
 import json
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from test_compare import record, shares, trainings
+from test_training_curves import curve
 
+from bench import six
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.metrics.attributes import difference as obedience
-from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED, above, least
+from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED, Verdict, above, least, lowest, moves
 from guidebook.metrics.copying import copies, copying, expected
-from guidebook.metrics.difference import among, influence
+from guidebook.metrics.curves import early, roughness
+from guidebook.metrics.difference import among, difference, influence, minus, numbers, times
 from guidebook.metrics.frechet import frechet_to, gaussian
-from guidebook.metrics.intervals import wilson
+from guidebook.metrics.intervals import mean, share, wilson
 from guidebook.report import loading
+from guidebook.report import six as page
 from guidebook.report.claims import Answer, every, together
 
 ROUNDS = 200
@@ -26,6 +31,7 @@ LIMIT = 0.05 + 2.6 * (0.05 * 0.95 / ROUNDS) ** 0.5  # one in 200 simulations of 
 N, WIDTH = 200, 4
 REFERENCE = gaussian(np.random.default_rng(0).normal(size=(4000, WIDTH)))
 SCALE = {"differ": ("guidance",)}
+SCALES, COUNT = (1.0, 2.0, 3.0, 5.0, 10.0), 3  # of guidance; trainings
 
 
 def kept(found, **fields) -> dict:
@@ -34,8 +40,6 @@ def kept(found, **fields) -> dict:
 
 
 # Records of sets of one seed, the first of which differ from the next by `steps`
-
-
 def read(rng, steps) -> list[dict]:
     """Adherence at several scales."""
     return [record(x) for x in shares(rng, N, [0.6 + 0.15 * s for s in steps], 0.6)]
@@ -54,12 +58,23 @@ def distances(rng, steps) -> list[dict]:
     return [record(f.each, value=f[0]) | {"low": f[1], "high": f[2]} for f in (frechet_to(x, REFERENCE) for x in sets)]
 
 
+def among_readable(rng, sets) -> list[dict]:
+    """The records of images that are read rightly in all of as many sets."""
+    right = np.all([influence(r) > 0 for r in read(rng, [0] * len(sets))], 0)
+    return [among(r, right) for r in sets]
+
+
+def nearest(rng, steps, cells=1) -> list[float]:
+    """The scales that may be the nearest to the data."""
+    found = [r | {"guidance": w} for r, w in zip(distances(rng, steps), SCALES, strict=False)]
+    return [r["guidance"] for r in lowest(found, SCALE["differ"], cells)]
+
+
 # Rules: (random numbers, effect: 1 for the claim, −1 against it, 0 for none)
-
-
-def larger(sets, rng, effect):
-    """One set above another."""
-    return above(tuple(sets(rng, (effect, 0))), **SCALE)
+def larger(sets, rng, effect, scales=1):
+    """One set above another, at each scale."""
+    found = sets(rng, (effect, 0) * scales)
+    return above(*zip(found[::2], found[1::2], strict=True), **SCALE)
 
 
 def rising(sets, rng, effect):
@@ -76,8 +91,39 @@ def best(sets, rng, effect):
 
 def grainier(rng, effect):
     """Among the images that are read rightly in both sets."""
-    right = [influence(r) for r in read(rng, (0, 0))]
-    return above(tuple(among(r, (right[0] > 0) & (right[1] > 0)) for r in means(rng, (effect, 0))), **SCALE)
+    return above(tuple(among_readable(rng, means(rng, (effect, 0)))), **SCALE)
+
+
+def amplified(rng, effect):
+    """Each set above the one before, and the last above real images."""
+    sets = among_readable(rng, means(rng, [effect * i for i in range(-1, 3)]))
+    return above(
+        *zip(sets[1:], sets, strict=False), (sets[-1], record(2**0.5 * rng.normal(size=N), draw=None)), **SCALE
+    )
+
+
+def excess(rng, effect):
+    """What guidance adds in few steps above what it adds in many."""
+    few, one, many, again = means(rng, (effect, 0, 0, 0))
+    return above(tuple(among_readable(rng, [minus(few, one, **SCALE), minus(many, again, **SCALE)])), differ=["solver"])
+
+
+def saturated(rng, effect):
+    """Above the unguided set and above real images."""
+    high, one = means(rng, (effect, 0))
+    return above((high, one), (high, record(2**0.5 * rng.normal(size=N), draw=None)), **SCALE)
+
+
+def improved(rng, effect):
+    """Two measures of every larger scale above those of the least."""
+    found = [read(rng, (0, effect, effect, effect)) for _ in range(2)]
+    return above(*((r, of[0]) for of in found for r in of[1:]), **SCALE)
+
+
+def traded(rng, effect):
+    """Adherence that rises, and diversity that falls."""
+    sure, free = read(rng, (0, effect, 2 * effect)), means(rng, (0, -effect, -2 * effect))
+    return above(*((b, a) for a, b in itertools.pairwise(sure)), *itertools.pairwise(free), **SCALE)
 
 
 def two_diversities(rng, effect):
@@ -93,6 +139,32 @@ def inside(within, rng, effect):
 
 def trained(rng, effect):
     return above(trainings(rng, 3.0 * effect, 0.3), training=True)
+
+
+def unnoticed(rng, effect):
+    """Distances of trainings in another order, against those of random order and a tenth."""
+    sides = trainings(rng, 1 - 2 * effect, 0.3)
+    other, usual = ([r | {key: r[key] + 10 for key in ("value", "low", "high")} for r in side] for side in sides)
+    return above(([times(r, 1.1) for r in usual], other), training=True)
+
+
+def rougher(rng, effect, *others):
+    """The curves of one kind of training jump more than another's, and others are above."""
+    noise = 0.1 * 2**effect, 0.1
+    jumps = tuple(numbers([roughness(curve(rng, s)) for _ in range(COUNT)], "roughness") for s in noise)
+    return above(*others, jumps, training=True)
+
+
+def averaged(rng, effect):
+    return rougher(rng, effect, trainings(rng, 3.0 * effect, 0.3))
+
+
+def early_fall(rng, effect):
+    """The part of a loss's fall that is done after a quarter of the training, against 90 %."""
+    seen, falls = np.arange(1, 101), []
+    for part in 0.9 + 0.1 * effect + 0.02 * rng.normal(size=COUNT):
+        falls.append(early(seen, np.select([seen < 15, seen < 60], [1.0, 1 - part]) + 0.01 * rng.normal(size=100)))
+    return above((numbers(falls, "early"), numbers([0.9] * COUNT, "early")), training=True)
 
 
 def below_half(rng, effect):
@@ -144,11 +216,10 @@ def repeated(rng, effect):
 
 
 def waiting(rng, effect):
-    lines = [{"data": d, "rest": 29.6} for d in rng.normal(70.4 + 20 * effect, 3, size=40)]
-    stats = [{"nimg": 10, "ms_by_part": p} for p in lines]
-    return loading.data_share(
-        SimpleNamespace(stats=lambda: stats, params=SimpleNamespace(train=SimpleNamespace(epochs=0.5)))
-    )
+    data = rng.normal(70.4 + 20 * effect, 3, size=40)
+    stats = [{"nimg": 10, "ms_by_part": {"data": t, "rest": 29.6}} for t in data]
+    params = SimpleNamespace(train=SimpleNamespace(epochs=0.5))
+    return loading.data_share(SimpleNamespace(stats=lambda: stats, params=params))
 
 
 def timed(rule, name, bound, direction, rng, effect):
@@ -158,11 +229,65 @@ def timed(rule, name, bound, direction, rng, effect):
     return rule([{"ratios": [ratio]}])
 
 
+def said(row, **names):
+    """What the expression in the notebook itself gives, where these are the values of its names."""
+    found = eval(verdicts_of_notebooks()[row], names)
+    return found if isinstance(found, Verdict) else ("", found)
+
+
+def another_nearest(rng, effect):
+    """Whether w = 5 is the nearest to real images."""
+    steps = [0 if w == {1: 1.0, 0: w, -1: 5.0}[effect] else 1 for w in SCALES]
+    return said("mnist-moderate", nearest=nearest(rng, steps))
+
+
+def optimum(rng, effect):
+    """The nearest scale of three cells: another in the last, or the same, or there two are."""
+    steps = {1: (1, 1, 0), 0: (0, 0, 1), -1: (0, 1, 1)}[effect]
+    may = {cell: set(nearest(rng, each, 3)) for cell, each in enumerate([(0, 1, 1), (0, 1, 1), steps])}
+    return said("lecture-optimum", may=may, moves=moves)
+
+
+def varied(rng, effect):
+    """Shares of clear and of vague images, against one in twenty."""
+    sure = rng.random(N) < {1: 0.5, 0: 0.05, -1: 0.005}[effect]
+    return said("mnist-varied", clear=share(sure), vague=share(~sure))
+
+
+def twice(rng, effect):
+    """Ratios of seconds, against 1.8 and 2.2."""
+    ratios = [{"value": x} for x in rng.normal({1: 2.0, 0: 2.2, -1: 3.0}[effect], 0.08, size=4)]
+    return said("lecture-forwards", ratios=ratios, above=above, replace=replace)
+
+
+def comparable(rng, effect):
+    """Adherence of two sets, against five points less."""
+    odds = {1: 0.7, 0: 0.55, -1: 0.3}[effect], 0.6
+    gap = difference(*(record(x) for x in shares(rng, N, odds, 0.6)), **SCALE).interval()
+    return said("cifar10-projected-follows", gap=gap)
+
+
+def of_six(verdict, rng, effect):
+    """The published fall by chance, against one in twenty, and worse models that are ranked so, against 19 in 20."""
+    spread = {1: 0.6, 0: 1.0, -1: 3.0}[effect] * np.log(page.FIRST / page.SECOND) / 1.645 / 2**0.5
+    odds, chance, right = {1: 0.98, 0: 0.95, -1: 0.8}[effect], {}, {}
+    for way in page.AGAINST:
+        chance[way] = {"fall": six.fall(*torch.from_numpy(spread * rng.normal(size=(2, 2000))).exp())}
+        found = mean((rng.random((3, 2000)) < odds).mean(0))
+        right[way] = dict(zip(("value", "low", "high"), found, strict=True))
+    return verdict({"spaces": [{"name": "inception", "chance": chance, "right": right}]})
+
+
 # Of each claim: the rule of its row, and a name that stands in the row's verdict
 ROWS = {
     "mnist-adherence": ("above", partial(larger, read)),
     "mnist-grain": ("above", grainier),
-    "mnist-cause": ("above", trained),
+    "mnist-cause": ("by_training", trained),
+    "mnist-amplification": ("rising", amplified),
+    "mnist-moderate": ("nearest", another_nearest),
+    "mnist-steps": ("by_step", excess),
+    "mnist-varied": ("vague", varied),
+    "mnist-convergence": ("ninety", early_fall),
     "mnist-best": ("least", partial(inside, 2)),
     "cifar10-quality": ("above", partial(best, distances)),
     "cifar10-accuracy": ("above", partial(rising, read)),
@@ -170,10 +295,21 @@ ROWS = {
     "cifar10-null": ("above", below_half),
     "cifar10-diversity": ("above", two_diversities),
     "cifar10-fid": ("above", biased),
+    "cifar10-interval": ("nearer", partial(larger, distances, scales=2)),
+    "cifar10-cfgpp": ("plus", partial(inside, 1)),
+    "cifar10-projected": ("gray", partial(larger, means)),
+    "cifar10-projected-follows": ("gap", comparable),
+    "cifar10-rescaled": ("flat", partial(larger, means, scales=2)),
+    "cifar10-autoguidance": ("auto", partial(inside, 2)),
+    "cifar10-autoguidance-varied": ("wide", partial(larger, means, scales=2)),
+    "cifar10-classifier": ("pulled", traded),
     "samplers-cosine": ("above", trained),
     "samplers-training": ("above", trained),
     "samplers-ddim": ("above", partial(larger, distances)),
     "samplers-time": ("farther", faster),
+    "samplers-stability": ("by_schedule", rougher),
+    "celeba-stable": ("spaces", rougher),
+    "celeba-richer": ("captions", trained),
     "celeba-guidance": ("least", partial(inside, 3)),
     "celeba-saturation": ("above", partial(larger, means)),
     "celeba-captions": ("spoken", captions),
@@ -183,12 +319,24 @@ ROWS = {
     "wikiart-sequential": ("loading.sequential", partial(timed, loading.sequential, "file after file", 20, 1)),
     "wikiart-batch": ("loading.batch_growth", partial(timed, loading.batch_growth, "step", 1.2, -1)),
     "wikiart-new": ("repeats", repeated),
+    "wikiart-order": ("times", unnoticed),
+    "lecture-alignment": ("aligned", improved),
+    "lecture-saturation": ("colours", saturated),
+    "lecture-optimum": ("moves", optimum),
+    "lecture-variance": ("rough", partial(rising, means)),
+    "lecture-forwards": ("ratios", twice),
+    "lecture-modulation": ("modulated", trained),
+    "lecture-generalisation": ("jumps", averaged),
+    "sahu-significant": ("significant", partial(of_six, page.significant)),
+    "sahu-six": ("apart", partial(of_six, page.apart)),
 }
+FACTS = {"sahu-resolution": "images of CIFAR-100 have the size they have; test_six.py has both outcomes"}
 BOTH = {HOLDS, FAILS}
 # Of rows with a bound for each outcome: where it must seldom come out
 EDGES = {row: [(0, {HOLDS}), (-0.5, {FAILS})] for row in ("celeba-captions", "wikiart-new")}
 
 
+@cache
 def verdicts_of_notebooks() -> dict[str, str]:
     """The expression of the verdict in each row of every notebook's `Answers`."""
     cells = [c for n in NOTEBOOKS.glob("*.ipynb") for c in json.loads(n.read_text())["cells"]]
@@ -204,7 +352,7 @@ def outcome(found) -> str:
 
 def test_every_row_of_every_notebook_has_its_simulation_here():
     found = verdicts_of_notebooks()
-    assert set(found) == set(ROWS)
+    assert set(found) == set(ROWS) | set(FACTS)
     assert [row for row, (name, _) in ROWS.items() if name not in found[row]] == []
 
 
@@ -245,10 +393,8 @@ def test_several_pages_hold_and_do_not_hold_together():
 def test_p_is_the_level_at_which_a_verdict_begins_to_decide(effect):
     rng = np.random.default_rng(4)
     a, b = means(rng, (effect, 0))
-    verdict = above((a, b), **SCALE)
-    from guidebook.metrics.difference import difference
-
-    p, gap = difference(a, b).p(), difference(a, b)
+    verdict, gap = above((a, b), **SCALE), difference(a, b, **SCALE)
+    p = gap.p()
     assert gap.interval(p * 1.01)[1] > 0 or gap.interval(p * 1.01)[2] < 0
     assert gap.interval(p * 0.98)[1] < 0 < gap.interval(p * 0.98)[2]
     assert verdict.p == (pytest.approx(p) if p <= ALPHA else 1.0)
