@@ -72,14 +72,20 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
             outcomes.append(together([a for a, _ in found]))
             for i, (answer, by) in enumerate(found):
                 anchor, says = (claim.id, f"{claim.says} ({claim.where})") if i == 0 else ("", "")
-                rows.append([marked(answer.verdict, anchor), says, answer.found, answer.note, by])
+                rows.append([marked(answer.verdict, anchor), says, _found(answer, by)])
         name, title = _document(source)
         counts.append([name, *(outcomes.count(o) for o in OUTCOMES), len(outcomes)])
-        rows = table(["verdict", "claim", "found", "rests on", "by"], rows).text
+        rows = table(["verdict", "claim", "found, what it rests on, and where"], rows).text
         parts += [f"## {name}\n", f"*{title}* {{cite}}`{source}`\n", rows + "\n"]
     counts.append(["together", *(sum(row[i] for row in counts) for i in range(1, len(OUTCOMES) + 2))])
     summary = table(["document", *OUTCOMES, "claims"], counts).text
     return _page("claims", documents="\n".join(parts), summary=summary, forest=forest(given))
+
+
+def _found(answer: Answer, by: Html | str) -> Html:
+    """What was found; below it, smaller, what it rests on and where."""
+    rests = "; ".join(part for part in (_text(answer.note), by.text if isinstance(by, Html) else by) if part)
+    return Html(f'{_text(answer.found)}<div class="rests">{rests}</div>')
 
 
 def atlas() -> str:

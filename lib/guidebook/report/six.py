@@ -139,8 +139,8 @@ def spreads(found: dict) -> str:
 
 
 def left_out(found: dict) -> str:
-    """The spaces that were not measured, each with the reason."""
-    return "; ".join(f"{SPACES[name]}: {why}" for name, why in found["left_out"].items()) or "none"
+    """The spaces that were not measured, each with the reason in a few words."""
+    return "; ".join(f"{SPACES[name]}: {why.partition(': ')[0]}" for name, why in found["left_out"].items()) or "none"
 
 
 def significant(found: dict) -> tuple[str, tuple[str, str]]:

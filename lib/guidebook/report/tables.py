@@ -57,7 +57,8 @@ def glue(**values: Any) -> None:
     prefix = "application/papermill.record/"
     for name, value in values.items():
         facts = {"scrapbook": {"name": name, "mime_prefix": prefix}}
-        display({f"{prefix}text/plain": str(value)}, raw=True, metadata=facts)
+        # Quoted, for myst-nb reads 9,999 as two numbers.
+        display({f"{prefix}text/plain": repr(str(value))}, raw=True, metadata=facts)
 
 
 # Metric records
