@@ -128,7 +128,7 @@ def differences() -> Iterable[tuple[str, str, Trial, float | None]]:
 
 
 def covered(trial: Trial, truth: float | None, repetitions: int, seed: int = 0) -> dict:
-    """The share of intervals that hold the truth, and the scatter of values over the standard error that the intervals state."""
+    """The share of intervals that hold the truth, and the standard error that they state over the scatter of values."""
     rng = np.random.default_rng(seed)
     value, low, high = np.array([tuple(trial(rng)) for _ in range(repetitions)]).T
     truth = value.mean() if truth is None else truth

@@ -14,7 +14,7 @@ from guidebook.models import counting
 from guidebook.models.atlas import load_atlas
 from guidebook.report import claims
 from guidebook.report.banner import fraction
-from guidebook.report.claims import Answer, Answers, Claim, Claims, answers, broken, counted, every, together
+from guidebook.report.claims import Answer, Answers, Claim, Claims, answers, broken, every, from_atlas, together
 from guidebook.runs.run import open_run
 
 ROW = {"id": "x", "source": "thesis2026", "where": "table 1", "says": "more is better", "kind": "count"}
@@ -64,7 +64,7 @@ def test_a_claim_that_names_the_atlas_names_rows_that_state_a_number_and_has_the
     for claim in named:
         assert set(claim.atlas) <= set(found), claim.id
         held = all(found[row][1] == "holds" for row in claim.atlas)
-        assert counted(claim).verdict == ("holds" if held else "does not hold"), claim.id
+        assert from_atlas(claim).verdict == ("holds" if held else "does not hold"), claim.id
 
 
 def test_every_document_has_claims_that_its_own_words_or_numbers_answer():
@@ -128,13 +128,13 @@ def test_rows_that_cannot_be_are_refused_in_one_line(rows):
     ],
 )
 def test_a_stated_size_is_compared_with_what_the_atlas_counts(rows, verdict, note):
-    answer = counted(Claim(**ROW, atlas=rows))
+    answer = from_atlas(Claim(**ROW, atlas=rows))
     assert answer.found.count("3,140,385 parameters") == len(rows)
     assert (answer.verdict, answer.note) == (verdict, note)
 
 
 def test_the_published_cifar10_network_has_twice_the_stated_size():
-    answer = counted(every()["cifar10-size"])
+    answer = from_atlas(every()["cifar10-size"])
     assert "87,983,363" in answer.found
     assert (answer.verdict, answer.note) == ("does not hold", "it is 1.96 times the stated number")
 

@@ -91,7 +91,7 @@ def _in_sampling(p: Params) -> Iterator[str]:
 def _in_data(p: Params) -> Iterator[str]:
     """Conflicts with the data set."""
     entry, vae, n, classes = p.data.entry, p.model.vae, p.evaluate.samples, len(p.data.entry.classes)
-    if entry.attributes and "{gender}" not in (p.data.caption or "{gender}"):
+    if entry.attributes and p.data.caption and "{gender}" not in p.data.caption:
         rule = "null, for captions that are built from attributes, or hold {gender}"
         yield f"data.caption must be {rule} for data.name = {p.data.name}"
     if not entry.attributes and (p.data.caption is None or p.data.phrasings):

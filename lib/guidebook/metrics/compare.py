@@ -52,7 +52,7 @@ def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequenc
     """
     if not (inside and outside) or None in (*inside, *outside):
         return Verdict(UNDECIDED, None, 0)
-    best = None
+    best, decided = None, []
     for outcome, mine, others in ((HOLDS, inside, outside), (FAILS, outside, inside)):
         for one in mine:
             found = [difference(other, one, differ) for other in others]
@@ -60,9 +60,9 @@ def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequenc
             if nearest[1] > 0:
                 value, low, high = nearest
                 shown = nearest if outcome == HOLDS else Interval(-value, -high, -low)
-                return Verdict(outcome, shown, 1, len(mine) * max(d.p() for d in found))
+                decided.append(Verdict(outcome, shown, 1, len(mine) * max(d.p() for d in found)))
             best = nearest if outcome == HOLDS and (best is None or nearest[1] > best[1]) else best
-    return Verdict(UNDECIDED, best, 1, 1.0)
+    return min(decided, key=lambda v: v.p, default=Verdict(UNDECIDED, best, 1, 1.0))
 
 
 # The truly lowest leaves a set where one of its K − 1 rivals is shown to be below it: by chance α / (K − 1) / cells each

@@ -65,21 +65,30 @@ def difference(a: Records, b: Records, differ: Sequence[str] = (), training: boo
     _check(firsts, seconds, differ, training)
     each = [_each(x, y) for x, y in zip(firsts, seconds, strict=True)]
     values = np.array([x["value"] - y["value"] for x, y in zip(firsts, seconds, strict=True)])
-    spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    paired, continuity = all(e is not None for e in each), 0.0
-    if paired:
-        mean, n = np.mean(each, 0), len(each[0])
+    if any(e is None for e in each):
+        found = _over_trainings(values, None, 0.0)
+        independent = (
+            np.square([(r["high"] - r["low"]) / (2 * Z) for r in (*firsts, *seconds)]).sum() / len(firsts) ** 2
+        )
+        return replace(found, error=max(0.0, float(independent) - found.spread**2) ** 0.5)
+    found, own, n = _over_trainings(values, np.array(each)), each[0], len(each[0])
+    if len(each) == 1 and np.isin(own, (-1, 0, 1)).all():
+        error = (np.count_nonzero(own) + 1 - own.sum() ** 2 / n) ** 0.5 / n
+        return replace(found, error=error, continuity=1 / n)
+    return found
+
+
+def _over_trainings(values: np.ndarray, each: np.ndarray | None, error: float = 0.0) -> Difference:
+    """The mean of values (K,) over trainings, whose influences over the same seeds are `each` (K, n), without which `error` is given."""
+    k = len(values)
+    spread = float(values.std(ddof=1)) / k**0.5 if k > 1 else 0.0
+    if each is not None:
+        mean, n = each.mean(0), each.shape[1]
         error = float(mean.std(ddof=1)) / n**0.5
-        if len(each) > 1:  # what a training makes of an image of its own is in the spread over trainings already
-            own = np.asarray(each) - np.mean(each, 1, keepdims=True) - mean + mean.mean()
-            counted = float(np.square(own).sum()) / ((n - 1) * (len(each) - 1) * n * len(each))
-            error = max(0.0, error**2 - counted) ** 0.5
-        if len(each) == 1 and np.isin(mean, (-1, 0, 1)).all():
-            changed = np.count_nonzero(mean)
-            error, continuity = (changed + 1 - mean.sum() ** 2 / n) ** 0.5 / n, 1 / n
-    else:
-        error = max(0.0, (_independent([*firsts, *seconds]) / len(firsts)) ** 2 - spread**2) ** 0.5
-    return Difference(float(values.mean()), error, continuity, spread, len(values))
+        if k > 1:  # what a training makes of an image of its own is in the spread over trainings already
+            own = each - each.mean(1, keepdims=True) - mean + mean.mean()
+            error = max(0.0, error**2 - float(np.square(own).sum()) / ((n - 1) * (k - 1) * n * k)) ** 0.5
+    return Difference(float(values.mean()), error, 0.0, spread, k)
 
 
 def _beyond(a: dict | Sequence[dict], bound: float) -> Difference:
@@ -99,11 +108,6 @@ def _each(a: dict, b: dict) -> np.ndarray | None:
     if first is None or second is None or not (a["draw"] and b["draw"]):
         return None
     return first - second
-
-
-def _independent(records: list[dict]) -> float:
-    """Standard error of the sum of values whose images have no noise in common."""
-    return float(np.sqrt(np.square([(r["high"] - r["low"]) / (2 * Z) for r in records]).sum()))
 
 
 def _check(firsts: list[dict], seconds: list[dict], differ: Sequence[str], training: bool) -> None:
@@ -183,13 +187,8 @@ def again(record: dict, others: Sequence[dict]) -> dict:
     if len(every) == 1:
         return record
     values, each = np.array([r["value"] for r in every]), [influence(r) for r in every]
-    if all(e is not None for e in each):  # the noise of their images is the same
-        error = float(np.mean(each, 0).std(ddof=1)) / len(each[0]) ** 0.5
-    else:
-        error = _independent(every) / len(every)
-    spread = float(values.std(ddof=1))
-    mean = Difference(float(values.mean()), error, 0.0, spread / len(every) ** 0.5, len(every))
-    _, low, high = mean.interval()
-    return record | {
-        "again": {"value": mean.value, "low": low, "high": high, "spread": spread, "trainings": len(every)}
-    }
+    shared = None if any(e is None for e in each) else np.array(each)  # the noise of their images is the same
+    mean = _over_trainings(values, shared, float(np.mean([(r["high"] - r["low"]) / (2 * Z) for r in every])))
+    (value, low, high), k = mean.interval(), len(every)
+    told = {"value": value, "low": low, "high": high, "spread": mean.spread * k**0.5, "trainings": k}
+    return record | {"again": told}

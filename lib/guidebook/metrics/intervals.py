@@ -45,8 +45,10 @@ def within(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Differences between classes are then no chance. Labels (n,) of which most stand once, as faces', make one class of all.
     """
-    members = np.equal.outer(labels, np.unique(labels)).astype(np.float64)
-    members = members if 2 * members.shape[1] <= len(values) else np.ones((len(values), 1))
+    kinds = np.unique(labels)
+    if 2 * len(kinds) > len(values):
+        labels, kinds = np.zeros(len(values)), np.zeros(1)
+    members = np.equal.outer(labels, kinds).astype(np.float64)
     means = (members / members.sum(0)).T @ values
     return (values - members @ means) * ((len(values) - 1) / (len(values) - members.shape[1])) ** 0.5
 

@@ -78,7 +78,7 @@ def judge(data: Data) -> Judge:
     Its name holds the first digits of its weights' hash: two machines' judges differ. Every process calls it. Raises Preempted.
     """
     images, device = load(data), world().device
-    ways = recipes()[CATALOG[data.name].stand_in if data.subset else data.name]  # a subset is about as small
+    ways = recipes()[CATALOG[data.name].stand_in if data.subset else data.name]  # whatever its size
     recipe = ways.get(device.type, ways["cpu"])
     network = recipe.build(images.train.images.shape[1], len(images.classes))
     place = runs() / "judges", f"judge-{data.name}", [images.fingerprint, recipe, recipe.bf16]

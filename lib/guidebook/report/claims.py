@@ -82,7 +82,7 @@ def every() -> dict[str, Claim]:
 class Answers:
     """Answers of a run (None: of no model) as a table of its notebook, from which `answers` reads them for the page of all claims.
 
-    A row is a claim's id, what was found, and the verdict: a `compare.Verdict`, or one of OUTCOMES with a note. A claim about training
+    A row is a claim's id, what was found, and the verdict: a `compare.Verdict`, or one of OUTCOMES with a note and, of a test, its level. A claim about training
     is undecided where one training of each kind was compared, and every claim where `broken` says what is wrong with the model.
     Raises KeyError for a claim that the file lacks, ValueError for another outcome.
     """
@@ -106,16 +106,19 @@ class Answers:
 
 
 def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | None) -> tuple:
-    """Outcome, note, effect and p of a verdict; of an outcome with a note, p is the level of a test."""
+    """Outcome, note, effect and p of a verdict. Of an outcome with a note, p is the level of the test that a third element names."""
     broken = broken if claim.kind in ("samples", "training") else None
     if not isinstance(verdict, Verdict):
-        outcome = UNDECIDED if broken else verdict[0]
-        return outcome, broken or verdict[1], None, ALPHA if outcome in (HOLDS, FAILS) else None
+        outcome, note, *level = verdict
+        outcome = UNDECIDED if broken else outcome
+        if outcome in (HOLDS, FAILS):
+            return outcome, note, None, level[0] if level else ALPHA
+        return outcome, broken or note, None, 1.0 if level and not broken else None
     if verdict.interval is None:
         return UNDECIDED, "not measured in this run", None, None
     value, low, high = verdict.interval
     note = f"difference {value:+.3g} [{low:.3g}, {high:.3g}]"
-    if verdict.trainings > 1:
+    if claim.kind == "training" and verdict.trainings > 1:
         note += f" over {verdict.trainings} trainings"
     elif claim.kind == "training":
         broken = broken or "one training of each: another seed may decide otherwise"
@@ -190,7 +193,7 @@ def settled(claim: Claim) -> Answer | None:
     return Answer(claim.id, claim.answer.found, claim.answer.verdict) if claim.answer else None
 
 
-def counted(claim: Claim) -> Answer | None:
+def from_atlas(claim: Claim) -> Answer | None:
     """The answer of the atlas to a claim of sizes and costs, where it names rows of it."""
     if not claim.atlas:
         return None

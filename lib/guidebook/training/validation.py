@@ -24,7 +24,7 @@ class Validation:
     def __call__(self) -> dict:
         """Fields of a line of `stats.jsonl`: the mean loss; by level, from the image on, that of all images and its standard error.
 
-        None, where this is not the main process, or the held-out images of a stream are not decoded yet.
+        No fields where this is not the main process, or the held-out images of a stream are not decoded yet.
         """
         trainer = self._trainer
         streams = isinstance(trainer.data, Streamed) and trainer.data.cache.arrays is None
