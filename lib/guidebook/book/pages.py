@@ -83,7 +83,7 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
 
 
 def _found(answer: Answer, by: Html | str) -> Html:
-    """What was found; below it, smaller, what it rests on and where."""
+    """A cell with the finding; below it, smaller, what it rests on and where."""
     rests = "; ".join(part for part in (_text(answer.note), by.text if isinstance(by, Html) else by) if part)
     return Html(f'{_text(answer.found)}<div class="rests">{rests}</div>')
 

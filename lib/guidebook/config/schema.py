@@ -36,7 +36,7 @@ class Data(Section):
 
     @property
     def entry(self) -> Entry:
-        """What the files hold: the set of the catalog, or the part of it that is declared."""
+        """The data set in the files: that of the catalog, or the declared part of it."""
         return self.subset.entry(self.name) if self.subset else CATALOG[self.name]
 
     def conflicts(self):

@@ -12,7 +12,7 @@ from guidebook.config.section import Section, Tuple
 
 
 class Subset(Section):
-    """What parquet files of the set's layout hold of it. Training refuses files that hold something else."""
+    """The rows and classes of a set that parquet files of its layout hold. Training refuses files that hold others."""
 
     folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] | None = None  # None is the set's name
     train: Annotated[int, Field(ge=1)]  # rows; of a streamed set those that are not held out

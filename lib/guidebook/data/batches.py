@@ -79,7 +79,7 @@ class Ahead:
             log.warning("every epoch decodes its images anew: %s", error)
 
     def batch(self, nimg: int) -> Batch:
-        """As `Resident.batch`. Raises DataError."""
+        """This process's share of the batch after `nimg` images. Raises DataError."""
         if self._coming is None or self._coming[0] != nimg:
             self._prepare(nimg)
         batch, copied = self._coming[1].result()

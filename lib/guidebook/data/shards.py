@@ -132,7 +132,7 @@ class Shards:
         return f"{PurePosixPath(file).name} row {number - first}"
 
     def epoch(self, seed: int, epoch: int, window: int) -> tuple[Window, ...]:
-        """What an epoch sees, window by window: every row that is not held out, once.
+        """The rows of an epoch, window by window: every row that is not held out, once.
 
         All windows hold about `window` rows, within one row group more or less, for they hold groups whole.
         """

@@ -27,7 +27,7 @@ Denoiser = Callable[[Tensor, Tensor], Answer]
 
 @dataclass(frozen=True)
 class Pair:
-    """What guidance leads towards and what it leads away from."""
+    """The two predictions of guidance: the one it leads towards and the one it leads away from."""
 
     positive: Denoiser
     negative: Denoiser

@@ -51,7 +51,7 @@ class Objective:
         return self.times(torch.rand(n, generator=rng, device=rng.device))
 
     def bins(self, t: Tensor, n: int) -> Tensor:
-        """Which of n bins each training time (B,) falls into, from the image on: equal shares of time, or of log σ if t is σ."""
+        """The bin, of n, of each training time (B,), from the image on: equal shares of time, or of log σ if t is σ."""
         if self.timesteps:
             return t * n // self.timesteps
         low, high = (self.embed(torch.tensor(x)) for x in (self.last, self.start))

@@ -60,7 +60,7 @@ def card(run: Run) -> str:
 
 
 def _use(run: Run) -> dict[str, Any]:
-    """What the card's code draws some of the study's own images with, at which scale, and how near to them it comes."""
+    """The solver and scale by which the card's code draws the study's own images, and how near to them it comes."""
     p, s, latent = run.params, run.params.sample, bool(run.params.model.vae)
     captions, own = _captions(run)
     same = "the same but for rounding, as the study drew in bf16" if p.train.precision == "bf16" else "the same"

@@ -1,4 +1,4 @@
-"""Whether a model repeats what it was trained on: how near samples lie to training images, against images it never saw.
+"""Copying of training images by a model: how near samples lie to training images, against images it never saw.
 
 After Meehan, Chaudhuri and Dasgupta, "A Non-Parametric Test to Detect Data-Copying in Generative Models" (2020), section 3, over
 one cell. Distances are between pixels: copies are the same picture, not the same idea.

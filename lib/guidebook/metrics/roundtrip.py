@@ -1,4 +1,4 @@
-"""What an autoencoder loses: test images encoded and decoded again. No model of its latents can do better."""
+"""The loss of an autoencoder: test images encoded and decoded again. No model of its latents can do better."""
 
 import torch
 from tqdm import tqdm

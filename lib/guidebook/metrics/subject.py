@@ -1,4 +1,4 @@
-"""What is measured: samples, or real images in their place, each with its caption and its features."""
+"""Images that are measured: samples, or real images in their place, each with its caption and its features."""
 
 import base64
 import functools

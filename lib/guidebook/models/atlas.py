@@ -46,7 +46,7 @@ class Stated(Section):
             yield f"{self.id}: upto must be above stated"
 
     def verdict(self, found: float) -> str:
-        """Whether what was counted is within the tolerance of what is stated; empty where nothing is."""
+        """The verdict: is the count within the tolerance of the stated number? Empty where none is stated."""
         if self.stated is None:
             return ""
         end = self.upto or self.stated
@@ -96,7 +96,7 @@ class Counted(Stated):
         return self.params or digest([self.network, self.config, self.ran])
 
     def measure(self, **forward: int) -> Measured:
-        """What its network costs, with its own forward or another. Raises ParamsError where its class does not take its configuration."""
+        """The cost of its network, with its own forward or another. Raises ParamsError where its class does not take its configuration."""
         if self.params:
             return published.measure_params(load(*self.params.split("/")))
         try:
@@ -129,7 +129,7 @@ class Derived(Stated):
             yield f"{self.id}: a ratio is of two rows; an order states no number, the others do"
 
     def answer(self, values: list[float]) -> tuple[str, str]:
-        """What was found, and the verdict."""
+        """The finding in words, and the verdict."""
         if self.kind == "order":
             rises = all(a < b for a, b in itertools.pairwise(values))
             return ", ".join(map(number, values)), "holds" if rises else "does not hold: they do not rise in this order"

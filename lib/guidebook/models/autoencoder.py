@@ -32,7 +32,7 @@ class Autoencoder:
 
     @property
     def scale(self) -> float:
-        """What a latent is multiplied by, so that its elements have variance 1 or so (Rombach et al. 2022, section D.1)."""
+        """The factor of latents, so that its elements have variance 1 or so (Rombach et al. 2022, section D.1)."""
         return self.network.config.scaling_factor
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ class Backbone(ModelMixin, ConfigMixin):
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        """What the objective predicts, F (B, C, H, W), of noisy images x (B, C, H, W) at times t, (B,) or one for all.
+        """The prediction F (B, C, H, W), of noisy images x (B, C, H, W) at times t, (B,) or one for all.
 
         x and t come as the objective gives them to networks: scaled by its `scale`, and through its `embed`.
         """

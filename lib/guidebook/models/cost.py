@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the operations of one image's forward."""
+"""The cost of a network: its parameters, and the operations of one image's forward."""
 
 from dataclasses import dataclass
 

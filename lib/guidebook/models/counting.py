@@ -16,7 +16,7 @@ MAKERS = ("torch", "diffusers", "transformers")  # whose versions a count depend
 
 
 def count(atlas: Atlas) -> dict[str, Measured]:
-    """What every network of the atlas costs, by its row's id, and by `id at side` where a law has a forward of its own.
+    """The cost of every network of the atlas, by its row's id, and by `id at side` where a law has a forward of its own.
 
     Raises ParamsError.
     """
@@ -47,7 +47,7 @@ def counted(atlas: Atlas) -> dict[str, Measured]:
 
 
 def answers(atlas: Atlas, at: dict[str, Measured]) -> dict[str, tuple[str, str]]:
-    """What was found, in words, and the verdict of every row that states something, from what `count` gave."""
+    """The finding in words and the verdict of every row that states something, from what `count` gave."""
     rows = atlas.resolved()
     values = {name: row.found(at[name]) for name, row in rows.items()}
     found = {name: (row.words(values[name]), row.verdict(values[name])) for name, row in rows.items()}

@@ -30,7 +30,7 @@ PARTS = ("convolutions", "linear layers", "self-attention", "cross-attention")
 
 @dataclass(frozen=True)
 class Measured:
-    """What one network costs; the multiply-adds and activations are of one image's forward, 0 where none was run."""
+    """The cost of one network; the multiply-adds and activations are of one image's forward, 0 where none was run."""
 
     parameters: int  # that training may change
     tables: int  # numbers of fixed tables, such as positions

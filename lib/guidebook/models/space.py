@@ -1,4 +1,4 @@
-"""Where diffusion happens: in pixels, or in the latents of a frozen autoencoder."""
+"""The space of diffusion: pixels, or the latents of a frozen autoencoder."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ class Pixels:
         self.shape, self._range, self._flips = shape_of(params), params.data.range, params.data.flips
 
     def learnt(self, data: Images | Streamed) -> Images | Streamed:
-        """What batches are taken from."""
+        """The data that batches are taken from."""
         return data
 
     def noise(self, n: int, rng: torch.Generator) -> torch.Tensor:

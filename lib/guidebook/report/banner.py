@@ -41,7 +41,7 @@ def banner(run: Run) -> str:
 
 
 def fraction(run: Run) -> str:
-    """What a run's verdicts rest on, in a few words; where one publication has the setting, in what the run falls short of it."""
+    """The basis of a run's verdicts in a few words; where one publication has the setting, in what the run falls short of it."""
     p, seen = run.params, run.provenance().get("images_seen")
     paper = published(p) or p
     network = [] if p.model.channels == paper.model.channels else ["a smaller network"]

@@ -144,7 +144,7 @@ def left_out(found: dict) -> str:
 
 
 def significant(found: dict) -> tuple[str, tuple[str, str]]:
-    """Whether the published fall is beyond chance: decided by Inception's features alone, in which it was measured."""
+    """The verdict on the published fall, beyond chance or not: decided by Inception's features alone, in which it was measured."""
     falls = [at["fall"] for _, _, at in _each(found)]
     theirs = [at["fall"] for space, _, at in _each(found) if space["name"] == "inception"]
     outcome = _decided(theirs, lambda f: f["high"] < ALPHA, lambda f: f["low"] > ALPHA)
@@ -152,7 +152,7 @@ def significant(found: dict) -> tuple[str, tuple[str, str]]:
 
 
 def apart(found: dict) -> tuple[str, tuple[str, str]]:
-    """Whether six images rank models that are worse by the published ratio or more behind real images."""
+    """The verdict on six images: do they rank models that are worse by the published ratio or more behind real ones?"""
     rights = [s["right"][way] for s in found["spaces"] for way in AGAINST]
     outcome = _decided(rights, lambda r: r["low"] > 1 - ALPHA, lambda r: r["high"] < 1 - ALPHA)
     text = f"six images rank a model that is worse by as much or more behind real images {_range(rights)} of the time"
@@ -160,7 +160,7 @@ def apart(found: dict) -> tuple[str, tuple[str, str]]:
 
 
 def side(found: dict) -> tuple[str, tuple[str, str]]:
-    """Whether the images of CIFAR-100 have the 64 pixels that are published."""
+    """The verdict on the size of CIFAR-100's images, 64 pixels as published or not."""
     text = "{images:,} test images have {side} × {side} pixels".format(**found["made"])
     return text, (HOLDS if found["made"]["side"] == 64 else FAILS, "")
 

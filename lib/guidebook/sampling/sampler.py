@@ -67,7 +67,7 @@ class RunNetwork:
 
 
 class Sampler:
-    """What draws the images of a `Draw`: weights, captions and objective are loaded once."""
+    """The sampler of a `Draw`: weights, captions and objective are loaded once."""
 
     def __init__(self, run: Run, draw: Draw):
         self.params, self.draw, self.device = run.params, draw, world().device
@@ -169,7 +169,7 @@ def drawn(run: Run, draw: Draw, folder: Path) -> tuple[Tensor, dict]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What each image of a set of N shows and begins from."""
+    """The label and the initial noise of each image of a set of N."""
 
     index: Tensor  # (N,) numbers of images, which give their noise
     labels: list[int]  # N

@@ -54,7 +54,7 @@ class ImageSet:
 
     @functools.cached_property
     def draw(self) -> Draw:
-        """What samples were drawn by."""
+        """The draw of these samples."""
         return Draw.model_validate(self.facts["draw"])
 
 

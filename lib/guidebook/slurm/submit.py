@@ -52,7 +52,7 @@ def _task(experiment: str, profile: str, settings: dict, cluster: Cluster) -> Ta
 
 
 def missing(params: P.Params) -> tuple[str, ...]:
-    """What a run would have to download: its data set, its text encoder, its autoencoder."""
+    """The downloads that a run needs: its data set, its text encoder, its autoencoder."""
     names = [] if available(params.data.name, params.data.subset) else [f"data set {params.data.name}"]
     for name in filter(None, (params.text.encoder, params.model.vae)):
         if not pretrained.available(name):
@@ -107,7 +107,7 @@ def _sbatch(text: str, *options: str) -> str:
 
 
 def _slurm(*command: str, text: str | None = None) -> str:
-    """What a command of SLURM prints. Raises SubmitError."""
+    """The output of a command of SLURM. Raises SubmitError."""
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = " ".join(done.stderr.splitlines()[-1:]).removeprefix("allocation failure: ")[:300]

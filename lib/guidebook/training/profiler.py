@@ -22,7 +22,7 @@ class Profiler:
         self._spare: list[torch.cuda.Event] = []
 
     def mark(self, part: str | None) -> None:
-        """What happened since the last mark was this part of the step; None: a step begins."""
+        """The end of a part of the step, which began at the last mark; None begins a step."""
         self._marks.append((part, self._now()))
 
     def flush(self) -> dict[str, float]:

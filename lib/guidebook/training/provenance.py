@@ -42,7 +42,7 @@ def conclude(run: Run, trainer: Trainer) -> None:
 
 
 def _data(run: Run, trainer: Trainer) -> dict:
-    """Which images it learnt from, and which of them could not be read: of a stream, known at the end."""
+    """The images it learnt from, and those of them that could not be read: of a stream, known at the end."""
     name, data = run.params.data.name, trainer.data
     rest = {"progressive": data.cache.progressive} if isinstance(data, Streamed) else {}
     return {"name": name, "source": data.source, "fingerprint": data.fingerprint, "skipped": list(data.skipped), **rest}

@@ -204,7 +204,7 @@ class Trainer:
         self.nimg, self.seconds = state["nimg"], state["seconds"]
 
     def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of all processes since the last line: the loss of each step, loss sums and image counts by timestep bin."""
+        """The loss of each step since the last line, loss sums and image counts by timestep bin, of all processes."""
         losses = torch.stack(self.step_losses) if self.step_losses else torch.zeros(0, device=self.device)
         losses, sums, counts = map(distributed.total, (losses, self.bin_sum, self.bin_count))
         return losses / distributed.world().num_processes, sums, counts

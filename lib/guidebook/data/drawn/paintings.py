@@ -113,7 +113,7 @@ def _row(row: int, style: int, seed: int, number: int) -> dict:
 
 
 def _schema() -> pa.Schema:
-    """As `datasets` writes it: the classes' names lie in the metadata."""
+    """Parquet in the layout of `datasets`: the classes' names lie in the metadata."""
     names = {"artist": ARTISTS, "genre": GENRES, "style": STYLES}
     features = {k: {"names": v, "_type": "ClassLabel"} for k, v in names.items()}
     info = {"info": {"features": {"image": {"_type": "Image"}} | features}}
