@@ -141,6 +141,8 @@ def reliability() -> str:
 
 def how_to_read() -> str:
     """`how-to-read.md`: how often each interval held what it should, in simulation."""
+    if not COVERAGE.exists():
+        return _page("how-to-read", coverage="Nothing was simulated yet: `python -m bench.coverage` does.")
     record = json.loads(COVERAGE.read_text())
     rows = [
         [f"{r['what']}; {r['of']}".rstrip("; "), f"{r['coverage']:.1%}", f"{r['width']:.2f}"] for r in record["rows"]
