@@ -59,7 +59,7 @@ def deadly(where: str, which: int | str, when: str):
 
 def another_order():
     """Other data from here on: the comparison of weights must notice."""
-    patched("guidebook.data.batches.order", lambda real: lambda n, seed, start, count: real(n, seed, start + 1, count))
+    patched("guidebook.data.batches.order", lambda real: lambda n, seed, start, *more: real(n, seed, start + 1, *more))
 
 
 def limited(size: int):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from guidebook.metrics.intervals import Interval, above_zero, linear, normal, once, within
+from guidebook.metrics.intervals import Interval, Z, above_zero, linear, normal, once, within
 from guidebook.runtime.distributed import world
 
 PARTS = (1, 2, 3, 4)  # the line is fitted to sets of n, n/2, n/3 and n/4 images
@@ -37,9 +37,14 @@ def frechet_to(a, reference: Gaussian, labels: np.ndarray | None = None) -> Inte
     the bias of a finite n stays, so compare with the floor at the same n, or extrapolate (`fd_infinite`). For n ≤ D it is too wide
     where most of the distance is that bias.
     """
+    return above_zero(_normal_to(a, reference, labels))
+
+
+def _normal_to(a, reference: Gaussian, labels: np.ndarray | None = None) -> Interval:
+    """`frechet_to` with a normal interval, which may reach below 0."""
     (value, influence), labels = influences(a, reference), np.zeros(len(a)) if labels is None else labels
     each = within(influence.cpu().numpy(), labels)
-    return above_zero(linear(value, once(each, _quadratic(a, reference, labels))))
+    return linear(value, once(each, _quadratic(a, reference, labels)))
 
 
 # V₂ of Gaussian features, from the second derivatives of d²: (2 tr Σ² + Σ_ij (k_ij s_i s_j / (s_i + s_j))² + ¼ Σ_i (k_ii s_i)²) / n²,
@@ -107,9 +112,8 @@ def fd_curve(features: torch.Tensor, reference: Gaussian, counts: list[int]) -> 
     """
     points = []
     for count in tqdm(counts, "Fréchet distances", unit="count", delay=2, leave=False):
-        each = [influences(part, reference) for part in _parts(features, count)]
-        error = sum(float(i.std()) for _, i in each) / len(each) / count**0.5
-        points.append((count, above_zero(normal(sum(value for value, _ in each) / len(each), error))))
+        value, low, high = np.mean([_normal_to(part, reference)[:3] for part in _parts(features, count)], 0)
+        points.append((count, above_zero(normal(value, (high - low) / (2 * Z)))))
     return points
 
 
