@@ -64,7 +64,7 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
             own = (settled(claim), "the documents"), (from_atlas(claim), Html('<a href="atlas.html">the atlas</a>'))
             found = [(a, by) for a, by in own if a]
             by_runs = [
-                (a, Html(f'<a href="{html.escape(file)}.html">{_text(f"{title}: {data}")}</a>'))
+                (a, Html(f'<a href="{html.escape(file)}.html">{_text(title if data in a.note else f"{title}: {data}")}</a>'))
                 for file, title, data, answers in chapters for a in answers if a.claim == claim.id
             ]  # fmt: skip
             given += [a for a, _ in by_runs]

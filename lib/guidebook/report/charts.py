@@ -60,11 +60,11 @@ def by_training(kinds: dict[str, list[dict] | None]) -> Figure:
     figure, axes = plt.subplots(figsize=(1.6 + 1.3 * len(kinds), 2.9))
     axes.set(xlim=(-0.4, len(kinds) - 0.4))
     axes.set_xticks(range(len(kinds)), list(kinds))
-    for k, same in enumerate(zip(*kinds.values(), strict=True) if all(kinds.values()) else []):
-        place = np.arange(len(kinds)) + 0.06 * k  # seeds stand beside each other
-        errors(
-            axes, place, list(same), color=COLOURS[k % len(COLOURS)], marker="o", label=f"seed {same[0]['training']}"
-        )
+    if all(kinds.values()):
+        for k, same in enumerate(zip(*kinds.values(), strict=True)):
+            place, colour = np.arange(len(kinds)) + 0.06 * k, COLOURS[k % len(COLOURS)]  # seeds stand beside each other
+            alone = [{key: value for key, value in r.items() if key != "again"} for r in same]
+            errors(axes, place, alone, color=colour, marker="o", label=f"seed {same[0]['training']}")
         axes.set(ylim=(0, None), ylabel=NAMES[same[0]["metric"]])
         axes.legend(fontsize=8)
     return figure
