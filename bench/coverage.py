@@ -123,7 +123,10 @@ def differences() -> Iterable[tuple[str, str, Trial, float | None]]:
     for spread, far in ((0.0, "alike"), (0.1, "a little apart"), (1.0, "far apart")):
         for keeps, name in ((True, "image by image"), (False, "by their intervals")):
             of = f"3 trainings of each, {far}, {name}"
-            trial = lambda r, s=spread, k=keeps: difference(*trainings(r, s, k)).interval()  # noqa: E731
+
+            def trial(rng, spread=spread, keeps=keeps):
+                return difference(*trainings(rng, spread, keeps)).interval()
+
             yield "difference: grain, confidence, …", of, trial, 0.0
 
 

@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def attributes(self) -> bool:
-        """Whether a label is a set of attributes, the bits of an integer, and not one class."""
+        """The kind of labels: sets of attributes, the bits of an integer, and not one class each."""
         return isinstance(self.label, tuple)
 
     @property

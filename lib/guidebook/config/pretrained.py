@@ -52,7 +52,7 @@ def located(name: str) -> Path:
 
 
 def available(name: str) -> bool:
-    """Whether a model needs no download."""
+    """The presence of a model's weights on this machine."""
     return name == EMBEDDED or folder(name) is not None
 
 

@@ -57,7 +57,7 @@ class Canvas:
         return cls(image, (right + up * slope) * cos, (up - right * slope) * cos, 2 / (side * size), reach)
 
     def part(self, left: float, bottom: float, right: float, top: float) -> "Canvas":
-        """Of a whole canvas, the pixels that may lie between these u and v, to paint on: others are not looked at."""
+        """The part of a whole canvas that may lie between these u and v, to paint on: other pixels are not looked at."""
         side = self.image.shape[-1]
         out = self.reach + 2 / side  # rims are soft over a pixel
         edges = (left - out, right + out + 2 / side, -top - out, -bottom + out + 2 / side)
