@@ -1,21 +1,20 @@
 """A trained run ready to sample: network, condition, guidance and solver; and the images of a set, drawn part by part."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from guidebook.conditioning.captions import NULL, caption_of
+from guidebook.conditioning.captions import NULL, caption_of, label_of
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.grammar import switched
 from guidebook.conditioning.source import conditions, sample_labels
-from guidebook.config.sampling import Solver
 from guidebook.diffusion import guidance
-from guidebook.diffusion.objective import Network, Objective, objective
-from guidebook.diffusion.solvers import SOLVERS, times
+from guidebook.diffusion.objective import Network, objective
+from guidebook.diffusion.solvers import sample, times
 from guidebook.models.space import space
 from guidebook.runs.artifact import Parts, arrays, artifact, notes
 from guidebook.runs.run import Run
@@ -23,30 +22,6 @@ from guidebook.runtime.distributed import world
 from guidebook.runtime.seeds import generator
 from guidebook.sampling.spec import Draw, guide_run
 from guidebook.training.model import load_model
-
-
-@torch.no_grad()
-def sample(
-    denoise: guidance.Denoiser,
-    path: Objective,  # on the CPU
-    solver: Solver,
-    shape: tuple[int, int, int],  # (C, H, W)
-    rngs: Sequence[torch.Generator],  # one per image, on the CPU: an image does not depend on those sampled beside it
-    device: torch.device | str = "cpu",
-    start: Tensor | None = None,  # (B, C, H, W) noise to begin with in the place of the generators'
-) -> Iterator[tuple[float, Tensor]]:
-    """Yields `(t, x)` after every step, x (B, C, H, W) float32; the last x is the sample.
-
-    Noise is drawn on the CPU, so a seed means the same noise on every device and in every batch. What is left of the batch is
-    the order of floating-point sums: about 1e-4 of the value range on a CPU in fp32.
-    """
-
-    def noise() -> Tensor:
-        return torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).to(device)
-
-    x, visited = path.std * noise(), times(path, solver)
-    x = x if start is None else path.std * start.to(device)
-    yield from SOLVERS[solver.sampler](denoise, x, visited, path, noise=noise, eta=solver.eta, v=solver.v)
 
 
 class RunNetwork:
@@ -80,7 +55,9 @@ class Sampler:
         self.limits = None if run.params.model.vae else guidance.RANGE
 
     def labels(self, index: Tensor) -> list[int]:
-        """The class each of the images number `index` shows, or its attributes as bits."""
+        """The class each of the images number `index` shows, or its attributes as bits; -1 of a prompt that is no class's caption."""
+        if self.draw.prompt is not None:
+            return [label_of(self.params, self.draw.prompt)] * len(index)
         return sample_labels(self.params, index).tolist()
 
     def images(self, x: Tensor) -> Tensor:
