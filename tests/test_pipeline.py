@@ -297,9 +297,7 @@ def test_steps_that_diffusers_schedulers_do_not_draw_are_refused(faces, sampler,
     """They divide by 0 or step beyond their list where every timestep is visited; our solvers do not."""
     whole = {"timesteps": 50, "kind": "vp"}
     params = faces.params.replace(objective=whole, sample={"steps": 50, "sampler": sampler, "spacing": spacing})
-    with pytest.raises(
-        ValueError, match=rf"{sampler}, spacing = {spacing} in 50 steps: diffusers' .* take fewer steps"
-    ):
+    with pytest.raises(ValueError, match=rf"{sampler}, 50 steps.*: diffusers' .* take fewer steps"):
         module._drawable(params)
     module._drawable(params.replace(sample={"steps": 49}))
 

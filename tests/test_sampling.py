@@ -122,6 +122,15 @@ def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(unet, sampler, w):
     )
 
 
+@pytest.mark.parametrize(("w", "bound"), [(3.0, 1e-5), (30.0, 1e-4), (100.0, 1e-3)])
+def test_what_the_batch_changes_grows_with_w(run, w, bound):
+    """Ten times what was measured, of the range [−1, 1]."""
+    sampler, index = Sampler(run, Draw.of(run.params, w, 9)), torch.arange(9)
+    together, alone = last(sampler.steps(index)), torch.cat([last(sampler.steps(i[None])) for i in index])
+    torch.testing.assert_close(alone, together, rtol=0, atol=2 * bound)
+    assert (together[0] - together[1]).abs().max() > 100 * bound
+
+
 def test_an_image_does_not_depend_on_the_images_beside_it(unet):
     torch.testing.assert_close(drawn(unet, [7, 1, 2])[0], drawn(unet, [50, 60, 7])[2], **RANGE)
 

@@ -140,6 +140,20 @@ def record(runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="fo
 
 
 @app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="EXPERIMENT/PROFILE, or a folder in runs/<experiment>")],
+    folder: Annotated[Path, typer.Argument(help="a new one")],
+) -> None:
+    """Write a trained run as a diffusers pipeline, which loads where this library is not installed."""
+    from guidebook.export.trained import find
+
+    found = find(run)
+    from guidebook.export import pipeline
+
+    print(pipeline.export(found, folder))
+
+
+@app.command()
 def submit(
     experiments: Experiments,
     profile: Profile = "paper",

@@ -1,9 +1,11 @@
 """Captions of images: one sentence per class, or a sentence built from the attributes of a face."""
 
 import re
+from collections.abc import Sequence
 
 from guidebook.conditioning.grammar import PHRASES, WOMAN, attribute_caption, bits, gender, mentioned
 from guidebook.config.params import Params
+from guidebook.config.pretrained import EMBEDDED
 
 # The words of a caption of attributes besides those of its attributes
 FRAME = "A photo of a, an, with hair and nose, face, sporting, wearing"
@@ -32,6 +34,14 @@ def sayable(params: Params) -> list[str]:
 def words(params: Params) -> list[str]:
     """Every word of a run's captions, in lower case and in order; signs are words."""
     return sorted({word for text in sayable(params) for word in WORD.findall(text.lower())})
+
+
+def check_prompts(params: Params, prompts: Sequence[str]) -> None:
+    """Raises ValueError for a word that no caption of the run has, where the stand-in text encoder takes words without meaning."""
+    known = words(params) if params.text.encoder == EMBEDDED else None
+    said = {word for prompt in prompts for word in WORD.findall(prompt.lower())}
+    if known and (unknown := sorted(said - set(known))):
+        raise ValueError(f"{', '.join(unknown)}: the run's captions have no such word, but {', '.join(known)}")
 
 
 def caption_of(params: Params, label: int, index: int, epoch: int | None = None) -> str:

@@ -149,8 +149,9 @@ def sample(
 ) -> Iterator[tuple[float, Tensor]]:
     """Yields `(t, x)` after every step, x (B, C, H, W) float32; the last x is the sample.
 
-    Noise is drawn on the CPU, so a seed means the same noise on every device and in every batch. What is left of the batch is
-    the order of floating-point sums: about 1e-4 of the value range on a CPU in fp32.
+    Noise is drawn on the CPU, so a seed means the same noise on every device and in every batch. What is left of the batch is the order
+    of floating-point sums, which guidance multiplies by w at every step. Measured of digits in 20 steps on a CPU in fp32, at most: 1e-6
+    of the value range up to w = 3, 1e-5 at 30, 1e-4 at 100; at 1000 some pixels are others (0.3). An untrained network may show 1e-4.
     """
 
     def noise() -> Tensor:

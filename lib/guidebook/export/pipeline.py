@@ -24,6 +24,7 @@ from guidebook.runs import manifest
 from guidebook.runs.lock import owned
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import barrier, world
+from guidebook.sampling.spec import Draw
 from guidebook.training.model import load_model
 
 CARD = "README.md"
@@ -74,8 +75,8 @@ def _drawable(params: Params) -> None:
     except (AssertionError, IndexError) as error:
         broken = str(error) or "an assertion fails"
     if broken:
-        way = f"sample.sampler = {s.sampler}, spacing = {s.spacing} in {s.steps} steps"
-        raise ValueError(f"{way}: diffusers' {type(walked).__name__} does not draw that ({broken}); take fewer steps")
+        way, name = ", ".join(Draw.of(params, 1.0, 1).walk()), type(walked).__name__
+        raise ValueError(f"{way}: diffusers' {name} does not draw that ({broken}); take fewer steps")
 
 
 def pipeline(run: Run) -> DiffusionPipeline:

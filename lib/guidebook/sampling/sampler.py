@@ -1,17 +1,21 @@
 """A trained run ready to sample: network, condition, guidance and solver; and the images of a set, drawn part by part."""
 
+import copy
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from guidebook.conditioning.captions import NULL, caption_of, label_of
+from guidebook.conditioning.captions import NULL, caption_of, check_prompts, label_of
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.grammar import switched
 from guidebook.conditioning.source import conditions, sample_labels
+from guidebook.config.params import check
+from guidebook.config.sampling import Guidance
 from guidebook.diffusion import guidance
 from guidebook.diffusion.objective import Network, objective
 from guidebook.diffusion.solvers import sample, times
@@ -94,7 +98,9 @@ class Sampler:
         if prompt is None:
             cond = self.source(sample_labels(self.params, index), index)
         else:
-            cond = self.source.prompts([prompt] * len(index) if isinstance(prompt, str) else prompt)
+            prompts = [prompt] * len(index) if isinstance(prompt, str) else prompt
+            check_prompts(self.params, prompts)
+            cond = self.source.prompts(prompts)
         if way.against:
             pair = guidance.good_and_bad(self.objective, net, guide, cond)
         else:
@@ -108,11 +114,22 @@ class Sampler:
         return guidance.guide(pair, way, self.limits, **classifier)
 
 
-def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> Tensor:
-    """n images (n, C, H, W) uint8 of one prompt, kept nowhere."""
-    sampler = Sampler(run, Draw.of(run.params, guidance, n, prompt=prompt))
-    *_, (_, x) = sampler.steps(seed * n + torch.arange(n))
-    return sampler.images(x)
+def draw_now(run: Run, prompts: Sequence[str], scales: Sequence[float], index: Sequence[int]) -> Tensor:
+    """Images (N, C, H, W) uint8 of N prompts, each at its guidance scale, from the noise of images number `index`; kept nowhere."""
+    sampler, images, size = copy.copy(_usual(run)), {}, run.params.sample.batch
+    for w in dict.fromkeys(scales):
+        sampler.draw = Draw.of(run.params, check({"w": w}, "guidance", Guidance), 1)
+        rows = [i for i, scale in enumerate(scales) if scale == w]
+        for part in (rows[first : first + size] for first in range(0, len(rows), size)):
+            *_, (_, x) = sampler.steps(torch.tensor([index[i] for i in part]), [prompts[i] for i in part])
+            images |= dict(zip(part, sampler.images(x), strict=True))
+    return torch.stack([images[i] for i in range(len(scales))])
+
+
+@functools.lru_cache(maxsize=1)
+def _usual(run: Run) -> Sampler:
+    """The sampler of a run's own weights, which the next call finds loaded."""
+    return Sampler(run, Draw.of(run.params, 1.0, 1))
 
 
 def drawn(run: Run, draw: Draw, folder: Path) -> tuple[Tensor, dict]:
