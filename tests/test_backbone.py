@@ -11,7 +11,7 @@ from guidebook import models
 from guidebook.config import params as P
 from guidebook.config.schema import Model
 from guidebook.export.pipeline import export
-from guidebook.models.cost import cost
+from guidebook.models.published import cost
 from guidebook.runs.preemption import Preempted, Stop
 from guidebook.runs.run import open_run
 from guidebook.runtime.seeds import seed_of
@@ -36,7 +36,7 @@ def params(tiny, monkeypatch):
 def test_it_trains_resumes_samples_guides_and_is_exported(runs, params, tmp_path, monkeypatch):
     net = models.build(params)
     assert cost(params).parameters == sum(p.numel() for p in net.parameters())
-    assert cost(params).macs == 64 * (9 * 8 + 9 * 8) + (512 + 1) * 8
+    assert cost(params).total == 64 * (9 * 8 + 9 * 8) + (512 + 1) * 8
 
     run = open_run(params)
     asked = iter([False, False, True])
