@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 import guidebook
 from guidebook.cli import app
 from guidebook.config.params import ParamsError, load
-from guidebook.config.paths import BOOK
+from guidebook.config.paths import BOOK, RESULTS
 from guidebook.metrics.measure import measure
 from guidebook.runs.run import NotRecorded, open_run
+from guidebook.runs.run import opened as opened_run
 from guidebook.sampling.draw import draw
 from guidebook.training.loop import train
 
@@ -125,6 +126,16 @@ def test_a_record_has_numbers_and_no_weights(tmp_path, monkeypatch):
         NotRecorded, match=r"is not in the record of mnist/paper; run `guidebook run mnist --profile paper`"
     ):
         record.sample("A handwritten digit 7")
+
+
+def test_a_record_says_that_it_keeps_fewer_images_than_were_drawn(caplog, monkeypatch):
+    run = opened_run(RESULTS / "cifar10" / "paper")
+    n, (w, *_) = run.params.evaluate.samples, run.params.sample.guidance
+    assert len(draw(run, w, n).pixels) < n
+    assert caplog.messages == [f"the record of cifar10/paper keeps the first 100 of these {n} images"]
+    monkeypatch.setenv("GUIDEBOOK_RECORD", str(run.path))
+    draw(run, w, n)
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize(
