@@ -24,7 +24,7 @@ from guidebook.diffusion.guidance import conditional_or_not, linear
 from guidebook.diffusion.objective import objective
 from guidebook.models import autoencoder as vae
 from guidebook.models import build
-from guidebook.models.cost import cost
+from guidebook.models.published import cost
 from guidebook.models.space import Latents, shape_of
 from guidebook.runtime.distributed import world
 from guidebook.runtime.precision import native_bf16

@@ -10,7 +10,7 @@ from bench import measuring
 from bench.example import Example
 from guidebook.config.params import Params
 from guidebook.data.images import load
-from guidebook.models.cost import cost
+from guidebook.models.published import cost
 from guidebook.runs.run import resolved
 from guidebook.training.step import Trainer, prepared
 

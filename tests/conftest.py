@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ TALLY = pytest.StashKey()
 
 # Before anything imports the hub's client; subprocesses and kernels inherit it.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+MODULES = tempfile.TemporaryDirectory()  # where diffusers copies the code of exported pipelines to
+os.environ["HF_MODULES_CACHE"] = MODULES.name
 for name in ("GUIDEBOOK_RUNS", "GUIDEBOOK_RECORD", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):
     os.environ.pop(name, None)
 

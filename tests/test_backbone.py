@@ -4,43 +4,20 @@ from typing import Literal
 
 import pytest
 import torch
-from diffusers.configuration_utils import register_to_config
-from torch import nn
+from backbones import Conv
+from diffusers import DiffusionPipeline
 
 from guidebook import models
 from guidebook.config import params as P
 from guidebook.config.schema import Model
 from guidebook.export.pipeline import export
-from guidebook.export.pixel_pipeline import PixelPipeline
-from guidebook.models.backbone import Backbone
-from guidebook.models.cost import cost
+from guidebook.models.published import cost
 from guidebook.runs.preemption import Preempted, Stop
 from guidebook.runs.run import open_run
 from guidebook.runtime.seeds import seed_of
 from guidebook.sampling.draw import draw
 from guidebook.training.loop import train
 from guidebook.training.model import load_model
-
-
-class Conv(Backbone):
-    """Two convolutions, with a shift from the time and the mean of the tokens between them."""
-
-    @register_to_config
-    def __init__(self, channels: int, hidden: int, width: int):
-        super().__init__()
-        self.first, self.last = nn.Conv2d(channels, hidden, 3, padding=1), nn.Conv2d(hidden, channels, 3, padding=1)
-        self.shift, self.steps = nn.Linear(width + 1, hidden), 0
-
-    @classmethod
-    def of(cls, model, shape, width):
-        return cls(shape[0], model.hidden, width)
-
-    def forward(self, x, t, cond):
-        given = torch.cat([cond.tokens.mean(1), t.to(x).expand(len(x))[:, None] / 1000], 1)
-        return self.last((self.first(x) + self.shift(given)[:, :, None, None]).tanh())
-
-    def after_step(self):
-        self.steps += 1
 
 
 @pytest.fixture
@@ -59,7 +36,7 @@ def params(tiny, monkeypatch):
 def test_it_trains_resumes_samples_guides_and_is_exported(runs, params, tmp_path, monkeypatch):
     net = models.build(params)
     assert cost(params).parameters == sum(p.numel() for p in net.parameters())
-    assert cost(params).macs == 64 * (9 * 8 + 9 * 8) + (512 + 1) * 8
+    assert cost(params).total == 64 * (9 * 8 + 9 * 8) + (512 + 1) * 8
 
     run = open_run(params)
     asked = iter([False, False, True])
@@ -80,7 +57,7 @@ def test_it_trains_resumes_samples_guides_and_is_exported(runs, params, tmp_path
     assert plain.images.shape == (10, 1, 8, 8)
     assert (plain.images != guided.images).any()
 
-    pipe = PixelPipeline.from_pretrained(export(run))
+    pipe = DiffusionPipeline.from_pretrained(export(run), trust_remote_code=True)
     captions = [P.load("mnist", "smoke").data.caption.replace("{label}", str(i)) for i in range(3)]
     rngs = [torch.Generator().manual_seed(seed_of((params.sample.seed << 32) + i, "image")) for i in range(3)]
     images = pipe(captions, params.sample.steps, 5.0, rngs).images

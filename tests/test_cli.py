@@ -160,7 +160,7 @@ def test_the_version_is_printed(guidebook):
     assert guidebook("--version").stdout == f"guidebook {__version__}\n"
 
 
-def test_show_says_what_the_published_setting_costs():
+def test_show_says_what_the_published_setting_costs(runs):
     done = CliRunner().invoke(app, ["show", "mnist", "--profile", "paper", "--json"])
     assert (done.exit_code, done.stderr) == (0, "")
     shown = json.loads(done.stdout)

@@ -12,11 +12,11 @@ from guidebook.config.paths import ROOT
 
 PACKAGE = "guidebook"
 ENTRIES, FILE, FUNCTION, SUBJECT = 17, 250, 45, 0.25
-LINES = 12_974  # of the library: a feature raises it in its own commit, and so does nothing else
+LINES = 13_334  # of the library: a feature raises it in its own commit, and so does nothing else
 # Rooms from the ground upwards: each imports those before it, and none beside it
 STOREYS = (
     "config runtime", "runs", "data", "conditioning", "models diffusion", "training", "sampling", "metrics", "report",
-    "export slurm", "book", "cli", "__main__",
+    "export slurm", "book", "cli __init__", "__main__",
 )  # fmt: skip
 ABOUT = ("diffusion", "conditioning", "models", "training", "sampling")  # the study's subject
 OPTION, ROOMS = "spacing", 4  # one sampling option, and how many files may name it
@@ -91,7 +91,7 @@ def long_functions(library: Library) -> list[str]:
 
 def upward_imports(library: Library) -> list[str]:
     unknown = [f"{name}: room {room(name)} is none of the house's" for name in library.trees if storey(name) < 0]
-    return [u for u in unknown if not u.startswith("__init__")] + [
+    return unknown + [
         f"{a}:{line} imports {b}, which stands {'higher' if storey(b) > storey(a) else 'beside it'}"
         for a, b, line in library.edges()
         if storey(b) > storey(a) or (storey(b) == storey(a) and room(a) != room(b))

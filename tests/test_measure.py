@@ -243,6 +243,20 @@ def test_lpips_compares_images_of_one_caption(run, stand_ins):
     assert one["value"] == pytest.approx(square.sum() / (120 * 119), abs=2e-6)
 
 
+def test_samples_of_a_prompt_are_read_as_the_prompt_asks_and_as_nothing_where_no_class_has_it(run):
+    fours = (load(run.params.data).test.labels == 4).nonzero().flatten()[:30]
+    asked = {}
+    for prompt in ("A handwritten digit 4", "A handwritten digit 5", "A handwritten", ""):
+        records = M.measure(run, as_samples(run, len(fours), fours, prompt=prompt), ("judge", "published"))
+        asked[prompt] = {r["metric"]: r["value"] for r in records}
+    four, five, *others = asked.values()
+    assert four["adherence"] > 0.9 > 0.1 > five["adherence"]
+    assert {"adherence", "accuracy_untrained"} <= set(five)
+    for other in others:
+        assert not {"adherence", "accuracy_untrained"} & set(other)
+        assert other["diversity"] == four["diversity"]  # between all of them, as they have one caption
+
+
 def test_clip_scores_an_image_with_its_own_caption(run, stand_ins):
     images = as_samples(run, 120)
     (record,) = M.measure(run, images, ("clip",))

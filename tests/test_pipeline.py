@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from guidebook.config import pretrained
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.export import pipeline as module
 from guidebook.export.pipeline import CARD, export, sayable
-from guidebook.export.pixel_pipeline import PixelPipeline
 from guidebook.models import small_vae
 from guidebook.models.autoencoder import autoencoder
 from guidebook.runs.manifest import MANIFEST, Corrupt
@@ -62,6 +62,11 @@ def digits(runs, tiny):
     opened = open_run(tiny)
     train(opened)
     return opened
+
+
+def loaded(folder: Path) -> DiffusionPipeline:
+    """The pipeline in a folder that has its own code."""
+    return DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
 
 
 def told(run: Run, **sample) -> Run:
@@ -110,23 +115,36 @@ def test_a_stock_pipeline_draws_what_the_sampler_draws(faces, sampler, spacing, 
     same(run, pipe, w)
 
 
-def test_a_fresh_process_without_this_library_draws_the_sets_first_images(faces, tmp_path):
+@pytest.mark.parametrize(("which", "kind"), [("faces", "StableDiffusionPipeline"), ("digits", "PixelPipeline")])
+def test_a_fresh_process_without_this_library_draws_the_sets_first_images(which, kind, request, tmp_path):
     """By the code that the card shows."""
-    images, folder = draw(faces, 3.0, 4).images, export(faces)
+    run = request.getfixturevalue(which)
+    w = run.params.sample.guidance[-1]
+    images, folder = draw(run, float(w), 10).images[: len(N)], export(run)
     code = re.search(r"```python\n(.*?)```", (folder / CARD).read_text(), re.S)[1]
     check = (
         "import json, sys\nimport numpy as np\n"
         f"np.save({str(tmp_path / 'seen.npy')!r}, np.stack([np.asarray(image) for image in images]))\n"
-        "print(json.dumps([type(pipe).__name__, pipe.safety_checker, pipe.config.requires_safety_checker, "
-        "any(name.startswith('guidebook') for name in sys.modules)]))"
+        "print(json.dumps([type(pipe).__name__, any(name.startswith('guidebook') for name in sys.modules)]))"
     )
+    hidden = "import sys\nsys.modules['guidebook'] = None\n"  # wherever it is installed
     done = subprocess.run(
-        [sys.executable, "-W", "error::FutureWarning", "-c", code + check],
-        cwd=folder, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True, check=False,
+        [sys.executable, "-W", "error::FutureWarning", "-c", hidden + code + check.replace("in sys.modules", "in sys.modules if sys.modules[name]")],
+        cwd=folder, env=os.environ | {"PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == ["StableDiffusionPipeline", None, False, False]
+    assert json.loads(done.stdout.splitlines()[-1]) == [kind, False]
     assert np.abs(np.load(tmp_path / "seen.npy").astype(int) - pixels(images)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [{"kind": "flow", "mean": 0.0, "std": 1.0}, {"kind": "edm", "sigma_data": 0.5, "mean": -1.2, "std": 1.2, "largest": 80.0}],
+)  # fmt: skip
+def test_whatever_objective_it_learnt_in_pixels(runs, tiny, objective):
+    run = open_run(tiny.replace(objective=objective, sample={"sampler": "ddim", "spacing": "linspace", "steps": 3}))
+    train(run)
+    same(run, loaded(export(run)), 5.0)
 
 
 def test_where_timesteps_lead_the_card_puts_the_folders_scheduler_back(faces):
@@ -149,16 +167,32 @@ def test_where_timesteps_lead_the_card_puts_the_folders_scheduler_back(faces):
 )
 def test_the_pixel_pipeline_draws_what_the_sampler_draws(digits, sampler, eta, w):
     run = told(digits, sampler=sampler, eta=eta, steps=3, spacing="linspace")
-    pipe = PixelPipeline.from_pretrained(export(run))
+    pipe = loaded(export(run))
     assert pipe.config.range == [0.0, 1.0]
     same(run, pipe, w)
 
 
-def test_one_generator_per_prompt_or_it_is_refused(digits):
-    pipe, one = PixelPipeline.from_pretrained(export(digits)), torch.Generator()
+def test_one_generator_per_prompt_or_it_is_refused_and_none_is_torchs_own_seed(digits):
+    pipe, one = loaded(export(digits)), torch.Generator()
     with pytest.raises(ValueError, match="2 prompts and 1 generators: give one generator per prompt"):
         pipe(["A handwritten digit 1"] * 2, 2, 1.0, one)
     assert len(pipe("A handwritten digit 1", 2, 1.0, one).images) == 1
+    drawn = []
+    for seed in (0, 0, 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            drawn.append(np.stack(pipe(["A handwritten digit 1"] * 2).images))
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).any()
+    assert (drawn[0][0] != drawn[0][1]).any()
+
+
+@pytest.mark.parametrize(
+    "given", [{"num_inference_steps": 0}, {"num_inference_steps": 1001}, {"guidance_scale": float("nan")}]
+)
+def test_steps_and_scales_that_mean_nothing_are_refused(digits, given):
+    with pytest.raises(ValueError, match="steps at guidance_scale"):
+        loaded(export(digits))("A handwritten digit 1", **given)
 
 
 def test_the_exported_words_mean_what_encode_makes_of_them(faces):
@@ -174,10 +208,14 @@ def test_the_exported_words_mean_what_encode_makes_of_them(faces):
     torch.testing.assert_close(told, encoders.encode(section, captions), rtol=0, atol=1e-5)
 
 
-def test_a_word_that_no_caption_has_raises_an_exception(faces):
+def test_a_word_that_no_caption_has_raises_an_exception_which_or_whose_card_says_those_there_are(faces, digits):
     pipe = DiffusionPipeline.from_pretrained(export(faces))
     with pytest.raises(Exception, match="UNK"):
         pipe("A photo of a zebra", num_inference_steps=1)
+    assert re.search("They are: .*, fringe, .*, photo, ", (export(faces) / CARD).read_text())
+    said = "zebra: the model's captions have no such word, but 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, a, digit, handwritten$"
+    with pytest.raises(ValueError, match=said):
+        loaded(export(digits))("A handwritten zebra")
 
 
 def test_clip_is_copied_with_the_runs_number_of_tokens(runs, tiny, monkeypatch):
@@ -195,7 +233,7 @@ def test_clip_is_copied_with_the_runs_number_of_tokens(runs, tiny, monkeypatch):
     monkeypatch.setattr(pretrained, "available", lambda _: True)
     run = open_run(tiny.replace(text={"encoder": "openai/clip-vit-base-patch32", "tokens": 20}))
     train(run)
-    pipe = PixelPipeline.from_pretrained(export(run))
+    pipe = loaded(export(run))
     assert pipe.tokenizer.model_max_length == 20
     assert tokenizer.model_max_length > 77
     same(run, pipe, 5.0)
@@ -212,7 +250,7 @@ def test_it_is_made_once_and_found_afterwards(digits, monkeypatch):
 
 def test_it_is_made_anew_where_it_would_be_another(digits):
     runs = digits, told(digits, weights="raw")
-    averaged, plain = (PixelPipeline.from_pretrained(export(run)).unet for run in runs)
+    averaged, plain = (loaded(export(run)).unet for run in runs)
     assert any(not torch.equal(a, b) for a, b in zip(averaged.parameters(), plain.parameters(), strict=True))
     record = {"metric": "fd_judge", "value": 3.0, "low": 2.0, "high": 4.0, "n": 30, "guidance": 1.0}
     digits.add_metrics([record | {"interval": "normal", "draw": None, "extractor": "judge", "reference": None}])
@@ -222,7 +260,7 @@ def test_it_is_made_anew_where_it_would_be_another(digits):
 def test_a_byte_that_changed_in_any_file_and_a_part_that_is_gone_are_noticed(digits):
     folder = export(digits)
     files = [f for f in folder.rglob("*") if f.is_file()]
-    assert {f.parent.name for f in files} == {"pipeline", "unet", "scheduler", "text_encoder", "tokenizer"}
+    assert {f.parent.name for f in files} == {"pipeline", "unet", "text_encoder", "tokenizer"}
     for file in files:
         whole = file.read_bytes()
         file.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
@@ -252,3 +290,25 @@ def test_what_cannot_be_exported_says_why(runs, tiny, faces):
     (run.path / "model").mkdir()
     with pytest.raises(ValueError, match=r"data\.resolution = 20: StableDiffusionPipeline draws multiples of 8 only"):
         export(odd)
+
+
+@pytest.mark.parametrize(("sampler", "spacing"), [("dpmpp-2m", "linspace"), ("unipc", "leading")])
+def test_steps_that_diffusers_schedulers_do_not_draw_are_refused(faces, sampler, spacing):
+    """They divide by 0 or step beyond their list where every timestep is visited; our solvers do not."""
+    whole = {"timesteps": 50, "kind": "vp"}
+    params = faces.params.replace(objective=whole, sample={"steps": 50, "sampler": sampler, "spacing": spacing})
+    with pytest.raises(ValueError, match=rf"{sampler}, 50 steps.*: diffusers' .* take fewer steps"):
+        module._drawable(params)
+    module._drawable(params.replace(sample={"steps": 49}))
+
+
+def test_it_is_put_where_one_asks_and_never_over_other_files(digits, tmp_path):
+    folder = export(digits, tmp_path / "mine")
+    assert folder == export(digits, folder) == tmp_path / "mine"
+    same(digits, loaded(folder), 5.0)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept.txt").write_text("")
+    with pytest.raises(FileExistsError, match="other holds other files: name a new folder"):
+        export(digits, other)
+    assert (other / "kept.txt").exists()

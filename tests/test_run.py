@@ -232,7 +232,7 @@ NOT_HELD = {
         dataclasses.replace(run, params=run.params.replace(sample={"seed": 1})), 1.0, 130
     ),
     "a picture of the data": lambda run: image_set(run, "train-split", {"images": "one"}, None),
-    "a prompt": lambda run: draw_now(run, "seven", 1.0, 0, 1),
+    "a prompt": lambda run: draw_now(run, ["seven"], [1.0], [0]),
     "a measurement": lambda run: measure(run, draw(run, 1.0, 130)),
     "the floor": measure_real,
     "a variant": lambda run: run.variant("other", train={"lr": 0.5}),

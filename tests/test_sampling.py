@@ -122,6 +122,15 @@ def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(unet, sampler, w):
     )
 
 
+@pytest.mark.parametrize(("w", "bound"), [(3.0, 1e-5), (30.0, 1e-4), (100.0, 1e-3)])
+def test_what_the_batch_changes_grows_with_w(run, w, bound):
+    """Ten times what was measured, of the range [−1, 1]."""
+    sampler, index = Sampler(run, Draw.of(run.params, w, 9)), torch.arange(9)
+    together, alone = last(sampler.steps(index)), torch.cat([last(sampler.steps(i[None])) for i in index])
+    torch.testing.assert_close(alone, together, rtol=0, atol=2 * bound)
+    assert (together[0] - together[1]).abs().max() > 100 * bound
+
+
 def test_an_image_does_not_depend_on_the_images_beside_it(unet):
     torch.testing.assert_close(drawn(unet, [7, 1, 2])[0], drawn(unet, [50, 60, 7])[2], **RANGE)
 
@@ -194,8 +203,10 @@ def test_a_set_that_was_stopped_goes_on_with_its_next_part_to_equal_images(run, 
     assert (again.images.int() - whole.images.int()).abs().max() <= 1
 
 
-def test_image_i_shows_class_i_modulo_their_number(run):
+def test_image_i_shows_class_i_modulo_their_number_and_of_a_prompt_its_class(run):
     assert draw(run, 1.0, 20).labels.tolist() == [*range(10)] * 2
+    assert draw(run, 1.0, 3, prompt="A handwritten digit 4").labels.tolist() == [4] * 3
+    assert draw(run, 1.0, 3, prompt="").labels.tolist() == [-1] * 3
 
 
 WAYS = {
@@ -274,6 +285,11 @@ def test_an_interval_costs_nothing_outside_it(run):
 def test_what_would_mean_something_else_is_refused(tiny, way, told):
     with pytest.raises(ValueError, match=way.combine.partition("-")[0]):
         Draw.of(tiny, way, 2, **told)
+
+
+def test_images_with_captions_of_their_own_take_no_prompt(tiny):
+    with pytest.raises(ValueError, match="interpolation have captions of their own, not the prompt 'A nine'"):
+        Draw.of(tiny, 1.0, 2, kind="interpolation", columns=2, prompt="A nine")
 
 
 @pytest.mark.parametrize(

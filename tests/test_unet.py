@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 from guidebook.conditioning.condition import Condition
 from guidebook.config import params as P
 from guidebook.models import build, load
-from guidebook.models.cost import cost
+from guidebook.models.published import cost
 
 SMOKE = P.load("mnist", "smoke")
 

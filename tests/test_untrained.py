@@ -106,7 +106,7 @@ def test_the_record_of_a_set_holds_every_draw_and_between_which_most_lie(tiny, r
     run = open_run(tiny)
     facts = {"draw": Draw.of(run.params, 5.0, 60).json, "seconds_per_image": 0.1, "n": 60}
     facts["labels"] = digits.labels.tolist()
-    (found,) = P.of_untrained(run, of_samples(ImageSet("w5", run.path, digits.images.numpy(), facts)))
+    (found,) = P.of_untrained(run, of_samples(run, ImageSet("w5", run.path, digits.images.numpy(), facts)))
     each, _ = P.accuracies(digits, 10, 2)
     assert (found["value"], found["n"], found["guidance"]) == (pytest.approx(each.mean(), abs=1e-6), 60, 5.0)
     assert found["low"] == pytest.approx(np.quantile(each, 0.025), abs=1e-6)

@@ -104,14 +104,12 @@ def run(
 def show(experiment: Experiment, profile: Profile = "demo", set_: Set = None, as_json: Json = False) -> None:
     """Print the resolved parameters and what a run would cost; a multiply-add (MAC, which papers count) is two FLOP."""
     (params,) = _load([experiment], profile, set_)
-    from guidebook.config.budget import updates
-    from guidebook.models.cost import cost
+    from guidebook.training.estimate import facts
 
-    network, n = cost(params), updates(params)
-    facts = {"parameters": network.parameters, "GMAC_per_image": round(network.gmac, 4)}
-    facts |= {"GFLOP_per_image": round(network.gflop, 4), "updates": n, "images_seen": n * params.train.batch}
-    text = params.yaml() + "\n".join(f"{k.replace('_', ' ')}: {v:,}" for k, v in facts.items())
-    print(json.dumps({"params": params.model_dump(mode="json"), **facts}, indent=1) if as_json else text)
+    found = facts(params)
+    lines = (f"{k.replace('_', ' ')}: {v if isinstance(v, str) else f'{v:,}'}" for k, v in found.items())
+    both = {"params": params.model_dump(mode="json"), **found}
+    print(json.dumps(both, indent=1) if as_json else params.yaml() + "\n".join(lines))
 
 
 @app.command()
@@ -137,6 +135,20 @@ def record(runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="fo
 
     for one in map(run.opened, runs):
         print(run.record(one, trained_again(one)))
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="EXPERIMENT/PROFILE, or a folder in runs/<experiment>")],
+    folder: Annotated[Path, typer.Argument(help="a new one")],
+) -> None:
+    """Write a trained run as a diffusers pipeline, which loads where this library is not installed."""
+    from guidebook.export.trained import find
+
+    found = find(run)
+    from guidebook.export import pipeline
+
+    print(pipeline.export(found, folder))
 
 
 @app.command()

@@ -20,8 +20,9 @@ from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.report.banner import banner, fraction
 from guidebook.report.claims import answers
 from guidebook.runs.run import Run, all_runs
-from guidebook.sampling.draw import draw
+from guidebook.sampling.draw import sample_set
 from guidebook.sampling.sets import mosaic
+from guidebook.sampling.spec import Draw
 
 SOURCE, OUTPUT = BOOK / "_build" / "source", BOOK / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
@@ -163,7 +164,8 @@ def _stage(c: Chapter) -> None:
 def _hero(run: Run) -> None:
     """The picture of the first page: one row of digits per guidance scale."""
     scales = [w for w in run.params.sample.guidance if w <= 5]
-    images = np.concatenate([draw(run, w, run.params.evaluate.samples).pixels[:20] for w in scales])
+    draws = [Draw.of(run.params, w, run.params.evaluate.samples) for w in scales]
+    images = np.concatenate([sample_set(run, each).pixels[:20] for each in draws])
     Image.fromarray(mosaic(images, columns=20, tile=64)).save(SOURCE / "hero.png", optimize=True)
 
 

@@ -6,7 +6,6 @@ captions differ but have no meaning.
 
 import copy
 import functools
-import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from guidebook.conditioning.captions import WORD
 from guidebook.config.pretrained import EMBEDDED, located
 from guidebook.config.schema import Text
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # transformers takes seconds to import
 
     Parts = tuple[PreTrainedTokenizerBase, CLIPTextModel]
 
-START, END, WORD = "<start>", "<end>", re.compile(r"\w+|[^\w\s]")  # of the embedded encoder
+START, END = "<start>", "<end>"  # of the embedded encoder
 WIDTH = 512  # of the embedded encoder
 
 

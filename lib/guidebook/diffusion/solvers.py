@@ -6,7 +6,7 @@ They know a path by `mix` alone. A spacing gives the list of times. A new solver
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -135,6 +135,31 @@ SOLVERS: dict[str, Callable[..., Steps]] = {
     "heun": heun,
     "unipc": unipc,
 }
+
+
+@torch.no_grad()
+def sample(
+    denoise: Denoiser,
+    path: Objective,  # on the CPU
+    solver: Solver,
+    shape: tuple[int, int, int],  # (C, H, W)
+    rngs: Sequence[torch.Generator],  # one per image, on the CPU: an image does not depend on those sampled beside it
+    device: torch.device | str = "cpu",
+    start: Tensor | None = None,  # (B, C, H, W) noise to begin with in the place of the generators'
+) -> Iterator[tuple[float, Tensor]]:
+    """Yields `(t, x)` after every step, x (B, C, H, W) float32; the last x is the sample.
+
+    Noise is drawn on the CPU, so a seed means the same noise on every device and in every batch. What is left of the batch is the order
+    of floating-point sums, which guidance multiplies by w at every step. Measured of digits in 20 steps on a CPU in fp32, at most: 1e-6
+    of the value range up to w = 3, 1e-5 at 30, 1e-4 at 100; at 1000 some pixels are others (0.3). An untrained network may show 1e-4.
+    """
+
+    def noise() -> Tensor:
+        return torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).to(device)
+
+    x, visited = path.std * noise(), times(path, solver)
+    x = x if start is None else path.std * start.to(device)
+    yield from SOLVERS[solver.sampler](denoise, x, visited, path, noise=noise, eta=solver.eta, v=solver.v)
 
 
 SCHEDULERS = {

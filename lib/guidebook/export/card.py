@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from guidebook.conditioning.captions import caption_of
+from guidebook.conditioning.captions import caption_of, words
 from guidebook.conditioning.grammar import bits
 from guidebook.config.errors import plain
 from guidebook.config.paths import ROOT
@@ -54,7 +54,7 @@ def card(run: Run) -> str:
         facts=_safe(run.provenance()), decay=run.provenance().get("last_decay", {}).get(p.sample.weights), count=SHOWN,
         stand_ins=[what for what, there in stand_ins.items() if there],
         measured=table(MEASURED, rows).text.replace("</tr>", "</tr>\n") if rows else "", seed_of=f"{seed_of.__module__}.seed_of",
-        walk=", ".join(Draw.of(p, 1.0, 1).walk()), **_use(run),
+        walk=", ".join(Draw.of(p, 1.0, 1).walk()), words=", ".join(words(p)), **_use(run),
     )  # fmt: skip
     return str(made)
 
@@ -64,15 +64,10 @@ def _use(run: Run) -> dict[str, Any]:
     p, s, latent = run.params, run.params.sample, bool(run.params.model.vae)
     captions, own = _captions(run)
     same = "the same but for rounding, as the study drew in bf16" if p.train.precision == "bf16" else "the same"
-    name, home, shifted = "PixelPipeline", "guidebook.export.pixel_pipeline", False
-    if latent:
-        name, home, shifted = "DiffusionPipeline", "diffusers", s.starts_late
-        if s.misses_noise_level(getattr(p.objective, "timesteps", s.steps)):
-            same = (
-                "near them, as diffusers' DDIM steps to another noise level where the timesteps are not evenly spaced"
-            )
+    if latent and s.misses_noise_level(getattr(p.objective, "timesteps", s.steps)):
+        same = "near them, as diffusers' DDIM steps to another noise level where the timesteps are not evenly spaced"
     return {
-        "pipe": name, "home": home, "scheduler": SCHEDULERS[s.sampler] if shifted else None, "captions": captions,
+        "scheduler": SCHEDULERS[s.sampler] if latent and s.starts_late else None, "captions": captions,
         "seeds": [seed_of((s.seed << 32) + i, "image") for i in range(len(captions))], "same": same if own else None,
         "w": f"{statistics.median_high([w for w in s.guidance if w > 1] or [1.0]):g}",
     }  # fmt: skip

@@ -1,38 +1,28 @@
-"""A diffusers pipeline for runs in pixel space: none of diffusers' own takes captions there."""
+"""A diffusers pipeline for runs in pixel space: none of diffusers' own takes captions there.
 
-from pathlib import Path
+An exported folder holds this file with all that it imports of the library, as one (`source.one_file`).
+"""
+
+import re
+from types import SimpleNamespace
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin, SchedulerMixin
+from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
 from PIL import Image
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from guidebook.conditioning.captions import NULL
 from guidebook.conditioning.condition import Condition
-from guidebook.config import sampling, schema
-from guidebook.data.images import to_uint8
-from guidebook.diffusion.guidance import RANGE, conditional_or_not, guide
+from guidebook.diffusion.guidance import RANGE, clipped, conditional_or_not, linear
 from guidebook.diffusion.objective import objective
-from guidebook.models import load
-from guidebook.models.backbone import Backbone
-from guidebook.sampling.sampler import sample
-
-
-class Network(ModelMixin):
-    """The loader that `model_index.json` names: a backbone of whichever kind."""
-
-    @classmethod
-    def from_pretrained(cls, folder: str, **_) -> Backbone:
-        return load(Path(folder))
+from guidebook.diffusion.solvers import sample
 
 
 class PixelPipeline(DiffusionPipeline):
-    """Captions to images. `PixelPipeline.from_pretrained(folder)` loads what `guidebook.export.pipeline.export` wrote."""
+    """Captions to images. `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` loads an exported folder."""
 
     def __init__(
         self,
-        unet: Backbone,
-        scheduler: SchedulerMixin,
+        unet: ModelMixin,  # (x (B, C, H, W), t (B,), condition of B) → F
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
         # Kept in model_index.json: (C, H, W) of an image, what pixel 0 and pixel 255 are to the network, and sections of the params
@@ -42,34 +32,55 @@ class PixelPipeline(DiffusionPipeline):
         solver: dict | None = None,
     ):
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
-        self.register_to_config(unet=(__name__, Network.__name__), shape=list(shape), range=list(range))
-        self.register_to_config(objective=objective, solver=solver)
+        self.register_modules(unet=unet, text_encoder=text_encoder, tokenizer=tokenizer)
+        self.register_to_config(shape=list(shape), range=list(range), objective=objective, solver=solver)
 
     @torch.no_grad()
     def __call__(
         self,
         prompt: str | list[str],
-        num_inference_steps: int,
-        guidance_scale: float,  # w: 1 is off, 0 is unconditional
-        generator: torch.Generator | list[torch.Generator],  # one per prompt, on the CPU
-        eta: float = 0.0,  # of DDIM
+        num_inference_steps: int | None = None,  # None: as the study samples
+        guidance_scale: float = 1.0,  # w: 1 is off, 0 is unconditional
+        generator: torch.Generator
+        | list[torch.Generator]
+        | None = None,  # one per prompt, on the CPU; None: by torch's own seed
+        eta: float | None = None,  # of DDIM; None: as the study samples
     ) -> ImagePipelineOutput:
-        """PIL images, one per prompt. Raises ValueError where there are more or fewer generators than prompts."""
+        """PIL images, one per prompt. Raises ValueError for words it does not know, and for more or fewer generators than prompts."""
         prompts = [prompt] if isinstance(prompt, str) else prompt
         rngs = [generator] if isinstance(generator, torch.Generator) else generator
+        if rngs is None:
+            rngs = [torch.Generator().manual_seed(seed) for seed in torch.randint(2**62, (len(prompts),)).tolist()]
         if len(prompts) != len(rngs):
             raise ValueError(f"{len(prompts)} prompts and {len(rngs)} generators: give one generator per prompt")
-        device, cond = self._execution_device, Condition(tokens=self._embeddings([*prompts, *[NULL] * len(prompts)]))
-        path = objective(schema.Objective.model_validate(self.config.objective, strict=False), dtype=torch.float64)
-        solver = sampling.Solver.model_validate({**self.config.solver, "steps": num_inference_steps, "eta": eta})
-        pair = conditional_or_not(path, self.unet, cond[: len(rngs)], cond[len(rngs) :])
-        denoise = guide(pair, sampling.Guidance(w=guidance_scale), RANGE)
-        *_, (_, x) = sample(denoise, path, solver, self.config.shape, rngs, device)
-        pixels = to_uint8(x.cpu(), *self.config.range).permute(0, 2, 3, 1).numpy()
+        path = objective(SimpleNamespace(**self.config.objective), dtype=torch.float64)
+        given = {"steps": num_inference_steps, "eta": eta}
+        solver = SimpleNamespace(**self.config.solver | {key: x for key, x in given.items() if x is not None})
+        if not (1 <= solver.steps <= (path.timesteps or solver.steps) and 0 <= guidance_scale < float("inf")):
+            raise ValueError(
+                f"{solver.steps} steps at guidance_scale = {guidance_scale}: there are {path.timesteps} at most"
+            )
+        tokens = self._embeddings([*prompts, *[""] * len(prompts)])
+        cond, uncond = (Condition(tokens=part) for part in tokens.chunk(2))
+        pair = conditional_or_not(path, self.unet, cond, uncond)
+        denoise = clipped(linear(pair, guidance_scale), path, *RANGE)
+        *_, (_, x) = sample(denoise, path, solver, tuple(self.config.shape), rngs, self._execution_device)
+        low, high = self.config.range
+        pixels = (
+            ((x.cpu() - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        )
         return ImagePipelineOutput([Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels])
 
     def _embeddings(self, captions: list[str]) -> torch.Tensor:
         """(N, L, D) float32 of N captions."""
+        if (
+            self.tokenizer.unk_token is None
+        ):  # of the stand-in text encoder: whole words, and those of the run's captions alone
+            known = self.tokenizer.get_vocab().keys() - set(self.tokenizer.all_special_tokens)
+            said = {word for caption in captions for word in re.findall(r"\w+|[^\w\s]", caption.lower())}
+            if unknown := said - known:
+                raise ValueError(
+                    f"{', '.join(sorted(unknown))}: the model's captions have no such word, but {', '.join(sorted(known))}"
+                )
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()

@@ -68,7 +68,7 @@ def frechet_against(run: Run, images: ImageSet | None, n: int, m: int, space: st
     For `images` None of the train split's: the floor of this protocol. Raises ValueError where there are fewer.
     """
     make = lazily("records:of_test_images", space=space, n=n, m=m)
-    subject = of_samples(images) if images else of_real(run, "train")
+    subject = of_samples(run, images) if images else of_real(run, "train")
     return once(run, subject, f"against-{space}", make, [n, m, "test"], space)
 
 
@@ -78,7 +78,7 @@ def edit_records(run: Run, images: ImageSet) -> list[dict]:
     `edit_before` is the same before the change, which a model that ignores it stays at.
     """
     make = lazily("attributes:of_edits", names=images.draw.edits)
-    return once(run, of_samples(images), "edits", make, images.draw.edits, needed=True)
+    return once(run, of_samples(run, images), "edits", make, images.draw.edits, needed=True)
 
 
 def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
@@ -140,4 +140,4 @@ def _key(run: Run, subject: Subject, group: str, spec: Sequence = ()) -> str:
 
 
 def _subject(run: Run, images: ImageSet | None) -> Subject:
-    return of_samples(images) if images else of_real(run, "test")
+    return of_samples(run, images) if images else of_real(run, "test")

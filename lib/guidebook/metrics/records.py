@@ -53,12 +53,16 @@ def matched(run: Run, subject: Subject) -> int:
 
 
 def of_judge(run: Run, subject: Subject) -> list[dict]:
-    """adherence, confidence, fd_judge, diversity and grain, and fd_judge_inf where there are images enough."""
+    """adherence, confidence, fd_judge, diversity and grain, and fd_judge_inf where there are images enough.
+
+    Samples of a prompt that is no class's caption have no adherence.
+    """
     network, n = SPACES["judge"](run.params.data), matched(run, subject)
     read, ordered = network.features(subject.images), rows(run, subject, "judge")["features"]
+    adherence = []
     if run.params.data.entry.attributes:
         adherence = of_attributes(run, subject, read["classes"], network)
-    else:
+    elif subject.label != -1:
         right = intervals.share((read["classes"] == subject.labels).numpy())
         adherence = [subject.record("adherence", right, "Wilson", network)]
     spread = diversity(read["features"].numpy(), subject.labels.numpy())
@@ -114,7 +118,7 @@ def of_clip(run: Run, subject: Subject) -> list[dict]:
 
 def of_lpips(run: Run, subject: Subject) -> list[dict]:
     """lpips_diversity: mean LPIPS of two images of one caption. Not through the cache: its features are larger than images."""
-    network, kinds = NETWORKS["lpips"], subject.labels if subject.prompt is None else torch.zeros_like(subject.labels)
+    network, kinds = NETWORKS["lpips"], subject.labels
     if captions(run, subject) is None or min(kinds.unique(return_counts=True)[1]) < 3:
         return []
     sums, mine = [], kinds.unique()[world().process_index :: world().num_processes].tolist()

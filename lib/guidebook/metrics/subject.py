@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guidebook.conditioning.captions import NULL, caption_of
+from guidebook.conditioning.captions import NULL, caption_of, label_of
 from guidebook.metrics.intervals import Interval
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet
@@ -27,6 +27,7 @@ class Subject:
     load: Callable[[], Any]  # a set or a split: what has images and labels
     known: dict = field(default_factory=REAL.copy)  # fields of its records
     shuffled: bool = False  # whether a part of them is taken from a fixed shuffle, else the first ones
+    label: int | None = None  # of all images, drawn of one prompt: its class, -1 where it is no class's caption
 
     @functools.cached_property
     def images(self) -> "Tensor":
@@ -34,7 +35,8 @@ class Subject:
 
     @property
     def labels(self) -> "Tensor":
-        return self.load().labels
+        found = self.load().labels
+        return found if self.label is None else found * 0 + self.label
 
     @property
     def prompt(self) -> str | None:
@@ -70,11 +72,12 @@ def packed(influence: np.ndarray) -> dict:
     return {"scale": scale, "f16": base64.b64encode((influence / scale).astype("<f2").tobytes()).decode()}
 
 
-def of_samples(images: ImageSet) -> Subject:
-    """A set of samples, in the order they were drawn: every class as often."""
+def of_samples(run: Run, images: ImageSet) -> Subject:
+    """A set of samples, in the order they were drawn: every class as often, or all of the class of their prompt."""
     known = {"guidance": images.draw.guidance.w, "draw": images.draw.json}
     known |= {key: images.facts[key] for key in ("seconds_per_image", "n")}
-    return Subject(images.name, lambda: images, known)
+    prompt = images.draw.prompt
+    return Subject(images.name, lambda: images, known, label=None if prompt is None else label_of(run.params, prompt))
 
 
 def of_real(run: Run, split: str) -> Subject:

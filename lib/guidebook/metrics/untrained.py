@@ -51,8 +51,10 @@ class Untrained(Network):
 def of_untrained(run: Run, subject: Subject, n: int = 1000) -> list[dict]:
     """`accuracy_untrained`: of the first `n` images, as many as were published, the mean accuracy over draws of the untrained layers, and
     between which values 19 of 20 draws lie. `draws` are the accuracies, of the same draws for every set. Several
-    processes read a share of the images each.
+    processes read a share of the images each. Samples of a prompt that is no class's caption have none.
     """
+    if subject.label == -1:
+        return []
     part = Split(subject.images[subject.order[:n]], subject.labels[subject.order[:n]])
     each, name = accuracies(part, len(load(run.params.data).classes), BODIES)
     low, high = np.quantile(each, [0.025, 0.975])

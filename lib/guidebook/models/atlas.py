@@ -98,7 +98,7 @@ class Counted(Stated):
     def measure(self, **forward: int) -> Measured:
         """The cost of its network, with its own forward or another. Raises ParamsError where its class does not take its configuration."""
         if self.params:
-            return published.measure_params(load(*self.params.split("/")))
+            return published.cost(load(*self.params.split("/")))
         try:
             return published.measure(self.network, self.config, **(forward or self.ran))
         except (TypeError, ValueError) as error:

@@ -42,6 +42,15 @@ class Measured:
     def total(self) -> int:
         return sum(self.macs.values())
 
+    @property
+    def gmac(self) -> float:
+        """10⁹ multiply-adds, as papers count; two FLOP each."""
+        return self.total / 1e9
+
+    @property
+    def gflop(self) -> float:
+        return 2 * self.gmac
+
 
 def measure(network: str, config: Mapping[str, Any], side: int | None = None, tokens: int = 77) -> Measured:
     """The cost of a network of `NETWORKS`; a forward is run where the `side` of its input is given.
@@ -55,8 +64,8 @@ def measure(network: str, config: Mapping[str, Any], side: int | None = None, to
         return _measured(net, _inputs(network, net.config, side, tokens) if side else None)
 
 
-def measure_params(params: Params) -> Measured:
-    """The cost of a run's backbone, as `guidebook.models.cost` has it, by parts."""
+def cost(params: Params) -> Measured:
+    """The cost of a run's backbone, from a network without memory, which computes nothing."""
     import torch
 
     from guidebook.conditioning.condition import Condition
@@ -65,8 +74,9 @@ def measure_params(params: Params) -> Measured:
     from guidebook.models.space import shape_of
 
     with torch.device("meta"), torch.no_grad():
-        cond = Condition(tokens=torch.zeros(1, params.text.tokens, width(params.text)))
-        return _measured(build(params), {"x": torch.zeros(1, *shape_of(params)), "t": torch.zeros(1), "cond": cond})
+        # Two images: torch normalises no group of one value
+        cond = Condition(tokens=torch.zeros(2, params.text.tokens, width(params.text)))
+        return _measured(build(params), {"x": torch.zeros(2, *shape_of(params)), "t": torch.zeros(2), "cond": cond})
 
 
 def _built(network: str, config: Mapping[str, Any]) -> "nn.Module":
@@ -113,8 +123,9 @@ def _measured(net: "nn.Module", inputs: dict[str, Any] | None) -> Measured:
         if isinstance(out, Tensor) and not next(module.children(), None):
             outputs.append(out.numel())
 
-    macs = {}
+    macs, n = {}, 1
     if inputs:
+        n = len(next(iter(inputs.values())))
         hook = register_module_forward_hook(output)
         try:
             # Attention as plain products: the counter does not know a CPU's fused one.
@@ -122,11 +133,11 @@ def _measured(net: "nn.Module", inputs: dict[str, Any] | None) -> Measured:
                 net(**inputs)
         finally:
             hook.remove()
-        macs = _parts(counter.get_flop_counts())
+        macs = {part: count // n for part, count in _parts(counter.get_flop_counts()).items()}
     parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
     tables = sum(b.numel() for b in net.buffers() if b.is_floating_point())
     levels = len(getattr(net.config, "block_out_channels", "1"))
-    return Measured(parameters, tables, macs, sum(outputs), 2 ** (levels - 1))
+    return Measured(parameters, tables, macs, sum(outputs) // n, 2 ** (levels - 1))
 
 
 def _parts(counts: Mapping[str, Mapping[Any, int]]) -> dict[str, int]:

@@ -132,8 +132,9 @@ def folder(params: P.Params) -> Path:
     return runs() / params.experiment / f"{params.profile}-{params.training_key}"
 
 
-def opened(path: Path) -> Run:
+def opened(path: Path | str) -> Run:
     """The run in a folder. Raises ParamsError where there is none."""
+    path = Path(path)
     if not (path / "params.yml").is_file():
         raise P.ParamsError(f"{path} is not a run folder: it holds no params.yml")
     params = P.check(P.read(path / "params.yml"), path.name)

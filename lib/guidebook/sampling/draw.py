@@ -1,5 +1,7 @@
 """Sets of samples: drawn once with everything that their specification says, found afterwards."""
 
+import logging
+import os
 from pkgutil import resolve_name
 from typing import Any
 
@@ -9,14 +11,19 @@ from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet, image_set, path_of
 from guidebook.sampling.spec import Draw
 
+log = logging.getLogger(__name__)
+
 
 def draw(run: Run, guidance: Guidance | float, n: int, **spec: Any) -> ImageSet:
     """n samples guided in one way (a number is a scale of plain guidance); `spec` as in `Draw.of`.
 
     Image i has seed (sample.seed, i), the same at every scale, by every solver and way to guide, and shows class i mod K, or
-    `prompt` where one is given.
+    `prompt` where one is given. A record keeps the first of them alone, which is said unless a page is redrawn.
     """
-    return sample_set(run, Draw.of(run.params, guidance, n, **spec))
+    found = sample_set(run, Draw.of(run.params, guidance, n, **spec))
+    if (kept := len(found.pixels)) < n and "GUIDEBOOK_RECORD" not in os.environ:
+        log.warning("the record of %s keeps the first %d of these %d images", run.name, kept, n)
+    return found
 
 
 def sample_set(run: Run, draw: Draw | dict) -> ImageSet:

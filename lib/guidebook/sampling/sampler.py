@@ -1,5 +1,7 @@
 """A trained run ready to sample: network, condition, guidance and solver; and the images of a set, drawn part by part."""
 
+import copy
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,14 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from guidebook.conditioning.captions import NULL, caption_of
+from guidebook.conditioning.captions import NULL, caption_of, check_prompts, label_of
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.grammar import switched
 from guidebook.conditioning.source import conditions, sample_labels
-from guidebook.config.sampling import Solver
+from guidebook.config.params import check
+from guidebook.config.sampling import Guidance
 from guidebook.diffusion import guidance
-from guidebook.diffusion.objective import Network, Objective, objective
-from guidebook.diffusion.solvers import SOLVERS, times
+from guidebook.diffusion.objective import Network, objective
+from guidebook.diffusion.solvers import sample, times
 from guidebook.models.space import space
 from guidebook.runs.artifact import Parts, arrays, artifact, notes
 from guidebook.runs.run import Run
@@ -23,30 +26,6 @@ from guidebook.runtime.distributed import world
 from guidebook.runtime.seeds import generator
 from guidebook.sampling.spec import Draw, guide_run
 from guidebook.training.model import load_model
-
-
-@torch.no_grad()
-def sample(
-    denoise: guidance.Denoiser,
-    path: Objective,  # on the CPU
-    solver: Solver,
-    shape: tuple[int, int, int],  # (C, H, W)
-    rngs: Sequence[torch.Generator],  # one per image, on the CPU: an image does not depend on those sampled beside it
-    device: torch.device | str = "cpu",
-    start: Tensor | None = None,  # (B, C, H, W) noise to begin with in the place of the generators'
-) -> Iterator[tuple[float, Tensor]]:
-    """Yields `(t, x)` after every step, x (B, C, H, W) float32; the last x is the sample.
-
-    Noise is drawn on the CPU, so a seed means the same noise on every device and in every batch. What is left of the batch is
-    the order of floating-point sums: about 1e-4 of the value range on a CPU in fp32.
-    """
-
-    def noise() -> Tensor:
-        return torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).to(device)
-
-    x, visited = path.std * noise(), times(path, solver)
-    x = x if start is None else path.std * start.to(device)
-    yield from SOLVERS[solver.sampler](denoise, x, visited, path, noise=noise, eta=solver.eta, v=solver.v)
 
 
 class RunNetwork:
@@ -80,7 +59,9 @@ class Sampler:
         self.limits = None if run.params.model.vae else guidance.RANGE
 
     def labels(self, index: Tensor) -> list[int]:
-        """The class each of the images number `index` shows, or its attributes as bits."""
+        """The class each of the images number `index` shows, or its attributes as bits; -1 of a prompt that is no class's caption."""
+        if self.draw.prompt is not None:
+            return [label_of(self.params, self.draw.prompt)] * len(index)
         return sample_labels(self.params, index).tolist()
 
     def images(self, x: Tensor) -> Tensor:
@@ -117,7 +98,9 @@ class Sampler:
         if prompt is None:
             cond = self.source(sample_labels(self.params, index), index)
         else:
-            cond = self.source.prompts([prompt] * len(index) if isinstance(prompt, str) else prompt)
+            prompts = [prompt] * len(index) if isinstance(prompt, str) else prompt
+            check_prompts(self.params, prompts)
+            cond = self.source.prompts(prompts)
         if way.against:
             pair = guidance.good_and_bad(self.objective, net, guide, cond)
         else:
@@ -131,11 +114,22 @@ class Sampler:
         return guidance.guide(pair, way, self.limits, **classifier)
 
 
-def draw_now(run: Run, prompt: str, guidance: float, seed: int, n: int) -> Tensor:
-    """n images (n, C, H, W) uint8 of one prompt, kept nowhere."""
-    sampler = Sampler(run, Draw.of(run.params, guidance, n, prompt=prompt))
-    *_, (_, x) = sampler.steps(seed * n + torch.arange(n))
-    return sampler.images(x)
+def draw_now(run: Run, prompts: Sequence[str], scales: Sequence[float], index: Sequence[int]) -> Tensor:
+    """Images (N, C, H, W) uint8 of N prompts, each at its guidance scale, from the noise of images number `index`; kept nowhere."""
+    sampler, images, size = copy.copy(_usual(run)), {}, run.params.sample.batch
+    for w in dict.fromkeys(scales):
+        sampler.draw = Draw.of(run.params, check({"w": w}, "guidance", Guidance), 1)
+        rows = [i for i, scale in enumerate(scales) if scale == w]
+        for part in (rows[first : first + size] for first in range(0, len(rows), size)):
+            *_, (_, x) = sampler.steps(torch.tensor([index[i] for i in part]), [prompts[i] for i in part])
+            images |= dict(zip(part, sampler.images(x), strict=True))
+    return torch.stack([images[i] for i in range(len(scales))])
+
+
+@functools.lru_cache(maxsize=1)
+def _usual(run: Run) -> Sampler:
+    """The sampler of a run's own weights, which the next call finds loaded."""
+    return Sampler(run, Draw.of(run.params, 1.0, 1))
 
 
 def drawn(run: Run, draw: Draw, folder: Path) -> tuple[Tensor, dict]:

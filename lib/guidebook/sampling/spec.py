@@ -82,6 +82,8 @@ class Draw(Section):
             raise ValueError(f"cfg-plus-plus is for ddim with eta = 0, not {s.sampler} with eta = {s.eta:g}")
         if combine == "projected" and s.sampler == "heun":
             raise ValueError("projected guidance remembers the step before, and heun has two evaluations a step")
+        if self.prompt is not None and self.kind not in ("samples", "trajectory"):
+            raise ValueError(f"{self.kind} have captions of their own, not the prompt {self.prompt!r:.60}")
         if combine == "classifier" and (self.prompt is not None or self.kind != "samples"):
             raise ValueError(f"classifier guidance knows classes, not the prompt {self.prompt!r:.60} of {self.kind}")
         return self

@@ -56,6 +56,11 @@ def device_name(device: torch.device) -> str:
     return f"{cpu_name()}, {n} thread{'s' if n > 1 else ''}"
 
 
+def here() -> str:
+    """The device that a training would take on this machine."""
+    return device_name(world().device)
+
+
 def cpu_name() -> str:
     file = Path("/proc/cpuinfo")
     name = re.search(r"^model name\s*:(.+)", file.read_text() if file.exists() else "", re.MULTILINE)

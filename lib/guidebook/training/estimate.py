@@ -1,0 +1,99 @@
+"""What a run takes before it starts: operations, hours on this device, memory, disk, download."""
+
+import importlib.metadata
+import json
+from dataclasses import asdict
+from pathlib import Path
+from pkgutil import resolve_name
+
+from guidebook.config import pretrained
+from guidebook.config.budget import images, rows, updates
+from guidebook.config.params import Params
+from guidebook.config.paths import runs
+from guidebook.config.schema import VAES
+from guidebook.data.files import available
+from guidebook.models import published
+from guidebook.models.published import Measured
+from guidebook.runs.artifact import artifact, place
+from guidebook.runs.run import every_run
+
+GB = 1e9
+FP32 = 4  # bytes
+# Bytes: of the files as published; what is not here is not known before it is fetched
+DOWNLOADS = {
+    "cifar10": 143_646_105, "wikiart": 32_000_000_000, pretrained.CLIP: 605_000_000, pretrained.SD_VAE: 335_000_000,
+}  # fmt: skip
+
+
+def counted(params: Params) -> Measured:
+    """The cost of a run's backbone, counted once: importing a network takes seconds."""
+    spec = [params.model, params.data.name, params.data.subset, params.data.resolution, params.text]
+    spec += [Path(published.__file__).read_text(), importlib.metadata.version("diffusers")]
+
+    def make(aside: Path) -> None:
+        (aside / "cost.json").write_text(json.dumps(asdict(published.cost(params))))
+
+    folder = place(runs() / "atlas", "cost", spec)
+    folder = folder if folder.is_dir() else artifact(runs() / "atlas", "cost", spec, make)
+    return Measured(**json.loads((folder / "cost.json").read_text()))
+
+
+def facts(params: Params) -> dict[str, int | float | str]:
+    """Each by its name, with its unit; in words where it is not known."""
+    network, (gpu, disk) = counted(params), memory(params)
+    return {
+        "parameters": network.parameters, "GMAC_per_image": round(network.gmac, 4),
+        "GFLOP_per_image": round(network.gflop, 4), "updates": updates(params), "images_seen": images(params),
+        "training_hours": hours(params), "memory_GB_of_a_step_(estimate)": round(gpu / GB, 2),
+        "disk_GB_(estimate)": round(disk / GB, 2), "download": download(params),
+    }  # fmt: skip
+
+
+def hours(params: Params) -> str:
+    """Hours of training on this device, by the speed of the newest run of the kind: the same network, images, batch and precision."""
+    device = resolve_name("guidebook.training.provenance:here")()
+    kind, found = _kind(params), None
+    for run in every_run():
+        if run.provenance().get("device") == device and _kind(run.params) == kind and (lines := run.stats()):
+            found = run, lines[-1]["images_per_s"]
+    if found is None:
+        return f"not known: no run of this network and batch has trained on {device}; its first minutes say it"
+    run, rate = found
+    return f"{images(params) / rate / 3600:.2g}, at {rate:,.0f} images/s as in {run.name}, measured on {device}"
+
+
+def _kind(params: Params) -> list:
+    """All that the speed of a training depends on."""
+    t, d = params.train, params.data
+    precision = t.precision
+    if precision == "auto":
+        precision = "bf16" if resolve_name("guidebook.runtime.precision:native_bf16")() else "fp32"
+    how = [t.batch, t.micro_batch, t.processes, t.channels_last, t.compile, precision]
+    return [params.model, params.text.tokens, d.resolution, d.entry.channels, *how]
+
+
+# Weights, their gradient and AdamW's two moments, each average; and the outputs of layers, which the gradient needs
+def memory(params: Params) -> tuple[int, int]:
+    """Bytes that a step takes on each device, and that a training and its samples take on the disk."""
+    network, t, d, s = counted(params), params.train, params.data, params.sample
+    weights, tracks = FP32 * network.parameters, len(t.ema)
+    part = min(t.micro_batch or t.batch, t.batch // t.processes)
+    step = (4 + tracks) * weights + part * network.activations * (FP32 if t.precision == "fp32" else FP32 // 2)
+    pixels = d.entry.channels * d.resolution**2
+    sets = len(s.guidance) + sum(len(m.w) for m in s.methods) + len(s.solvers)
+    disk = (t.keep_checkpoints + 1) * (3 + tracks) * weights + (1 + tracks) * weights
+    disk += sets * params.evaluate.samples * pixels
+    if d.entry.mapped or d.entry.window:
+        disk += (rows(d) + d.entry.test) * pixels  # decoded
+    if params.model.vae:  # mean and log-variance of each point, in half precision, of mirrored images too
+        channels, side = VAES[params.model.vae]
+        disk += rows(d) * (1 + d.flips) * 2 * channels * (d.resolution // side) ** 2 * 2
+    return step, disk
+
+
+def download(params: Params) -> str:
+    """What is still to be fetched, with its size where that is known."""
+    missing = [] if available(params.data.name, params.data.subset) else [params.data.name]
+    missing += [name for name in (params.text.encoder, params.model.vae) if name and not pretrained.available(name)]
+    sizes = [f"{n} {f'{DOWNLOADS[n] / GB:.2g} GB' if n in DOWNLOADS else 'of a size not known here'}" for n in missing]
+    return ", ".join(sizes) or "nothing"

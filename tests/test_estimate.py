@@ -1,0 +1,74 @@
+"""What a run takes is said before it starts: measured where a run of the kind was, else named an estimate or not known."""
+
+import pytest
+
+from guidebook.config.params import load
+from guidebook.runs.run import open_run
+from guidebook.training import estimate
+from guidebook.training.estimate import counted, download, facts, hours, memory
+from guidebook.training.loop import train
+
+
+def test_hours_are_measured_by_a_run_of_the_same_kind_alone(runs, tiny):
+    assert hours(tiny).startswith("not known: no run of this network and batch has trained on ")
+    run = open_run(tiny)
+    train(run)
+    rate = run.stats()[-1]["images_per_s"]
+    longer = tiny.replace(train={"epochs": 1e4, "lr": 1e-5})
+    said = hours(longer)
+    assert float(said.partition(",")[0]) == pytest.approx(64e4 / rate / 3600, rel=0.06)  # of two digits
+    assert f"{rate:,.0f} images/s as in mnist/smoke, measured on {run.provenance()['device']}" in said
+    for other in ({"train": {"batch": 32}}, {"data": {"resolution": 16}}, {"model": {"channels": [32, 64]}}):
+        assert hours(tiny.replace(**other)).startswith("not known")
+
+
+def test_a_network_is_counted_once(runs, tiny, monkeypatch):
+    first = counted(tiny)
+    assert first.total > 0
+    monkeypatch.setattr("guidebook.models.published.cost", lambda _: pytest.fail("counted again"))
+    assert counted(tiny) == first
+
+
+def test_memory_grows_with_the_batch_on_a_device_and_with_averages(runs, tiny):
+    network = counted(tiny)
+    plain = tiny.replace(train={"ema": [], "precision": "fp32"}, sample={"weights": "raw"})
+    (whole, _), (half, _), (shared, _), (averaged, _) = (
+        memory(plain.replace(train=t)) for t in ({}, {"micro_batch": 8}, {"processes": 2}, {"ema": [0.9, 0.99]})
+    )
+    assert whole - half == 8 * 4 * network.activations
+    assert shared == half
+    assert averaged - whole == 2 * 4 * network.parameters
+
+
+def test_a_step_of_the_published_mnist_takes_what_was_once_measured(runs):
+    """10.9 GB of 512 images and 2.7 of 64, a process of its own included, on a CPU (see the log): 18.3 MB an image."""
+    params = load("mnist", "paper")
+    (most, _), (part, _) = (memory(params.replace(train={"micro_batch": n})) for n in (512, 64))
+    assert (most - part) / (512 - 64) == pytest.approx(18.3e6, rel=0.15)
+
+
+@pytest.mark.parametrize(("experiment", "gb"), [("celeba", 36 + 3), ("imagenet100", 26 + 2)])
+def test_the_disk_holds_decoded_images_and_latents(runs, experiment, gb):
+    """As the README has them, beside three checkpoints with Adam's moments, the model, and few samples."""
+    few = {
+        "train": {"keep_checkpoints": 2, "ema": []},
+        "evaluate": {"samples": 300},
+        "sample": {"guidance": [1.0], "weights": "raw"},
+    }
+    params = load(experiment, "paper").replace(**few)
+    rest = memory(params)[1] - (3 * 3 + 1) * 4 * counted(params).parameters
+    assert rest / estimate.GB == pytest.approx(gb, rel=0.03)
+
+
+def test_what_is_here_is_not_downloaded(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("guidebook.config.hub.cached", lambda *_: tmp_path)
+    assert download(load("mnist", "demo")) == "nothing"
+    assert download(load("wikiart", "paper")).startswith("wikiart 32 GB, ")
+    assert "mnist of a size not known here" in download(load("mnist", "paper"))
+
+
+def test_all_of_it_is_said(runs, tiny):
+    assert list(facts(tiny)) == [
+        "parameters", "GMAC_per_image", "GFLOP_per_image", "updates", "images_seen", "training_hours",
+        "memory_GB_of_a_step_(estimate)", "disk_GB_(estimate)", "download",
+    ]  # fmt: skip
