@@ -31,7 +31,7 @@ GRAMMAR = {
     "train.warmup": ("seed", 1000), "train.weight_decay": ("not negative", 0.02), "train.epochs": ("rate", 41),
     "train.file_rows": ("count or null", 5), "train.caption_dropout": ("share", 0.1), "train.ema": ("list", [0.99, 0.9]), "train.clip_norm": ("rate or null", None),
     "train.precision": ("choice", "bf16"), "train.seed": ("seed", 1), "train.checkpoint_every": ("rate", 5),
-    "train.keep_checkpoints": ("count", 3), "train.processes": ("count", 2), "train.tracker": ("choice or null", "tensorboard"),
+    "train.keep_checkpoints": ("count", 3), "train.snapshots": ("count", 32), "train.processes": ("count", 2), "train.tracker": ("choice or null", "tensorboard"),
     "train.channels_last": ("switch", True), "train.compile": ("switch", True),
     "sample.sampler": ("choice", "ddim"), "sample.steps": ("count", 26), "sample.eta": ("share", 0.5),
     "sample.v": ("share", 0.5), "sample.spacing": ("choice", "trailing"), "sample.guidance": ("list", [1]),
@@ -42,7 +42,7 @@ GRAMMAR = {
 }  # fmt: skip
 # Parameters that may be left out: where and how a run happens and who watches, which no training depends on, and what only some
 # experiments have.
-HOW = {"train.processes", "train.tracker", "train.channels_last", "train.compile"}
+HOW = {"train.snapshots", "train.processes", "train.tracker", "train.channels_last", "train.compile"}
 DEFAULTED = {
     *HOW,
     "sample.methods",

@@ -47,6 +47,11 @@ def checkpoint_steps(params: Params) -> tuple[int, int]:
     return every - every // 8, every // 8
 
 
+def snapshot_steps(params: Params) -> int:
+    """Optimiser steps between two snapshots of power-function averages."""
+    return -(-updates(params) // params.train.snapshots)
+
+
 def checkpoint_images(params: Params) -> int:
     """Images between two checkpoints."""
     return checkpoint_steps(params)[0] * params.train.batch

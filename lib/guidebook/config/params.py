@@ -22,7 +22,16 @@ from guidebook.config.schema import VAES, WORD, Data, Evaluate, Model, Objective
 from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
-FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "processes", "tracker", "channels_last", "compile")
+FREE = (
+    "micro_batch",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "snapshots",
+    "processes",
+    "tracker",
+    "channels_last",
+    "compile",
+)
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
 LATER = {"train.file_rows": None, "model.modulation": "shift", "data.subset": None}
 # Solvers, spacings and ways to guide of objectives with discrete timesteps
@@ -69,10 +78,10 @@ class Params(Section):
 def _in_sampling(p: Params) -> Iterator[str]:
     """Conflicts of the sampling with the objective and within itself."""
     vp, s = p.objective if p.objective.kind == "vp" else None, p.sample
-    tracks = ["raw", *(f"ema-{d}" for d in p.train.ema)]
     for weights in (s.weights, *(m.against.weights for m in s.methods if m.against and m.against.weights)):
-        if weights not in tracks:
-            yield f"sample.weights = {weights!r:.40} must be one of {tracks[:9]}, the weights that train.ema keeps"
+        if not p.train.has(weights):
+            kept = p.train.tracks[:9]
+            yield f"sample.weights = {weights!r:.40} must be one of {kept}, the weights that train.ema keeps"
     if len(set(s.guidance)) < len(s.guidance):
         yield f"sample.guidance = {list(s.guidance)[:9]} must name every scale once"
     ways = [name for x in (s, *s.solvers) for name in (x.sampler, x.spacing)] + [m.combine for m in s.methods]

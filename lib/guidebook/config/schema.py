@@ -16,7 +16,9 @@ Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Location = Annotated[float, Field(ge=-100, le=100)]
 Line = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}]+$")]
-Weights = Annotated[str, Field(pattern=r"^(raw|ema-0\.\d{1,9})$")]
+Weights = Annotated[str, Field(pattern=r"^(raw|(ema|power)-0\.\d{1,9})$")]
+Power = Annotated[str, Field(pattern=r"^power:0\.\d{1,9}$")]
+LONGEST = 12**-0.5  # length of the power-function average in which all weights of a training count alike
 
 # Autoencoders: channels of a latent, and pixels that one of its points stands for, across and down
 VAES = {"embedded": (4, 2), "stabilityai/sd-vae-ft-mse": (4, 8)}
@@ -119,13 +121,15 @@ class Train(Section):
     # File order: images sorted by class, in files of so many that are seen one after another; None is random order
     file_rows: Count | None = None
     caption_dropout: Annotated[float, Field(ge=0, le=1)]  # share of captions replaced by the null caption
-    ema: Annotated[tuple[Share, ...], Tuple(0)]  # one averaged copy of the weights per decay
+    # Averaged copies of the weights: of a decay, or power:LENGTH (Karras et al. 2024). Of two such, any length can be had afterwards
+    ema: Annotated[tuple[Share | Power, ...], Tuple(0)]
     ema_warmup: bool = True  # whether the first updates forget faster; false where training goes on from good weights
     clip_norm: Positive | None
     precision: Literal["auto", "fp32", "bf16"]  # auto becomes bf16 where the device computes in it natively, else fp32
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     checkpoint_every: Positive  # epochs
     keep_checkpoints: Annotated[int, Field(ge=2, le=1000)]
+    snapshots: Annotated[int, Field(ge=4, le=4096)] = 64  # kept of the power-function averages, over the training
     processes: Annotated[int, Field(ge=1, le=4096)] = 1  # that share each batch, one a device
     tracker: Literal["tensorboard"] | None = None  # shown there too; the truth is stats.jsonl
     channels_last: bool = False  # memory layout of convolutions
@@ -134,6 +138,29 @@ class Train(Section):
     def conflicts(self):
         if self.batch % self.processes:
             yield f"train.processes = {self.processes} must divide train.batch = {self.batch}"
+        lengths = [length_of(entry) for entry in self.ema if isinstance(entry, str)]
+        if lengths and (len(set(lengths)) < len(lengths) or not 0 < min(lengths) <= max(lengths) < LONGEST):
+            yield f"train.ema = {list(self.ema)}: lengths after power: differ, and lie between 0 and {LONGEST:.4f}"
+
+    @property
+    def tracks(self) -> list[str]:
+        """Names of the weights that the training keeps."""
+        return ["raw", *map(track_name, self.ema)]
+
+    def has(self, weights: str) -> bool:
+        """Whether weights of this name are kept, or can be reconstructed from the snapshots of two power-function averages."""
+        several = sum(isinstance(entry, str) for entry in self.ema) > 1
+        return weights in self.tracks or (several and weights[:6] == "power-" and length_of(weights) < LONGEST)
+
+
+def track_name(entry: float | str) -> str:
+    """The weights of an entry of `train.ema`: `ema-0.999`, `power-0.1`."""
+    return f"power-{length_of(entry):g}" if isinstance(entry, str) else f"ema-{entry}"
+
+
+def length_of(name: str) -> float:
+    """The length of a power-function average, `power:0.1` or `power-0.1`: its standard deviation over the time of its end."""
+    return float(name.removeprefix("power")[1:])
 
 
 class Evaluate(Section):

@@ -1,43 +1,59 @@
-"""Exponential moving average of weights."""
+"""Exponential and power-function moving averages of weights."""
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 
 from guidebook.config.errors import ParamsError
+from guidebook.config.schema import length_of, track_name
+
+Track = float | str  # a decay, or `power:LENGTH`
 
 
-# θ̄ ← d_k θ̄ + (1 − d_k) θ   with   d_k = decay,  or with a warm-up  d_0 = 0,  d_k = min(decay, (1 + k) / (10 + k))
+# θ̄ ← d_k θ̄ + (1 − d_k) θ   with   d_k = decay,  or with a warm-up  d_0 = 0,  d_k = min(decay, (1 + k) / (10 + k)),
+# or of a power function  d_k = (k / (k + 1))^(γ + 1),  by which θ̄(t) = (γ + 1) / t^(γ + 1) ∫₀ᵗ τ^γ θ(τ) dτ   (Karras et al. 2024, eq. 1 and 2)
 class EMA:
-    """An averaged copy of a model's weights. With `warmup` the first updates forget faster than `decay`, and the first forgets all.
+    """An averaged copy of a model's weights. With `warmup` the first updates forget faster than the decay, and the first forgets all.
 
     Keys are those of `state_dict()`; the update is one fused kernel over all weights.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, torch.Tensor]], decay: float, warmup: bool = True):
-        self.name, self.decay, self.warmup, self.updates = f"ema-{decay}", decay, warmup, 0
+    def __init__(self, parameters: Iterable[tuple[str, torch.Tensor]], track: Track, warmup: bool = True):
+        self.name, self.track, self.warmup, self.updates = track_name(track), track, warmup, 0
         self.weights = {name: p.detach().clone() for name, p in parameters}
 
     @torch.no_grad()
     def update(self, parameters: Iterable[torch.Tensor]) -> None:
         """Moves the average towards the weights, given in the order they were in at the start."""
-        decay, self.updates = decay_at(self.updates, self.decay, self.warmup), self.updates + 1
+        decay, self.updates = decay_at(self.updates, self.track, self.warmup), self.updates + 1
         torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in parameters], 1 - decay)
 
 
-def decay_at(k: int, decay: float, warmup: bool) -> float:
+def decay_at(k: int, track: Track, warmup: bool) -> float:
     """d_k of update number k, the first being 0. With the warm-up a decay d is not reached before update (10 d − 1) / (1 − d)."""
+    if isinstance(track, str):
+        return (k / (k + 1)) ** (exponent(length_of(track)) + 1)
     if not warmup:
-        return decay
-    return min(decay, (1 + k) / (10 + k)) if k else 0.0
+        return track
+    return min(track, (1 + k) / (10 + k)) if k else 0.0
+
+
+# σ² = (γ + 1) / ((γ + 2)² (γ + 3))
+def exponent(length: float) -> float:
+    """γ of the power-function average whose weights have the standard deviation `length`, over the time of its end.
+
+    The largest root of γ³ + 7 γ² + (16 − σ⁻²) γ + 12 − σ⁻² (Karras et al. 2024, eq. 3).
+    """
+    return float(np.roots([1, 7, 16 - length**-2, 12 - length**-2]).real.max())
 
 
 def averages(
-    parameters: list[tuple[str, torch.Tensor]], decays: Sequence[float], warmup: bool, updates: int
+    parameters: list[tuple[str, torch.Tensor]], tracks: Sequence[Track], warmup: bool, updates: int
 ) -> list[EMA]:
-    """An average for each decay. Raises ParamsError for two that are one and the same all through so many updates."""
-    last = [decay_at(updates - 1, d, warmup) for d in decays]
-    if same := [d for d, reached in zip(decays, last, strict=True) if last.count(reached) > 1]:
+    """An average for each track. Raises ParamsError for two that are one and the same all through so many updates."""
+    last = [decay_at(updates - 1, d, warmup) for d in tracks]
+    if same := [d for d, reached in zip(tracks, last, strict=True) if last.count(reached) > 1]:
         early = f"by its warm-up the decay is at most {max(last):.6g} after {updates:,} updates; leave all but one out"
         why = (
             f"{early}, train for longer, or set train.ema_warmup=false"
@@ -45,4 +61,4 @@ def averages(
             else "leave all but one out"
         )
         raise ParamsError(f"train.ema = {same} are one average: {why}")
-    return [EMA(parameters, d, warmup) for d in decays]
+    return [EMA(parameters, d, warmup) for d in tracks]

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from guidebook.config.budget import checkpoint_images, checkpoint_steps
+from guidebook.config.budget import checkpoint_images, checkpoint_steps, snapshot_steps
 from guidebook.runs import launch
 from guidebook.runs.lock import owned
 from guidebook.runs.preemption import Stop, stopping
@@ -12,6 +12,7 @@ from guidebook.runtime.distributed import barrier
 from guidebook.training.checkpoint import Writer, resume
 from guidebook.training.model import publish
 from guidebook.training.provenance import describe
+from guidebook.training.reconstruction import SNAPSHOTS
 from guidebook.training.step import Trainer, prepared
 from guidebook.training.tracking import tracking
 from guidebook.training.validation import Validation
@@ -36,20 +37,22 @@ def train(run: Run) -> None:
             resume(run, trainer)
             describe(run, trainer)
             keep, grid = run.params.train.keep_checkpoints, checkpoint_images(run.params)
-            with tracking(run, trainer) as track, Writer(run.path / "checkpoints", keep, grid) as writer:
-                for line in lines(trainer, writer, stop):
+            snapshots = Writer(run.path / SNAPSHOTS, run.params.train.snapshots + 1, 1)
+            with tracking(run, trainer) as track, Writer(run.path / "checkpoints", keep, grid) as writer, snapshots:
+                for line in lines(trainer, writer, snapshots, stop):
                     track(line)
             publish(run, trainer)
             writer.finish()
             barrier()
 
 
-def lines(trainer: Trainer, writer: Writer, stop: Stop) -> Iterator[dict]:
+def lines(trainer: Trainer, writer: Writer, snapshots: Writer, stop: Stop) -> Iterator[dict]:
     """Lines of statistics of a training to its end. On the way checkpoints are written, and a stop is obeyed.
 
-    Whoever stops to iterate stops the training. Raises Preempted, NonFiniteLoss, and OSError where the disk is full.
+    Power-function averages leave snapshots, which are on the disk before the next checkpoint is. Whoever stops to iterate stops the
+    training. Raises Preempted, NonFiniteLoss, and OSError where the disk is full.
     """
-    interval, beside = checkpoint_steps(trainer.params)
+    (interval, beside), between = checkpoint_steps(trainer.params), snapshot_steps(trainer.params)
     validation = Validation(trainer)
     trainer.start_clock()
     while trainer.nimg < trainer.total:
@@ -60,11 +63,15 @@ def lines(trainer: Trainer, writer: Writer, stop: Stop) -> Iterator[dict]:
             line = trainer.flush()
             yield line | validation() if regular or ended else line
             trainer.start_clock()
+        if (step % between == 0 or ended) and (halves := trainer.snapshot()):
+            snapshots.save(halves, {"nimg": trainer.nimg})
         if regular:
+            snapshots.wait()
             writer.save(*trainer.state())
         if step % interval == beside:
             writer.wait()
         if stop.asked():  # last, so that one who asks during a regular save waits for no second one
+            snapshots.wait()
             if not regular:
                 writer.save(*trainer.state())
             writer.wait()

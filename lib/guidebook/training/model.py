@@ -8,6 +8,7 @@ from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
 from guidebook.training import checkpoint
 from guidebook.training.provenance import conclude
+from guidebook.training.reconstruction import reconstructed
 from guidebook.training.step import Trainer
 
 
@@ -31,9 +32,12 @@ def publish(run: Run, trainer: Trainer) -> None:
 def load_model(run: Run, weights: str, at: int | None = None) -> "models.Backbone":
     """The backbone with raw or averaged weights, in evaluation mode: trained to its end, or as it was after `at` images.
 
-    Raises manifest.Corrupt, and FileNotFoundError where no checkpoint was kept `at` so many.
+    Weights `power-LENGTH` that the training did not keep are reconstructed from its snapshots. Raises manifest.Corrupt, and
+    FileNotFoundError where no checkpoint was kept `at` so many.
     """
     run.needs(f"the model ({weights})")
+    if weights not in run.params.train.tracks:
+        return models.load(reconstructed(run, weights, at))
     if at is None:
         folder = run.path / "model" / weights
         manifest.verify(folder, f"delete {folder.parent} and run again: training goes on from its last checkpoint")

@@ -36,7 +36,7 @@ def describe(run: Run, trainer: Trainer) -> None:
 def conclude(run: Run, trainer: Trainer) -> None:
     """Notes how long the training lasted, in seconds, images and updates, and of which data it learnt."""
     data, updates = _data(run, trainer), trainer.nimg // run.params.train.batch
-    decays = {a.name: decay_at(updates - 1, a.decay, a.warmup) for a in trainer.averages}
+    decays = {a.name: decay_at(updates - 1, a.track, a.warmup) for a in trainer.averages}
     facts = {"train_seconds": round(trainer.seconds, 1), "images_seen": trainer.nimg, "updates": updates, "data": data}
     run.note(**facts, **({"last_decay": decays} if decays else {}))
 

@@ -189,6 +189,11 @@ class Trainer:
         tensors["statistics"] = dict(zip(("step_losses", "bin_sum", "bin_count"), self._statistics(), strict=True))
         return tensors, {"nimg": self.nimg, "seconds": seconds, "ema": [a.updates for a in self.averages]}
 
+    def snapshot(self) -> Tensors:
+        """The power-function averages in half precision; nothing where there is none."""
+        kept = [a for a in self.averages if isinstance(a.track, str)]
+        return {a.name: {name: w.half() for name, w in a.weights.items()} for a in kept}
+
     def restore(self, tensors: Tensors, state: dict) -> None:
         self.model.load_state_dict(tensors["model"])
         for average, count in zip(self.averages, state["ema"], strict=True):
