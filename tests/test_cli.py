@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from guidebook import __version__
 from guidebook.book.progress import status_table
 from guidebook.cli import app
+from guidebook.config.params import load
+from guidebook.runs.run import open_run
 
 COMMAND = Path(sys.executable).with_name("guidebook")
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "papermill", "jupyter_client")
@@ -97,6 +99,19 @@ BAD = {
     "an unknown profile": (["run", "mnist", "--profile", "dmeo"], "profile 'dmeo' is not known (nearest: demo)"),
     "a path for an experiment": (["run", "../params/mnist"], "is not known"),
     "no experiment": (["run"], "name an experiment, or --all"),
+    "a profile that no experiment has": (
+        ["run", "--all", "--profile", "dmeo"],
+        "no experiment has a profile 'dmeo' (nearest: demo); there are: best, demo,",
+    ),
+    "an unknown profile after a slash": (["show", "mnist/dmeo"], "profile 'dmeo' is not known (nearest: demo)"),
+    "a setting whose section is left out": (
+        ["run", "mnist", "--set", "seed=5"],
+        "--set 'seed': write section.key=value (as train.seed or sample.seed); sections:",
+    ),
+    "a setting of one kind without its section": (["run", "mnist", "--set", "num_heads=5"], "(as model.num_heads)"),
+    "a setting nested without end": (["run", "mnist", "--set", "train.lr=" + "[" * 3000], "train.lr = '[[["),
+    "a setting of octal digits": (["run", "mnist", "--set", "train.seed=010"], "YAML takes 010 for another value"),
+    "a setting for training alone": (["train", "mnist", "--set", "train.epoch=3"], "train.epoch is not a parameter"),
     "all and one": (["run", "mnist", "--all"], "--all runs every experiment: leave it out, or 'mnist'"),
     "a number for a list": (
         ["run", "mnist", "--set", "sample.guidance=5"],
@@ -126,6 +141,46 @@ def test_a_mistake_gives_one_line_and_starts_nothing(case, guidebook, tmp_path):
 def test_a_bad_params_file_gives_one_line(guidebook, tmp_path):
     (tmp_path / "bad.yml").write_text("train: !!python/object/apply:os.system ['touch pwned']\n")
     assert "bad.yml cannot be read as YAML" in one_line(guidebook("train", str(tmp_path / "bad.yml"), said=True))
+
+
+STRANGERS = {
+    "code in a key": ("extends: mnist/smoke\n\"__import__('os').mkdir('pwned')\": 1\n", "is not a parameter"),
+    "code in a key of a section": (
+        "extends: mnist/smoke\ntrain:\n  \"a: __import__('os').mkdir('pwned')\": 1\n",
+        "is not a parameter",
+    ),
+    "code in a name": ("extends: mnist/smoke\nexperiment: x; import os\n", "experiment = 'x; import os'"),
+    "another experiment": (
+        "extends: mnist/smoke\nexperiment: nothing\nprofile: mine\n",
+        "experiment 'nothing' has no notebook",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STRANGERS)
+def test_a_file_of_others_is_checked_before_anything_of_it_runs(case, guidebook, tmp_path):
+    text, said = STRANGERS[case]
+    file = tmp_path / "theirs.yml"
+    file.write_text(text)
+    assert said in one_line(guidebook("run", str(file), said=True))
+    assert [p.name for p in tmp_path.iterdir()] == ["theirs.yml"]
+
+
+def test_run_takes_a_file_and_a_profile_after_a_slash(tmp_path, monkeypatch):
+    ran = []
+
+    def execute(params):
+        ran.append(params)
+        return open_run(params), True
+
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path))
+    monkeypatch.setattr("guidebook.book.notebook.run_experiment", execute)
+    (tmp_path / "mine.yml").write_text("experiment: mnist\nprofile: mine\nextends: smoke\ntrain: {lr: 0.5}\n")
+    words = [str(tmp_path / "mine.yml"), "mnist/smoke", "mnist"]
+    done = CliRunner().invoke(app, ["run", *words, "--profile", "demo", "--set", "train.epochs=3"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    smoke = load("mnist", "smoke", {"train.epochs": 3})
+    assert ran == [smoke.replace(profile="mine", train={"lr": 0.5}), smoke, load("mnist", "demo", {"train.epochs": 3})]
 
 
 def test_a_folder_that_is_no_run_is_not_recorded(guidebook, tmp_path):

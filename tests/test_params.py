@@ -19,6 +19,7 @@ from guidebook.config import params as P
 from guidebook.config import schema
 from guidebook.config.params import Params, ParamsError, check, differences, from_notebook, load, load_file, read
 from guidebook.config.paths import NOTEBOOKS, PARAMS, RESULTS
+from guidebook.config.yamlfile import overrides
 
 FILES = sorted(PARAMS.glob("*/*.yml"))
 EXPERIMENTS = sorted({path.parent.name for path in FILES})
@@ -157,6 +158,12 @@ BAD_FILES = {
     "a zero byte": b"train: 'a\x00b'",
     "nested too deep": b"[" * 5000 + b"]" * 5000,
     "a section within itself": b"train: &a {lr: *a}\n",
+    "an octal number": b"train: {seed: 010}\n",
+    "a sexagesimal number": b"train: {seed: 1:30}\n",
+    "a number with a gap": b"train: {seed: 1_000}\n",
+    "a binary number": b"train: {seed: 0b11}\n",
+    "yes": b"train: {compile: yes}\n",
+    "a tag that makes an octal number": b"train: {seed: !!int '010'}\n",
     "a date that is none": b"train: 2026-99-01\n",
     "a list as key": b"? [a, b]\n: c\n",
     "a number of 6000 digits": b"train: {batch: 0x" + b"f" * 5000 + b"}\n",
@@ -164,6 +171,28 @@ BAD_FILES = {
         b"%c: &%c [%s]\n" % (n, n, b", ".join([b"*%c" % (n - 1)] * 9) if n > 97 else b"x") for n in range(97, 107)
     ),
 }
+
+
+LOOKS = [
+    ("0", 0), ("-7", -7), ("+7", 7), ("0x1F", 31), ("1.5", 1.5), ("010.5", 10.5), (".5", 0.5), ("1.0e-4", 1e-4), ("1e-4", 1e-4),
+    ("-2E+3", -2000.0), ("true", True), ("False", False), ("null", None), ("", None), ("~", None), ("[1, 2.5]", [1, 2.5]),
+    ("'010'", "010"), ("a word", "a word"), ("{label}: x", "{label}: x"), ("[1, 2", "[1, 2"), ("1e", "1e"), ("\uff11", "\uff11"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value"), LOOKS)
+def test_a_value_of_set_is_what_it_looks_like(text, value):
+    (found,) = overrides([f"a.b={text}"]).values()
+    assert (found, type(found)) == (value, type(value))
+
+
+MISREAD = ["010", "-01", "1:30", "1:30.5", "1_000", "0b11", "yes", "Off", "[1, 010]", "{a: on}", "1_0.5"]
+
+
+@pytest.mark.parametrize("text", MISREAD)
+def test_a_value_of_set_that_yaml_takes_for_another_is_refused(text):
+    with pytest.raises(ParamsError, match="for another value: write 8 or true, or text in quotes"):
+        overrides([f"a.b={text}"])
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
@@ -206,6 +235,10 @@ def test_a_file_that_calls_itself_otherwise_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(P, "PARAMS", tmp_path)
     with pytest.raises(ParamsError, match=r"best\.yml calls itself mnist/demo; expected mnist/best"):
         load("mnist", "best")
+
+
+def test_experiments_are_found_by_a_profile_that_they_have():
+    assert P.having("best") == ["celeba", "cifar10", "imagenet100", "samplers", "wikiart"]
 
 
 def test_an_override_changes_one_value_and_nothing_else():
@@ -341,6 +374,30 @@ def test_injected_values_win_over_the_profile_key_by_key(changed, every_section)
     for key, value in changes.items():
         sections.setdefault(key.partition(".")[0], {})[key.partition(".")[2]] = value
     assert cells("mnist", **sections)["params"] == load("mnist", "demo", changes)
+
+
+def test_papermill_changes_one_value_by_a_line_of_yaml():
+    """`papermill NOTEBOOK OUT -p profile paper -y "train: {epochs: 3}"`."""
+    changed = {"profile": "paper"} | yaml.safe_load("train: {epochs: 3}")
+    assert cells("mnist", **changed)["params"] == load("mnist", "paper", {"train.epochs": 3})
+
+
+HOSTILE = [
+    '"); import os; os.mkdir("pwned")  # {label}',
+    "'''\\'\"\"\" {label} \\",
+    "{label}\\u0022 + str(1) + \\u0022",
+    "%s {label} \\N{DIGIT ONE}",
+]
+
+
+@pytest.mark.parametrize("caption", HOSTILE)
+def test_a_text_that_the_command_injects_stays_a_text(caption, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = {"experiment": "mnist", "profile": "mine", "extends": "mnist/smoke", "data": {"caption": caption}}
+    (tmp_path / "theirs.yml").write_text(yaml.safe_dump(raw))
+    params = load_file(tmp_path / "theirs.yml")
+    assert cells("mnist", **params.model_dump(mode="json"))["params"].data.caption == caption
+    assert [p.name for p in tmp_path.iterdir()] == ["theirs.yml"]
 
 
 def test_a_file_of_ones_own_may_extend_a_profile_or_be_whole(tmp_path):
@@ -489,7 +546,7 @@ def test_training_key_changes_with_what_training_depends_on_and_with_nothing_els
 
 
 @pytest.mark.parametrize(
-    ("experiment", "key"), [("mnist", "46fc5713"), ("celeba", "9da5e0d8"), ("wikiart", "6ad774dd")]
+    ("experiment", "key"), [("mnist", "9b76a8bc"), ("celeba", "c05ad2ed"), ("wikiart", "032c87c2")]
 )
 def test_a_parameter_that_came_later_leaves_the_key_of_a_published_training_as_it_was(experiment, key):
     assert load(experiment, "paper").training_key == key
@@ -499,9 +556,8 @@ def test_a_parameter_that_came_later_leaves_the_key_of_a_published_training_as_i
     "path", sorted(RESULTS.rglob("params.yml")), ids=lambda p: p.parent.relative_to(RESULTS).as_posix()
 )
 def test_a_record_keeps_the_key_of_what_its_params_said_when_it_was_made(path):
-    """Its file holds all parameters of that day: what came later is not in the key, but for `ema_warmup`."""
+    """Its file holds all parameters of that day: what came later is not in the key."""
     told = {section: dict(read(path)[section]) for section in ("data", "text", "model", "objective", "train")}
-    told["train"].setdefault("ema_warmup", True)
     for section, name in (key.split(".") for key in (*FREE, *P.LATER)):
         if told[section].get(name) == P.LATER.get(f"{section}.{name}", told[section].get(name)):
             told[section].pop(name, None)

@@ -285,6 +285,11 @@ def test_without_a_run_the_command_that_makes_one_is_named(runs):
         find("mnist", "smoke")
 
 
+def test_a_profile_that_there_is_not_is_not_advised(runs):
+    with pytest.raises(ParamsError, match=r"profile 'smkoe' is not known \(nearest: smoke\)"):
+        find("mnist", "smkoe")
+
+
 def test_the_newest_finished_run_is_found(runs, tiny):
     a, b, unfinished = (open_run(tiny.replace(train={"seed": seed})) for seed in (0, 1, 2))
     for run, seconds in ((a, 200), (b, 100)):

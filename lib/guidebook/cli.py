@@ -17,9 +17,10 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="A reproducible study of guidance in text-to-image diffusion.",
 )  # fmt: skip
-Experiment = Annotated[str, typer.Argument(help="an experiment: a folder of params/")]
-Experiments = Annotated[list[str], typer.Argument(metavar="EXPERIMENT…", help="folders of params/")]
-Profile = Annotated[str, typer.Option(help="a params file of the experiment")]
+WHICH = "an experiment, as mnist or mnist/paper, or a params file of one's own, as PARAMS.yml"
+Experiment = Annotated[str, typer.Argument(metavar="EXPERIMENT", help=WHICH)]
+Experiments = Annotated[list[str], typer.Argument(metavar="EXPERIMENT…", help=WHICH)]
+Profile = Annotated[str, typer.Option(help="of experiments that are named without one")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a parameter: train.epochs=5")]
 Json = Annotated[bool, typer.Option("--json", help="for programs")]
 
@@ -62,30 +63,37 @@ def main() -> None:
         sys.exit(1)
 
 
-def _load(experiments: list[str], profile: str, settings: list[str] | None) -> list:
-    """Params of each experiment, checked before anything starts. Raises ParamsError."""
+def _load(words: list[str], profile: str, settings: list[str] | None) -> list:
+    """Params of each EXPERIMENT, EXPERIMENT/PROFILE or PARAMS.yml, checked before anything starts. Raises ParamsError."""
     from guidebook.config import params, yamlfile
 
-    return [params.load(name, profile, yamlfile.overrides(settings)) for name in experiments]
+    changes = yamlfile.overrides(settings)
+    return [
+        params.load_file(Path(word), changes)
+        if word.endswith(".yml")
+        else params.load(*params.named(word, profile), changes)
+        for word in words
+    ]
 
 
 @app.command()
 def run(
-    experiments: Annotated[list[str] | None, typer.Argument(metavar="EXPERIMENT…")] = None,
+    experiments: Annotated[list[str] | None, typer.Argument(metavar="EXPERIMENT…", help=WHICH)] = None,
     profile: Profile = "demo",
     set_: Set = None,
     all_: Annotated[bool, typer.Option("--all", help="every experiment that has this profile")] = False,
 ) -> None:
     """Execute an experiment's notebook: trains, samples and measures what is not done yet."""
-    from guidebook.config.errors import ParamsError
-    from guidebook.config.paths import PARAMS
+    from guidebook.config.params import ParamsError, having
+    from guidebook.config.paths import NOTEBOOKS
 
     if all_ and experiments:
         raise ParamsError(f"--all runs every experiment: leave it out, or {' '.join(experiments)[:60]!r}")
-    names = sorted(p.parent.name for p in PARAMS.glob(f"*/{profile}.yml")) if all_ else experiments
-    if not names:
+    if not (words := having(profile) if all_ else experiments):
         raise ParamsError("name an experiment, or --all")
-    chosen = _load(names, profile, set_)
+    chosen = _load(words, profile, set_)
+    if strange := [p.experiment for p in chosen if not (NOTEBOOKS / f"{p.experiment}.ipynb").is_file()]:
+        raise ParamsError(f"experiment {strange[0]!r} has no notebook; `guidebook train` trains without one")
     from guidebook.book.notebook import NotebookFailed, run_experiment
     from guidebook.book.progress import watching
     from guidebook.runs.run import open_run
@@ -113,11 +121,9 @@ def show(experiment: Experiment, profile: Profile = "demo", set_: Set = None, as
 
 
 @app.command()
-def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
-    """Train alone, without the notebook, by a file such as params/EXPERIMENT/PROFILE.yml."""
-    from guidebook.config.params import load_file
-
-    params = load_file(file)
+def train(experiment: Experiment, profile: Profile = "demo", set_: Set = None) -> None:
+    """Train alone, without the notebook."""
+    (params,) = _load([experiment], profile, set_)
     from guidebook.runs.run import open_run
     from guidebook.training.loop import train as go
 

@@ -33,7 +33,7 @@ FREE = (
     "compile",
 )
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
-LATER = {"train.file_rows": None, "model.modulation": "shift", "data.subset": None}
+LATER = {"train.file_rows": None, "model.modulation": "shift", "data.subset": None, "train.ema_warmup": True}
 # Solvers, spacings and ways to guide of objectives with discrete timesteps
 NEEDS_VP = ("unipc", "leading", "classifier")
 
@@ -146,23 +146,45 @@ def check(raw: Mapping[str, Any], where: str, model: type[Section] = Params) -> 
 
 def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
     """A profile of an experiment, with `{"train.lr": 1e-4}`-like overrides. Raises ParamsError."""
-    changes: dict[str, dict] = {}
-    for key, value in (overrides or {}).items():
-        section, _, name = key.partition(".")
-        if not name or section not in SECTIONS:
-            near = "" if section in SECTIONS else nearest(section, SECTIONS)
-            raise ParamsError(f"--set {key[:60]!r}: write section.key=value{near}; sections: {', '.join(SECTIONS)}")
-        changes.setdefault(section, {})[name] = value
-    where = f"{profile}.yml with {', '.join(overrides)[:60]}" if overrides else f"{profile}.yml"
-    params = check(merged(_profile(experiment, profile), changes), where)
+    params = _changed(_profile(experiment, profile), f"{profile}.yml", overrides)
     if (own := f"{params.experiment}/{params.profile}") != f"{experiment}/{profile}":
         raise ParamsError(f"{profile}.yml calls itself {own}; expected {experiment}/{profile}")
     return params
 
 
-def load_file(path: Path) -> Params:
+def load_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
     """A params file that may lie anywhere. Raises ParamsError."""
-    return check(_extended(read(path), path.name), path.name)
+    return _changed(_extended(read(path), path.name), path.name, overrides)
+
+
+def named(word: str, profile: str) -> tuple[str, str]:
+    """Experiment and profile of EXPERIMENT/PROFILE, or of EXPERIMENT with this profile."""
+    experiment, slash, own = word.partition("/")
+    return experiment, own if slash else profile
+
+
+def having(profile: str) -> list[str]:
+    """The experiments that have a profile. Raises ParamsError where none has it."""
+    profiles = {name: _names(PARAMS / name) for name in _names(PARAMS)}
+    if not (found := [name for name, own in profiles.items() if profile in own]):
+        every = sorted(set().union(*profiles.values()))
+        raise ParamsError(
+            f"no experiment has a profile {shown(profile)}{nearest(profile, every)}; there are: {', '.join(every)}"
+        )
+    return found
+
+
+def _changed(raw: Mapping[str, Any], where: str, overrides: Mapping[str, Any] | None) -> Params:
+    """The params of a mapping with overrides. Raises ParamsError."""
+    changes: dict[str, dict] = {}
+    for key, value in (overrides or {}).items():
+        section, _, name = key.partition(".")
+        if not name or section not in SECTIONS:
+            like = [f"{s}.{key}" for s in SECTIONS if key in Params.model_fields[s].annotation.parameters()]
+            near = f" (as {' or '.join(like)})" if like else "" if section in SECTIONS else nearest(section, SECTIONS)
+            raise ParamsError(f"--set {key[:60]!r}: write section.key=value{near}; sections: {', '.join(SECTIONS)}")
+        changes.setdefault(section, {})[name] = value
+    return check(merged(raw, changes), f"{where} with {', '.join(overrides)[:60]}" if overrides else where)
 
 
 def _profile(experiment: str, profile: str, below: tuple[str, ...] = ()) -> dict:

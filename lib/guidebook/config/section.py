@@ -22,6 +22,11 @@ class Section(BaseModel):
         """A sentence on each pair of values that cannot go together."""
         return ()
 
+    @classmethod
+    def parameters(cls) -> set[str]:
+        """Names of its values, whatever its kind."""
+        return set(cls.model_fields)
+
     @model_validator(mode="wrap")
     @classmethod
     def _checked(cls, raw, handler):
@@ -46,6 +51,10 @@ class Kinds(Section):
             cls.kinds = {}
         else:
             cls.kinds[cls.model_fields["kind"].default] = cls
+
+    @classmethod
+    def parameters(cls) -> set[str]:
+        return {name for kind in cls.kinds.values() for name in kind.model_fields}
 
     @model_validator(mode="wrap")
     @classmethod

@@ -1,12 +1,18 @@
 """YAML in files of parameters, read without trusting what is in them, and in the words of a command line."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from guidebook.config.errors import ParamsError, plain
 
 LONGEST = 100_000  # bytes of a params file
+# Numbers and truths as they look, and not 010 (8 in YAML 1.1), 1:30 (90), 1_000 or yes
+PLAIN = re.compile(r"[-+]?(0|[1-9]\d*|0x[\da-f]+|\d*\.\d*(e[-+]\d+)?|\.inf)|\.nan|true|false", re.ASCII | re.IGNORECASE)
+TYPED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool")}
+POWER = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+", re.ASCII | re.IGNORECASE)  # of ten: text in YAML 1.1
 
 
 def read(path: Path) -> dict:
@@ -30,7 +36,15 @@ def read(path: Path) -> dict:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without objects, duplicate keys, and the merge key `<<`, which can grow a file a millionfold."""
+    """YAML without objects, duplicate keys, numbers that are not what they look like, and the merge key `<<`, which can grow a file
+    a millionfold."""
+
+    def construct_scalar(self, node):
+        if node.tag in TYPED and not PLAIN.fullmatch(node.value):
+            raise ParamsError(
+                f"YAML takes {plain(node.value)[:60]} for another value: write 8 or true, or text in quotes"
+            )
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -52,12 +66,18 @@ def overrides(pairs: list[str] | None) -> dict:
         key, equals, text = pair.partition("=")
         if not equals:
             raise ParamsError(f"--set {pair[:60]!r}: write section.key=value")
-        try:
-            value = yaml.safe_load(text)
-            values[key] = float(value) if isinstance(value, str) and value[:1].isdigit() else value
-        except (yaml.YAMLError, ValueError):
-            values[key] = text
+        values[key] = _value(text)
     return values
+
+
+def _value(text: str) -> Any:
+    """A value of `--set`: as in a file, but 1e-4 is a number, and what is no YAML is text. Raises ParamsError."""
+    try:
+        return float(text) if POWER.fullmatch(text) else _Loader(text).get_single_data()
+    except ParamsError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
 
 
 def seeds(text: str | None) -> list[int] | None:

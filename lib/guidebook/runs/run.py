@@ -149,6 +149,7 @@ def find(experiment: str, profile: str) -> Run:
     for path in (*live, RESULTS / experiment / profile):
         if (path / "params.yml").exists():
             return opened(path)
+    P.load(experiment, profile)  # or there is no such profile
     raise P.ParamsError(f"no run of {experiment}/{profile} yet: guidebook run {experiment} --profile {profile}")
 
 

@@ -25,7 +25,7 @@ def tasks(experiments: list[str], profile: str, settings: dict, seeds: list | No
         raise SubmitError("--seeds and --set train.seed name seeds twice: leave one of them out")
     settings = {"train.processes": cluster.processes} | settings
     chosen = [settings if seed is None else settings | {"train.seed": seed} for seed in seeds or [None]]
-    work = [_task(experiment, profile, each, cluster) for experiment in experiments for each in chosen]
+    work = [_task(*P.named(word, profile), each, cluster) for word in experiments for each in chosen]
     if len({task.folder for task in work}) < len(work):
         raise SubmitError("two tasks would train the same run: name every experiment and every seed once")
     return work
