@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import executed
 
 from guidebook.book.status import overview, state
 from guidebook.config.params import ParamsError
@@ -18,7 +19,8 @@ from guidebook.config.paths import ROOT
 from guidebook.metrics.measure import measure, measure_real
 from guidebook.runs import run as module
 from guidebook.runs.lock import lock
-from guidebook.runs.run import NotRecorded, all_runs, find, folder, open_run, opened, record
+from guidebook.runs.recording import record
+from guidebook.runs.run import NotRecorded, all_runs, find, folder, open_run, opened
 from guidebook.sampling.draw import draw
 from guidebook.sampling.explore import trajectory
 from guidebook.sampling.sampler import draw_now
@@ -41,7 +43,7 @@ def trained(tiny, tmp_path_factory):
             draw(each, 1.0, 130)
             trajectory(each, 5.0)
             each.add_metrics([METRIC])
-        (run.path / "notebook.ipynb").write_text("{}")
+        executed(run.path)
         return run
 
 
@@ -172,7 +174,15 @@ def test_a_metric_that_is_not_a_number_is_refused_and_the_others_stay(live):
 
 def test_a_record_holds_no_weights_no_checkpoints_and_no_notebook(recorded, live):
     kept = {Path(name).name for name in files(recorded.path)}
-    assert kept == {"params.yml", "provenance.json", "stats.jsonl", "metrics.json", "set.json", "sheet.png"}
+    assert kept == {
+        "params.yml",
+        "provenance.json",
+        "stats.jsonl",
+        "metrics.json",
+        "set.json",
+        "sheet.png",
+        "manifest.json",
+    }
     size = sum(len(raw) for raw in files(recorded.path).values())
     assert size < 200_000 < sum(len(raw) for raw in files(live.path).values())
 
@@ -288,7 +298,7 @@ def test_without_a_run_the_command_that_makes_one_is_named(runs):
 def test_the_newest_finished_run_is_found(runs, tiny):
     a, b, unfinished = (open_run(tiny.replace(train={"seed": seed})) for seed in (0, 1, 2))
     for run, seconds in ((a, 200), (b, 100)):
-        (run.path / "notebook.ipynb").write_text("{}")
+        executed(run.path)
         age(run.path / "notebook.ipynb", seconds)
     assert find("mnist", "smoke").path == b.path
     age(b.path / "notebook.ipynb", 300)
@@ -313,6 +323,7 @@ def test_all_runs_are_the_live_ones_and_the_records_that_none_replaces(recorded,
     demo = recorded.params.replace(profile="demo")
     for file in recorded.path.with_name("demo").rglob("params.yml"):
         file.write_text(demo.yaml())
+        file.with_name("manifest.json").unlink()  # a record from before there were checksums
     names = {run.name: run.recorded for run in all_runs()}
     assert names == {
         "mnist/demo": True,

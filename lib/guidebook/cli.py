@@ -132,11 +132,11 @@ def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
 @app.command()
 def record(runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="folders in runs/<experiment>")]) -> None:
     """Copy finished runs, without weights, to book/results/; their trainings with other seeds become variants."""
-    from guidebook.runs import run
-    from guidebook.runs.trainings import trained_again
+    from guidebook.runs.recording import record as copied
+    from guidebook.runs.run import opened
 
-    for one in map(run.opened, runs):
-        print(run.record(one, trained_again(one)))
+    for one in map(opened, runs):
+        print(copied(one))
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
+from guidebook.runs.executed import complete, missing, sign
 from guidebook.runs.preemption import SIGNALS
 from guidebook.runs.run import Run, open_run
 from guidebook.runs.trainings import trained_again
@@ -104,9 +104,7 @@ def execute(
     _papermill(source, aside, parameters, _kernel_environment(record, threads))
     if cells := missing(aside):
         raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {aside}")
-    notebook = json.loads(aside.read_text())
-    notebook["metadata"]["guidebook"] = {"key": key}
-    aside.write_text(json.dumps(notebook, indent=1))
+    sign(aside, key)
     os.replace(aside, target)
     return True
 
@@ -119,19 +117,7 @@ def _outdated(
     files = sorted(f for p in places for f in (p.rglob("*") if p.is_dir() else [p]) if f.is_file())
     contents = [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
     key = digest([source.read_text(), library_digest(), parameters, contents])
-    with suppress(OSError, ValueError, KeyError):
-        if json.loads(target.read_text())["metadata"]["guidebook"]["key"] == key and not missing(target):
-            return None
-    return key
-
-
-def missing(path: Path) -> list[int]:
-    """Numbers of the code cells that did not run to their end. papermill's status alone is not enough: a dead kernel leaves
-    cells marked completed, and `sys.exit(0)` leaves later ones unrun with return code 0."""
-    if not path.exists():
-        return [0]
-    states = [(c["metadata"].get("papermill", {}).get("status"), c["execution_count"]) for c in code_cells(path)]
-    return [i for i, (status, count) in enumerate(states) if status != "completed" or not isinstance(count, int)]
+    return None if complete(target, key) else key
 
 
 @functools.cache
@@ -214,7 +200,3 @@ def _signals_as_file(stop: Path):
 def partial(target: Path) -> Path:
     """The path of an executed notebook that is not complete yet."""
     return target.resolve().with_suffix(".partial.ipynb")
-
-
-def code_cells(path: Path) -> list[dict]:
-    return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]

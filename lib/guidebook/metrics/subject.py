@@ -16,7 +16,7 @@ from guidebook.sampling.sets import ImageSet
 if TYPE_CHECKING:
     from torch import Tensor
 
-REAL = {"guidance": None, "draw": None, "seconds_per_image": None}  # fields of records of images that no network drew
+REAL = {"guidance": None, "draw": None}  # fields of records of images that no network drew
 
 
 @dataclass
@@ -26,6 +26,9 @@ class Subject:
     name: str  # for the `set` field of records
     load: Callable[[], Any]  # a set or a split: what has images and labels
     known: dict = field(default_factory=REAL.copy)  # fields of its records
+    seconds: float | None = (
+        None  # that drawing an image took: no part of a record, which is the same whenever it is made
+    )
     shuffled: bool = False  # whether a part of them is taken from a fixed shuffle, else the first ones
 
     @functools.cached_property
@@ -73,8 +76,8 @@ def packed(influence: np.ndarray) -> dict:
 def of_samples(images: ImageSet) -> Subject:
     """A set of samples, in the order they were drawn: every class as often."""
     known = {"guidance": images.draw.guidance.w, "draw": images.draw.json}
-    known |= {key: images.facts[key] for key in ("seconds_per_image", "n")}
-    return Subject(images.name, lambda: images, known)
+    known |= {"n": images.facts["n"]}
+    return Subject(images.name, lambda: images, known, seconds=images.facts["seconds_per_image"])
 
 
 def of_real(run: Run, split: str) -> Subject:
