@@ -115,11 +115,12 @@ def show(experiment: Experiment, profile: Profile = "demo", set_: Set = None, as
 
 
 @app.command()
-def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")]) -> None:
+def train(file: Annotated[Path, typer.Argument(metavar="PARAMS.yml")], set_: Set = None) -> None:
     """Train alone, without the notebook, by a file such as params/EXPERIMENT/PROFILE.yml."""
+    from guidebook.config import yamlfile
     from guidebook.config.params import load_file
 
-    params = load_file(file)
+    params = load_file(file, yamlfile.overrides(set_))
     from guidebook.runs.run import open_run
     from guidebook.training.loop import train as go
 
@@ -137,6 +138,21 @@ def record(runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="fo
 
     for one in map(opened, runs):
         print(copied(one))
+
+
+@app.command()
+def remove(
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN…", help="folders in runs/<experiment>")] = None,
+) -> None:
+    """Delete runs with all that they hold; without a RUN, list those that are not complete. Records stay."""
+    from guidebook.book.status import everything
+    from guidebook.runs.recording import removed
+
+    for folder in runs or ():
+        print(f"deleted {removed(folder)}")
+    for row in [] if runs else everything():
+        if row["state"] not in ("complete", "recorded", "training", "sampling"):
+            print(f"{row['state']}  {row['folder']}")
 
 
 @app.command()

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.runs.executed import complete, missing, sign
-from guidebook.runs.preemption import SIGNALS
+from guidebook.runs.preemption import SIGNALS, drop_stale, request
 from guidebook.runs.run import Run, open_run
 from guidebook.runs.trainings import trained_again
 from guidebook.runtime.malloc import keeping_memory
@@ -141,7 +142,8 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
 
     started: list[int] = []
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's own kernel
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its messages arrive as exceptions
+    for name in ("papermill", "asyncio"):  # their messages arrive as exceptions, or after those
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with tempfile.TemporaryDirectory(prefix="guidebook-") as sockets:
             # Sockets instead of TCP ports: the kernel can be reached by nobody else. In a folder of its own, because
@@ -153,9 +155,12 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--InlineBackend.print_figure_kwargs={FIGURES}"],
             )  # fmt: skip
     except PapermillExecutionError as error:
+        if error.ename == "Preempted":  # no failure: nothing is to be read there
+            aside.unlink(missing_ok=True)
+            raise NotebookFailed(error.evalue, preempted=True) from None
         text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
         message = f"{source.name}, cell {error.exec_count}: {text}\n(the whole traceback is in {aside})"
-        raise NotebookFailed(message, preempted=error.ename == "Preempted") from None
+        raise NotebookFailed(message) from None
     except RuntimeError as error:  # the kernel died
         raise NotebookFailed(f"{source.name}: {error}\n(executed so far: {aside})") from None
     finally:
@@ -179,16 +184,20 @@ def _kernel_environment(record: Path | None, threads: int | None) -> dict[str, s
 def _signals_as_file(stop: Path):
     """While it is open, a signal to stop becomes a file STOP: the kernel, which does the work, hears none that is sent to us.
 
-    The second signal ends us at once.
+    So does Ctrl-C. The second signal ends us at once.
     """
     before = {}
 
     def pass_on(number, frame):
-        stop.touch()
+        request(stop)
         signal.signal(number, before[number])
+        if number == signal.SIGINT:
+            print("\nstopping when what was done is saved; Ctrl-C again stops at once", file=sys.stderr)
 
+    drop_stale(stop)
     if threading.current_thread() is threading.main_thread():
-        before |= {number: signal.signal(number, pass_on) for number in SIGNALS}
+        ctrl_c = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
+        before |= {number: signal.signal(number, pass_on) for number in (*SIGNALS, *ctrl_c)}
     try:
         yield
     finally:

@@ -137,6 +137,20 @@ def check(raw: Mapping[str, Any], where: str, model: type[Section] = Params) -> 
 
 def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Params:
     """A profile of an experiment, with `{"train.lr": 1e-4}`-like overrides. Raises ParamsError."""
+    where = f"{profile}.yml with {', '.join(overrides)[:60]}" if overrides else f"{profile}.yml"
+    params = check(merged(_profile(experiment, profile), _sections(overrides)), where)
+    if (own := f"{params.experiment}/{params.profile}") != f"{experiment}/{profile}":
+        raise ParamsError(f"{profile}.yml calls itself {own}; expected {experiment}/{profile}")
+    return params
+
+
+def load_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
+    """A params file that may lie anywhere, with overrides. Raises ParamsError."""
+    return check(merged(_extended(read(path), path.name), _sections(overrides)), path.name)
+
+
+def _sections(overrides: Mapping[str, Any] | None) -> dict[str, dict]:
+    """`{"train.lr": 1e-4}` as `{"train": {"lr": 1e-4}}`. Raises ParamsError."""
     changes: dict[str, dict] = {}
     for key, value in (overrides or {}).items():
         section, _, name = key.partition(".")
@@ -144,16 +158,7 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
             near = "" if section in SECTIONS else nearest(section, SECTIONS)
             raise ParamsError(f"--set {key[:60]!r}: write section.key=value{near}; sections: {', '.join(SECTIONS)}")
         changes.setdefault(section, {})[name] = value
-    where = f"{profile}.yml with {', '.join(overrides)[:60]}" if overrides else f"{profile}.yml"
-    params = check(merged(_profile(experiment, profile), changes), where)
-    if (own := f"{params.experiment}/{params.profile}") != f"{experiment}/{profile}":
-        raise ParamsError(f"{profile}.yml calls itself {own}; expected {experiment}/{profile}")
-    return params
-
-
-def load_file(path: Path) -> Params:
-    """A params file that may lie anywhere. Raises ParamsError."""
-    return check(_extended(read(path), path.name), path.name)
+    return changes
 
 
 def _profile(experiment: str, profile: str, below: tuple[str, ...] = ()) -> dict:

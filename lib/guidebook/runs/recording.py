@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 from guidebook.config import params as P
+from guidebook.config.paths import runs
 from guidebook.runs.executed import complete
-from guidebook.runs.manifest import Corrupt, me, replace, verify, writing
-from guidebook.runs.run import Run, newest_variants, opened, record_of
-from guidebook.runs.trainings import trained_again
+from guidebook.runs.lock import lock
+from guidebook.runs.manifest import Corrupt, delete, me, replace, verify, writing
+from guidebook.runs.run import Run, opened, record_of
+from guidebook.runs.trainings import trained_again, variants
 
 log = logging.getLogger(__name__)
 FACTS, SETS = ("params.yml", "provenance.json", "stats.jsonl", "metrics.json"), ("set.json", "sheet.png")
@@ -33,10 +35,20 @@ def record(run: Run) -> Path:
     aside = target.with_name(f".{target.name}-{me()}")
     with writing(aside, f"the record {target.parent.name}/{target.name}"):
         _copy(run.path, aside)
-        for name, path in (newest_variants(run) | trained_again(run)).items():
+        newest = {variant.name.partition(" · ")[2]: variant.path for variant in variants(run)}
+        for name, path in (newest | trained_again(run)).items():
             _copy(path, aside / "variants" / name)
         replace(aside, target)
     return target
+
+
+def removed(folder: Path) -> Path:
+    """Deletes the folder of a run, or of a variant. Raises ParamsError where it is none, or one of a record, and Locked."""
+    if not any(folder.resolve().match(f"{runs().resolve()}/{inner}") for inner in ("*/*-*", "*/*-*/variants/*-*")):
+        raise P.ParamsError(f"{folder} is not the folder of a run in {runs()}")
+    with lock(folder):
+        delete(folder)
+    return folder
 
 
 def _changes(target: Path, run: Run) -> str:
@@ -59,7 +71,9 @@ def _copy(source: Path, target: Path) -> None:
         if names is SETS:
             verify(folder, f"delete {folder} and run again: it is drawn anew")
     run = opened(source)
-    run.stats(), run.metrics()
+    run.stats(), run.metrics()  # raise Corrupt
+    if not run.provenance():
+        raise run.corrupt("provenance.json", "is gone")
     for file, copy in copied:
         if not filecmp.cmp(file, copy, shallow=False):
             raise Corrupt(f"{file} changed while it was recorded; record it again")

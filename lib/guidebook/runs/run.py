@@ -153,11 +153,6 @@ def record_of(params: P.Params) -> Path:
     return RESULTS / params.experiment / params.profile
 
 
-def newest_variants(run: Run) -> dict[str, Path]:
-    """Folders of the variants of a run by name, of each name the newest."""
-    return {_without_key(f.parent.name): f.parent for f in _by_age(run.path, "variants/*/params.yml")}
-
-
 def opened(path: Path) -> Run:
     """The run in a folder. Raises ParamsError where there is none."""
     if not (path / "params.yml").is_file():
