@@ -295,7 +295,7 @@ def test_files_that_are_older_than_checksums_are_read(live):
 
 def test_a_run_is_removed_and_nothing_else_is(live, recorded, tmp_path):
     variant = next(live.path.glob("variants/*"))
-    for folder in (
+    for other in (
         recorded.path,
         live.path.parent,
         live.path.parents[1],
