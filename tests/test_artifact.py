@@ -59,8 +59,7 @@ def as_made(folder: Path) -> bool:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """What a folder holds, but for the notes of the machine that checked it."""
-    return {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file() and f.name[:10] != ".verified-"}
+    return {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}
 
 
 @pytest.fixture
@@ -203,7 +202,7 @@ MOMENTS = [
     ("guidebook.runs.artifact._reserve", 1, "before", 0), ("guidebook.runs.artifact._reserve", 2, "before", 0),
     ("os.posix_fallocate", 2, "before", 0), ("os.posix_fallocate", 1, "after", 0), ("os.open", 3, "before", 0),
     ("guidebook.runs.artifact._write", 1, "before", 0), ("guidebook.runs.artifact._write", 5, "after", 2),
-    ("guidebook.runs.artifact._write", 6, "after", 2), ("json.dumps", 5, "before", 3),
+    ("guidebook.runs.artifact._write", 6, "after", 2), ("json.dumps", 9, "before", 3),
     ("guidebook.runs.manifest.fsync", 3, "after", 2), ("os.replace", 3, "after", 3), ("os.replace", 6, "after", 6),
     ("os.replace", 7, "before", 6), ("os.replace", 7, "after", 6), ("guidebook.runs.manifest.checksum", 1, "before", 6),
     ("guidebook.runs.manifest.checksum", 1, "after", 6), ("os.replace", 8, "before", 6), ("os.replace", 8, "after", 6),
@@ -391,6 +390,26 @@ def test_parts_that_are_left_of_other_cuts_vouch_for_no_row_of_these(tmp_path):
     assert made == list(itertools.pairwise(others))
 
 
+def test_a_changed_byte_of_a_part_that_an_interruption_left_is_noticed_and_the_part_made_anew(tmp_path, whole, caplog):
+    def twice(first: int, end: int):
+        if first == CUTS[2]:
+            raise InterruptedError
+        return rows(first, end)
+
+    for i, file in enumerate(("squares.npy", "names.npy", f"{PARTS}/000000000-000000007.json")):
+        with pytest.raises(InterruptedError):
+            make_in(tmp_path / str(i), make=twice)
+        changed = tmp_path / str(i) / f".{A}" / file
+        raw, at = bytearray(changed.read_bytes()), -3 if changed.suffix == ".json" else 128
+        raw[at] ^= 1
+        changed.write_bytes(raw)
+        made = []
+        assert as_made(make_in(tmp_path / str(i), made))
+        assert made == [(0, 7), *itertools.pairwise(CUTS[2:])]
+        assert "rows from 0 on are not what was written; they are made anew" in caplog.text
+        caplog.clear()
+
+
 # Folders
 
 
@@ -439,13 +458,13 @@ def test_a_folder_that_cannot_get_its_name_is_an_error_and_leaves_nothing(tmp_pa
     assert list(tmp_path.iterdir()) == [place(tmp_path, "thing", SPEC)]
 
 
-def test_bytes_are_checked_once_a_start_of_the_machine_and_when_a_file_changed(tmp_path, monkeypatch, caplog):
+def test_bytes_are_checked_once_a_process_and_when_a_file_changed(tmp_path, monkeypatch, caplog):
     hashed, real = [], module.manifest.verify
     monkeypatch.setattr(module.manifest, "verify", lambda *given: hashed.append(1) or real(*given))
     folder = artifact(tmp_path, "thing", SPEC, write_text("a"))
     assert intact(folder)
     assert hashed == []  # who made it knows
-    monkeypatch.setattr(module.manifest, "here", lambda: "another-start")
+    monkeypatch.setattr(module.manifest, "_verified", {})  # another process
     for _ in range(2):
         assert artifact(tmp_path, "thing", SPEC, write_text("b")) == folder
     assert len(hashed) == 1

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_help_lists_every_command(guidebook):
     done = guidebook("--help")
     assert done.returncode == 0
     commands = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    assert {"run", "show", "record", "train", "status", "fetch", "build"} <= commands
+    assert {"run", "show", "record", "remove", "train", "status", "fetch", "build"} <= commands
 
 
 def test_help_answers_within_half_a_second(guidebook):
@@ -209,6 +210,25 @@ def test_a_narrow_table_of_runs_cuts_no_name_and_no_key():
     (line,) = [line for line in console.export_text().splitlines() if "training" in line]
     assert row["run"] in line
     assert "0123abcd" in line
+
+
+def test_runs_that_are_not_complete_are_listed_and_removed(runs, tiny):
+    run = open_run(tiny)
+    (open_run(tiny.replace(train={"seed": 7})).path / "metrics.json").write_text("{")
+    listed = CliRunner().invoke(app, ["remove"]).stdout.split()
+    assert listed[::2] == ["stopped", "corrupt"]
+    assert listed[1] == str(run.path)
+    assert CliRunner().invoke(app, ["remove", *listed[1::2]]).exit_code == 0
+    assert CliRunner().invoke(app, ["remove"]).stdout == ""
+
+
+def test_train_takes_a_changed_parameter(monkeypatch, tmp_path, tiny):
+    seen = []
+    (tmp_path / "a.yml").write_text(tiny.yaml())
+    monkeypatch.setattr("guidebook.training.loop.train", lambda run: seen.append(run))
+    monkeypatch.setattr("guidebook.runs.run.open_run", lambda params: types.SimpleNamespace(params=params, path="x"))
+    assert CliRunner().invoke(app, ["train", str(tmp_path / "a.yml"), "--set", "train.seed=5"]).exit_code == 0
+    assert seen[0].params == tiny.replace(train={"seed": 5})
 
 
 def test_the_version_is_printed(guidebook):

@@ -77,6 +77,30 @@ def test_stopped_at_any_step_it_equals_an_unbroken_one(tmp_path, monkeypatch, ki
             assert torch.equal(x, broken[name]), (stops, name)
 
 
+@pytest.mark.parametrize("lives", [(1,), (4,), (2, 5), (3, 3, 6)])
+def test_killed_it_continues_from_its_last_save(tmp_path, monkeypatch, lives):
+    """One that is killed before it saved, or asked to stop, would begin anew in each life."""
+    unbroken, seen = trained(tmp_path / "state", monkeypatch, "adamw"), []
+    monkeypatch.setattr(module, "EVERY", -1)
+    real = module.seed_of
+
+    def killed(what, step):
+        seen.append(step)
+        if lives and step == lives[0]:
+            raise KeyboardInterrupt
+        return real(what, step)
+
+    monkeypatch.setattr(module, "seed_of", killed)
+    while lives:
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "state", monkeypatch, "adamw")
+        assert (tmp_path / "state").exists()
+        lives = lives[1:]
+    broken = trained(tmp_path / "state", monkeypatch, "adamw")
+    assert all(torch.equal(x, broken[name]) for name, x in unbroken.items())
+    assert len(seen) <= STEPS + 3
+
+
 def test_asked_during_the_last_step_it_ends(tmp_path, monkeypatch):
     asks = After(STEPS)
     monkeypatch.setattr(preemption, "current", lambda: asks)

@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from forks import executed
 
-from guidebook.runs.run import SHEET, NotRecorded, open_run, opened, record
+from guidebook.runs.recording import record
+from guidebook.runs.run import SHEET, NotRecorded, open_run, opened
 from guidebook.sampling.sets import image_set, mosaic, sheet
 
 
@@ -61,7 +63,7 @@ def test_a_set_that_failed_in_the_making_leaves_nothing(run):
 def test_a_record_gives_back_the_first_images_pixel_for_pixel(run, channels, n, classes):
     images, labels, most = noise(n, channels, 6, 9), [i % classes for i in range(n)], max(SHEET, 10 * classes)
     image_set(run, "some", {"n": n}, lambda: (images, {"labels": labels}))
-    (run.path / "notebook.ipynb").write_text("{}")
+    executed(run.path)
     folder = record(run)
     kept = opened(folder)
     assert kept.recorded
@@ -75,7 +77,7 @@ def test_a_record_gives_back_the_first_images_pixel_for_pixel(run, channels, n, 
 def test_a_record_that_takes_the_place_of_another_setting_says_so(run, tiny, caplog):
     other = open_run(tiny.replace(train={"lr": 0.5}))
     for one in (run, other):
-        (one.path / "notebook.ipynb").write_text("{}")
+        executed(one.path)
     record(run)
     record(run)
     assert not caplog.messages
@@ -86,7 +88,7 @@ def test_a_record_that_takes_the_place_of_another_setting_says_so(run, tiny, cap
 
 
 def test_a_record_makes_no_set(run):
-    (run.path / "notebook.ipynb").write_text("{}")
+    executed(run.path)
     kept = opened(record(run))
     with pytest.raises(NotRecorded, match="image set other"):
         image_set(kept, "other", {"w": 1}, lambda: pytest.fail("made"))

@@ -106,6 +106,15 @@ def test_a_lock_cut_short_at_any_byte_is_taken_over(tmp_path):
         assert takes(tmp_path), cut
 
 
+@pytest.mark.parametrize(
+    "owner", ["3", "[]", "null", '{"host": 3}', '{"host": "x", "job": 12}', '{"host": "x", "job": ["-h"]}', "[" * 10**5]
+)
+def test_a_lock_of_another_form_names_nobody_and_is_taken_over(tmp_path, owner):
+    (tmp_path / "lock.json").write_text(owner)
+    assert not held(tmp_path)
+    assert takes(tmp_path)
+
+
 def test_a_lock_of_another_host_is_believed(tmp_path):
     owner = {"pid": 1, "started": "1", "host": "another-host", "job": "12"}
     (tmp_path / "lock.json").write_text(json.dumps(owner))

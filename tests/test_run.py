@@ -7,18 +7,22 @@ import shutil
 import socket
 import subprocess
 import time
+import types
 from pathlib import Path
 
 import pytest
 import torch
+from forks import executed
 
 from guidebook.book.status import overview, state
 from guidebook.config.params import ParamsError
 from guidebook.config.paths import ROOT
 from guidebook.metrics.measure import measure, measure_real
 from guidebook.runs import run as module
-from guidebook.runs.lock import lock
-from guidebook.runs.run import NotRecorded, all_runs, find, folder, open_run, opened, record
+from guidebook.runs.lock import Locked, lock
+from guidebook.runs.manifest import Corrupt
+from guidebook.runs.recording import record, removed
+from guidebook.runs.run import NotRecorded, all_runs, find, folder, open_run, opened
 from guidebook.sampling.draw import draw
 from guidebook.sampling.explore import trajectory
 from guidebook.sampling.sampler import draw_now
@@ -41,7 +45,7 @@ def trained(tiny, tmp_path_factory):
             draw(each, 1.0, 130)
             trajectory(each, 5.0)
             each.add_metrics([METRIC])
-        (run.path / "notebook.ipynb").write_text("{}")
+        executed(run.path)
         return run
 
 
@@ -172,7 +176,15 @@ def test_a_metric_that_is_not_a_number_is_refused_and_the_others_stay(live):
 
 def test_a_record_holds_no_weights_no_checkpoints_and_no_notebook(recorded, live):
     kept = {Path(name).name for name in files(recorded.path)}
-    assert kept == {"params.yml", "provenance.json", "stats.jsonl", "metrics.json", "set.json", "sheet.png"}
+    assert kept == {
+        "params.yml",
+        "provenance.json",
+        "stats.jsonl",
+        "metrics.json",
+        "set.json",
+        "sheet.png",
+        "manifest.json",
+    }
     size = sum(len(raw) for raw in files(recorded.path).values())
     assert size < 200_000 < sum(len(raw) for raw in files(live.path).values())
 
@@ -207,6 +219,99 @@ def test_a_run_recorded_again_replaces_its_record(live):
     assert len(again.metrics()) == 2
     assert len(list(again.path.glob("samples/*"))) == 1
     assert [p.name for p in again.path.parent.iterdir()] == ["smoke"]
+
+
+def half(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flipped(file):
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+
+
+@pytest.mark.parametrize("damage", [half, flipped, Path.unlink])
+@pytest.mark.parametrize(
+    "name", ["params.yml", "metrics.json", "stats.jsonl", "provenance.json", "notebook.ipynb", "sheet.png", "set.json",
+             "images.safetensors", "variants/*/metrics.json"],
+)  # fmt: skip
+def test_what_is_not_what_was_written_is_not_recorded_and_the_record_before_stays(live, name, damage):
+    before = files(record(live))
+    file = next(f for pattern in (name, f"samples/w1-*/{name}") for f in live.path.glob(pattern))
+    damage(file)
+    if damage is Path.unlink and file.name in ("params.yml", "metrics.json"):
+        return  # then it is no run, or one of which nothing is measured
+    with pytest.raises((Corrupt, FileNotFoundError), match=file.name) as refusal:
+        record(opened(live.path))
+    assert len(str(refusal.value).splitlines()) == 1
+    assert files(module.RESULTS / "mnist" / "smoke") == before
+    assert [p.name for p in (module.RESULTS / "mnist").iterdir()] == ["smoke"]
+
+
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchanged", "renamed"])
+def test_a_record_takes_the_place_of_the_one_before_at_once(live, monkeypatch, exchange):
+    """Where a disk cannot exchange two folders, the one before has another name for a moment."""
+    if not exchange:
+        monkeypatch.setattr("ctypes.CDLL", lambda _: types.SimpleNamespace(renameat2=lambda *_: -1))
+    record(live)
+    live.add_metrics([METRIC | {"guidance": 5.0}])
+    assert len(opened(record(live)).metrics()) == 2
+    assert [p.name for p in (module.RESULTS / "mnist").iterdir()] == ["smoke"]
+
+
+def test_a_record_whose_bytes_changed_is_not_redrawn(recorded, monkeypatch):
+    monkeypatch.setenv("GUIDEBOOK_RECORD", str(recorded.path))
+    for name in ("params.yml", "metrics.json", "stats.jsonl", "provenance.json", "manifest.json"):
+        kept = (recorded.path / name).read_bytes()
+        flipped(recorded.path / name)
+        with pytest.raises(Corrupt, match="is not what was written; `guidebook record` its run again"):
+            open_run(recorded.params)
+        (recorded.path / name).write_bytes(kept)
+    flipped(next(recorded.path.glob("samples/w1-*/sheet.png")))
+    with pytest.raises(Corrupt, match=r"sheet\.png"):
+        draw(open_run(recorded.params), 1.0, 130)
+
+
+def test_a_run_whose_provenance_is_gone_is_not_one_of_todays_commit(live):
+    (live.path / "provenance.json").unlink()
+    with pytest.raises(Corrupt, match=r"provenance\.json is gone; put it back, or delete .* and run again"):
+        open_run(live.params)
+    assert not (live.path / "provenance.json").exists()
+
+
+def test_files_that_are_older_than_checksums_are_read(live):
+    facts, rows, records = live.provenance(), live.stats(), live.metrics()
+    (live.path / "params.yml").write_text(live.params.yaml())
+    (live.path / "provenance.json").write_text(json.dumps(facts))
+    (live.path / "stats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (live.path / "metrics.json").write_text(json.dumps(records))
+    old = opened(live.path)
+    assert (old.params, old.provenance(), old.stats(), old.metrics()) == (live.params, facts, rows, records)
+    old.note(more=1)
+    old.add_metrics([METRIC])
+    assert (old.provenance(), old.metrics()) == (facts | {"more": 1}, [*records, METRIC])
+
+
+def test_a_run_is_removed_and_nothing_else_is(live, recorded, tmp_path):
+    variant = next(live.path.glob("variants/*"))
+    for other in (
+        recorded.path,
+        live.path.parent,
+        live.path.parents[1],
+        live.path / "samples",
+        tmp_path,
+        tmp_path / "x",
+    ):
+        with pytest.raises(ParamsError, match="is not the folder of a run"):
+            removed(other)
+    with lock(live.path), pytest.raises(Locked):
+        removed(live.path)
+    removed(variant)
+    assert not variant.exists()
+    removed(live.path)
+    assert list(live.path.parent.iterdir()) == []
+    assert recorded.metrics()
 
 
 def test_a_record_gives_back_the_first_images_pixel_for_pixel(recorded, live):
@@ -293,7 +398,7 @@ def test_a_profile_that_there_is_not_is_not_advised(runs):
 def test_the_newest_finished_run_is_found(runs, tiny):
     a, b, unfinished = (open_run(tiny.replace(train={"seed": seed})) for seed in (0, 1, 2))
     for run, seconds in ((a, 200), (b, 100)):
-        (run.path / "notebook.ipynb").write_text("{}")
+        executed(run.path)
         age(run.path / "notebook.ipynb", seconds)
     assert find("mnist", "smoke").path == b.path
     age(b.path / "notebook.ipynb", 300)
@@ -318,6 +423,7 @@ def test_all_runs_are_the_live_ones_and_the_records_that_none_replaces(recorded,
     demo = recorded.params.replace(profile="demo")
     for file in recorded.path.with_name("demo").rglob("params.yml"):
         file.write_text(demo.yaml())
+        file.with_name("manifest.json").unlink()  # a record from before there were checksums
     names = {run.name: run.recorded for run in all_runs()}
     assert names == {
         "mnist/demo": True,

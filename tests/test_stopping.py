@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 import types
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from guidebook.runs import preemption
+from guidebook.runs.manifest import here, me
 from guidebook.runs.preemption import SIGNALS, Preempted, stopping
 from guidebook.runs.run import open_run
 from guidebook.runtime import distributed
@@ -149,3 +151,19 @@ def test_while_the_others_wait_for_one_process_it_asks_none_of_them(run, monkeyp
         assert stop.asked()
         with pytest.raises(Preempted):
             stop.obey("")
+
+
+def test_a_stop_for_a_command_that_is_gone_is_not_meant_for_the_next_and_a_persons_is(run):
+    stop = run.path / "STOP"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for text, stays in (
+        ("", True), (me(), True), (f"{here()}-{gone.pid}", False), ("another-host-0123abcd-1", False), ("odd", False),
+    ):  # fmt: skip
+        stop.write_text(text)
+        preemption.drop_stale(stop)
+        assert stop.exists() == stays, text
+    preemption.drop_stale(stop)
+    preemption.request(stop)
+    with stopping(run) as asked:
+        assert asked.asked()

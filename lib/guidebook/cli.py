@@ -136,11 +136,26 @@ def train(experiment: Experiment, profile: Profile = "demo", set_: Set = None) -
 @app.command()
 def record(runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="folders in runs/<experiment>")]) -> None:
     """Copy finished runs, without weights, to book/results/; their trainings with other seeds become variants."""
-    from guidebook.runs import run
-    from guidebook.runs.trainings import trained_again
+    from guidebook.runs.recording import record as copied
+    from guidebook.runs.run import opened
 
-    for one in map(run.opened, runs):
-        print(run.record(one, trained_again(one)))
+    for one in map(opened, runs):
+        print(copied(one))
+
+
+@app.command()
+def remove(
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN…", help="folders in runs/<experiment>")] = None,
+) -> None:
+    """Delete runs with all that they hold; without a RUN, list those that are not complete. Records stay."""
+    from guidebook.book.status import everything
+    from guidebook.runs.recording import removed
+
+    for folder in runs or ():
+        print(f"deleted {removed(folder)}")
+    for row in [] if runs else everything():
+        if row["state"] not in ("complete", "recorded", "training", "sampling"):
+            print(f"{row['state']}  {row['folder']}")
 
 
 @app.command()

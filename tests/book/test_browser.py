@@ -37,7 +37,7 @@ from forks import forked_kernels
 from guidebook.book.build import build
 from guidebook.book.notebook import run_experiment
 from guidebook.config.params import load
-from guidebook.runs.run import record
+from guidebook.runs.recording import record
 
 with forked_kernels():
     run, _ = run_experiment(load("mnist", "demo"))

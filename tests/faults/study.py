@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from guidebook.config.params import load
+from guidebook.config.params import Params, load
 from guidebook.config.paths import ROOT
 from guidebook.training import checkpoint
 
@@ -34,6 +35,8 @@ BOOK = {
 class Study:
     root: Path
     runs: Path
+    experiment: str = "tiny"
+    profile: str = "demo"
 
     def start(self, *words: str, fault: str = "") -> subprocess.Popen:
         """The command, as it is typed, with a fault in the kernel."""
@@ -55,7 +58,7 @@ class Study:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        (found,) = self.runs.glob("tiny/demo-*")
+        (found,) = self.runs.glob(f"{self.experiment}/{self.profile}-*")
         return found
 
     @property
@@ -81,8 +84,6 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
 def study(root: Path, steps: int = 8, processes: int = 1) -> Study:
     """The files of a study whose training has so many steps, with a checkpoint after every fourth."""
     params = load("mnist", "smoke").replace(
-        experiment="tiny",
-        profile="demo",
         data={"limit": 64},
         train={
             "batch": 16,
@@ -95,11 +96,17 @@ def study(root: Path, steps: int = 8, processes: int = 1) -> Study:
         sample={"steps": 2, "guidance": [1], "weights": "raw"},
         evaluate={"samples": 30},
     )
+    return written(root, params, CELLS)
+
+
+def written(root: Path, params: Params, cells: Sequence[str]) -> Study:
+    """The files of a study with one experiment: its params, a notebook with these cells of code, and a book."""
+    params = params.replace(experiment="tiny", profile="demo")
     for name in ("params/tiny", "notebooks", "book"):
         (root / name).mkdir(parents=True)
     (root / "params" / "tiny" / "demo.yml").write_text(params.yaml())
     given = "\n".join(f"{name} = {value!r}" for name, value in params.model_dump(mode="json").items())
-    cells = [new_code_cell(given, metadata={"tags": ["parameters"]}), *map(new_code_cell, CELLS)]
+    cells = [new_code_cell(given, metadata={"tags": ["parameters"]}), *map(new_code_cell, cells)]
     notebook = new_notebook(cells=[new_markdown_cell("# Tiny: a study"), *cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, root / "notebooks" / "tiny.ipynb")

@@ -49,10 +49,15 @@ def fails(here: Study, name: str) -> None:
         (kernel,) = named(children(process.pid), "ipykernel")
         killed = name == "the kernel is killed"
         os.kill(kernel if killed else process.pid, signal.SIGKILL if killed else signal.SIGINT)
+        while not killed and not (here.folder / "STOP").exists():  # the first one asks, the second one interrupts
+            time.sleep(0.01)
+        if not killed:
+            os.kill(process.pid, signal.SIGINT)
     own = children(process.pid)
     status, text = ended(process)
     assert status not in (0, 75), text
     assert text.count("guidebook: ") == 1, text
+    text = text.removeprefix("\nstopping when what was done is saved; Ctrl-C again stops at once\n")
     assert text.startswith("guidebook: "), text
     assert said in text
     assert "Traceback" not in text
@@ -121,7 +126,7 @@ def test_signals_to_the_command_that_runs_a_notebook(tmp_path, tally):
     """Either stops it at a step, with status 75; it goes on from there to the weights of an unbroken run."""
     here, whole = study(tmp_path / "a", steps=120), study(tmp_path / "b", steps=120)
     stops = []
-    for number, steps in ((signal.SIGUSR1, 3), (signal.SIGTERM, 9)):
+    for number, steps in ((signal.SIGUSR1, 3), (signal.SIGTERM, 9), (signal.SIGINT, 15)):
         process = here.start("run", "tiny")
         here.begins(process, steps)
         own = children(process.pid)
@@ -132,7 +137,10 @@ def test_signals_to_the_command_that_runs_a_notebook(tmp_path, tally):
         assert gone(own, 30)
         assert not here.page.exists()
         assert not held(here.folder)
-        assert f"stopped training after {seen(here.folder):,} images, saved" in text
+        assert text.splitlines()[-1] == (
+            f"guidebook: stopped training after {seen(here.folder):,} images, saved; run again to go on"
+        )
+        assert not here.page.with_suffix(".partial.ipynb").exists()
         stops.append(seen(here.folder))
     completes(here)
     status, text = ended(whole.start("train", str(whole.root / "params" / "tiny" / "demo.yml")))
@@ -140,7 +148,7 @@ def test_signals_to_the_command_that_runs_a_notebook(tmp_path, tally):
     assert same(here.folder, whole.folder)
     stretches = json.loads((here.folder / "provenance.json").read_text())["stretches"]
     assert [s["from"] for s in stretches] == [0, *stops]
-    tally(2, "SIGUSR1 and SIGTERM to `guidebook run`", 2, 2, "exit status 75; weights equal bit for bit")
+    tally(2, "SIGUSR1, SIGTERM and Ctrl-C to `guidebook run`", 3, 3, "exit status 75; weights equal bit for bit")
 
 
 @pytest.mark.slow

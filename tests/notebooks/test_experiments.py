@@ -13,7 +13,8 @@ from guidebook.config.params import load
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.report.claims import answers, every
 from guidebook.report.performance import read
-from guidebook.runs.run import opened, record
+from guidebook.runs.recording import record
+from guidebook.runs.run import opened
 
 # mnist has tests of its own
 EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100", "grain", "sweep", "choices"]

@@ -2,11 +2,11 @@
 
 import functools
 import hashlib
-import json
 import logging
 import os
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -17,7 +17,8 @@ from pathlib import Path
 
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
-from guidebook.runs.preemption import SIGNALS
+from guidebook.runs.executed import complete, missing, sign
+from guidebook.runs.preemption import SIGNALS, drop_stale, request
 from guidebook.runs.run import Run, open_run
 from guidebook.runs.trainings import trained_again
 from guidebook.runtime.malloc import keeping_memory
@@ -104,9 +105,7 @@ def execute(
     _papermill(source, aside, parameters, _kernel_environment(record, threads))
     if cells := missing(aside):
         raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {aside}")
-    notebook = json.loads(aside.read_text())
-    notebook["metadata"]["guidebook"] = {"key": key}
-    aside.write_text(json.dumps(notebook, indent=1))
+    sign(aside, key)
     os.replace(aside, target)
     return True
 
@@ -119,19 +118,7 @@ def _outdated(
     files = sorted(f for p in places for f in (p.rglob("*") if p.is_dir() else [p]) if f.is_file())
     contents = [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
     key = digest([source.read_text(), library_digest(), parameters, contents])
-    with suppress(OSError, ValueError, KeyError):
-        if json.loads(target.read_text())["metadata"]["guidebook"]["key"] == key and not missing(target):
-            return None
-    return key
-
-
-def missing(path: Path) -> list[int]:
-    """Numbers of the code cells that did not run to their end. papermill's status alone is not enough: a dead kernel leaves
-    cells marked completed, and `sys.exit(0)` leaves later ones unrun with return code 0."""
-    if not path.exists():
-        return [0]
-    states = [(c["metadata"].get("papermill", {}).get("status"), c["execution_count"]) for c in code_cells(path)]
-    return [i for i, (status, count) in enumerate(states) if status != "completed" or not isinstance(count, int)]
+    return None if complete(target, key) else key
 
 
 @functools.cache
@@ -155,7 +142,8 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
 
     started: list[int] = []
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's own kernel
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its messages arrive as exceptions
+    for name in ("papermill", "asyncio"):  # their messages arrive as exceptions, or after those
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with tempfile.TemporaryDirectory(prefix="guidebook-") as sockets:
             # Sockets instead of TCP ports: the kernel can be reached by nobody else. In a folder of its own, because
@@ -167,9 +155,12 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--InlineBackend.print_figure_kwargs={FIGURES}"],
             )  # fmt: skip
     except PapermillExecutionError as error:
+        if error.ename == "Preempted":  # no failure: nothing is to be read there
+            aside.unlink(missing_ok=True)
+            raise NotebookFailed(error.evalue, preempted=True) from None
         text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
         message = f"{source.name}, cell {error.exec_count}: {text}\n(the whole traceback is in {aside})"
-        raise NotebookFailed(message, preempted=error.ename == "Preempted") from None
+        raise NotebookFailed(message) from None
     except RuntimeError as error:  # the kernel died
         raise NotebookFailed(f"{source.name}: {error}\n(executed so far: {aside})") from None
     finally:
@@ -193,16 +184,20 @@ def _kernel_environment(record: Path | None, threads: int | None) -> dict[str, s
 def _signals_as_file(stop: Path):
     """While it is open, a signal to stop becomes a file STOP: the kernel, which does the work, hears none that is sent to us.
 
-    The second signal ends us at once.
+    So does Ctrl-C. The second signal ends us at once.
     """
     before = {}
 
     def pass_on(number, frame):
-        stop.touch()
+        request(stop)
         signal.signal(number, before[number])
+        if number == signal.SIGINT:
+            print("\nstopping when what was done is saved; Ctrl-C again stops at once", file=sys.stderr)
 
+    drop_stale(stop)
     if threading.current_thread() is threading.main_thread():
-        before |= {number: signal.signal(number, pass_on) for number in SIGNALS}
+        ctrl_c = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
+        before |= {number: signal.signal(number, pass_on) for number in (*SIGNALS, *ctrl_c)}
     try:
         yield
     finally:
@@ -214,7 +209,3 @@ def _signals_as_file(stop: Path):
 def partial(target: Path) -> Path:
     """The path of an executed notebook that is not complete yet."""
     return target.resolve().with_suffix(".partial.ipynb")
-
-
-def code_cells(path: Path) -> list[dict]:
-    return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
-from guidebook.book.notebook import code_cells, partial
+from guidebook.book.notebook import partial
 from guidebook.config.budget import images
+from guidebook.runs.executed import code_cells
 from guidebook.runs.run import Run
 
 QUIET = 30  # seconds between lines where the output is not a terminal

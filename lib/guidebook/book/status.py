@@ -1,9 +1,14 @@
 """The state of every run and submitted job."""
 
+import logging
+
 from guidebook.config.budget import images
 from guidebook.runs.lock import held
+from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import Run, all_runs, every_run
 from guidebook.slurm.submit import ENDED, jobs
+
+log = logging.getLogger(__name__)
 
 
 def overview() -> list[dict]:
@@ -17,7 +22,12 @@ def everything() -> list[dict]:
     rows = []
     for run in every_run():
         job = latest.pop(str(run.path), None)
-        rows.append(_row(run) | {"folder": str(run.path)} | _job(job))
+        try:
+            row = _row(run)
+        except Corrupt as error:
+            log.warning("%s", error)
+            row = {"run": run.name, "seed": run.params.train.seed, "state": "corrupt"}
+        rows.append(row | {"folder": str(run.path)} | _job(job))
         if job and job["state"] != ENDED and rows[-1]["state"] in ("stopped", "trained"):
             rows[-1]["state"] = "queued" if job["state"] == "PENDING" else "running"
     waiting = [job for job in latest.values() if job["state"] != ENDED]

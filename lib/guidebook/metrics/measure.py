@@ -31,7 +31,7 @@ def measure(run: Run, images: ImageSet | str | None, groups: Sequence[str] = ("j
     images = stored(run.path / "samples" / images) if isinstance(images, str) else images
     subject = _subject(run, images)
     if launch.wanted(run.params) and not run.recorded:
-        missing = [g for g in groups if not run.metrics(key=_key(run, subject, g)) and not why_absent(g)]
+        missing = [g for g in groups if not _found(run, subject, g)[1] and not why_absent(g)]
         if missing:
             launch.do(run, "measure", images=images and images.folder.name, groups=missing)
     made = (once(run, subject, g, GROUPS[g].make, weights=g, needed=g == "judge") for g in groups)
@@ -115,17 +115,19 @@ def once(
 
     Those of samples have `again` where the run was trained again: `difference.again`.
     """
-    key = _key(run, subject, group, spec)
+    key, found = _found(run, subject, group, spec)
     # A process of another node may lack what this one has: then all do without.
-    if not run.recorded and not run.metrics(key=key) and not agreed(why_absent(weights) is not None):
-        with owned(run.path), stopping(run):
+    if not run.recorded and not found and not agreed(why_absent(weights) is not None):
+        with owned(run.path), stopping(run) as stop:
             at = (subject.known["draw"] or {}).get("at")
             where = {"share": share(run.params, at), "training": run.params.train.seed} if subject.known["draw"] else {}
             records = [{**r, "set": subject.name, "key": key, "group": group, **where} for r in make(run, subject)]
             if world().is_main_process and records:
                 run.add_metrics(records)
             barrier()
-    found = run.metrics(key=key)
+            if stop.asked():
+                stop.obey(f"measuring {subject.name}")
+        found = run.metrics(key=key)
     if needed and not found:
         run.needs(f"the measurement of {subject.name}")
     others = [r for sibling in _siblings(run) for r in sibling.metrics(group=group)] if subject.known["draw"] else []
@@ -135,8 +137,13 @@ def once(
 _siblings = functools.lru_cache(maxsize=64)(siblings)  # those that were there when the first set was measured
 
 
-def _key(run: Run, subject: Subject, group: str, spec: Sequence = ()) -> str:
-    return digest([subject.name, subject.known, group, list(spec), run.params.evaluate.samples])
+def _found(run: Run, subject: Subject, group: str, spec: Sequence = ()) -> tuple[str, list[dict]]:
+    """The key of a group's records, and those that the run has. Older ones have the seconds of an image in their key."""
+    keys = [
+        digest([subject.name, known, group, list(spec), run.params.evaluate.samples])
+        for known in (subject.known, subject.known | {"seconds_per_image": subject.seconds})
+    ]
+    return keys[0], run.metrics(key=keys[0]) or run.metrics(key=keys[1])
 
 
 def _subject(run: Run, images: ImageSet | None) -> Subject:

@@ -16,7 +16,7 @@ from guidebook.sampling.sets import ImageSet
 if TYPE_CHECKING:
     from torch import Tensor
 
-REAL = {"guidance": None, "draw": None, "seconds_per_image": None}  # fields of records of images that no network drew
+REAL = {"guidance": None, "draw": None}  # fields of records of images that no network drew
 
 
 @dataclass
@@ -26,6 +26,9 @@ class Subject:
     name: str  # for the `set` field of records
     load: Callable[[], Any]  # a set or a split: what has images and labels
     known: dict = field(default_factory=REAL.copy)  # fields of its records
+    seconds: float | None = (
+        None  # that drawing an image took: no part of a record, which is the same whenever it is made
+    )
     shuffled: bool = False  # whether a part of them is taken from a fixed shuffle, else the first ones
     label: int | None = None  # of all images, drawn of one prompt: its class, -1 where it is no class's caption
 
@@ -75,9 +78,10 @@ def packed(influence: np.ndarray) -> dict:
 def of_samples(run: Run, images: ImageSet) -> Subject:
     """A set of samples, in the order they were drawn: every class as often, or all of the class of their prompt."""
     known = {"guidance": images.draw.guidance.w, "draw": images.draw.json}
-    known |= {key: images.facts[key] for key in ("seconds_per_image", "n")}
-    prompt = images.draw.prompt
-    return Subject(images.name, lambda: images, known, label=None if prompt is None else label_of(run.params, prompt))
+    known |= {"n": images.facts["n"]}
+    prompt, seconds = images.draw.prompt, images.facts["seconds_per_image"]
+    label = None if prompt is None else label_of(run.params, prompt)
+    return Subject(images.name, lambda: images, known, seconds=seconds, label=label)
 
 
 def of_real(run: Run, split: str) -> Subject:

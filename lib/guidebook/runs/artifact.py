@@ -10,8 +10,10 @@ Large arrays are made in parts, so that whoever is killed repeats one part at mo
     latents = arrays(artifact(runs() / "data", "latents", spec, encode, parts))["latents"]
 """
 
+import hashlib
 import itertools
 import json
+import logging
 import math
 import os
 import shutil
@@ -25,11 +27,12 @@ from pydantic_core import to_jsonable_python
 from tqdm import tqdm
 
 from guidebook.config.params import digest
-from guidebook.runs import manifest, preemption
+from guidebook.runs import checked, manifest, preemption
 from guidebook.runs.manifest import intact, unless
 from guidebook.runtime.distributed import agreed, alone, barrier, solo, world
 
 PARTS = ".parts"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | No
 
     `spec` is all that the files depend on: JSON values, pydantic models, tuples, paths. `what` names it in errors and beside the
     progress bar. Every process of a world calls it: the main one makes a folder, all share its parts. With
-    `parts.share` the others may still be at work, who finish it: ask `intact` then. A changed byte is noticed on the first use after
-    the start of a machine, and the folder made anew with a warning.
+    `parts.share` the others may still be at work, who finish it: ask `intact` then. A changed byte is noticed on each
+    process's first use, and the folder made anew with a warning.
 
     Raises OSError where the disk is full, Preempted, and what `make` raises. Parts that were made stay.
     """
@@ -87,7 +90,6 @@ def _write_folder(folder: Path, make: Callable[[Path], None], what: str) -> bool
         try:
             with solo(), manifest.whole(folder, what) as aside:
                 make(aside)
-            manifest.mark_verified(folder)
         except BaseException as raised:
             error = raised
     stopped, failed = agreed(isinstance(error, preemption.Preempted)), agreed(error is not None)
@@ -116,12 +118,14 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
     # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
     for i in tqdm(range(k, k + len(ranges), n), desc=what, unit="part", mininterval=1, disable=bool(k)):
         i = i % len(ranges) if n == 1 else i
-        if i < len(ranges) and not (aside / markers[i]).exists() and not folder.is_dir():
+        if i < len(ranges) and not _made(aside, markers[i], parts, *ranges[i]) and not folder.is_dir():
             rows, noted = make(*ranges[i])
             with unless(folder):
                 for name, values in rows.items():
                     _write(aside / f"{name}.npy", parts.at(name, ranges[i][0]), values)
-                write_json(aside, markers[i], noted, what)
+                sums = {name: hashlib.sha256(np.ascontiguousarray(values)).hexdigest() for name, values in rows.items()}
+                made = {"notes": noted, "rows": sums}
+                write_json(aside, markers[i], made | {checked.KEY: checked.checksum(made)}, what)
         if not parts.share and preemption.current().asked():
             preemption.current().obey(f"{what}, part {min(i + 1, len(ranges))} of {len(ranges)}")
     if parts.share:
@@ -133,6 +137,24 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
     return True
 
 
+def _made(aside: Path, marker: str, parts: Parts, first: int, end: int) -> bool:
+    """Whether a part was made, now or before an interruption, and its rows are those that were written."""
+    if not (aside / marker).exists():
+        return False
+    try:
+        sums = checked.load(aside / marker)["rows"]
+    except (ValueError, TypeError, KeyError):  # of an older version too
+        sums = {"": ""}
+    for name, kept in sums.items():
+        file, rows = aside / f"{name}.npy", (parts.at(name, first), parts.at(name, end))
+        array = np.lib.format.open_memmap(file, mode="r") if file.exists() else np.zeros(0)
+        if hashlib.sha256(np.ascontiguousarray(array[slice(*rows)])).hexdigest() != kept:
+            log.warning("%s: rows from %d on are not what was written; they are made anew", aside.name[1:], first)
+            (aside / marker).unlink()
+            return False
+    return True
+
+
 def _finish(folder: Path, aside: Path, markers: Sequence[Path]) -> bool:
     """The arrays under their name, if every part is there."""
     with unless(folder):
@@ -140,10 +162,9 @@ def _finish(folder: Path, aside: Path, markers: Sequence[Path]) -> bool:
             if folder.is_dir():  # whoever began when another ended
                 shutil.rmtree(aside, ignore_errors=True)
             return folder.is_dir()
-        gathered = [note for marker in markers for note in json.loads((aside / marker).read_text())]
+        gathered = [note for marker in markers for note in checked.load(aside / marker)["notes"]]
         write_json(aside, "notes.json", gathered, f"the notes of {folder.name}")
         manifest.rename(aside, folder)
-        manifest.mark_verified(folder)  # gigabytes are not hashed twice
         shutil.rmtree(folder / PARTS, ignore_errors=True)
     return folder.is_dir()
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from guidebook.runs.manifest import write
 from guidebook.runtime.seeds import seed_of
 
 log = logging.getLogger(__name__)
+EVERY = 30  # seconds between saves
 
 
 def fit(
-    file: Path,  # where the state lies while the training is stopped, as safetensors
+    file: Path,  # where the state lies until the training is done, as safetensors
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
@@ -31,7 +33,8 @@ def fit(
     what: str,  # in words, for the progress bar
     clip: float | None = None,  # largest norm of the gradient
 ) -> None:
-    """Trains a network in place, to evaluation mode; after a stop it continues, bit for bit as if there had been none.
+    """Trains a network in place, to evaluation mode; after a stop it continues, bit for bit as if there had been none. A process
+    that is killed repeats half a minute at most.
 
     torch's own CPU generator (dropout) is seeded anew for every step. Called where an `artifact` is made: of several processes one
     trains while the others wait. They could not answer, so there the poll is no collective call (`distributed.solo`). Raises Preempted,
@@ -39,6 +42,7 @@ def fit(
     """
     done = _load(file, network, optimizer, schedule)
     network.train()
+    saved = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         for step in tqdm(range(done, steps), what, steps, initial=done, unit="step", mininterval=1):
             torch.default_generator.manual_seed(seed_of("fit", step))
@@ -48,8 +52,11 @@ def fit(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            if step + 1 < steps and preemption.current().asked():
+            stop = step + 1 < steps and preemption.current().asked()
+            if stop or time.monotonic() - saved > EVERY:
                 _save(file, step + 1, network, optimizer, schedule, what)
+                saved = time.monotonic()
+            if stop:
                 preemption.current().obey(f"training the {what} after {step + 1:,} of {steps:,} steps")
     network.eval()
     file.unlink(missing_ok=True)

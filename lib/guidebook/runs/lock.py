@@ -15,6 +15,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from guidebook.runs.manifest import write
+
 WAIT = 0.2  # seconds: `held` takes the kernel's lock for a moment, which is no owner's
 log = logging.getLogger(__name__)
 
@@ -36,9 +38,7 @@ def lock(folder: Path):
             )
         if file.exists():
             log.warning("took over %s from a process that is gone", folder.name)
-        aside = folder / ".lock.json"
-        aside.write_text(json.dumps(_me()))
-        os.replace(aside, file)
+        write(file, json.dumps(_me()), f"the lock of {folder.name}")
         try:
             yield
         finally:
@@ -81,10 +81,12 @@ def _taken(gate, seconds: float) -> bool:
 
 
 def _owner(file: Path) -> dict:
-    """The process that wrote the lock. A file cut short by a crash, or gone again, names nobody."""
+    """The process that wrote the lock. A file cut short by a crash, or gone again, or of another form, names nobody."""
     try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
+        owner = json.loads(file.read_text())
+        kinds = {"pid": int, "host": str, "job": str | None, "start": int}
+        return owner if all(isinstance(owner.get(k, _me()[k]), kind) for k, kind in kinds.items()) else {}
+    except (FileNotFoundError, ValueError, AttributeError, RecursionError):
         return {}
 
 

@@ -1,6 +1,7 @@
 """Checksums of folders: a manifest with the sha256 of each file, verified before anything is read back."""
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import json
@@ -42,6 +43,15 @@ def write(file: Path, data: bytes | str, what: str = "", temporary: Path | None 
         os.replace(aside, file)
 
 
+def append(file: Path, text: str) -> None:
+    """Adds a line to a file. Raises OSError, which names it."""
+    try:
+        with open(file, "a") as lines:
+            lines.write(text)
+    except OSError as error:
+        raise OSError(f"a line of {file} was not written ({error})") from error
+
+
 @contextlib.contextmanager
 def whole(folder: Path, what: str) -> Iterator[Path]:
     """A folder to write into, which is hashed and gets the name `folder` when it is complete. Raises OSError with `what`.
@@ -61,6 +71,21 @@ def rename(aside: Path, folder: Path) -> None:
     checksum(aside)
     os.replace(aside, folder)
     fsync(folder.parent)
+    _verified[folder] = _sizes_and_times(folder)  # gigabytes are not hashed twice
+
+
+def replace(aside: Path, folder: Path) -> None:
+    """`rename`, also where there is a folder of that name, which is gone afterwards; at every moment there is one or the other."""
+    if not folder.is_dir():
+        return rename(aside, folder)
+    checksum(aside)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+    if ctypes.CDLL(None).renameat2(here, os.fsencode(aside), here, os.fsencode(folder), exchange):
+        old = folder.rename(folder.with_name(f".old-{folder.name}-{me()}"))  # a disk of a network cannot exchange
+        os.replace(aside, folder)
+        aside = old
+    fsync(folder.parent)
+    shutil.rmtree(aside)
 
 
 @contextlib.contextmanager
@@ -107,26 +132,22 @@ def verify(folder: Path, remedy: str) -> list[str]:
 def intact(folder: Path) -> bool:
     """Whether an artifact is there, each file as it was written; else what is there is deleted, with a warning.
 
-    Gigabytes take seconds to hash: each machine does it once after its start, and again where a file's size or time changed.
+    Gigabytes take seconds to hash: each process does it once, and again where a file's size or time changed.
     """
     if not folder.is_dir():
         return False
-    stamp = folder / f".verified-{here()}"
-    if not stamp.exists() or stamp.read_text() != _sizes_and_times(folder):
+    if _verified.get(folder) != (now := _sizes_and_times(folder)):
         try:
             verify(folder, "it is made anew")
         except Corrupt as error:
             log.warning("%s", error)
             delete(folder)
             return False
-        mark_verified(folder)
+        _verified[folder] = now
     return True
 
 
-def mark_verified(folder: Path) -> None:
-    """Notes that this machine need not verify a folder again before its next start."""
-    with contextlib.suppress(OSError):  # on a disk that is full or only for reading it is hashed each time
-        (folder / f".verified-{here()}").write_text(_sizes_and_times(folder))
+_verified: dict[Path, list] = {}  # what this process has hashed, with sizes and times of the files
 
 
 @functools.cache
@@ -156,9 +177,9 @@ def fsync(path: Path) -> None:
         os.close(fd)
 
 
-def _sizes_and_times(folder: Path) -> str:
+def _sizes_and_times(folder: Path) -> list:
     files = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if not f.name.startswith("."))
-    return json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in files])
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
 
 
 def _text(hashes: dict[str, str]) -> str:

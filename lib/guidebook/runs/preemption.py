@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
+from guidebook.runs.manifest import here, me
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import agreed, barrier, world
 
@@ -26,6 +28,19 @@ class Preempted(SystemExit):
 
     def __str__(self) -> str:
         return f"stopped {self.what}, saved; run again to go on"
+
+
+def request(stop: Path) -> None:
+    """Writes the file STOP for a signal that this process got; a person's is empty."""
+    stop.write_text(me())
+
+
+def drop_stale(stop: Path) -> None:
+    """Removes a file STOP for a signal to a command that is gone: it is not meant for the next one."""
+    text = stop.read_text() if stop.exists() else ""
+    machine, _, pid = text.rpartition("-")
+    if text and not (machine == here() and Path(f"/proc/{pid}").exists()):
+        stop.unlink(missing_ok=True)
 
 
 class Stop:

@@ -2,14 +2,12 @@
 
 import functools
 import importlib.metadata
-import json
 import logging
 import os
 import platform
 import re
-import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from guidebook import __version__
 from guidebook.config import params as P
 from guidebook.config import pretrained
 from guidebook.config.paths import RESULTS, ROOT, runs
-from guidebook.runs.manifest import write
+from guidebook.runs import checked
+from guidebook.runs.manifest import MANIFEST, Corrupt, verify, write
 
 log = logging.getLogger(__name__)
 SHEET = 100  # a record keeps the first so many images of a set, or ten of each class where that is more
@@ -83,25 +82,42 @@ class Run:
             )
 
     def provenance(self) -> dict:
-        return _read(self.path / "provenance.json", {})
+        """What is noted of the run. This and what follows raise Corrupt where a file is not what was written."""
+        return self._read(checked.load, "provenance.json") or {}
 
     def note(self, **facts: Any) -> None:
         """Adds facts to `provenance.json`."""
-        write(self.path / "provenance.json", json.dumps(self.provenance() | facts, indent=1))
+        write(self.path / "provenance.json", checked.dumps(self.provenance() | facts))
 
     def stats(self) -> list[dict]:
         """The lines of `stats.jsonl`; a line cut short by a crash is left out."""
-        file = self.path / "stats.jsonl"
-        text = file.read_text() if file.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        file, seen = self.path / "stats.jsonl", self.provenance().get("images_seen", 0)
+        lines = self._read(checked.load_lines, "stats.jsonl") or []
+        done = file.exists() if self.recorded else (self.path / "model").is_dir()  # its last line is of the last image
+        if done and (lines[-1]["nimg"] if lines else 0) < seen:
+            raise self.corrupt("stats.jsonl", "lacks its last lines")
+        return lines
 
     def metrics(self, **where: Any) -> list[dict]:
         """The metric records whose fields have the given values."""
-        records = _read(self.path / "metrics.json", [])
+        found = self._read(checked.load, "metrics.json") or []
+        records = found["records"] if isinstance(found, dict) else found
         return [r for r in records if all(r.get(k) == v for k, v in where.items())]
 
     def add_metrics(self, records: list[dict]) -> None:
-        write(self.path / "metrics.json", json.dumps(self.metrics() + records, indent=1, allow_nan=False))
+        write(self.path / "metrics.json", checked.dumps({"records": self.metrics() + records}))
+
+    def corrupt(self, name: str, what: str = "is not what was written") -> Corrupt:
+        """The error of a file in the folder, with what to do."""
+        lost = self.path / name if name == "metrics.json" else self.owner  # all can be measured anew
+        again = "`guidebook record` its run again" if self.recorded else f"delete {lost} and run again"
+        return Corrupt(f"{self.path.name}: {name} {what}; put it back, or {again}")
+
+    def _read(self, how: Callable, name: str) -> Any:
+        try:
+            return how(self.path / name) if (self.path / name).exists() else None
+        except ValueError:
+            raise self.corrupt(name) from None
 
 
 def open_run(params: P.Params) -> Run:
@@ -132,13 +148,17 @@ def folder(params: P.Params) -> Path:
     return runs() / params.experiment / f"{params.profile}-{params.training_key}"
 
 
+def record_of(params: P.Params) -> Path:
+    """Where the record of these parameters lies, or would."""
+    return RESULTS / params.experiment / params.profile
+
+
 def opened(path: Path | str) -> Run:
     """The run in a folder. Raises ParamsError where there is none."""
     path = Path(path)
     if not (path / "params.yml").is_file():
         raise P.ParamsError(f"{path} is not a run folder: it holds no params.yml")
-    params = P.check(P.read(path / "params.yml"), path.name)
-    return Run(params, path, recorded=path.resolve().is_relative_to(RESULTS.resolve()))
+    return Run(_params(path), path, recorded=path.resolve().is_relative_to(RESULTS.resolve()))
 
 
 def find(experiment: str, profile: str) -> Run:
@@ -160,7 +180,7 @@ def every_run() -> list[Run]:
         for file in _by_age(root, "*/[!.]*/params.yml", "*/[!.]*/variants/*/params.yml"):
             try:
                 found.append(opened(file.parent))
-            except P.ParamsError as error:
+            except (P.ParamsError, Corrupt) as error:
                 log.warning("left out: %s", error)
     return found
 
@@ -172,26 +192,6 @@ def all_runs() -> list[Run]:
         if run.finished or run.name not in found:
             found[run.name] = run
     return [found[name] for name in sorted(found)]
-
-
-def record(run: Run, also: Mapping[str, Path] | None = None) -> Path:
-    """Copies a finished run, without weights, to `book/results/<experiment>/<profile>/`: some hundred kB; more folders as variants."""
-    if not (run.path / "notebook.ipynb").exists():
-        raise FileNotFoundError(f"{run.path} is not finished: no complete notebook.ipynb; run `guidebook run` first")
-    target = RESULTS / run.params.experiment / run.params.profile
-    if target.is_dir() and (changed := P.differences(opened(target).params, run.params)):
-        changes = ", ".join(f"{key} {b} for {a}" for key, a, b in changed)
-        log.warning("%s replaces a record of other parameters: %s", run.path.name, changes[:300])
-    aside = target.with_name(f".{target.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    newest = {_without_key(f.parent.name): f.parent for f in _by_age(run.path, "variants/*/params.yml")} | dict(
-        also or {}
-    )
-    for source, copy in ((run.path, aside), *((path, aside / "variants" / name) for name, path in newest.items())):
-        _copy_record(source, copy)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(aside, target)
-    return target
 
 
 @functools.cache
@@ -207,32 +207,38 @@ def commit() -> dict:
 
 
 def _live(params: P.Params, path: Path) -> Run:
-    run = Run(params, path, recorded=False)
+    run, made = Run(params, path, recorded=False), ("params.yml", "stats.jsonl", "metrics.json", "checkpoints", "model")
     path.mkdir(parents=True, exist_ok=True)
-    write(path / "params.yml", params.yaml())
-    if not run.provenance():
+    begun = any((path / name).exists() for name in made)
+    if not run.provenance():  # written before all else
+        if begun:  # and not with today's commit
+            raise run.corrupt("provenance.json", "is gone")
         versions = {p: importlib.metadata.version(p) for p in VERSIONS}
         run.note(**commit(), versions=versions | {"guidebook": __version__, "python": platform.python_version()})
+    write(path / "params.yml", checked.with_comment(params.yaml()))
     return run
+
+
+def _params(path: Path) -> P.Params:
+    """The parameters in the folder of a run; in that of a record, if all files are what was recorded. Raises ParamsError, Corrupt."""
+    if (path / MANIFEST).exists():
+        verify(path, "`guidebook record` its run again")
+    try:
+        checked.check_text(path / "params.yml")
+    except ValueError:
+        again = "put it back, or run again with the same parameters"
+        raise Corrupt(f"{path.name}: params.yml is not what was written; {again}") from None
+    return P.check(P.read(path / "params.yml"), path.name)
 
 
 def _recorded(params: P.Params, path: Path) -> Run:
     if not (path / "params.yml").exists():
         raise NotRecorded(f"{path.parent.name}/{path.name} holds no recorded run")
-    known = P.check(P.read(path / "params.yml"), path.name)
+    known = _params(path)
     if known.training_key != params.training_key:
         keys = ", ".join(k for k, _, _ in P.differences(known, params))
         raise NotRecorded(f"the record {path.name} was made with other parameters ({keys}): record it again")
     return Run(params, path, recorded=True)
-
-
-def _copy_record(source: Path, target: Path) -> None:
-    names = ("params.yml", "provenance.json", "stats.jsonl", "metrics.json", "set.json", "sheet.png")
-    for file in (file for name in names for file in (source / name, *source.glob(f"samples/[!.]*/{name}"))):
-        if file.exists():
-            copy = target / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
 
 
 def _by_age(root: Path, *patterns: str) -> list[Path]:
@@ -242,7 +248,3 @@ def _by_age(root: Path, *patterns: str) -> list[Path]:
 
 def _without_key(name: str) -> str:
     return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", name)
-
-
-def _read(path: Path, default):
-    return json.loads(path.read_text()) if path.exists() else default

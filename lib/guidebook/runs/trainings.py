@@ -19,9 +19,14 @@ def siblings(run: Run) -> list[Run]:
     return [found[s] for s in sorted(found)]
 
 
+def variants(run: Run) -> list[Run]:
+    """The variants of a run, the oldest first."""
+    return _opened(run.path.glob("variants/*/params.yml"))
+
+
 def trained_again(run: Run) -> dict[str, Path]:
     """Folders of the other trainings of a run and of its variants, by the names of the variants that a record keeps them as."""
-    own = [run, *(v for v in _opened(run.path.glob("variants/*/params.yml")) if _seed(v) == _seed(run))]
+    own = [run, *(v for v in variants(run) if _seed(v) == _seed(run))]
     named = [(one.name.partition(" · ")[2], other) for one in own for other in siblings(one)]
     return {"-".join(filter(None, (name, f"seed-{_seed(other)}"))): other.path for name, other in named}
 

@@ -171,6 +171,11 @@ class Trainer:
             "memory_mb": _memory(),
         }
 
+    @property
+    def last_line(self) -> int:
+        """Images seen at the last line of statistics."""
+        return self.nimg - len(self.step_losses) * self.params.train.batch
+
     def start_clock(self) -> None:
         """The time of training begins here, and again with each line of statistics."""
         self._line = self.nimg, time.perf_counter()

@@ -1,13 +1,13 @@
 """Where lines of statistics go: `stats.jsonl`, a progress bar, and a tracker for those who watch one (`train.tracker`, off by default)."""
 
 import importlib.util
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from guidebook.runs.manifest import write
+from guidebook.runs.checked import dumps_lines
+from guidebook.runs.manifest import append, write
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
 from guidebook.training.step import Trainer
@@ -25,12 +25,16 @@ def tracking(run: Run, trainer: Trainer) -> Iterator[Callable[[dict], None]]:
         return
     show, total, file = tracker(run), trainer.total, run.path / "stats.jsonl"
     before = [line for line in run.stats() if line["nimg"] <= trainer.nimg]  # the others' steps are repeated
-    write(file, "".join(json.dumps(line) + "\n" for line in before))
+    if (before[-1]["nimg"] if before else 0) != trainer.last_line:
+        raise run.corrupt("stats.jsonl", "lacks lines")
+    text, last = dumps_lines(before)
+    write(file, text)
     with tqdm(None, run.name, total, initial=trainer.nimg, unit="img", unit_scale=True, mininterval=1) as bar:
 
         def track(line: dict) -> None:
-            with open(file, "a") as stats:
-                print(json.dumps(line), file=stats)
+            nonlocal last
+            text, last = dumps_lines([line], last)
+            append(file, text)
             show(line)
             bar.update(line["nimg"] - bar.n)
             bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)

@@ -1,0 +1,79 @@
+"""Recorded runs: copies of finished ones without weights, in `book/results`, from which their pages are redrawn."""
+
+import filecmp
+import logging
+import shutil
+from pathlib import Path
+
+from guidebook.config import params as P
+from guidebook.config.paths import runs
+from guidebook.runs.executed import complete
+from guidebook.runs.lock import lock
+from guidebook.runs.manifest import Corrupt, delete, me, replace, verify, writing
+from guidebook.runs.run import Run, opened, record_of
+from guidebook.runs.trainings import trained_again, variants
+
+log = logging.getLogger(__name__)
+FACTS, SETS = ("params.yml", "provenance.json", "stats.jsonl", "metrics.json"), ("set.json", "sheet.png")
+
+
+def record(run: Run) -> Path:
+    """Copies a finished run, some hundred kB, to `book/results/<experiment>/<profile>/`; its other trainings become variants.
+
+    Everything is checked against what was written, and the record before it stays until this one is whole. Raises
+    FileNotFoundError where the run is not finished, Corrupt, and OSError where the disk is full.
+    """
+    if not complete(run.path / "notebook.ipynb"):
+        raise FileNotFoundError(
+            f"{run.path} is not finished: it has no complete notebook.ipynb; run `guidebook run {run.params.experiment} "
+            f"--profile {run.params.profile}` with its parameters first, which makes nothing again that is there"
+        )
+    target = record_of(run.params)
+    if target.is_dir() and (changed := _changes(target, run)):
+        log.warning("%s replaces a record of other parameters: %s", run.path.name, changed[:300])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}-{me()}")
+    with writing(aside, f"the record {target.parent.name}/{target.name}"):
+        _copy(run.path, aside)
+        newest = {variant.name.partition(" · ")[2]: variant.path for variant in variants(run)}
+        for name, path in (newest | trained_again(run)).items():
+            _copy(path, aside / "variants" / name)
+        replace(aside, target)
+    return target
+
+
+def removed(folder: Path) -> Path:
+    """Deletes the folder of a run, or of a variant. Raises ParamsError where it is none, or one of a record, and Locked."""
+    if not any(folder.resolve().match(f"{runs().resolve()}/{inner}") for inner in ("*/*-*", "*/*-*/variants/*-*")):
+        raise P.ParamsError(f"{folder} is not the folder of a run in {runs()}")
+    with lock(folder):
+        delete(folder)
+    return folder
+
+
+def _changes(target: Path, run: Run) -> str:
+    """In which parameters a run differs from the record that it replaces."""
+    try:
+        return ", ".join(f"{key} {b} for {a}" for key, a, b in P.differences(opened(target).params, run.params))
+    except (P.ParamsError, Corrupt) as error:
+        return str(error)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """What a record keeps of a run's folder: copied, verified where it lies, and compared with the copy."""
+    copied = []
+    for folder, names in ((source, FACTS), *((folder, SETS) for folder in sorted(source.glob("samples/[!.]*")))):
+        copy = target / folder.relative_to(source)
+        copy.mkdir(parents=True)
+        copied += [
+            (file, shutil.copyfile(file, copy / file.name)) for name in names if (file := folder / name).exists()
+        ]
+        if names is SETS:
+            verify(folder, f"delete {folder} and run again: it is drawn anew")
+    run = opened(source)
+    run.stats(), run.metrics()  # raise Corrupt
+    if not run.provenance():
+        raise run.corrupt("provenance.json", "is gone")
+    for file, copy in copied:
+        if not filecmp.cmp(file, copy, shallow=False):
+            raise Corrupt(f"{file} changed while it was recorded; record it again")
