@@ -1,5 +1,6 @@
 """A whole experiment killed at random moments: judge, autoencoder, latents, training, sampling, measuring, the record, the book."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -44,12 +45,9 @@ def real(root: Path, experiment: str) -> Study:
 
 
 def started(here: Study, command: str):
-    words = {
-        "run": ("run", here.experiment, "--profile", here.profile),
-        "record": ("record", here.folder),
-        "build": ("build",),
-    }
-    return here.start(*map(str, words.get(command)))
+    if command == "run":
+        return here.start("run", here.experiment, "--profile", here.profile)
+    return here.start(command, *([str(here.folder)] if command == "record" else []))
 
 
 def proved(here: Study) -> dict[str, bytes]:
@@ -91,10 +89,8 @@ def killed(here: Study, seconds: dict[str, float], kills: int, rng: random.Rando
             if process.poll() is None and done[command] < share:
                 own = [process.pid, *children(process.pid)]
                 for pid in own:
-                    try:
+                    with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
                 process.communicate()
                 assert gone(own, 10)
                 done[command] += 1
