@@ -37,6 +37,7 @@ from forks import forked_kernels
 from guidebook.book.build import build
 from guidebook.book.notebook import run_experiment
 from guidebook.config.params import load
+from guidebook.runs.checked import with_comment
 from guidebook.runs.recording import record
 
 with forked_kernels():
@@ -44,7 +45,8 @@ with forked_kernels():
     kept = record(run)
     paper = kept.rename(kept.with_name("paper"))
     for file in paper.rglob("params.yml"):
-        file.write_text(file.read_text().replace("profile: demo", "profile: paper"))
+        _, text = file.read_text().split("\\n", 1)  # without its checksum
+        file.write_text(with_comment(text.replace("profile: demo", "profile: paper")))
     build()
 """
 

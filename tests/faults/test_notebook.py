@@ -64,7 +64,7 @@ def fails(here: Study, name: str) -> None:
     assert len(text.splitlines()) <= 2  # the second one says where to read on
     assert gone(own, 10)
     assert not here.page.exists()
-    with pytest.raises(ParamsError, match="no run of tiny/demo yet"):
+    with pytest.raises(ParamsError, match="experiment 'tiny' is not known"):
         find("tiny", "demo")  # so no page is drawn from it
 
 

@@ -22,16 +22,8 @@ from guidebook.config.schema import VAES, WORD, Data, Evaluate, Model, Objective
 from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
-FREE = (
-    "micro_batch",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "snapshots",
-    "processes",
-    "tracker",
-    "channels_last",
-    "compile",
-)
+FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "snapshots", "processes", "tracker",
+        "channels_last", "compile")  # fmt: skip
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
 LATER = {"train.file_rows": None, "model.modulation": "shift", "data.subset": None, "train.ema_warmup": True}
 # Solvers, spacings and ways to guide of objectives with discrete timesteps
@@ -80,8 +72,7 @@ def _in_sampling(p: Params) -> Iterator[str]:
     vp, s = p.objective if p.objective.kind == "vp" else None, p.sample
     for weights in (s.weights, *(m.against.weights for m in s.methods if m.against and m.against.weights)):
         if not p.train.has(weights):
-            kept = p.train.tracks[:9]
-            yield f"sample.weights = {weights!r:.40} must be one of {kept}, the weights that train.ema keeps"
+            yield f"sample.weights = {weights!r:.40} must be one of {p.train.tracks[:9]}, which train.ema keeps"
     if len(set(s.guidance)) < len(s.guidance):
         yield f"sample.guidance = {list(s.guidance)[:9]} must name every scale once"
     ways = [name for x in (s, *s.solvers) for name in (x.sampler, x.spacing)] + [m.combine for m in s.methods]
@@ -168,9 +159,8 @@ def having(profile: str) -> list[str]:
     profiles = {name: _names(PARAMS / name) for name in _names(PARAMS)}
     if not (found := [name for name, own in profiles.items() if profile in own]):
         every = sorted(set().union(*profiles.values()))
-        raise ParamsError(
-            f"no experiment has a profile {shown(profile)}{nearest(profile, every)}; there are: {', '.join(every)}"
-        )
+        near = nearest(profile, every)
+        raise ParamsError(f"no experiment has a profile {shown(profile)}{near}; there are: {', '.join(every)}")
     return found
 
 
