@@ -38,6 +38,7 @@ from guidebook.book.build import build
 from guidebook.book.notebook import run_experiment
 from guidebook.config.params import load
 from guidebook.runs.checked import with_comment
+from guidebook.runs.manifest import checksum
 from guidebook.runs.recording import record
 
 with forked_kernels():
@@ -47,6 +48,7 @@ with forked_kernels():
     for file in paper.rglob("params.yml"):
         _, text = file.read_text().split("\\n", 1)  # without its checksum
         file.write_text(with_comment(text.replace("profile: demo", "profile: paper")))
+    checksum(paper)
     build()
 """
 
