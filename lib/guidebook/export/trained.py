@@ -7,7 +7,6 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 from PIL import Image
 
 from guidebook.conditioning.captions import words
@@ -18,6 +17,7 @@ from guidebook.sampling.sets import mosaic
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import ArrayLike
 
 NESTED = ("draw", "influence", "draws", "again")  # fields of records that are no numbers or words
 SEEDS = 2**32
@@ -60,7 +60,7 @@ class TrainedRun:
         """The words of the captions it was trained with. With the stand-in text encoder there are no others."""
         return words(self.params)
 
-    def sample(self, prompt: ArrayLike, guidance: ArrayLike = 1.0, seed: ArrayLike = 0) -> Samples:
+    def sample(self, prompt: "ArrayLike", guidance: "ArrayLike" = 1.0, seed: "ArrayLike" = 0) -> Samples:
         """PIL images of prompts of one's own, drawn as the run's own samples are, and kept nowhere.
 
         Each of the three is one value or several, in the shapes that numpy broadcasts: an image for each combination, row by row.
