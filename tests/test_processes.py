@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from guidebook.config.params import ParamsError
+from guidebook.metrics.judge import judge
 from guidebook.metrics.measure import measure, measure_real
 from guidebook.runs import launch
 from guidebook.runs.launch import ProcessFailed
@@ -72,6 +73,7 @@ def of_one(params, tmp_path_factory):
     """The run of one process, with samples and their measurement."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GUIDEBOOK_RUNS", str(tmp_path_factory.mktemp("one")))
+        judge.cache_clear()  # another test's is in another folder
         run = open_run(params)
         train(run)
         measure(run, draw(run, 5.0, 30))

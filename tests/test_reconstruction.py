@@ -143,9 +143,22 @@ def test_too_few_snapshots_and_lengths_below_their_distance_are_refused(trained)
     with pytest.raises(ParamsError, match=r"has 3 snapshots of its averages up to 192 images"):
         reconstructed(run, "power-0.2", 192)
     with pytest.raises(
-        ParamsError, match=r"snapshots of its averages every 64 images: power-0.2 cannot be had after 1,200"
+        ParamsError, match=r"no snapshot of its averages after 1,200 images, but every 64 .* power-0.2 cannot"
     ):
         reconstructed(run, "power-0.2", 1200)
+
+
+def test_the_end_of_a_training_is_not_an_earlier_moment(trained):
+    """A training that has not ended, or lost its last snapshot, has no weights of its end; those of before stay."""
+    run, _ = trained
+    last = checkpoint.complete(run.path / "snapshots")[-1]
+    gone = last.rename(run.path / "put-aside")
+    try:
+        with pytest.raises(ParamsError, match=r"no snapshot of its averages after 1,536 images"):
+            reconstructed(run, "power-0.19")
+        assert reconstructed(run, "power-0.19", 1472).is_dir()
+    finally:
+        gone.rename(last)
 
 
 BAD = {

@@ -480,3 +480,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         module.write(tmp_path / "a.json", "new \ud800")
     assert files(tmp_path) == {"a.json": b"old"}
+
+
+def test_an_experiment_that_was_not_run_says_what_to_run(runs):
+    with pytest.raises(ParamsError, match="no run of mnist/smoke yet: guidebook run mnist --profile smoke"):
+        find("mnist", "smoke")

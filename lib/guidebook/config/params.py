@@ -25,7 +25,7 @@ from guidebook.config.yamlfile import read
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "snapshots", "processes", "tracker",
         "channels_last", "compile")  # fmt: skip
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
-LATER = {"train.file_rows": None, "model.modulation": "shift", "data.subset": None, "train.ema_warmup": True}
+LATER = {"train.file_rows": None, "model.modulation": "shift", "data.subset": None}
 # Solvers, spacings and ways to guide of objectives with discrete timesteps
 NEEDS_VP = ("unipc", "leading", "classifier")
 

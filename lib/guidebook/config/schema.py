@@ -148,7 +148,7 @@ class Train(Section):
         return ["raw", *map(track_name, self.ema)]
 
     def has(self, weights: str) -> bool:
-        """Whether weights of this name are kept, or can be reconstructed from the snapshots of two power-function averages."""
+        """True for weights that are kept, or that can be reconstructed from the snapshots of two power-function averages."""
         several = sum(isinstance(entry, str) for entry in self.ema) > 1
         return weights in self.tracks or (several and weights[:6] == "power-" and length_of(weights) < LONGEST)
 

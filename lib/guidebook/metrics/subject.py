@@ -26,9 +26,8 @@ class Subject:
     name: str  # for the `set` field of records
     load: Callable[[], Any]  # a set or a split: what has images and labels
     known: dict = field(default_factory=REAL.copy)  # fields of its records
-    seconds: float | None = (
-        None  # that drawing an image took: no part of a record, which is the same whenever it is made
-    )
+    # That drawing an image took: no part of a record, which is the same whenever it is made
+    seconds: float | None = None
     shuffled: bool = False  # whether a part of them is taken from a fixed shuffle, else the first ones
     label: int | None = None  # of all images, drawn of one prompt: its class, -1 where it is no class's caption
 

@@ -47,11 +47,8 @@ def live_explorer(run: Run) -> widgets.Widget:
 
         button.disabled = True
         try:
-            place.children = [
-                _picture(
-                    draw_now(run, [prompt.value] * 5, [scale.value] * 5, range(5 * seed.value, 5 * seed.value + 5))
-                )
-            ]
+            seeds = range(5 * seed.value, 5 * seed.value + 5)
+            place.children = [_picture(draw_now(run, [prompt.value] * 5, [scale.value] * 5, seeds))]
         except Exception as error:  # shown where the picture would be: a callback has no other place
             place.children = [widgets.Label(str(error))]
         finally:

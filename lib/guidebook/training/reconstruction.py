@@ -16,9 +16,8 @@ from guidebook.training.ema import exponent
 
 SNAPSHOTS = "snapshots"
 LEAST = 4  # moments with snapshots that a reconstruction may rest on
-Profile = tuple[
-    float, float
-]  # t and γ of the weights p(τ) = (γ + 1) τ^γ / t^(γ + 1) of an average of the time from 0 to t
+# t and γ of the weights p(τ) = (γ + 1) τ^γ / t^(γ + 1) of an average of the time from 0 to t
+Profile = tuple[float, float]
 
 
 def reconstructed(run: Run, weights: str, at: int | None = None) -> Path:
@@ -27,12 +26,12 @@ def reconstructed(run: Run, weights: str, at: int | None = None) -> Path:
     Raises ParamsError for a length that the snapshots do not carry and a moment that has none, Corrupt, and OSError where the disk is full.
     """
     length, folder = length_of(weights), run.path / SNAPSHOTS
-    kept = [path for path in checkpoint.complete(folder) if at is None or checkpoint.images(path) <= at]
-    end = at or (checkpoint.images(kept[-1]) if kept else 0)
-    apart = snapshot_steps(run.params) * run.params.train.batch
-    if at and at % apart and at != images(run.params):
+    end, apart = at or images(run.params), snapshot_steps(run.params) * run.params.train.batch
+    kept = [path for path in checkpoint.complete(folder) if checkpoint.images(path) <= end]
+    if end not in map(checkpoint.images, kept):
         raise ParamsError(
-            f"{run.name} has snapshots of its averages every {apart:,} images: {weights} cannot be had after {at:,}"
+            f"{run.name} has no snapshot of its averages after {end:,} images, but every {apart:,} up to where it trained: "
+            f"{weights} cannot be had there; train to there, or take a moment that has one"
         )
     if len(kept) < LEAST or length * end < apart:
         raise ParamsError(
