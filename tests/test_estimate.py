@@ -22,6 +22,22 @@ def test_hours_are_measured_by_a_run_of_the_same_kind_alone(runs, tiny):
         assert hours(tiny.replace(**other)).startswith("not known")
 
 
+def test_a_run_that_is_corrupt_says_nothing_of_another(runs, tiny):
+    run = open_run(tiny)
+    train(run)
+    (run.path / "provenance.json").write_text("{")
+    assert hours(tiny).startswith("not known")
+
+
+def test_the_disk_holds_the_snapshots_of_two_averages_as_they_are_written(runs, tiny):
+    two = tiny.replace(train={"ema": ["power:0.05", "power:0.1"], "snapshots": 4}, sample={"weights": "raw"})
+    more = two.replace(train={"snapshots": 8})
+    run = open_run(two)
+    train(run)
+    written = sum(file.stat().st_size for file in (run.path / "snapshots").rglob("*.safetensors"))
+    assert memory(more)[1] - memory(two)[1] == pytest.approx(written, rel=0.05)  # as many again; names take the rest
+
+
 def test_a_network_is_counted_once(runs, tiny, monkeypatch):
     first = counted(tiny)
     assert first.total > 0
@@ -65,6 +81,7 @@ def test_what_is_here_is_not_downloaded(runs, tmp_path, monkeypatch):
     assert download(load("mnist", "demo")) == "nothing"
     assert download(load("wikiart", "paper")).startswith("wikiart 32 GB, ")
     assert "mnist of a size not known here" in download(load("mnist", "paper"))
+    assert "clip-vit-base-patch32 of a size not known here" in download(load("mnist", "paper"))
 
 
 def test_all_of_it_is_said(runs, tiny):

@@ -2,12 +2,13 @@
 
 import importlib.metadata
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from pkgutil import resolve_name
 
 from guidebook.config import pretrained
-from guidebook.config.budget import images, rows, updates
+from guidebook.config.budget import images, rows, snapshot_steps, updates
 from guidebook.config.params import Params
 from guidebook.config.paths import runs
 from guidebook.config.schema import VAES
@@ -15,14 +16,13 @@ from guidebook.data.files import available
 from guidebook.models import published
 from guidebook.models.published import Measured
 from guidebook.runs.artifact import artifact, place
+from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import every_run
 
 GB = 1e9
 FP32 = 4  # bytes
 # Bytes: of the files as published; what is not here is not known before it is fetched
-DOWNLOADS = {
-    "cifar10": 143_646_105, "wikiart": 32_000_000_000, pretrained.CLIP: 605_000_000, pretrained.SD_VAE: 335_000_000,
-}  # fmt: skip
+DOWNLOADS = {"cifar10": 143_646_105, "wikiart": 32_000_000_000}
 
 
 def counted(params: Params) -> Measured:
@@ -54,8 +54,9 @@ def hours(params: Params) -> str:
     device = resolve_name("guidebook.training.provenance:here")()
     kind, found = _kind(params), None
     for run in every_run():
-        if run.provenance().get("device") == device and _kind(run.params) == kind and (lines := run.stats()):
-            found = run, lines[-1]["images_per_s"]
+        with suppress(Corrupt):  # of another run: `status` names it
+            if run.provenance().get("device") == device and _kind(run.params) == kind and (lines := run.stats()):
+                found = run, lines[-1]["images_per_s"]
     if found is None:
         return f"not known: no run of this network and batch has trained on {device}; its first minutes say it"
     run, rate = found
@@ -83,6 +84,8 @@ def memory(params: Params) -> tuple[int, int]:
     sets = len(s.guidance) + sum(len(m.w) for m in s.methods) + len(s.solvers)
     disk = (t.keep_checkpoints + 1) * (3 + tracks) * weights + (1 + tracks) * weights
     disk += sets * params.evaluate.samples * pixels
+    snapshots = -(-updates(params) // snapshot_steps(params))
+    disk += snapshots * sum(isinstance(entry, str) for entry in t.ema) * weights // 2  # in half precision
     if d.entry.mapped or d.entry.window:
         disk += (rows(d) + d.entry.test) * pixels  # decoded
     if params.model.vae:  # mean and log-variance of each point, in half precision, of mirrored images too
