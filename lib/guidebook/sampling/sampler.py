@@ -23,6 +23,7 @@ from guidebook.models.space import space
 from guidebook.runs.artifact import Parts, arrays, artifact, notes
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
+from guidebook.runtime.lanes import Lanes
 from guidebook.runtime.seeds import generator
 from guidebook.sampling.spec import Draw, guide_run
 from guidebook.training.model import load_model
@@ -39,6 +40,10 @@ class RunNetwork:
 
     def __call__(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """F (B, C, H, W) float32 at x (B, C, H, W), times t (B,) and the condition of B images."""
+        with Lanes(len(x)) as lanes:
+            return torch.cat(lanes.map(lambda rows: self._part(x[rows], t[rows], cond[rows]), len(x)))
+
+    def _part(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
         if self.train.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bf16"):

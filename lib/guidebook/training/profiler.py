@@ -1,5 +1,6 @@
-"""Where the time of a training step goes."""
+"""Time of the parts of a training step, and memory."""
 
+import resource
 import time
 
 import torch
@@ -43,3 +44,10 @@ class Profiler:
         event = self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
         event.record()
         return event
+
+
+def peak_memory() -> float:
+    """Peak memory so far in MB: the device's where there is one, else the process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

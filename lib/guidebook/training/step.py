@@ -1,26 +1,26 @@
 """The training step, and all that it changes. The clock is `nimg`, images seen."""
 
 import math
-import resource
 import time
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.source import Conditions, conditions
 from guidebook.config.budget import images, updates
 from guidebook.config.datasets import DataError
 from guidebook.config.params import Params
 from guidebook.data.batches import Batch, feed
 from guidebook.data.images import Images, Streamed, load
-from guidebook.diffusion.objective import objective
+from guidebook.diffusion.objective import Network, objective
 from guidebook.models import build
 from guidebook.models.space import Latents, Pixels, space
 from guidebook.runtime import distributed
-from guidebook.runtime.seeds import generator
+from guidebook.runtime.lanes import Lanes
 from guidebook.training.ema import averages
-from guidebook.training.profiler import Profiler
+from guidebook.training.noise import Noise, step_noise
+from guidebook.training.profiler import Profiler, peak_memory
 
 BINS = 10  # timestep bins of the logged loss
 Tensors = dict[str, dict[str, Tensor]]  # file of a checkpoint → name → tensor
@@ -28,16 +28,6 @@ Tensors = dict[str, dict[str, Tensor]]  # file of a checkpoint → name → tens
 
 class NonFiniteLoss(FloatingPointError):
     """The loss is NaN or infinite. Nothing of it was saved."""
-
-
-class Noise(NamedTuple):
-    """The random numbers of a step, for this process's n images."""
-
-    t: Tensor  # (n,) training times
-    dropped: Tensor  # (n,) whose text is replaced by the null caption
-    eps: Tensor  # (n, *shape) ε
-    mirrored: Tensor  # (n,)
-    posterior: Tensor  # (n, *shape) for draws of the autoencoder's posterior; (n, 0) in pixel space
 
 
 def prepared(
@@ -69,6 +59,7 @@ class Trainer:
         if t.compile:
             self.model.compile()  # in place: the weights keep their names
         self.wrapped = distributed.shared(self.model)
+        self.lanes = Lanes(t.batch if distributed.alone() and not t.compile else 1)
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
         self.averages = averages([*self.model.named_parameters()], t.ema, t.ema_warmup, updates(params))
@@ -80,11 +71,15 @@ class Trainer:
 
     def step(self) -> None:
         """One optimiser step on the next `batch` images. Its randomness depends on (seed, nimg) and nothing else."""
+        with self.lanes:
+            self._step()
+
+    def _step(self) -> None:
         t, mark = self.params.train, self.profiler.mark
         mark(None)
         batch = self.feed.batch(self.nimg)
         mark("data")
-        noise = self._noise()
+        noise = step_noise(self.params, self.nimg, self.objective, self.space)
         mark("noise")
         losses = self._backward(batch, noise)
         if t.clip_norm is not None:
@@ -104,17 +99,6 @@ class Trainer:
         self.nimg += t.batch
         mark("statistics")
 
-    def _noise(self) -> Noise:
-        """Every process draws for the whole batch and takes its share: any number of processes sees the same noise."""
-        t, device, world = self.params.train, self.device, distributed.world()
-        rng = generator(t.seed, "step", self.nimg, device=device)
-        times = self.objective.random_times(t.batch, rng)
-        dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
-        eps = torch.randn(t.batch, *self.space.shape, generator=rng, device=device)
-        mirrored = torch.rand(t.batch, generator=rng, device=device) < (0.5 if self.params.data.flips else 0.0)
-        drawn = times, dropped, eps, mirrored, self.space.noise(t.batch, rng)
-        return Noise(*(x[world.process_index :: world.num_processes] for x in drawn))
-
     def _backward(self, batch: Batch, noise: Noise) -> Tensor:
         """Adds the gradient of the batch, in parts of `micro_batch`; the loss of each image (n,)."""
         t, mark, losses, n = self.params.train, self.profiler.mark, [], len(batch.labels)
@@ -131,14 +115,35 @@ class Trainer:
             mark("text")
             cond = cond.drop(dropped, self.conditions.null)
             mark("caption dropout")
-            # Gradients travel between processes once a step, with the last part.
-            net = self.wrapped if first + size >= n else self.model
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=t.precision == "bf16"):
-                each = self.objective.loss(net, x0, eps, times, cond)
-            mark("forward")
-            (each.sum() / n).backward()
+            if self.lanes.n > 1:
+                each = self._in_lanes(n, x0, eps, times, cond)
+            else:
+                # Gradients travel between processes once a step, with the last part.
+                each = self._losses(self.wrapped if first + size >= n else self.model, x0, eps, times, cond)
+                mark("forward")
+                (each.sum() / n).backward()
             losses.append(each.detach())
             mark("backward")
+        return torch.cat(losses)
+
+    def _losses(self, net: Network, x0: Tensor, eps: Tensor, times: Tensor, cond: Condition) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.train.precision == "bf16"):
+            return self.objective.loss(net, x0, eps, times, cond)
+
+    def _in_lanes(self, n: int, *part: Tensor | Condition) -> Tensor:
+        """The loss of each image; the gradient of their sum / n is added, a lane's after the other's."""
+
+        def gradient(rows: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
+            each = self._losses(self.model, *(x[rows] for x in part))
+            if not rows.start:
+                self.profiler.mark("forward")
+            return each.detach(), torch.autograd.grad(each.sum() / n, self.weights, materialize_grads=True)
+
+        losses, gradients = zip(*self.lanes.map(gradient, len(part[0])), strict=True)
+        for w in self.weights:
+            w.grad = torch.zeros_like(w) if w.grad is None else w.grad
+        for of_lane in gradients:
+            torch._foreach_add_([w.grad for w in self.weights], list(of_lane))
         return torch.cat(losses)
 
     def lr_at(self, nimg: int) -> float:
@@ -168,7 +173,7 @@ class Trainer:
             "ms_by_part": self.profiler.flush(),
             "images_per_s": images / seconds,
             "seconds": self.seconds,
-            "memory_mb": _memory(),
+            "memory_mb": peak_memory(),
         }
 
     @property
@@ -239,10 +244,3 @@ def _check(data: Images | Streamed, params: Params) -> None:
                 f"{d.name} has {n:,} {split} images, expected {rows:,}: complete the files, or, where a "
                 f"part of the set is meant, set data.subset={{{counts}}}"
             )
-
-
-def _memory() -> float:
-    """Peak memory so far in MB: the device's where there is one, else the process's."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
