@@ -84,7 +84,7 @@ def test_the_gradient_of_lanes_is_that_of_the_whole(micro_batch, tiny, threads):
         gradients.append(torch.cat([w.grad.flatten() for w in trainer.weights]))
     whole, parts = gradients
     assert not torch.equal(whole, parts)  # else there was one lane
-    assert (whole - parts).norm() < 1e-5 * whole.norm()
+    assert (whole - parts).norm() < 1e-4 * whole.norm()
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)
 
 
