@@ -22,7 +22,7 @@ from guidebook.runs import run as module
 from guidebook.runs.lock import Locked, lock
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.recording import record, removed
-from guidebook.runs.run import NotRecorded, all_runs, find, folder, open_run, opened
+from guidebook.runs.run import NotRecorded, all_runs, every_run, find, folder, open_run, opened
 from guidebook.sampling.draw import draw
 from guidebook.sampling.explore import trajectory
 from guidebook.sampling.sampler import draw_now
@@ -194,6 +194,33 @@ def test_a_record_lies_under_its_profile_and_its_variants_lose_their_key(recorde
     assert recorded.recorded
     assert [p.name for p in (recorded.path / "variants").iterdir()] == ["caption-dropout"]
     assert recorded.variant("caption-dropout", **DROPOUT).name == live.variant("caption-dropout", **DROPOUT).name
+
+
+@pytest.mark.parametrize("name", ["mnist/zzz", "mnsit/smoke", "mnist/smoke/variants/A `{download}`"])
+def test_a_record_in_another_place_than_its_parameters_say_is_refused_by_name(name, recorded, caplog):
+    source = recorded.path / "variants/caption-dropout" if "variants" in name else recorded.path
+    shutil.copytree(source, module.RESULTS / name)
+    with pytest.raises(ParamsError, match=r"calls itself mnist/smoke|variant 'A"):
+        opened(module.RESULTS / name)
+    assert {run.path for run in every_run() if run.recorded} == {
+        recorded.path,
+        recorded.path / "variants/caption-dropout",
+    }
+    assert "left out: " in caplog.text
+
+
+@pytest.mark.parametrize("file", ["", "params.yml", "provenance.json", "variants", "samples"])
+def test_a_record_with_a_link_is_neither_read_nor_taken_for_a_live_run(file, recorded, tmp_path):
+    moved = (recorded.path / file).rename(tmp_path / "elsewhere")
+    (recorded.path / file).symlink_to(moved)
+    with pytest.raises(ParamsError, match="has a link, "):
+        opened(recorded.path)
+    assert [run for run in all_runs() if run.path == recorded.path] == []
+
+
+def test_a_link_to_a_record_is_that_record(recorded, runs):
+    (runs / "mnist/smoke-0123abcd").symlink_to(recorded.path)
+    assert opened(runs / "mnist/smoke-0123abcd").recorded
 
 
 def test_of_variants_with_one_name_the_newest_is_recorded(live):
@@ -396,7 +423,7 @@ def test_a_profile_that_there_is_not_is_not_advised(runs):
 
 
 def test_the_newest_finished_run_is_found(runs, tiny):
-    a, b, unfinished = (open_run(tiny.replace(train={"seed": seed})) for seed in (0, 1, 2))
+    a, b, unfinished = (open_run(tiny.replace(train={"lr": lr})) for lr in (1e-3, 2e-3, 3e-3))
     for run, seconds in ((a, 200), (b, 100)):
         executed(run.path)
         age(run.path / "notebook.ipynb", seconds)
