@@ -2,7 +2,6 @@
 
 import ctypes
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -23,16 +22,15 @@ from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.report.banner import banner, fraction
 from guidebook.report.claims import answers
 from guidebook.runs.lock import lock
-from guidebook.runs.run import Run, all_runs, every_run
+from guidebook.runs.manifest import take_place, writing
+from guidebook.runs.run import Run, every_run, foremost
 from guidebook.sampling.draw import sample_set
 from guidebook.sampling.sets import mosaic
 from guidebook.sampling.spec import Draw
 
 OUTPUT = BOOK / "_build" / "html"
-ASIDE = OUTPUT.with_name(
-    "aside"
-)  # where a build is made: the pages keep their place until all of the new ones are there
-SOURCE, BUILT, BEFORE = ASIDE / "source", ASIDE / "_build" / "html", ASIDE / "before"
+ASIDE = OUTPUT.with_name("aside")  # where new pages are made, while those before keep their place
+SOURCE, BUILT = ASIDE / "source", ASIDE / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
 EXPLORER = NOTEBOOKS / "explorer.ipynb"
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
@@ -72,29 +70,19 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     another build goes on.
     """
     toc = _contents()
-    OUTPUT.parent.mkdir(exist_ok=True)
-    with lock(OUTPUT.parent):
-        _clear()  # one that was killed could not
-        try:
-            _build(toc, say)
-            if OUTPUT.exists():
-                os.replace(OUTPUT, BEFORE)
-            os.replace(BUILT, OUTPUT)
-        finally:
-            _clear()
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    with lock(OUTPUT.parent), writing(ASIDE, "the book"):
+        shutil.rmtree(ASIDE, ignore_errors=True)  # of a build that was killed
+        _build(toc, say)
+        take_place(BUILT, OUTPUT)
+        shutil.rmtree(ASIDE)
     return OUTPUT / "index.html"
-
-
-def _clear() -> None:
-    """Removes what a build left; where it ended between two renames, the pages of before get their place back."""
-    if BEFORE.exists() and not OUTPUT.exists():
-        os.replace(BEFORE, OUTPUT)
-    shutil.rmtree(ASIDE, ignore_errors=True)
 
 
 def _build(toc: dict, say: Callable[[str], None]) -> None:
     """Makes the pages in BUILT."""
-    found, every = all_runs(), every_run()
+    every = every_run()
+    found = foremost(every)
     chapters, extra = [c for name in _experiments() for c in _chapters(name, found, say)], []
     named = {run.name: run for run in found if run.finished and EXPLORER.exists()}
     explored = next((named[f"mnist/{p}"] for p in ORDER if f"mnist/{p}" in named), None)

@@ -18,6 +18,7 @@ WIDGETS = (
     "Button", "ButtonStyle", "DescriptionStyle", "FloatSlider", "HBox", "Image", "IntText", "Label", "LabelStyle", "Layout",
     "Link", "SelectionSlider", "SliderStyle", "Stack", "Text", "TextStyle", "VBox",
 )  # fmt: skip
+LINKED = ("index", "selected_index")
 MODULES = ("@jupyter-widgets/base", "@jupyter-widgets/controls")
 HARMLESS = str.maketrans("<>\\", "‹›∖")  # no tag, no end of the script that holds the state, no TeX
 
@@ -25,27 +26,21 @@ HARMLESS = str.maketrans("<>\\", "‹›∖")  # no tag, no end of the script th
 def page(source: Path, executed: Path) -> dict:
     """An executed notebook for a page, without what could run in a reader's browser. Raises NotebookFailed where its cells are others."""
     notebook, done = (json.loads(file.read_text()) for file in (source, executed))
-    if _written(notebook) != _written(done):
+    ran = [c for c in done["cells"] if "injected-parameters" not in c["metadata"].get("tags", [])]
+    if ["".join(c["source"]) for c in notebook["cells"]] != ["".join(c["source"]) for c in ran]:
         raise NotebookFailed(f"{executed} holds other cells than {source.name}: delete it")
-    widgets, cells, rest = _models(done["metadata"]), [], iter(done["cells"])
-    for cell in notebook["cells"]:
-        ran = next(rest)
-        if "injected-parameters" in ran["metadata"].get("tags", []):
-            injected = {"cell_type": "code", "id": "values-that-ran", "metadata": {"tags": ["injected-parameters"]}}
-            cells.append(injected | {"source": ran["source"], "execution_count": None, "outputs": []})
-            ran = next(rest)
-        if cell["cell_type"] == "code":
-            outputs = [_output(output, widgets) for output in ran["outputs"]]
-            cell |= {"execution_count": ran["execution_count"], "outputs": [output for output in outputs if output]}
+    values = next((c["source"] for c in done["cells"] if c not in ran), "")
+    widgets, cells = _models(done["metadata"]), []
+    for cell, outcome in zip(notebook["cells"], ran, strict=True):
         cells.append(cell)
+        if cell["cell_type"] == "code":
+            outputs = [_output(output, widgets) for output in outcome["outputs"]]
+            cell |= {"execution_count": outcome["execution_count"], "outputs": [output for output in outputs if output]}
+        if "parameters" in cell["metadata"].get("tags", []) and values:
+            injected = {"cell_type": "code", "id": "values-that-ran", "metadata": {"tags": ["injected-parameters"]}}
+            cells.append(injected | {"source": values, "execution_count": None, "outputs": []})
     state = {"state": widgets, "version_major": 2, "version_minor": 0}
     return notebook | {"cells": cells, "metadata": notebook["metadata"] | {"widgets": {STATE: state}}}
-
-
-def _written(notebook: dict) -> list[str]:
-    """The cells of a notebook, without the one that papermill adds."""
-    own = (c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", []))
-    return ["".join(c["source"]) for c in own]
 
 
 def _output(output: dict, widgets: dict) -> dict | None:
@@ -83,23 +78,21 @@ def _models(metadata: dict) -> dict[str, dict]:
 def _known(model: dict) -> bool:
     name, state = model["model_name"].removesuffix("Model"), model["state"]
     modules = {model["model_module"], state.get("_model_module"), state.get("_view_module")} - {None}
-    views = (None, f"{name}View", "StyleView", "LayoutView")
+    linked = {*state.get("source", ())[1:], *state.get("target", ())[1:]}  # else one may set what is refused here
+    shown = state.get("_view_name") in (None, f"{name}View", "StyleView", "LayoutView")
     return (
         name in WIDGETS
         and modules <= {*MODULES}
-        and state.get("_view_name") in views
+        and linked <= {*LINKED}
+        and shown
         and state.get("format", "png") == "png"
     )
 
 
 def _words(value: Any) -> Any:
-    """A JSON value whose texts are shown as they are; no widget may take its description for HTML."""
+    """A JSON value whose texts are shown as they are, without the fields of a widget that show HTML or load a picture."""
     if isinstance(value, dict):
-        return {key: _words(of) for key, of in value.items() if key != "description_allow_html"}
-    return (
-        [_words(of) for of in value]
-        if isinstance(value, list)
-        else value.translate(HARMLESS)
-        if isinstance(value, str)
-        else value
-    )
+        return {key: _words(of) for key, of in value.items() if key not in ("description_allow_html", "background")}
+    if isinstance(value, list):
+        return [_words(of) for of in value]
+    return value.translate(HARMLESS) if isinstance(value, str) else value

@@ -69,9 +69,8 @@ class Answer(NamedTuple):
     found: str
     verdict: str  # one of OUTCOMES
     note: str = ""  # what it rests on
-    effect: Annotated[list[float], Field(min_length=3, max_length=3)] | None = (
-        None  # the difference that decided, with its interval
-    )
+    # the difference that decided, with its interval
+    effect: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
     p: float | None = None  # the least level at which it decides so; None where it rests on no draw
 
 
