@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from guidebook.config.errors import plain
 from guidebook.config.params import Params, ParamsError, check, check_word, read
 from guidebook.runs import checked
 from guidebook.runs.manifest import MANIFEST, Corrupt, verify
@@ -26,7 +27,7 @@ def params_in(folder: Path, results: Path) -> tuple[Params, bool]:
 def _place(folder: Path, results: Path) -> Path | None:
     """`mnist/paper`, or `mnist/paper/variants/x`: where among the records a folder lies; None where it is none of them.
 
-    Raises ParamsError where it has a link to what lies elsewhere.
+    Raises ParamsError where it holds a link to what lies elsewhere, or what is neither a file nor a folder.
     """
     root, path = results, folder.absolute()
     if not path.is_relative_to(root):
@@ -35,8 +36,10 @@ def _place(folder: Path, results: Path) -> Path | None:
         return None
     within = path.relative_to(root)
     above = (root / part for part in (within, *within.parents) if part.name)
-    if link := next((file for file in (*above, *path.rglob("*")) if file.is_symlink()), None):
-        raise ParamsError(f"the record {within} has a link, {link.name}: copy what it leads to, or delete it")
+    for file in (*above, *path.rglob("*")):
+        if file.is_symlink() or not (file.is_file() or file.is_dir()):
+            odd = f"the record {within} holds a link or a device, {file.name}: put a file there, or delete it"
+            raise ParamsError(plain(odd))
     return within
 
 
@@ -47,4 +50,4 @@ def _check(within: Path, params: Params) -> None:
         check_word(within.name, "variant")
         named /= f"variants/{within.name}"
     if within != named:
-        raise ParamsError(f"the record {within} calls itself {named}: it would take the place of that one")
+        raise ParamsError(plain(f"the record {within} calls itself {named}: it would take the place of that one"))
