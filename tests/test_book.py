@@ -1,11 +1,19 @@
 """The contents of the book: what a build fills in, what it may leave out, and what it refuses to lose."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 import yaml
+from faults.study import gone
 
 from guidebook.book import build
 from guidebook.book.notebook import NotebookFailed
 from guidebook.config.paths import BOOK
+from guidebook.runs.lock import Locked
 
 
 @pytest.fixture
@@ -59,3 +67,84 @@ def test_what_has_nothing_to_show_yet_is_left_out_and_nothing_else(written, tmp_
 def test_the_contents_of_the_study_are_complete():
     files = [c["file"] for part in build._contents()["parts"] for c in part["chapters"]]
     assert {f for f in files if not (BOOK / f"{f}.md").exists()} == {*build.OPTIONAL}
+
+
+# The pages of before, while new ones are made
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    """A book whose pages say `old`; what comes of a build that does as it is told, in place of drawing and of Sphinx."""
+    for name in ("BOOK", "OUTPUT", "ASIDE", "SOURCE", "BUILT"):
+        monkeypatch.setattr(build, name, tmp_path / getattr(build, name).relative_to(BOOK))
+    monkeypatch.setattr(build, "_contents", dict)
+    build.OUTPUT.mkdir(parents=True)
+    (build.OUTPUT / "index.html").write_text("old")
+
+    def make(do):
+        monkeypatch.setattr(build, "_build", lambda toc, say: do())
+        return build.build().read_text()
+
+    return make
+
+
+def pages(text="new"):
+    build.BUILT.mkdir(parents=True)
+    (build.BUILT / "index.html").write_text(text)
+
+
+def test_new_pages_take_the_place_of_those_before_and_leave_nothing_beside(built):
+    assert built(pages) == "new"
+    assert not build.ASIDE.exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), NotebookFailed("a warning"), KeyboardInterrupt()])
+def test_a_build_that_fails_leaves_the_old_pages_and_nothing_of_its_own(built, error):
+    def fail():
+        pages("half")
+        raise error
+
+    with pytest.raises(type(error)):
+        built(fail)
+    assert (build.OUTPUT / "index.html").read_text() == "old"
+    assert not build.ASIDE.exists()
+
+
+def test_what_a_killed_build_left_is_gone_after_the_next(built):
+    build.BUILT.mkdir(parents=True)
+    (build.BUILT / "half.html").touch()
+    assert built(pages) == "new"
+    assert [f.name for f in build.OUTPUT.iterdir()] == ["index.html"]
+
+
+def test_a_second_build_is_refused_in_one_line_while_the_first_goes_on(built):
+    def second():
+        with pytest.raises(Locked, match=r"in use by process \d+") as refused:
+            build.build()
+        assert len(str(refused.value).splitlines()) == 1
+        pages()
+
+    assert built(second) == "new"
+
+
+KILLED = """
+import sys
+from types import SimpleNamespace
+from guidebook.book import build
+
+build.sys = SimpleNamespace(executable=sys.argv[1] + "/python")
+build._sphinx()
+"""
+
+
+def test_sphinx_dies_with_a_build_that_is_killed(tmp_path):
+    command, seen = tmp_path / "jupyter-book", tmp_path / "pid"
+    command.write_text(f"#!/bin/sh\necho $$ > {seen}.part && mv {seen}.part {seen}\nexec sleep 600\n")
+    command.chmod(0o755)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
+    until = time.monotonic() + 60
+    while not seen.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert gone([int(seen.read_text())], 10)

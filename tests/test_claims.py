@@ -165,6 +165,24 @@ def test_what_a_notebook_answered_is_found_in_it(run, tmp_path):
     assert found[1][2:] == ("undecided", "few; " + found[0].note.partition("; ")[2], None, None)
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (["no-such-claim", "", "holds"], "'no-such-claim', 'holds' is no answer to a claim"),
+        (["mnist-grain", "", "perhaps"], "'perhaps' is no answer"),
+        (["mnist-grain", {"a": 1}, "holds"], r"0\.1 = {'a': 1}: "),
+        (["mnist-grain", "", "holds", "", [0.1, 0.2]], r"0\.4 = \[0\.1, 0\.2\]: "),
+    ],
+)
+def test_an_answer_that_no_notebook_of_ours_gives_stops_the_page_in_one_line(row, said, tmp_path):
+    output = {"metadata": {"text/html": {claims.MARK: [row]}}}
+    (tmp_path / "page.ipynb").write_text(json.dumps({"cells": [{"outputs": [output]}]}))
+    with pytest.raises(ParamsError, match=said) as refusal:
+        answers(tmp_path / "page.ipynb")
+    assert str(refusal.value).startswith("page.ipynb: ")
+    assert len(str(refusal.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(("seen", "words"), [(1_200_128, "100 %"), (7_200_000, "600 %"), (90_112, "7.5 %")])
 def test_the_share_of_the_training_is_a_plain_number(run, seen, words):
     run.note(images_seen=seen)

@@ -140,7 +140,7 @@ def test_the_first_page_lists_every_experiment_and_links_its_pages():
         ("A: why?", [("experiments/a", "demo", "digits, 5 images seen"), ("experiments/a-paper", "paper", "mnist, 6")]),
         ("B: how?", []),
     ]
-    heads, a, b = rows(pages.experiments(shown))
+    heads, a, b = rows(pages.intro(shown))
     assert heads == []
     demo, paper = (f'<a href="experiments/a{more}.html">' for more in ("", "-paper"))
     assert a[1:] == ["why?", f"{demo}demo</a>: digits, 5 images seen; {paper}paper</a>: mnist, 6"]

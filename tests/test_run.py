@@ -1,6 +1,7 @@
 """Run folders: found again by what training depends on, recorded without weights, redrawn and never continued."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -15,14 +16,14 @@ import torch
 from forks import executed
 
 from guidebook.book.status import overview, state
-from guidebook.config.params import ParamsError
+from guidebook.config.params import ParamsError, load
 from guidebook.config.paths import ROOT
 from guidebook.metrics.measure import measure, measure_real
 from guidebook.runs import run as module
 from guidebook.runs.lock import Locked, lock
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.recording import record, removed
-from guidebook.runs.run import NotRecorded, all_runs, find, folder, open_run, opened
+from guidebook.runs.run import NotRecorded, all_runs, every_run, find, folder, open_run, opened
 from guidebook.sampling.draw import draw
 from guidebook.sampling.explore import trajectory
 from guidebook.sampling.sampler import draw_now
@@ -194,6 +195,49 @@ def test_a_record_lies_under_its_profile_and_its_variants_lose_their_key(recorde
     assert recorded.recorded
     assert [p.name for p in (recorded.path / "variants").iterdir()] == ["caption-dropout"]
     assert recorded.variant("caption-dropout", **DROPOUT).name == live.variant("caption-dropout", **DROPOUT).name
+
+
+@pytest.mark.parametrize("name", ["mnist/zzz", "mnsit/smoke", "mnist/smoke/variants/A `{download}`"])
+def test_a_record_in_another_place_than_its_parameters_say_is_refused_by_name(name, recorded, caplog):
+    source = recorded.path / "variants/caption-dropout" if "variants" in name else recorded.path
+    shutil.copytree(source, module.RESULTS / name)
+    with pytest.raises(ParamsError, match=r"calls itself mnist/smoke|variant 'A"):
+        opened(module.RESULTS / name)
+    assert {run.path for run in every_run() if run.recorded} == {
+        recorded.path,
+        recorded.path / "variants/caption-dropout",
+    }
+    assert "left out: " in caplog.text
+
+
+def test_a_manifest_that_names_a_file_of_another_folder_reads_none(recorded, tmp_path, monkeypatch):
+    outside, file = tmp_path / "outside.txt", recorded.path / "manifest.json"
+    outside.write_text("of the builder")
+    names = json.loads(file.read_text()) | {str(outside): hashlib.sha256(outside.read_bytes()).hexdigest()}
+    file.write_text(json.dumps(names, indent=1))
+    with pytest.raises(Corrupt, match=r"manifest\.json is not what was written"):
+        opened(recorded.path)
+
+
+@pytest.mark.parametrize("file", ["", "params.yml", "provenance.json", "variants", "samples"])
+def test_a_record_with_a_link_is_neither_read_nor_taken_for_a_live_run(file, recorded, tmp_path):
+    moved = (recorded.path / file).rename(tmp_path / "elsewhere")
+    (recorded.path / file).symlink_to(moved)
+    with pytest.raises(ParamsError, match=r"mnist/smoke holds a link or a device, \S+: "):
+        opened(recorded.path)
+    assert [run for run in all_runs() if run.path == recorded.path] == []
+
+
+def test_a_record_with_a_pipe_is_refused_and_not_waited_for(recorded):
+    (recorded.path / "metrics.json").unlink()
+    os.mkfifo(recorded.path / "metrics.json")
+    with pytest.raises(ParamsError, match=r"a link or a device, metrics\.json"):
+        opened(recorded.path)
+
+
+def test_a_link_to_a_record_is_that_record(recorded, runs):
+    (runs / "mnist/smoke-0123abcd").symlink_to(recorded.path)
+    assert opened(runs / "mnist/smoke-0123abcd").recorded
 
 
 def test_of_variants_with_one_name_the_newest_is_recorded(live):
@@ -396,7 +440,7 @@ def test_a_profile_that_there_is_not_is_not_advised(runs):
 
 
 def test_the_newest_finished_run_is_found(runs, tiny):
-    a, b, unfinished = (open_run(tiny.replace(train={"seed": seed})) for seed in (0, 1, 2))
+    a, b, unfinished = (open_run(tiny.replace(train={"lr": lr})) for lr in (1e-3, 2e-3, 3e-3))
     for run, seconds in ((a, 200), (b, 100)):
         executed(run.path)
         age(run.path / "notebook.ipynb", seconds)
@@ -404,6 +448,36 @@ def test_the_newest_finished_run_is_found(runs, tiny):
     age(b.path / "notebook.ipynb", 300)
     assert find("mnist", "smoke").path == a.path
     assert not unfinished.finished
+
+
+SEED, LESS = {"train": {"seed": 1}}, {"train": {"epochs": 1}}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "newest"),
+    [
+        ({}, LESS, False),
+        ({}, SEED, False),
+        (SEED, {}, True),
+        (SEED, {"train": {"lr": 1e-5}}, True),  # with the profile's seed
+        ({"train": {"epochs": 4}}, LESS, False),
+        ({"train": {"lr": 1e-5}}, {"train": {"lr": 1e-4}}, True),
+    ],
+)
+def test_of_two_runs_of_a_profile_the_one_that_keeps_to_it_is_found_and_shown(runs, first, then, newest):
+    profile = load("mnist", "smoke")
+    two = [open_run(profile.replace(**changes)) for changes in (first, then)]
+    for run, seconds in zip(two, (200, 100), strict=True):
+        run.variant("x", **DROPOUT)
+        executed(run.path)
+        for name in ("notebook.ipynb", "params.yml"):
+            age(run.path / name, seconds)
+    path = two[newest].path
+    assert find("mnist", "smoke").path == path
+    assert {run.owner for run in all_runs()} == {path}
+    assert {run.name for run in all_runs()} == {"mnist/smoke", "mnist/smoke · x"}
+    (path / "notebook.ipynb").unlink()
+    assert find("mnist", "smoke").path != path
 
 
 def test_a_live_run_is_found_before_its_record(recorded, live):

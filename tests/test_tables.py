@@ -1,9 +1,11 @@
 """Tables put each number under its own head, and leave a place empty rather than shift the others."""
 
+import dataclasses
 import re
 
 import pytest
 
+from guidebook.config.params import load
 from guidebook.report import banner, tables
 from guidebook.runs.run import open_run
 
@@ -82,3 +84,12 @@ def test_the_banner_says_how_many_images_a_limited_run_knows(runs, tiny):
     for limit, told in ((60, True), (None, False)):
         text = banner.banner(open_run(tiny.replace(data={"limit": limit})))
         assert ("Of each split this run knows the first 60 at most" in text) == told
+
+
+def test_the_banner_names_the_runs_of_its_profile_that_the_page_does_not_show(runs, tiny):
+    run, other = (open_run(tiny.replace(train={"lr": lr})) for lr in (1e-3, 0.5))
+    kept = open_run(load("mnist", "demo"))
+    assert "Not shown" not in banner.banner(run)
+    text = banner.banner(run, [other, dataclasses.replace(kept, recorded=True)])
+    assert re.search(rf"<br>Not shown is {other.path.name}: [^<]*train\.lr is 0\.5 instead of [^<]*\.<br>", text)
+    assert text.endswith("<br>Not shown is the record: keeps to its profile.</div>")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -227,6 +228,19 @@ def test_a_page_is_drawn_again_when_its_record_changes_and_only_then(tmp_path):
         assert execute(source, target, {}, record=tmp_path / "record") is False
     assert str(tmp_path / "record") in outputs(target)[0]["text/plain"][0]
     assert "GUIDEBOOK_RECORD" not in os.environ
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "variants/x-01234567/metrics.json"])
+def test_a_notebook_copied_to_another_run_of_the_same_parameters_is_executed_again(name, tmp_path):
+    source = notebook(tmp_path / "good.ipynb", "x = 1")
+    for folder in ("mine", "yours"):
+        (tmp_path / folder / name).parent.mkdir(parents=True)
+        (tmp_path / folder / name).write_text(folder)
+    mine, yours = (tmp_path / folder / "notebook.ipynb" for folder in ("mine", "yours"))
+    assert execute(source, mine, {}) is True
+    shutil.copy(mine, yours)
+    assert execute(source, yours, {}) is True
+    assert execute(source, mine, {}) is False
 
 
 def test_a_page_whose_last_cell_is_missing_is_not_complete(tmp_path):

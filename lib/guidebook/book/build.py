@@ -1,7 +1,9 @@
 """The HTML book: executed notebooks and generated pages beside the written chapters, built by jupyter-book."""
 
+import ctypes
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,19 +14,23 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from guidebook.book import pages
+from guidebook.book import outputs, pages
 from guidebook.book.notebook import NotebookFailed, draw_pages, run_experiment
 from guidebook.config.errors import nearest
 from guidebook.config.params import departures
 from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.report.banner import banner, fraction
 from guidebook.report.claims import answers
-from guidebook.runs.run import Run, all_runs
+from guidebook.runs.lock import lock
+from guidebook.runs.manifest import take_place, writing
+from guidebook.runs.run import Run, every_run, foremost
 from guidebook.sampling.draw import sample_set
 from guidebook.sampling.sets import mosaic
 from guidebook.sampling.spec import Draw
 
-SOURCE, OUTPUT = BOOK / "_build" / "source", BOOK / "_build" / "html"
+OUTPUT = BOOK / "_build" / "html"
+ASIDE = OUTPUT.with_name("aside")  # where new pages are made, while those before keep their place
+SOURCE, BUILT = ASIDE / "source", ASIDE / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
 EXPLORER = NOTEBOOKS / "explorer.ipynb"
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
@@ -60,9 +66,23 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     """Builds `book/_build/html` from the runs that are there and the recorded results; returns its first page.
 
     Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell, or a chapter of `_toc.yml`
-    that does not exist. `say` hears of each step. Raises NotebookFailed.
+    that does not exist; the pages are then those of before. `say` hears of each step. Raises NotebookFailed, Locked while
+    another build goes on.
     """
-    toc, found = _contents(), all_runs()
+    toc = _contents()
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    with lock(OUTPUT.parent), writing(ASIDE, "the book"):
+        shutil.rmtree(ASIDE, ignore_errors=True)  # of a build that was killed
+        _build(toc, say)
+        take_place(BUILT, OUTPUT)
+        shutil.rmtree(ASIDE)
+    return OUTPUT / "index.html"
+
+
+def _build(toc: dict, say: Callable[[str], None]) -> None:
+    """Makes the pages in BUILT."""
+    every = every_run()
+    found = foremost(every)
     chapters, extra = [c for name in _experiments() for c in _chapters(name, found, say)], []
     named = {run.name: run for run in found if run.finished and EXPLORER.exists()}
     explored = next((named[f"mnist/{p}"] for p in ORDER if f"mnist/{p}" in named), None)
@@ -75,24 +95,27 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
         if source.exists() and (place.is_file() or any(place.glob("*.json"))):
             extra.append(Chapter(name, None, (source, _drawn(name), {}, None, [place])))
     draw_pages([c.page for c in (*chapters, *extra)], say)
-    shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
     for c in (*chapters, *extra):
-        _stage(c)
+        alike = [r for r in every if c.run and r.finished and r.name == c.run.name and r.path != c.run.path]
+        _stage(c, alike)
     _write_pages(chapters, extra, found)
     if explored:  # the first page shows its samples
         _hero(explored)
     _toc(toc, chapters)
     say("from pages to HTML")
     _sphinx()
-    return OUTPUT / "index.html"
 
 
 def _write_pages(chapters: list[Chapter], extra: list[Chapter], found: list[Run]) -> None:
     """Fills those of the chapters with places for tables that the book has, and the table of experiments."""
     answered = [(c.file, c.title, c.data, answers(c.page[1])) for c in (*chapters, *extra)]
+    shown = {NOTEBOOKS / f"{name}.ipynb": [] for name in _experiments()}
+    for c in chapters:
+        shown[c.page[0]].append((c.file, c.run.params.profile, c.data))
     filled = {
+        "intro": lambda: pages.intro([(_heading(n), rows) for n, rows in shown.items()]),
         "results": lambda: pages.results(found),
         "status": lambda: pages.status(found),
         "reliability": pages.reliability,
@@ -102,10 +125,6 @@ def _write_pages(chapters: list[Chapter], extra: list[Chapter], found: list[Run]
     }
     for name in (name for name in filled if (BOOK / f"{name}.md").exists()):
         (SOURCE / f"{name}.md").write_text(filled[name]())
-    shown = {NOTEBOOKS / f"{name}.ipynb": [] for name in _experiments()}
-    for c in chapters:
-        shown[c.page[0]].append((c.file, c.run.params.profile, c.data))
-    (SOURCE / "experiments.txt").write_text(pages.experiments([(_heading(n), rows) for n, rows in shown.items()]))
 
 
 def _experiments() -> list[str]:
@@ -144,9 +163,9 @@ def _drawn(name: str) -> Path:
     return runs() / "pages" / f"{name}.ipynb"
 
 
-def _stage(c: Chapter) -> None:
-    """Puts an executed notebook among the pages: with the note that says which run it shows, without its default values."""
-    notebook = json.loads(c.page[1].read_text())
+def _stage(c: Chapter, others: list[Run]) -> None:
+    """Puts an executed notebook among the pages: with the note that says which run it shows and not, without its default values."""
+    notebook = outputs.page(*c.page[:2])
     title, *rest = notebook["cells"]
     heading, *body = "".join(title["source"]).splitlines()
     title["source"] = "\n".join([heading + c.suffix, *body])
@@ -156,7 +175,7 @@ def _stage(c: Chapter) -> None:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
         elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
-    note = c.run and {"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(c.run)}
+    note = c.run and {"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(c.run, others)}
     notebook["cells"] = [title, *([note] if note else []), *rest]
     (SOURCE / f"{c.file}.ipynb").write_text(json.dumps(notebook))
 
@@ -192,11 +211,15 @@ def _toc(toc: dict, chapters: list[Chapter]) -> None:
 
 
 def _sphinx() -> None:
-    for leftover in (OUTPUT, OUTPUT.parent / ".doctrees"):
-        shutil.rmtree(leftover, ignore_errors=True)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", "-W", "-n", "--keep-going"]
-    done = subprocess.run([*command, "--path-output", BOOK, SOURCE], capture_output=True, text=True, check=False)
+    command += ["--path-output", ASIDE, SOURCE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=_ends_with_us)
     if done.returncode:
         lines = [s for s in (done.stdout + done.stderr).splitlines() if "WARNING" in s or "ERROR" in s]
         failed = "\n".join(lines or [done.stdout[-2000:], done.stderr[-2000:]])
         raise NotebookFailed(f"the book did not build:\n{failed}")
+
+
+def _ends_with_us() -> None:
+    """Called in a child: it is killed when this process ends, however that is (`man 2 prctl`: PR_SET_PDEATHSIG is 1)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -105,7 +105,7 @@ def execute(
     _papermill(source, aside, parameters, _kernel_environment(record, threads))
     if cells := missing(aside):
         raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {aside}")
-    sign(aside, key)
+    sign(aside, key + _beside(target))
     os.replace(aside, target)
     return True
 
@@ -118,7 +118,13 @@ def _outdated(
     files = sorted(f for p in places for f in (p.rglob("*") if p.is_dir() else [p]) if f.is_file())
     contents = [[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
     key = digest([source.read_text(), library_digest(), parameters, contents])
-    return None if complete(target, key) else key
+    return None if complete(target, key + _beside(target)) else key
+
+
+def _beside(target: Path) -> str:
+    """A digest of the metrics of the run and its variants, in whose folder an executed notebook lies: a copy lies beside others."""
+    files = sorted(f for name in ("", "variants/*/") for f in target.parent.glob(f"{name}metrics.json"))
+    return digest([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
 
 
 @functools.cache

@@ -1,15 +1,16 @@
 """Chapters of tables from runs and records: each fills the places `<!-- part -->` of its page in `book/`."""
 
 import functools
-import html
 import json
+import re
+from typing import Any
 
 from guidebook.book import atlas as chapter
 from guidebook.book.status import overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
 from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, settled, together
-from guidebook.report.tables import MEASURED, Html, measured, table
+from guidebook.report.tables import MEASURED, Html, escaped, measured, table
 from guidebook.runs.run import Run
 
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
@@ -28,9 +29,9 @@ def results(runs: list[Run]) -> str:
         rows = list(dict.fromkeys(measured(records, run.params.sample.seed)))
         if rows and run.params.profile != "smoke":
             facts = run.provenance()
-            seen = f"{_text(facts.get('data_note', ''))}. {facts.get('images_seen', 0):,} images seen in training.\n"
+            seen = f"Data: {_text(facts.get('data_note', 'unknown'))}. {facts.get('images_seen', 0):,} images seen in training.\n"
             parts += [f"## {_text(run.name)}\n", seen, table(MEASURED, rows).text + "\n"]
-    return _page("results", runs="\n".join(parts))
+    return _page("results", {"runs": "\n".join(parts)})
 
 
 def status(runs: list[Run]) -> str:
@@ -44,7 +45,8 @@ def status(runs: list[Run]) -> str:
         table(heads, [[f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads] for row in rows]).text
         for heads in (progress, place)
     )
-    return _page("status", progress=first, place=second, code=table(code, [_code(run) for run in shown.values()]).text)
+    third = table(code, [_code(run) for run in shown.values()]).text
+    return _page("status", {"progress": first, "place": second, "code": third})
 
 
 def _code(run: Run) -> list:
@@ -64,7 +66,7 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
             own = (settled(claim), "the documents"), (from_atlas(claim), Html('<a href="atlas.html">the atlas</a>'))
             found = [(a, by) for a, by in own if a]
             by_runs = [
-                (a, Html(f'<a href="{html.escape(file)}.html">{_text(title if data in a.note else f"{title}: {data}")}</a>'))
+                (a, Html(f'<a href="{file}.html">{escaped(title if data in a.note else f"{title}: {data}")}</a>'))
                 for file, title, data, answers in chapters for a in answers if a.claim == claim.id
             ]  # fmt: skip
             given += [a for a, _ in by_runs]
@@ -76,21 +78,21 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
         name, title = _document(source)
         counts.append([name, *(outcomes.count(o) for o in OUTCOMES), len(outcomes)])
         rows = table(["verdict", "claim", "found, what it rests on, and where"], rows).text
-        parts += [f"## {name}\n", f"*{title}* {{cite}}`{source}`\n", rows + "\n"]
+        parts += [f"## {_text(name)}\n", f"*{_text(title)}* {{cite}}`{source}`\n", rows + "\n"]
     counts.append(["together", *(sum(row[i] for row in counts) for i in range(1, len(OUTCOMES) + 2))])
     summary = table(["document", *OUTCOMES, "claims"], counts).text
-    return _page("claims", documents="\n".join(parts), summary=summary, forest=forest(given))
+    return _page("claims", {"documents": "\n".join(parts), "summary": summary, "forest": forest(given)})
 
 
 def _found(answer: Answer, by: Html | str) -> Html:
     """A cell with the finding; below it, smaller, what it rests on and where."""
-    rests = "; ".join(part for part in (_text(answer.note), by.text if isinstance(by, Html) else by) if part)
-    return Html(f'{_text(answer.found)}<div class="rests">{rests}</div>')
+    rests = "; ".join(part for part in (escaped(answer.note), by.text if isinstance(by, Html) else by) if part)
+    return Html(f'{escaped(answer.found)}<div class="rests">{rests}</div>')
 
 
 def atlas() -> str:
     """`atlas.md`: sizes and costs that documents state, beside those that are counted."""
-    return _page("atlas", **chapter.parts(functools.cache(lambda source: html.unescape(_document(source)[0]))))
+    return _page("atlas", chapter.parts(functools.cache(lambda source: _document(source)[0])))
 
 
 def _document(source: str) -> tuple[str, str]:
@@ -104,30 +106,32 @@ def _document(source: str) -> tuple[str, str]:
     entry = parse_file(BOOK / "references.bib").entries[source]
     first, *others = (" ".join(map(str, p.rich_last_names)) for p in entry.persons["author"])
     more = f" and {others[0]}" if len(others) == 1 else " et al." if others else ""
-    return _text(f"{first}{more}, {entry.fields.get('year', 'undated')}"), _text(Text.from_latex(entry.fields["title"]))
+    return f"{first}{more}, {entry.fields.get('year', 'undated')}", str(Text.from_latex(entry.fields["title"]))
 
 
-def experiments(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
-    """The first page's table: of every experiment its notebook's heading and, of each of its pages, (file, profile, its run's data)."""
+def intro(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
+    """`intro.md`: of every experiment its notebook's heading and, of each of its pages, (file, profile, its run's data)."""
     rows = []
     for heading, chapters in shown:
         name, _, question = heading.partition(": ")
-        links = [f'<a href="{file}.html">{_text(profile)}</a>: {_text(data)}' for file, profile, data in chapters]
-        rows.append([Html(f"<strong>{_text(name)}</strong>"), question, Html("; ".join(links) or "not run yet")])
-    return table(["experiment", "question", "pages"], rows).text + "\n"
+        links = [f'<a href="{file}.html">{escaped(profile)}</a>: {escaped(data)}' for file, profile, data in chapters]
+        rows.append([Html(f"<strong>{escaped(name)}</strong>"), question, Html("; ".join(links) or "not run yet")])
+    return _page("intro", {"experiments": table(["experiment", "question", "pages"], rows).text})
 
 
 def reliability() -> str:
     """`reliability.md`: every promise with the faults that were tried."""
     if not FAULTS.exists():
-        return _page("reliability", summary="No test of faults has been recorded yet: `make test-faults` writes one.")
+        return _page(
+            "reliability", {"summary": "No test of faults has been recorded yet: `make test-faults` writes one."}
+        )
     record = json.loads(FAULTS.read_text())
     made, faults = record["made"], record["faults"]
     tried, held = (sum(f[k] for f in faults) for k in ("tried", "held"))
     summary = (
-        f"In all the promises were put to the test {tried:,} times and held {held:,} times: on {made['date']}, at commit "
-        f"{(made['commit'] or 'unknown')[:8]}, with torch {made['torch']} on {made['cores']} CPU cores. `make test-faults` tries them "
-        "again and writes this record; each commit's tests try a part of them."
+        f"In all the promises were put to the test {tried:,} times and held {held:,} times: on {_text(made['date'])}, at commit "
+        f"{_text((made['commit'] or 'unknown')[:8])}, with torch {_text(made['torch'])} on {_text(made['cores'])} CPU cores. "
+        "`make test-faults` tries them again and writes this record; each commit's tests try a part of them."
     )
     promises: dict[str, list] = {}
     for promise, fault in dict.fromkeys((f["promise"], f["fault"]) for f in faults):
@@ -136,28 +140,31 @@ def reliability() -> str:
         row = [fault, tried, held, "; ".join(dict.fromkeys(f["detail"] for f in rounds))]
         promises.setdefault(str(promise), []).append(row)
     heads = ["fault", "tried", "held", "what was seen"]
-    return _page("reliability", summary=summary, **{p: table(heads, rows).text for p, rows in promises.items()})
+    return _page("reliability", {p: table(heads, rows).text for p, rows in promises.items()} | {"summary": summary})
 
 
 def how_to_read() -> str:
     """`how-to-read.md`: how often each interval held what it should, in simulation."""
     if not COVERAGE.exists():
-        return _page("how-to-read", coverage="Nothing was simulated yet: `python -m bench.coverage` does.")
+        return _page("how-to-read", {"coverage": "Nothing was simulated yet: `python -m bench.coverage` does."})
     record = json.loads(COVERAGE.read_text())
     rows = [
         [f"{r['what']}; {r['of']}".rstrip("; "), f"{r['coverage']:.1%}", f"{r['width']:.2f}"] for r in record["rows"]
     ]
     heads = ["interval of", "holds what it should", "its width over that of the scatter"]
-    return _page("how-to-read", coverage=table(heads, rows).text, **{k: str(v) for k, v in record["made"].items()})
+    return _page(
+        "how-to-read", {k: _text(v) for k, v in record["made"].items()} | {"coverage": table(heads, rows).text}
+    )
 
 
-def _page(name: str, **parts: str) -> str:
+def _page(name: str, parts: dict[str, str]) -> str:
+    """A page of the book with its places filled, each by HTML on a line of its own, or by words of `_text`."""
     text = (BOOK / f"{name}.md").read_text()
     for part, value in parts.items():
         text = text.replace(f"<!-- {part} -->", value)
     return text
 
 
-def _text(words) -> str:
-    """Words from a run folder, harmless in a page: no tag, no line end that could begin a directive."""
-    return html.escape(plain(words))
+def _text(words: Any) -> str:
+    """Words as a text node of Markdown: no character of them means anything to it, but where a line begins with them."""
+    return re.sub(r"[!-$&(-+<-@[-`{-~]", lambda c: f"&#{ord(c[0])};", plain(words))

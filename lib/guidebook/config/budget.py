@@ -1,6 +1,8 @@
 """Length of a training in images, optimiser steps and checkpoints. Imports no torch."""
 
-from guidebook.config.params import Params, ParamsError, load
+from contextlib import suppress
+
+from guidebook.config.params import Params, ParamsError, departures, load
 from guidebook.config.schema import Data
 
 
@@ -22,6 +24,14 @@ def updates(params: Params) -> int:
 def images(params: Params) -> int:
     """Images that the training sees, a whole number of batches."""
     return updates(params) * params.train.batch
+
+
+def kept(params: Params) -> tuple[bool, bool, int]:
+    """How much of its profile a run keeps: all of it, the seed, and how many images the training sees."""
+    changed = []
+    with suppress(ParamsError):  # of the profile: whoever runs it is told
+        changed = [key for key, _, _ in departures(params)]
+    return not changed, "train.seed" not in changed, images(params)
 
 
 def published(params: Params) -> Params | None:

@@ -1,18 +1,18 @@
 """The note at the top of an experiment's page."""
 
-import html
+from collections.abc import Sequence
 
 from guidebook.config.budget import published, rows, share
-from guidebook.config.errors import plain
 from guidebook.config.params import departures
 from guidebook.config.pretrained import EMBEDDED
 from guidebook.config.schema import Data
 from guidebook.config.subset import percent
+from guidebook.report.tables import escaped
 from guidebook.runs.run import Run
 
 
-def banner(run: Run) -> str:
-    """In HTML: which run the page shows, on what data, with which stand-ins, and where it differs from its profile."""
+def banner(run: Run, others: Sequence[Run] = ()) -> str:
+    """In HTML: which run the page shows and which others of its name it does not, on what data, with which stand-ins, and where it differs from its profile."""
     facts, p = run.provenance(), run.params
     lines = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
@@ -33,10 +33,12 @@ def banner(run: Run) -> str:
         if p.model.vae
         else "",
     ]
-    text = [". ".join(html.escape(plain(line[0].upper() + line[1:])) for line in lines if line) + "."]
-    if changes := departures(p):
-        changed = html.escape(plain("; ".join(f"{key} {_changed(a, b)}" for key, a, b in changes)))
-        text.append(f"<strong>It departs from {html.escape(p.profile)}.yml:</strong> {changed}.")
+    text = [". ".join(escaped(line[0].upper() + line[1:]) for line in lines if line) + "."]
+    if changes := _departs(run):
+        text.append(f"<strong>It departs from {p.profile}.yml:</strong> {escaped(changes)}.")
+    for other in others:
+        how = _departs(other) or "keeps to its profile"
+        text.append(f"Not shown is {escaped('the record' if other.recorded else other.path.name)}: {escaped(how)}.")
     return f'<div class="run-banner">{"<br>".join(text)}</div>'
 
 
@@ -63,6 +65,11 @@ def _part(mine: Data, paper: Data) -> str:
     classes, of = len(mine.entry.classes), len(paper.entry.classes)
     name = mine.name if classes == of else f"{mine.name} ({classes} of {of} classes)"
     return name if rows(mine) == rows(paper) else f"{percent(rows(mine), rows(paper))} of {name}"
+
+
+def _departs(run: Run) -> str:
+    """In which parameters a run departs from its profile, and how; empty where in none."""
+    return "; ".join(f"{key} {_changed(a, b)}" for key, a, b in departures(run.params))
 
 
 def _changed(before, after) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from guidebook.report.figures import COLOURS, plain_numbers
+from guidebook.report.figures import COLOURS, label, plain_numbers
 from guidebook.report.tables import pick
 from guidebook.sampling.sets import ImageSet
 
@@ -128,7 +128,7 @@ def obedience(records: list[dict], real: list[dict]) -> Figure:
     axes.errorbar([r["value"] for r in points], up, xerr=_arms(points) if points else None, **style)
     axes.plot([floor.get(name, np.nan) for name in names], up, "o", mfc="none", color="0.35", label="real, test split")
     axes.axvline(0, color="0.35", linewidth=0.8)
-    axes.set_yticks(up, [name.replace("_", " ") for name in names], fontsize=7)
+    axes.set_yticks(up, [label(name.replace("_", " ")) for name in names], fontsize=7)
     axes.set(xlabel="seen where asked for − seen where not there (shares)", ylim=(-1, len(points)))
     axes.legend(fontsize=8, loc="upper left")
     return figure

@@ -1,21 +1,21 @@
 """Claims of the documents: rows of `book/claims.yml`, answered by the notebooks that test them."""
 
 import functools
-import html
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
+from guidebook.config.errors import ParamsError, one_line, shown
 from guidebook.config.params import check
 from guidebook.config.paths import BOOK
 from guidebook.config.schema import Line, Section, Tuple, Word
 from guidebook.config.yamlfile import read
 from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED, Verdict
 from guidebook.report.banner import fraction
-from guidebook.report.tables import Html, table
+from guidebook.report.tables import Html, escaped, table
 from guidebook.runs.run import Run
 
 FILE, MARK = BOOK / "claims.yml", "guidebook_claims"
@@ -69,7 +69,8 @@ class Answer(NamedTuple):
     found: str
     verdict: str  # one of OUTCOMES
     note: str = ""  # what it rests on
-    effect: list[float] | None = None  # the difference that decided, with its interval
+    # the difference that decided, with its interval
+    effect: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
     p: float | None = None  # the least level at which it decides so; None where it rests on no draw
 
 
@@ -130,8 +131,8 @@ def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | Non
 def marked(verdict: str, anchor: str = "") -> Html:
     """A verdict with its glyph, the class that colours it, and the anchor of its claim."""
     kind, glyph = OUTCOMES[verdict]
-    name = f' id="{html.escape(anchor)}"' if anchor else ""
-    return Html(f'<span{name} class="verdict {kind}">{glyph} {html.escape(verdict)}</span>')
+    name = f' id="{anchor}"' if anchor else ""
+    return Html(f'<span{name} class="verdict {kind}">{glyph} {verdict}</span>')
 
 
 def together(answers: list[Answer]) -> str:
@@ -148,17 +149,17 @@ def together(answers: list[Answer]) -> str:
 
 def forest(answers: list[Answer]) -> str:
     """A forest plot in SVG: the difference that each answer rests on, in half widths of its 95 % interval, so that ±1 decides."""
-    shown = [a for a in answers if a.effect]
-    if not shown:
+    decided = [a for a in answers if a.effect]
+    if not decided:
         return ""
-    lines, height, reach = [], 20 * len(shown) + 30, 8.0
-    for i, answer in enumerate(shown):
+    lines, height, reach = [], 20 * len(decided) + 30, 8.0
+    for i, answer in enumerate(decided):
         value, low, high = answer.effect
         x, y = max(-reach, min(reach, 2 * value / (high - low))) if high > low else 0.0, 20 * i + 14
         kind, glyph = OUTCOMES[answer.verdict]
-        title = f"<title>{html.escape(f'{answer.claim}: {answer.note}')}</title>"
+        title = f"<title>{escaped(f'{answer.claim}: {answer.note}')}</title>"
         lines.append(
-            f'<g class="verdict {kind}">{title}<text x="250" y="{y + 4}" text-anchor="end">{html.escape(answer.claim)}</text>'
+            f'<g class="verdict {kind}">{title}<text x="250" y="{y + 4}" text-anchor="end">{escaped(answer.claim)}</text>'
             f'<line x1="{450 + 20 * (x - 1):.0f}" x2="{450 + 20 * (x + 1):.0f}" y1="{y}" y2="{y}" stroke="currentColor" stroke-width="2"/>'
             f'<circle cx="{450 + 20 * x:.0f}" cy="{y}" r="4" fill="currentColor"/><text x="650" y="{y + 4}">{glyph} {answer.verdict}</text></g>'
         )
@@ -183,9 +184,16 @@ def broken(unguided: dict, real: dict, classes: int) -> str | None:
 
 
 def answers(notebook: Path) -> list[Answer]:
-    """The answers in an executed notebook."""
+    """The answers in an executed notebook. Raises ParamsError where they are none that `Answers` gives."""
     outputs = [o for c in json.loads(notebook.read_text())["cells"] for o in c.get("outputs", [])]
-    return [Answer(*a) for o in outputs for a in o.get("metadata", {}).get("text/html", {}).get(MARK, [])]
+    rows = [a for o in outputs for a in o.get("metadata", {}).get("text/html", {}).get(MARK, [])]
+    try:
+        found = TypeAdapter(list[Answer]).validate_python(rows)
+    except ValidationError as error:
+        raise ParamsError(one_line(error, notebook.name)) from None
+    if odd := next((a for a in found if a.claim not in every() or a.verdict not in OUTCOMES), None):
+        raise ParamsError(f"{notebook.name}: {shown(odd.claim)}, {shown(odd.verdict)} is no answer to a claim")
+    return found
 
 
 def settled(claim: Claim) -> Answer | None:

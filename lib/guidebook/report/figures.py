@@ -9,6 +9,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from guidebook.config.errors import plain
 from guidebook.config.sampling import Solver
 from guidebook.config.schema import VP
 from guidebook.metrics.curves import losses
@@ -31,6 +32,7 @@ def grid(
 ) -> Figure:
     """Images row by row; small ones are enlarged smoothly."""
     picture, lines = mosaic(images, columns), -(-len(images) // columns)
+    rows, heads = [*map(label, rows)], [*map(label, heads)]
     left = 0.09 * max((len(r) for r in rows), default=0)
     figure = plt.figure(figsize=(columns * tile + left, lines * tile + (0.25 if heads else 0)))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -169,6 +171,11 @@ def image_errors(section: VP, solver: Solver) -> Figure:
     panels[0].set_yscale("log")
     plain_numbers(panels[0].yaxis)
     return figure
+
+
+def label(words: str) -> str:
+    """Words in a figure as they are: dollar signs make no formula, and what is very long is cut."""
+    return plain(words)[:60].replace("$", r"\$")
 
 
 def plain_numbers(axis: Axis) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED
 from guidebook.report.performance import missing, where
-from guidebook.report.tables import Html, table
+from guidebook.report.tables import Html, escaped, table
 from guidebook.runs.run import Run
 
 # Milliseconds in the thesis's table 3, at batch 16 on an A100, in the order of a step
@@ -98,12 +98,13 @@ def growth(reports: Sequence[dict]) -> Html:
     rows = [[f"{g['rows']:,}", f"{g['ms_per_image']:.2f}", f"{g['memory_mb']:,.0f}"] for g in made["growth"]]
     held = " and ".join(f"{e['memory_mb']:.0f} MB over {e['epochs']}" for e in made["epochs"])
     text = (
-        "<p>One window holds {window_mb:.0f} MB of encoded images; the most that was held was {held} epochs. The first batch from a "
+        "One window holds {window_mb:.0f} MB of encoded images; the most that was held was {held} epochs. The first batch from a "
         "random place, with 1 to 4 threads, is there after {resume_s[median]:.2f} s [{resume_s[low]:.2f}, {resume_s[high]:.2f}], of "
         "{resumes} tries. Decoded at a smaller scale an image is {psnr_db[median]:.1f} dB from the full one made smaller "
-        "[{psnr_db[low]:.1f}, {psnr_db[high]:.1f}], of {compared}.</p>"
+        "[{psnr_db[low]:.1f}, {psnr_db[high]:.1f}], of {compared}."
     )
-    return Html(table(["paintings", "ms per image", "memory (MB)"], rows).text + text.format(held=held, **made))
+    below = escaped(text.format(held=held, **made))
+    return Html(f"{table(['paintings', 'ms per image', 'memory (MB)'], rows).text}<p>{below}</p>")
 
 
 def batches(reports: Sequence[dict]) -> Html:

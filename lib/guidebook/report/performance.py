@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from guidebook.config.paths import RESULTS
 from guidebook.report.charts import NAMES, errors
-from guidebook.report.figures import COLOURS, plain_numbers
+from guidebook.report.figures import COLOURS, label, plain_numbers
 from guidebook.report.tables import Html, table
 
 FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
@@ -57,12 +57,12 @@ def speeds(reports: Sequence[dict], log: bool = False) -> Figure | Html:
             colour = "0.6" if row["name"].startswith("decoder") else COLOURS[0 if ours else 1]
             axes.hlines(y, s["low"], s["high"], color=colour, linewidth=2)
             axes.plot(s["median"], y, "o", color=colour, markersize=5)
-        axes.set_yticks(range(len(rows)), [r["name"] for r in rows])
+        axes.set_yticks(range(len(rows)), [label(r["name"]) for r in rows])
         axes.set(xlabel="images per second", ylim=(-0.6, len(rows) - 0.4), xscale="log" if log else "linear")
         if not log:
             axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter("{x:,g}")
-        axes.set_title(where(report), fontsize=9, loc="left")
+        axes.set_title(label(where(report)), fontsize=9, loc="left")
     return figure
 
 
@@ -82,12 +82,12 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
             style = {"color": colours[row["sampler"]], "marker": "s" if row["method"] else "o"}
             errors(axes, [shift * row["evaluations"]], [row["fd_judge"]], **style)
         for name, colour in colours.items():
-            axes.plot([], [], "o", color=colour, markersize=4, label=name)
+            axes.plot([], [], "o", color=colour, markersize=4, label=label(name))
         axes.legend(fontsize=8)
         axes.set(xlabel="evaluations of the network per image", ylabel=NAMES["fd_judge"], xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
             plain_numbers(axis)
-        axes.set_title(where(report), fontsize=9, loc="left")
+        axes.set_title(label(where(report)), fontsize=9, loc="left")
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from guidebook.config.paths import RESULTS
 from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED
-from guidebook.report.figures import COLOURS, plain_numbers
+from guidebook.report.figures import COLOURS, label, plain_numbers
 from guidebook.report.tables import Html, table
 
 FILE = RESULTS / "six-images.json"
@@ -80,7 +80,7 @@ def ranking(found: dict) -> Figure:
             axes.scatter(value, up, s=18, **style)
         axes.axvline(0.5, color="0.35", linestyle=":", linewidth=1)
         axes.set(xlim=(-0.03, 1.03), xlabel="share of draws")
-        axes.set_yticks(-np.arange(len(names)), names)
+        axes.set_yticks(-np.arange(len(names)), [*map(label, names)])
     panels[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

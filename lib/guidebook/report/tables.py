@@ -28,12 +28,17 @@ class Html:
         return self.text
 
 
+def escaped(words: Any) -> str:
+    """Words as a text node of HTML, on one line: none that a record says can begin a tag, or end the block of HTML they stand in."""
+    return html.escape(plain(words))
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
     """An HTML table that scrolls by itself. A cell is `Html`, None (left empty) or anything else, whose text is escaped."""
 
     def line(tag: str, cells: Sequence[Any]) -> str:
-        texts = (c.text if isinstance(c, Html) else "" if c is None else html.escape(plain(c)) for c in cells)
-        return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
+        found = (c.text if isinstance(c, Html) else "" if c is None else escaped(c) for c in cells)
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in found) + "</tr>"
 
     body = "".join(line("td", row) for row in rows)
     head = f"<thead>{line('th', heads)}</thead>"
@@ -42,12 +47,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
 
 def notes(lines: list[str]) -> Html:
     """Lines of text as a list; nothing where there are none."""
-    return Html("<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>" if lines else "")
+    return Html("<ul>" + "".join(f"<li>{escaped(line)}</li>" for line in lines) + "</ul>" if lines else "")
 
 
 def folded(summary: str, text: str) -> Html:
     """Preformatted text, shown when its summary is opened."""
-    return Html(f"<details><summary>{html.escape(summary)}</summary><pre>{html.escape(text)}</pre></details>")
+    return Html(f"<details><summary>{escaped(summary)}</summary><pre>{html.escape(text)}</pre></details>")
 
 
 def glue(**values: Any) -> None:

@@ -75,10 +75,15 @@ def rename(aside: Path, folder: Path) -> None:
 
 
 def replace(aside: Path, folder: Path) -> None:
-    """`rename`, also where there is a folder of that name, which is gone afterwards; at every moment there is one or the other."""
+    """`rename`, also where there is a folder of that name, which is gone afterwards."""
     if not folder.is_dir():
         return rename(aside, folder)
     checksum(aside)
+    take_place(aside, folder)
+
+
+def take_place(aside: Path, folder: Path) -> None:
+    """Gives a folder the name of another, which is gone afterwards; at every moment there is one or the other."""
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
     if ctypes.CDLL(None).renameat2(here, os.fsencode(aside), here, os.fsencode(folder), exchange):
         old = folder.rename(folder.with_name(f".old-{folder.name}-{me()}"))  # a disk of a network cannot exchange
@@ -117,6 +122,8 @@ def verify(folder: Path, remedy: str) -> list[str]:
     try:
         text = (folder / MANIFEST).read_text()
         hashes = dict(json.loads(text))
+        if any("/" in name for name in hashes):  # of another folder: it is not read
+            raise ValueError
         # A manifest is taken only as it was written: no byte of it may differ, not even one that means nothing.
         bad = [n for n, sha in hashes.items() if not (folder / n).is_file() or _sha256(folder / n) != sha]
         bad = bad if _text(hashes) == text else [MANIFEST]

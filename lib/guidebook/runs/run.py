@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from typing import Any
 from guidebook import __version__
 from guidebook.config import params as P
 from guidebook.config import pretrained
+from guidebook.config.budget import kept
 from guidebook.config.paths import RESULTS, ROOT, runs
 from guidebook.runs import checked
-from guidebook.runs.manifest import MANIFEST, Corrupt, verify, write
+from guidebook.runs.manifest import Corrupt, write
+from guidebook.runs.place import params_in
 
 log = logging.getLogger(__name__)
 SHEET = 100  # a record keeps the first so many images of a set, or ten of each class where that is more
@@ -158,40 +160,49 @@ def opened(path: Path | str) -> Run:
     path = Path(path)
     if not (path / "params.yml").is_file():
         raise P.ParamsError(f"{path} is not a run folder: it holds no params.yml")
-    return Run(_params(path), path, recorded=path.resolve().is_relative_to(RESULTS.resolve()))
+    params, recorded = params_in(path, RESULTS)
+    return Run(params, path, recorded)
 
 
 def find(experiment: str, profile: str) -> Run:
-    """The newest finished run of an experiment's profile, else its record. Raises ParamsError where there is neither."""
+    """The `foremost` run of an experiment's profile that is finished, live or recorded. Raises ParamsError where there is none."""
     if record := os.environ.get("GUIDEBOOK_RECORD"):
         return replace(opened(Path(record)), recorded=True)
-    live = [file.parent for file in reversed(_by_age(runs(), f"{experiment}/{profile}-????????/notebook.ipynb"))]
-    for path in (*live, RESULTS / experiment / profile):
-        if (path / "params.yml").exists():
-            return opened(path)
+    live = (file.parent for file in _by_age(runs(), f"{experiment}/{profile}-????????/notebook.ipynb"))
+    if found := foremost(_readable(f for f in (RESULTS / experiment / profile, *live) if (f / "params.yml").exists())):
+        return found[0]
     P.load(experiment, profile)  # or there is no such profile
     raise P.ParamsError(f"no run of {experiment}/{profile} yet: guidebook run {experiment} --profile {profile}")
 
 
 def every_run() -> list[Run]:
     """Every recorded and every live run, with its variants; of each kind the oldest first."""
-    found = []
-    for root in (RESULTS, runs()):
-        for file in _by_age(root, "*/[!.]*/params.yml", "*/[!.]*/variants/*/params.yml"):
-            try:
-                found.append(opened(file.parent))
-            except (P.ParamsError, Corrupt) as error:
-                log.warning("left out: %s", error)
-    return found
+    patterns = "*/[!.]*/params.yml", "*/[!.]*/variants/*/params.yml"
+    return _readable(file.parent for root in (RESULTS, runs()) for file in _by_age(root, *patterns))
 
 
 def all_runs() -> list[Run]:
-    """One run of each name, with its variants: the newest finished one, else a record, else one that is not finished."""
-    found: dict[str, Run] = {}
-    for run in every_run():
-        if run.finished or run.name not in found:
-            found[run.name] = run
+    return foremost(every_run())
+
+
+def foremost(every: list[Run]) -> list[Run]:
+    """One run of each name, with its variants, of runs with the oldest first. It is finished, if one is; it keeps to its
+    profile, else to the profile's seed, and sees the most images; of equals it is the newest."""
+    ranked = sorted(every, key=lambda run: (run.finished, *kept(run.params)))
+    owners = {run.name: run.path for run in ranked if run.owner == run.path}
+    found = {run.name: run for run in every if run.owner in owners.values()}
     return [found[name] for name in sorted(found)]
+
+
+def _readable(folders: Iterable[Path]) -> list[Run]:
+    """The runs in folders, without those that cannot be read; a warning names them."""
+    found = []
+    for folder in folders:
+        try:
+            found.append(opened(folder))
+        except (P.ParamsError, Corrupt) as error:
+            log.warning("left out: %s", error)
+    return found
 
 
 @functools.cache
@@ -219,22 +230,10 @@ def _live(params: P.Params, path: Path) -> Run:
     return run
 
 
-def _params(path: Path) -> P.Params:
-    """The parameters in the folder of a run; in that of a record, if all files are what was recorded. Raises ParamsError, Corrupt."""
-    if (path / MANIFEST).exists():
-        verify(path, "`guidebook record` its run again")
-    try:
-        checked.check_text(path / "params.yml")
-    except ValueError:
-        again = "put it back, or run again with the same parameters"
-        raise Corrupt(f"{path.name}: params.yml is not what was written; {again}") from None
-    return P.check(P.read(path / "params.yml"), path.name)
-
-
 def _recorded(params: P.Params, path: Path) -> Run:
     if not (path / "params.yml").exists():
         raise NotRecorded(f"{path.parent.name}/{path.name} holds no recorded run")
-    known = _params(path)
+    known, _ = params_in(path, RESULTS)
     if known.training_key != params.training_key:
         keys = ", ".join(k for k, _, _ in P.differences(known, params))
         raise NotRecorded(f"the record {path.name} was made with other parameters ({keys}): record it again")

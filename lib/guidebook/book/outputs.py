@@ -1,0 +1,98 @@
+"""Executed notebooks as pages: the cells of their source, and of their outputs pictures, text and harmless HTML alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from guidebook.book.notebook import NotebookFailed
+
+VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+GLUED = "application/papermill.record/"
+TAGS = (
+    "br", "code", "details", "div", "em", "li", "p", "pre", "span", "strong", "summary", "table", "tbody", "td", "th",
+    "thead", "tr", "ul",
+)  # fmt: skip
+CLASSES = ("scroll", "table", "verdict", "holds", "fails", "undecided", "open")  # none that MathJax reads
+# What an explorer is made of: other widgets hold HTML, or fetch scripts
+WIDGETS = (
+    "Button", "ButtonStyle", "DescriptionStyle", "FloatSlider", "HBox", "Image", "IntText", "Label", "LabelStyle", "Layout",
+    "Link", "SelectionSlider", "SliderStyle", "Stack", "Text", "TextStyle", "VBox",
+)  # fmt: skip
+LINKED = ("index", "selected_index")
+MODULES = ("@jupyter-widgets/base", "@jupyter-widgets/controls")
+HARMLESS = str.maketrans("<>\\", "‹›∖")  # no tag, no end of the script that holds the state, no TeX
+
+
+def page(source: Path, executed: Path) -> dict:
+    """An executed notebook for a page, without what could run in a reader's browser. Raises NotebookFailed where its cells are others."""
+    notebook, done = (json.loads(file.read_text()) for file in (source, executed))
+    ran = [c for c in done["cells"] if "injected-parameters" not in c["metadata"].get("tags", [])]
+    if ["".join(c["source"]) for c in notebook["cells"]] != ["".join(c["source"]) for c in ran]:
+        raise NotebookFailed(f"{executed} holds other cells than {source.name}: delete it")
+    values = next((c["source"] for c in done["cells"] if c not in ran), "")
+    widgets, cells = _models(done["metadata"]), []
+    for cell, outcome in zip(notebook["cells"], ran, strict=True):
+        cells.append(cell)
+        if cell["cell_type"] == "code":
+            outputs = [_output(output, widgets) for output in outcome["outputs"]]
+            cell |= {"execution_count": outcome["execution_count"], "outputs": [output for output in outputs if output]}
+        if "parameters" in cell["metadata"].get("tags", []) and values:
+            injected = {"cell_type": "code", "id": "values-that-ran", "metadata": {"tags": ["injected-parameters"]}}
+            cells.append(injected | {"source": values, "execution_count": None, "outputs": []})
+    state = {"state": widgets, "version_major": 2, "version_minor": 0}
+    return notebook | {"cells": cells, "metadata": notebook["metadata"] | {"widgets": {STATE: state}}}
+
+
+def _output(output: dict, widgets: dict) -> dict | None:
+    """What a page shows of an output; None where that is nothing."""
+    if output["output_type"] == "stream":
+        return output if output["name"] == "stdout" else None
+    data, shown, metadata = output.get("data", {}), {}, {}
+    shown |= {kind: data[kind] for kind in ("text/plain", "image/png") if kind in data}
+    if text := "".join(data.get("text/html", "")):
+        shown["text/html"] = _harmless(text)
+    if (model := data.get(VIEW, {}).get("model_id")) in widgets:
+        shown[VIEW] = {"model_id": model, "version_major": 2, "version_minor": 0}
+    if (glued := f"{GLUED}text/plain") in data:
+        shown, name = {glued: data[glued]}, output["metadata"]["scrapbook"]["name"]
+        metadata = {"scrapbook": {"name": name, "mime_prefix": GLUED}}
+    return shown and {"output_type": "display_data", "data": shown, "metadata": metadata}
+
+
+def _harmless(text: str) -> str:
+    """HTML without links, scripts and tags that no table needs."""
+    import bleach
+
+    def allowed(tag: str, name: str, value: str) -> bool:
+        return name == "class" and set(value.split()) <= set(CLASSES)
+
+    return bleach.clean(text, tags=TAGS, attributes=allowed)
+
+
+def _models(metadata: dict) -> dict[str, dict]:
+    """The widgets of a notebook by their ids, of harmless kinds, with harmless words."""
+    found = metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+    return {id: _words(model) for id, model in found.items() if id.isalnum() and _known(model)}
+
+
+def _known(model: dict) -> bool:
+    name, state = model["model_name"].removesuffix("Model"), model["state"]
+    modules = {model["model_module"], state.get("_model_module"), state.get("_view_module")} - {None}
+    linked = {*state.get("source", ())[1:], *state.get("target", ())[1:]}  # else one may set what is refused here
+    shown = state.get("_view_name") in (None, f"{name}View", "StyleView", "LayoutView")
+    return (
+        name in WIDGETS
+        and modules <= {*MODULES}
+        and linked <= {*LINKED}
+        and shown
+        and state.get("format", "png") == "png"
+    )
+
+
+def _words(value: Any) -> Any:
+    """A JSON value whose texts are shown as they are, without the fields of a widget that show HTML or load a picture."""
+    if isinstance(value, dict):
+        return {key: _words(of) for key, of in value.items() if key not in ("description_allow_html", "background")}
+    if isinstance(value, list):
+        return [_words(of) for of in value]
+    return value.translate(HARMLESS) if isinstance(value, str) else value
