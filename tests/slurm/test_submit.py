@@ -80,7 +80,9 @@ def test_tasks_of_all_seeds_run_and_then_the_book(tiny, slurm):
     array, book = tiny.submit("--seeds", "0,1", "--set", "train.epochs=4")
     assert slurm.state(book) == "PENDING"
     rows = {row["job"]: row for row in tiny.status()}
-    assert set(rows) == {f"{array}_0", f"{array}_1"}
+    assert set(rows) == {f"{array}_0", f"{array}_1", book}
+    assert rows[book]["run"] == "the book"
+    assert rows[book]["job state"].startswith("PENDING (Dependency")
     slurm.wait(array, "COMPLETED", 180)
     slurm.wait(book, "COMPLETED", 120)
     for seed in (0, 1):
@@ -175,19 +177,52 @@ def test_a_task_that_is_requeued_by_hand_goes_on_and_the_others_are_left_alone(t
     tally(1, "SLURM: scontrol requeue of one task", 1, 1, "that task alone began again; weights equal")
 
 
-def test_a_task_that_fails_says_why_and_no_book_is_built(tiny, slurm, tally):
-    words = ("--set", "train.epochs=2")
-    folder = tiny.guidebook("submit", "tiny", "--profile", "demo", "--dry-run", *words).stdout
-    folder = Path(re.search(r" run=(\S+)", folder)[1])
+def test_a_task_that_fails_says_why_the_book_comes_all_the_same_and_it_alone_is_submitted_again(tiny, slurm, tally):
+    words = ("--seeds", "0,1", "--set", "train.epochs=2")
+    script = tiny.guidebook("submit", "tiny", "--profile", "demo", "--dry-run", *words).stdout
+    folder = Path(re.search(r" run=(\S+)", script)[1])
     folder.mkdir(parents=True)
     with lock(folder):
         array, book = tiny.submit(*words)
-        slurm.wait(array, "FAILED", 60)
-    slurm.wait(book, "CANCELLED", 60)
+        slurm.wait(f"{array}_0", "FAILED", 60)
+    slurm.wait(book, "COMPLETED", 180)
+    assert slurm.state(f"{array}_1") == "COMPLETED"
     assert f"in use by process {os.getpid()}" in tiny.log(f"{array}_0")
     assert slurm.show(f"{array}_0", "ExitCode") == ["1:0"]
-    assert not (tiny.runs / "jobs" / f"book-{book}.log").exists()
-    tally(7, "SLURM: a failing task", 1, 1, "exit status 1; the book that waited for it was cancelled")
+    assert (tiny.root / "book" / "_build" / "html" / "experiments" / "tiny.html").exists()
+
+    again = tiny.guidebook("submit", "tiny", "--profile", "demo", *words).stdout
+    assert re.fullmatch(r"tiny/demo, seed 1: complete\n\d+_0  tiny/demo, seed 0\n\d+  the book\nfollow.*\n", again)
+    slurm.wait(again.split("_0 ")[0].splitlines()[-1], "COMPLETED", 120)
+    slurm.run("scancel", "--me")
+    assert tiny.guidebook("submit", "tiny", "--profile", "demo", *words).stdout.endswith("nothing to submit\n")
+    tally(7, "SLURM: a failing task", 1, 1, "exit status 1; the book was built without it; submitted again alone")
+
+
+def test_a_job_asks_for_what_the_file_of_the_cluster_says(tiny, slurm):
+    options = ["--hold", "--constraint=quick", '--comment="two words"', "--mail-user=me@example.org", "--mail-type=END"]
+    book = {"time": "7:00", "gpus": 0, "sbatch": ["--hold"]}
+    study.configure(
+        tiny.root, gpus="fake:1", throttle=1, sbatch=options, logs=str(tiny.runs / "logs"),
+        overrides={"tiny": {"time": "9:00", "memory": "1G"}, "book": book},
+    )  # fmt: skip
+    array, book = tiny.submit("--seeds", "0,1")
+    shown = {key: set(slurm.show(array, key)) for key in ("TimeLimit", "Features", "ArrayTaskThrottle", "MailUser")}
+    assert shown == {
+        "TimeLimit": {"00:09:00"},
+        "Features": {"quick"},
+        "ArrayTaskThrottle": {"1"},
+        "MailUser": {"me@example.org"},
+    }
+    text = slurm.scontrol("show", "job", array)
+    assert "Comment=two words" in text
+    assert "TresPerNode=gres:gpu:fake:1" in text
+    assert "mem=1G" in text
+    assert f"StdOut={tiny.runs}/logs/{array}_" in text
+    assert slurm.show(book, "TimeLimit") == ["00:07:00"]
+    assert not slurm.show(book, "TresPerNode")
+    assert slurm.show(book, "StdOut") == [f"{tiny.runs}/logs/book-{book}.log"]
+    slurm.run("scancel", "--me")
 
 
 def test_a_cancelled_task_stays_cancelled(tiny, slurm):
@@ -202,7 +237,7 @@ def test_a_cancelled_task_stays_cancelled(tiny, slurm):
     for task in ("1", "0"):
         assert slurm.state(f"{array}_{task}") == "CANCELLED"
         assert slurm.restarts(f"{array}_{task}") == 0
-    slurm.wait(book, "CANCELLED", 60)
+    slurm.wait(book, "COMPLETED", 60)
     assert {row["state"] for row in tiny.status()} == {"stopped"}
 
 
@@ -216,13 +251,16 @@ def test_what_would_wait_for_ever_is_refused_and_nothing_is_submitted(tiny, slur
         assert done.returncode == 1
         assert f"sbatch refused: {said} (the request is in params/cluster.yml)" in done.stderr
         assert done.stderr.count("\n") == 1
+        tried = tiny.guidebook("submit", "tiny", "--profile", "demo", "--dry-run", check=False)
+        assert (tried.returncode, tried.stdout.count("#!/bin/bash")) == (1, 2)
+        assert f"it would be refused: sbatch refused: {said}" in tried.stderr
     assert not (tiny.runs / "jobs").exists()
 
 
 def test_a_run_that_is_queued_is_not_submitted_again(tiny, slurm):
     array, _ = tiny.submit("--set", "train.epochs=2")
-    again = tiny.guidebook("submit", "tiny", "--profile", "demo", "--set", "train.epochs=2", check=False)
-    assert f"in the queue already, as job {array}_0" in again.stderr
+    again = tiny.guidebook("submit", "tiny", "--profile", "demo", "--set", "train.epochs=2").stdout
+    assert again == f"tiny/demo: in the queue already, as job {array}_0\nnothing to submit\n"
     slurm.run("scancel", "--me")
 
 

@@ -31,7 +31,8 @@ def everything() -> list[dict]:
         if job and job["state"] != ENDED and rows[-1]["state"] in ("stopped", "trained"):
             rows[-1]["state"] = "queued" if job["state"] == "PENDING" else "running"
     waiting = [job for job in latest.values() if job["state"] != ENDED]
-    return rows + [{"run": j["name"], "state": "queued", "folder": j["folder"]} | _job(j) for j in waiting]
+    states = {j["job"]: "queued" if j["state"] == "PENDING" else "running" for j in waiting}
+    return rows + [{"run": j["name"], "state": states[j["job"]], "folder": j["folder"]} | _job(j) for j in waiting]
 
 
 def state(run: Run) -> str:
