@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import yaml
 from guidebook.book.status import everything
 from guidebook.config.datasets import DataError
 from guidebook.config.params import ParamsError, check, load
-from guidebook.config.paths import BOOK
+from guidebook.config.paths import BOOK, ROOT
 from guidebook.runs.run import folder
 from guidebook.slurm import script as scripts
 from guidebook.slurm import site, submit
@@ -224,6 +225,29 @@ def test_the_examples_of_the_chapter_do_what_they_say(example, seen, runs, tmp_p
     assert (done.returncode, done.stderr) == (0, "")
     said = [line for line in done.stdout.splitlines() if ": start 1, job" not in line]
     assert "\n".join(said).startswith(seen)
+
+
+@pytest.mark.parametrize(
+    ("sent", "requeued"), [("touch {}", False), ("kill -USR1 $PPID", True)], ids=["by a person", "by SLURM"]
+)
+def test_a_request_to_stop_is_kept_while_python_starts_and_only_that_of_slurm_requeues_the_task(
+    sent, requeued, runs, tmp_path, monkeypatch
+):
+    (task,) = work = tasks(["mnist"], "smoke", {}, None, SITE)
+    stop = Path(task.folder) / "STOP"
+    start = (
+        f"from pathlib import Path; from guidebook.runs.preemption import drop_stale; drop_stale(Path({str(stop)!r}))"
+    )
+    lines = [sent.format(stop), f"until [ -e {stop} ]; do sleep 0.05; done", f'{sys.executable} -c "{start}"']
+    program(tmp_path / "python", "\n".join([*lines, f"[ ! -e {stop} ] || exit 75"]))
+    program(tmp_path / "scontrol", f"echo JobState=RUNNING; echo $* >> {tmp_path}/called")
+    monkeypatch.setattr("sys.executable", "python")
+    done = as_a_job(script(work), tmp_path, PYTHONPATH=str(ROOT / "lib"))
+    assert (done.returncode, done.stderr) == (75, "")
+    called = (tmp_path / "called").read_text().splitlines() if (tmp_path / "called").exists() else []
+    assert ("requeue 1_0" in called) == requeued
+    assert ("stays so until it is submitted again" in done.stdout) != requeued
+    assert not stop.exists()
 
 
 def test_data_that_were_cut_short_are_refused_before_anything_is_submitted(runs, tmp_path, monkeypatch):

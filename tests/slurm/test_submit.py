@@ -55,13 +55,13 @@ def training(tiny, seed=0, images=400):
 
 
 def gone_on(tiny, unbroken, reached: int | None = None) -> bool:
-    """Whether the run equals the unbroken one and its notebook is complete.
+    """Whether the run of seed 0 equals the unbroken one and its notebook is complete.
 
     Nothing may be repeated, or, where a task ended without notice after `reached` images, what came after its last checkpoint.
     """
     run = opened(tiny.run())
     begun = [stretch["from"] for stretch in run.provenance()["stretches"]]
-    stops = [int(n.replace(",", "")) for n in re.findall(r"training after ([\d,]+) images", tiny.log("*"))]
+    stops = [int(n.replace(",", "")) for n in re.findall(r"training after ([\d,]+) images", tiny.log("*_0"))]
     assert begun[0] == 0
     assert len(begun) > 1
     if reached is None:
@@ -197,6 +197,72 @@ def test_a_task_that_fails_says_why_the_book_comes_all_the_same_and_it_alone_is_
     slurm.run("scancel", "--me")
     assert tiny.guidebook("submit", "tiny", "--profile", "demo", *words).stdout.endswith("nothing to submit\n")
     tally(7, "SLURM: a failing task", 1, 1, "exit status 1; the book was built without it; submitted again alone")
+
+
+def test_a_task_that_a_person_stops_stays_stopped_until_it_is_submitted_again(tiny, slurm, unbroken, tally):
+    array, book = tiny.submit()
+    training(tiny)
+    (tiny.run() / "STOP").touch()
+    slurm.wait(array, "FAILED", 60)
+    assert slurm.show(array, "ExitCode") == ["75:0"]
+    assert "stopped by a file STOP in the run folder" in tiny.log(f"{array}_0")
+    time.sleep(8)  # a requeued job would be back by now
+    assert (slurm.state(array), slurm.restarts(array)) == ("FAILED", 0)
+    slurm.wait(book, "COMPLETED", 60)
+    study.configure(tiny.root)
+    (tiny.run() / "STOP").touch()  # in vain, while nothing ran
+    array, _ = tiny.submit()
+    slurm.wait(array, "COMPLETED", 120)
+    assert gone_on(tiny, unbroken)
+    tally(1, "SLURM: touch STOP", 1, 1, "saved, not requeued; submitted again it went on; weights equal")
+
+
+def test_where_preemption_cancels_dependent_jobs_take_over_and_the_book_waits_for_them(
+    root, cancelling, unbroken, tmp_path, tally
+):
+    study.configure(root, environment=paced(0.25))
+    tiny = Study(root, tmp_path / "runs", cancelling.env)
+    array, book = tiny.submit("--seeds", "0,1")
+    training(tiny, 0)
+    training(tiny, 1)
+    urgent = cancelling.submit("sleep 5", "--exclusive", "--partition=urgent")
+    cancelling.wait(urgent, "RUNNING", 60)
+    heirs = []
+    for task in (f"{array}_0", f"{array}_1"):
+        assert "saved; run again to go on" in tiny.log(task)
+        heirs += re.findall(r"job (\d+_\d) takes over", tiny.log(task))
+        assert cancelling.state(task) != "PENDING"  # not requeued
+    assert [heir[-2:] for heir in heirs] == ["_0", "_1"]
+    assert {cancelling.state(job) for job in (*heirs, book)} == {"PENDING"}
+    assert {row["job"]: row["folder"] for row in tiny.status() if row["job"]} == {
+        heirs[0]: str(tiny.run(0)), heirs[1]: str(tiny.run(1)), book: str(root / "book"),
+    }  # fmt: skip
+    waited = cancelling.show(book, "Dependency")[0]
+    assert all(heir.partition("_")[0] in waited for heir in heirs)
+    study.configure(root)
+    for heir in heirs:
+        cancelling.wait(heir, "COMPLETED", 400)
+        assert cancelling.restarts(heir) == 0
+    assert gone_on(tiny, unbroken)
+    cancelling.wait(book, "COMPLETED", 120)
+    tally(
+        1,
+        "SLURM: preempted where PreemptMode=CANCEL",
+        2,
+        2,
+        "dependent jobs took over; nothing repeated; weights equal",
+    )
+
+
+def test_where_preemption_cancels_scancel_is_final_all_the_same(root, cancelling, tmp_path):
+    study.configure(root, environment=paced(1))
+    tiny = Study(root, tmp_path / "runs", cancelling.env)
+    array, _ = tiny.submit()
+    training(tiny, 0, 16)
+    cancelling.run("scancel", f"{array}_0")
+    cancelling.wait(array, "CANCELLED", 60)
+    assert "takes over" not in tiny.log("*")
+    cancelling.run("scancel", "--me")
 
 
 def test_a_job_asks_for_what_the_file_of_the_cluster_says(tiny, slurm):

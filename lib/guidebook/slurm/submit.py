@@ -115,6 +115,8 @@ def submit(cluster: Cluster, work: list[Task]) -> list[dict]:
     after = logs(cluster.job(BOOK))
     for folder_ in {records(), after, *(logs(task.asks) for task in work)}:
         folder_.mkdir(parents=True, exist_ok=True)
+    for task in work:
+        (Path(task.folder) / "STOP").unlink(missing_ok=True)  # whoever stopped it wants it continued
     submitted: dict[str, list[dict]] = {}
     try:
         for text, tasks_ in arrays:
