@@ -1,5 +1,6 @@
 """What would be submitted. That it works on a real SLURM is tested in tests/slurm."""
 
+import io
 import json
 import re
 import shutil
@@ -11,12 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from rich.console import Console
 
+from guidebook.book import pages
+from guidebook.book.progress import status_table
 from guidebook.book.status import everything
 from guidebook.config.datasets import DataError
 from guidebook.config.params import ParamsError, check, load
 from guidebook.config.paths import BOOK, ROOT
-from guidebook.runs.run import folder
+from guidebook.runs.lock import lock
+from guidebook.runs.run import folder, open_run
 from guidebook.slurm import script as scripts
 from guidebook.slurm import site, submit
 from guidebook.slurm.script import script
@@ -288,3 +293,60 @@ def test_a_run_that_was_submitted_again_is_shown_with_its_later_job(runs, tmp_pa
     assert [job["job"] for job in submit.jobs()] == ["9_0", "10_0"]
     (row,) = [row for row in everything() if row["job"]]
     assert (row["job"], row["job state"]) == ("10_0", "RUNNING")
+
+
+FAILED = "guidebook: mnist.ipynb, cell 6: ValueError: `[x]`\n(the whole traceback is in /r/notebook.partial.ipynb)"
+LOGS = {
+    0: ("T mnist: start 1, job 7 on n\nguidebook: stopped, saved\nT mnist: exit status 75", "stopped", None),
+    1: (f"T mnist: start 1, job 8 on n\n{FAILED}\nT mnist: exit status 1", "failed", "mnist.ipynb, cell 6: ValueError: `[x]`"),
+    2: (
+        "T mnist: exit status 75\nT mnist: start 2, job 9 on n\nmnist 30 s\nslurmstepd: DUE TO TIME LIMIT", "failed",
+        "slurmstepd: DUE TO TIME LIMIT",
+    ),
+    3: ("T mnist: start 1, job 9 on n\nmnist 30 s: cell 3", "training", None),
+    4: (f"T mnist: start 1, job 9 on n\n{FAILED}\nT mnist: exit status 1", "queued", None),
+}  # fmt: skip
+
+
+def test_a_failed_job_is_named_with_the_last_line_of_its_log_below_what_runs_and_above_what_is_recorded(
+    runs, tiny, tmp_path, monkeypatch
+):
+    (runs / "jobs").mkdir()
+    program(tmp_path / "squeue", "echo '1_4|PENDING|Priority|59:00'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    record = [
+        {"job": "2", "name": "the book", "folder": "/book"},
+        {"job": "1_9", "name": "never began", "folder": "/x"},
+    ]
+    record += [{"job": "1_8", "name": "no python", "folder": "/y"}]
+    texts = {"2": "guidebook: a page failed\nthe book: exit status 1\n"}
+    texts |= {"1_8": "module: command not found\nT mnist: start 1, job 1 on n\nno python\nT mnist: exit status 127\n"}
+    for seed, (text, _, _) in LOGS.items():
+        record.append(
+            {"job": f"1_{seed}", "name": "mnist", "folder": str(open_run(tiny.replace(train={"seed": seed})).path)}
+        )
+        texts[f"1_{seed}"] = f"{text}\n"
+    for job in record:
+        job["log"] = str(runs / "jobs" / f"{job['job']}.log")
+        if job["job"] in texts:
+            Path(job["log"]).write_text(texts[job["job"]])
+    (runs / "jobs" / "2.json").write_text(json.dumps(record))
+    with lock(Path(next(job["folder"] for job in record if job["job"] == "1_3"))):
+        rows = everything()
+    assert {row["seed"]: (row["state"], row.get("reason")) for row in rows if "seed" in row} == {
+        seed: (state, reason) for seed, (_, state, reason) in LOGS.items()
+    }
+    others = {row["run"]: (row["state"], row["reason"]) for row in rows if "seed" not in row}
+    assert others == {"the book": ("failed", "a page failed"), "no python": ("failed", "no python")}
+    assert [row["state"] for row in rows] == ["training", "queued", *["failed"] * 4, "stopped"]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(status_table([*rows, rows[0] | {"run": "old", "state": "recorded"}]))
+    shown = console.export_text()
+    assert f"{LOGS[1][2]}, {runs}/jobs/1_1.log" in shown.replace("\n", "")
+    assert shown.index("training") < shown.index("ValueError") < shown.index("recorded")
+    page = pages.status([])
+    assert "ValueError: `[x]`" in page
+    assert "a page failed" in page
+    assert page.count("TIME LIMIT") == 1
+    (runs / "jobs" / "2.json").write_text("[]")
+    assert "What failed" not in pages.status([])

@@ -154,7 +154,7 @@ def remove(
     for folder in runs or ():
         print(f"deleted {removed(folder)}")
     for row in [] if runs else everything():
-        if row["state"] not in ("complete", "recorded", "training", "sampling"):
+        if row["state"] in ("failed", "stopped", "trained", "corrupt") and "seed" in row:  # without one, a job's alone
             print(f"{row['state']}  {row['folder']}")
 
 

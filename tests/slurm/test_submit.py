@@ -189,7 +189,12 @@ def test_a_task_that_fails_says_why_the_book_comes_all_the_same_and_it_alone_is_
     assert slurm.state(f"{array}_1") == "COMPLETED"
     assert f"in use by process {os.getpid()}" in tiny.log(f"{array}_0")
     assert slurm.show(f"{array}_0", "ExitCode") == ["1:0"]
-    assert (tiny.root / "book" / "_build" / "html" / "experiments" / "tiny.html").exists()
+    pages = tiny.root / "book" / "_build" / "html"
+    assert (pages / "experiments" / "tiny.html").exists()
+    (failed,) = [row for row in tiny.status() if row["state"] == "failed"]
+    assert (failed["folder"], failed["log"]) == (str(folder), str(tiny.runs / "jobs" / f"{array}_0.log"))
+    for said in (failed["reason"], (pages / "status.html").read_text()):
+        assert f"in use by process {os.getpid()}" in said
 
     again = tiny.guidebook("submit", "tiny", "--profile", "demo", *words).stdout
     assert re.fullmatch(r"tiny/demo, seed 1: complete\n\d+_0  tiny/demo, seed 0\n\d+  the book\nfollow.*\n", again)

@@ -5,7 +5,7 @@ import html
 import json
 
 from guidebook.book import atlas as chapter
-from guidebook.book.status import overview
+from guidebook.book.status import everything, overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
 from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, settled, together
@@ -44,7 +44,10 @@ def status(runs: list[Run]) -> str:
         table(heads, [[f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads] for row in rows]).text
         for heads in (progress, place)
     )
-    return _page("status", progress=first, place=second, code=table(code, [_code(run) for run in shown.values()]).text)
+    third = table(code, [_code(run) for run in shown.values()]).text
+    failed = [[row["run"], row.get("seed"), row["reason"]] for row in everything() if row["state"] == "failed"]
+    failures = "## What failed\n\n" + table(["run", "seed", "last line of its log"], failed).text if failed else ""
+    return _page("status", progress=first, failures=failures, place=second, code=third)
 
 
 def _code(run: Run) -> list:

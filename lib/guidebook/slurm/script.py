@@ -62,7 +62,8 @@ def book_script(cluster: Cluster) -> str:
     asks = cluster.job(BOOK)
     program = _program(asks)
     demo = f"{program} run mnist --profile demo\n" if (NOTEBOOKS / "explorer.ipynb").exists() else ""
-    return f"{_head(asks, BOOK_NAME, ['--requeue', f'--output={logs(asks)}/book-%j.log'])}\n{demo}{program} build\n"
+    head = _head(asks, BOOK_NAME, ["--requeue", f"--output={logs(asks)}/book-%j.log"])
+    return f"{head}\ntrap 'echo \"the book: exit status $?\"' EXIT\n{demo}{program} build\n"
 
 
 def _head(cluster: Cluster, name: str, options: list[str]) -> str:

@@ -62,10 +62,7 @@ while [ -n "$again" ]; do  # a trapped signal ends `wait` early; the second one 
 done
 [ -z "$timer" ] || kill $timer
 rm -f "$run/STOP"
+[ "$status" != 75 ] || [ -n "$timer" ] || say "stopped by a file STOP in the run folder: it stays so until it is submitted again"
 say "$name: exit status $status"
-if [ "$status" = 75 ] && [ -n "$timer" ]; then
-    requeue
-elif [ "$status" = 75 ]; then
-    say "stopped by a file STOP in the run folder: it stays so until it is submitted again"
-fi
+[ "$status" != 75 ] || [ -z "$timer" ] || requeue
 exit $status

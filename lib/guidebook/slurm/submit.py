@@ -144,13 +144,27 @@ def jobs() -> list[dict]:
     `job`, `name`, `folder`, `log`, `state`, `reason`, `left` (time to its limit). Raises SubmitError.
     """
     files = sorted(records().glob("*.json"), key=lambda f: int(f.stem))  # by job number: 9 before 10
-    if not files or not shutil.which("squeue"):
-        return []
-    lines = [line.split("|") for line in _slurm("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%L").splitlines()]
-    live = {job: {"state": state, "reason": reason, "left": left} for job, state, reason, left in lines}
+    found = [job for file in files for job in json.loads(file.read_text())]
+    asked = ("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%L")
+    lines = _slurm(*asked).splitlines() if found and shutil.which("squeue") else []
+    live = {
+        job: {"state": state, "reason": why, "left": left} for job, state, why, left in (x.split("|") for x in lines)
+    }
     ended = {"state": ENDED, "reason": "", "left": ""}
-    found = [task | live.get(task["job"], ended) for file in files for task in json.loads(file.read_text())]
+    found = [job | live.get(job["job"], ended) for job in found]
     return sorted(found, key=lambda job: (job["state"] != ENDED, job["state"] != "PENDING"))
+
+
+def failure(job: dict) -> str | None:
+    """The last line in the log of a job that failed; None where it ended well, was stopped, or never began."""
+    log = Path(job["log"])
+    text = log.read_text(errors="replace").rpartition(": start ")[2] if log.exists() else ""  # of its last start
+    said, end, status = text.rpartition(": exit status ")
+    lines = [line for line in (said.splitlines()[:-1] if end else text.splitlines()) if line.strip()]
+    if not lines or status.split()[:1] in (["0"], ["75"]):
+        return None
+    ours = [line for line in lines if end and line.startswith("guidebook: ")]  # where a traceback lies comes after it
+    return (ours or lines)[-1].removeprefix("guidebook: ")
 
 
 def _sbatch(text: str, *options: str) -> str:
