@@ -191,7 +191,7 @@ def test_a_folder_that_is_no_run_is_not_recorded(guidebook, tmp_path):
 def test_the_scripts_are_shown_of_what_would_be_refused_and_it_is_said(guidebook, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     done = guidebook("submit", "mnist", "--dry-run")
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert done.stdout.count("#!/bin/bash") == 2
     assert "it would be refused: not on this machine: data set mnist" in done.stderr
 

@@ -35,7 +35,7 @@ def test_a_precision_that_is_given_stays(given, runs):
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_a_job_of_slurm_is_given_the_precision_that_names_its_folder(gpus, runs, monkeypatch):
     monkeypatch.setattr(precision, "native_bf16", lambda device: False)
-    cluster = load_cluster().model_copy(update={"gpus": gpus})
+    cluster = load_cluster().model_copy(update={"gpus": str(gpus)})
     [task] = submit.tasks(["mnist"], "smoke", {"train.precision": "auto"}, None, cluster)
     assert f"train.precision={'bf16' if gpus else 'fp32'}" in task.words
     assert "train.precision=auto" not in task.words

@@ -154,7 +154,7 @@ def remove(
     for folder in runs or ():
         print(f"deleted {removed(folder)}")
     for row in [] if runs else everything():
-        if row["state"] not in ("complete", "recorded", "training", "sampling"):
+        if row["state"] in ("failed", "stopped", "trained", "corrupt") and "seed" in row:  # without one, a job's alone
             print(f"{row['state']}  {row['folder']}")
 
 
@@ -180,21 +180,24 @@ def submit(
     seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="a task per experiment and seed")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the scripts, submit nothing")] = False,
 ) -> None:
-    """Submit experiments to SLURM as params/cluster.yml says, and the book after them."""
+    """Submit experiments to SLURM as params/cluster.yml says, and the book after them: what is unfinished only."""
     from guidebook.config import yamlfile
-    from guidebook.slurm import script, site, submit
+    from guidebook.slurm import site, submit
 
     here = site.load()
     work = submit.tasks(experiments, profile, yamlfile.overrides(set_), yamlfile.seeds(seeds), here)
-    if dry_run:
-        print(script.script(here, work) + "\n" + script.book_script(here), end="")
-        if objection := submit.lacking(work):
-            print(f"guidebook: it would be refused: {objection}", file=sys.stderr)
-        return
-    array, book = submit.submit(here, work)
-    for i, task in enumerate(work):
-        print(f"{array}_{i}  {task.name}")
-    print(f"{book}  the book, when all are done\nfollow them: guidebook status --watch; their output: {script.logs()}")
+    work, others = submit.unfinished(work)
+    print("".join(f"{line}\n" for line in others), end="", file=sys.stderr if dry_run else sys.stdout)
+    if not work:
+        print("nothing to submit")
+    elif dry_run:
+        print("\n".join(text for text, _ in submit.scripts(here, work)), end="")
+        if why := submit.objection(here, work):
+            raise submit.SubmitError(f"it would be refused: {why}")
+    else:
+        for job in submit.submit(here, work):
+            print(f"{job['job']}  {job['name']}")
+        print(f"follow them: guidebook status --watch; their output: {Path(job['log']).parent}")
 
 
 @app.command()

@@ -50,7 +50,7 @@ GresTypes=gpu
 ReturnToService=1
 JobRequeue=1
 PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
+PreemptMode={preempt}
 # A preempted job first gets the signal it asked for with --signal, then its GraceTime.
 SlurmctldParameters=preempt_send_user_signal
 # A node is what is written here, however many cores and however much memory the machine has.
@@ -62,9 +62,9 @@ SlurmctldTimeout=30
 SlurmdTimeout=30
 InactiveLimit=0
 """
-NODE = "NodeName={name} NodeAddr={address} Port={port} CPUs={cpus} RealMemory=8000 Gres=gpu:{gpus} State=UNKNOWN\n"
+NODE = "NodeName={name} NodeAddr={address} Port={port} CPUs={cpus} RealMemory=8000 Gres={gres} Feature=quick State=UNKNOWN\n"
 PARTITIONS = """\
-PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
+PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode={preempt} GraceTime=5
 PartitionName=urgent Nodes={names} MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 """
 
@@ -151,8 +151,8 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, nodes: int = 1, gpus: int = 0) -> Iterator[Cluster]:
-    """Two CPUs in all and `gpus` fake GPUs a node. Partition `urgent` preempts `main`, the default.
+def cluster(folder: Path, nodes: int = 1, gpus: int = 0, preempt: str = "REQUEUE") -> Iterator[Cluster]:
+    """Two CPUs in all and `gpus` GPUs of type `fake` a node. Partition `urgent` preempts `main`, the default, in the given mode.
 
     The time limit, and with it --signal before it, is looked at every 30 s from the start on: a constant of slurmctld.
     """
@@ -165,15 +165,18 @@ def cluster(folder: Path, nodes: int = 1, gpus: int = 0) -> Iterator[Cluster]:
         (folder / name).mkdir(parents=True)
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o400)
-    conf = CONF.format(folder=folder, address=ADDRESS, user=os.getuid(), port=port)
+    conf = CONF.format(folder=folder, address=ADDRESS, user=os.getuid(), port=port, preempt=preempt)
+    gres = f"gpu:fake:{gpus}" if gpus else "(null)"
     for name, p in zip(names, ports, strict=True):
-        conf += NODE.format(name=name, address=ADDRESS, port=p, cpus=max(1, 2 // nodes), gpus=gpus)
-    (folder / "slurm.conf").write_text(conf + PARTITIONS.format(names=",".join(names)))
+        conf += NODE.format(name=name, address=ADDRESS, port=p, cpus=max(1, 2 // nodes), gres=gres)
+    (folder / "slurm.conf").write_text(conf + PARTITIONS.format(names=",".join(names), preempt=preempt))
     # A GPU without a file makes its node invalid; a link each makes them distinct.
     files = [folder / f"gpu{i}" for i in range(gpus)]
     for file in files:
         file.symlink_to("/dev/null")
-    (folder / "gres.conf").write_text("".join(f"NodeName={n} Name=gpu File={f}\n" for n in names for f in files))
+    (folder / "gres.conf").write_text(
+        "".join(f"NodeName={n} Name=gpu Type=fake File={f}\n" for n in names for f in files)
+    )
 
     munge = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "seed-file": "munge.seed"}
     with ExitStack() as stack:

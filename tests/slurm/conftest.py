@@ -30,3 +30,9 @@ def slurm(tmp_path_factory):
 def two_nodes(tmp_path_factory):
     """A cluster of two nodes with one CPU and one fake GPU each, beside the other."""
     yield from _started(tmp_path_factory, nodes=2, gpus=1)
+
+
+@pytest.fixture(scope="module")
+def cancelling(tmp_path_factory):
+    """A cluster of one node where a preempted job is cancelled."""
+    yield from _started(tmp_path_factory, nodes=1, preempt="CANCEL")

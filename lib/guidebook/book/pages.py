@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from guidebook.book import atlas as chapter
-from guidebook.book.status import overview
+from guidebook.book.status import everything, overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
 from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, settled, together
@@ -46,7 +46,9 @@ def status(runs: list[Run]) -> str:
         for heads in (progress, place)
     )
     third = table(code, [_code(run) for run in shown.values()]).text
-    return _page("status", {"progress": first, "place": second, "code": third})
+    failed = [[row["run"], row.get("seed"), row["reason"]] for row in everything() if row["state"] == "failed"]
+    failures = "## What failed\n\n" + table(["run", "seed", "last line of its log"], failed).text if failed else ""
+    return _page("status", {"progress": first, "failures": failures, "place": second, "code": third})
 
 
 def _code(run: Run) -> list:

@@ -12,6 +12,7 @@ from guidebook.config.budget import images
 from guidebook.runs.executed import code_cells
 from guidebook.runs.run import Run
 
+DONE = ("complete", "recorded")  # states
 QUIET = 30  # seconds between lines where the output is not a terminal
 
 
@@ -41,12 +42,26 @@ def watching(run: Run) -> Iterator[None]:
 
 
 def status_table(rows: list[dict]):
-    """The table of `guidebook status`."""
+    """The table of `guidebook status`: what is not done, why jobs failed, and what is."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if not rows:
+        return "no runs yet: guidebook run mnist"
+    done = [row for row in rows if row["state"] in DONE]
+    reasons = [(row["run"], row.get("seed", ""), row["reason"], row["log"]) for row in rows if "reason" in row]
+    failed = [Text(f"{run} {seed} failed: {reason}, {log}") for run, seed, reason, log in reasons]
+    parts = (_table([row for row in rows if row not in done]), *failed, _table(done))
+    return Group(*(part for part in parts if part))
+
+
+def _table(rows: list[dict]):
+    """Some rows, with the columns that any of them fills; None where there are none."""
     from rich.markup import escape
     from rich.table import Table
 
     if not rows:
-        return "no runs yet: guidebook run mnist"
+        return None
     lines, table = [_cells(row) for row in rows], Table(box=None)
     shown = [name for name in lines[0] if any(line[name] for line in lines)]
     for name in shown:  # a name or a key cut short would name nothing
@@ -59,15 +74,17 @@ def status_table(rows: list[dict]):
 def _cells(row: dict) -> dict[str, str]:
     """One line of the table, by column."""
     key = re.search(r"-([0-9a-f]{8})(/variants/|$)", row["folder"])
-    working = row["state"] not in ("recorded", "complete") and "of" in row
+    working = row["state"] not in DONE and "of" in row
     seen = f"{row['images seen']:,}" + (f" of {row['of']:,}" if working else "") if "of" in row else ""
+    job = f"{row['job']} {row['job state']}" if row["job"] else ""
+    job += f", {row['job time left']} left" if row["job"] and not row["job state"].startswith("PENDING") else ""
     left, loss = (row.get(k) if working else None for k in ("seconds left", "loss"))
     return {
         "run": row["run"],
         "key": key[1] if key else "",  # of the folder runs/<run>-<key>; a record has none
         "seed": str(row.get("seed", "")),
         "state": row["state"],
-        "job": f"{row['job']} {row['job state']}, {row['job time left']} to its limit" if row["job"] else "",
+        "job": job,
         "images seen": seen,
         "images/s": f"{row['images/s']:,}" if working and row["images/s"] else "",
         "left": "" if left is None else clock(left),

@@ -6,9 +6,13 @@ from guidebook.config.budget import images
 from guidebook.runs.lock import held
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import Run, all_runs, every_run
-from guidebook.slurm.submit import ENDED, jobs
+from guidebook.slurm.submit import ENDED, failure, jobs
 
 log = logging.getLogger(__name__)
+# States, in the order of a table's rows
+ORDER = (
+    "training", "sampling", "running", "queued", "failed", "stopped", "trained", "corrupt", "complete", "recorded",
+)  # fmt: skip
 
 
 def overview() -> list[dict]:
@@ -17,21 +21,22 @@ def overview() -> list[dict]:
 
 
 def everything() -> list[dict]:
-    """One row per run folder, and per submitted task that has none yet, with the state of its job."""
+    """One row per run folder, and per job that has none and is queued or failed: what runs comes first, records last.
+
+    A failed job's row holds `reason`, the last line of its log, and `log`.
+    """
     latest = {job["folder"]: job for job in jobs()}  # a run that was submitted again has a later one
     rows = []
     for run in every_run():
-        job = latest.pop(str(run.path), None)
         try:
             row = _row(run)
         except Corrupt as error:
             log.warning("%s", error)
             row = {"run": run.name, "seed": run.params.train.seed, "state": "corrupt"}
-        rows.append(row | {"folder": str(run.path)} | _job(job))
-        if job and job["state"] != ENDED and rows[-1]["state"] in ("stopped", "trained"):
-            rows[-1]["state"] = "queued" if job["state"] == "PENDING" else "running"
-    waiting = [job for job in latest.values() if job["state"] != ENDED]
-    return rows + [{"run": j["name"], "state": "queued", "folder": j["folder"]} | _job(j) for j in waiting]
+        rows.append(row | {"folder": str(run.path)} | _job(latest.pop(str(run.path), None), row["state"]))
+    others = [{"run": job["name"], "folder": job["folder"]} | _job(job, "stopped") for job in latest.values()]
+    rows += [row for row in others if row["state"] != "stopped"]
+    return sorted(rows, key=lambda row: ORDER.index(row["state"]))
 
 
 def state(run: Run) -> str:
@@ -43,11 +48,18 @@ def state(run: Run) -> str:
     return "stopped" if not run.trained else "complete" if run.finished else "trained"
 
 
-def _job(job: dict | None) -> dict:
-    if job is None or job["state"] == ENDED:
-        return {"job": None, "job state": None, "job time left": None}
-    reason = f" ({job['reason']})" if job["state"] == "PENDING" else ""
-    return {"job": job["job"], "job state": job["state"] + reason, "job time left": job["left"]}
+def _job(job: dict | None, state: str) -> dict:
+    """What its newest job says of a run, whose state it may change: nothing works on it, and it is not complete."""
+    row = {"state": state, "job": None, "job state": None, "job time left": None}
+    undone = state in ("stopped", "trained")
+    if job and job["state"] != ENDED:
+        if undone:
+            row["state"] = "queued" if job["state"] == "PENDING" else "running"
+        reason = f" ({job['reason']})" if job["state"] == "PENDING" else ""
+        row |= {"job": job["job"], "job state": job["state"] + reason, "job time left": job["left"]}
+    elif job and undone and (reason := failure(job)):
+        row |= {"state": "failed", "reason": reason, "log": job["log"]}
+    return row
 
 
 def _row(run: Run) -> dict:

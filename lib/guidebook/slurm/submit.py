@@ -3,14 +3,15 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 from shlex import join
 
 from guidebook.config import params as P
-from guidebook.config import pretrained
-from guidebook.data.files import available
+from guidebook.config import paths, pretrained
+from guidebook.data.files import available, located
 from guidebook.runs.run import folder
-from guidebook.slurm.script import Task, book_script, logs, script
-from guidebook.slurm.site import Cluster
+from guidebook.slurm.script import Task, book_script, logs, records, script
+from guidebook.slurm.site import BOOK, Cluster
 
 ENDED = "not queued"
 
@@ -20,27 +21,28 @@ class SubmitError(RuntimeError):
 
 
 def tasks(experiments: list[str], profile: str, settings: dict, seeds: list | None, cluster: Cluster) -> list[Task]:
-    """A task per experiment and seed. Raises ParamsError and SubmitError."""
+    """A task per experiment and seed. Raises ParamsError, DataError and SubmitError."""
     if seeds and "train.seed" in settings:
         raise SubmitError("--seeds and --set train.seed name seeds twice: leave one of them out")
-    settings = {"train.processes": cluster.processes} | settings
     chosen = [settings if seed is None else settings | {"train.seed": seed} for seed in seeds or [None]]
-    work = [_task(*P.named(word, profile), each, cluster) for word in experiments for each in chosen]
+    named = [P.named(word, profile) for word in experiments]
+    work = [_task(name, own, each, cluster.job(name)) for name, own in named for each in chosen]
     if len({task.folder for task in work}) < len(work):
         raise SubmitError("two tasks would train the same run: name every experiment and every seed once")
     return work
 
 
 def _task(experiment: str, profile: str, settings: dict, cluster: Cluster) -> Task:
+    settings = {"train.processes": cluster.processes} | settings
     params = P.load(experiment, profile, settings)
     if params.train.precision == "auto":  # resolved here: the job's script names the run's folder
         from guidebook.runtime.precision import native_bf16
 
-        settings = settings | {"train.precision": "bf16" if cluster.gpus or native_bf16("cpu") else "fp32"}
+        settings = settings | {"train.precision": "bf16" if cluster.gpus_per_node or native_bf16("cpu") else "fp32"}
         params = params.replace(train={"precision": settings["train.precision"]})
     n, least = params.train.processes, cluster.processes
-    if n != least if cluster.gpus else n % cluster.nodes:
-        fit = f"{cluster.nodes} nodes with {cluster.gpus} GPUs: one a GPU, and as many on every node; {least} would"
+    if n != least if cluster.gpus_per_node else n % cluster.nodes:
+        fit = f"{cluster.nodes} nodes with {cluster.gpus_per_node} GPUs: one a GPU, and as many on every node; {least} would"
         raise SubmitError(f"train.processes = {n} does not fit {fit}")
     words, fetch = [experiment, "--profile", profile], [experiment, "--profile", profile]
     for key, value in settings.items():
@@ -48,12 +50,19 @@ def _task(experiment: str, profile: str, settings: dict, cluster: Cluster) -> Ta
         words += change
         fetch += change if key.startswith(("data.", "text.", "model.vae")) else []
     name = f"{experiment}/{profile}" + (f", seed {settings['train.seed']}" if "train.seed" in settings else "")
-    return Task(name, tuple(words), str(folder(params)), n, missing(params), f"guidebook fetch {join(fetch)}")
+    return Task(name, tuple(words), str(folder(params)), n, missing(params), f"guidebook fetch {join(fetch)}", cluster)
 
 
 def missing(params: P.Params) -> tuple[str, ...]:
-    """The downloads that a run needs: its data set, its text encoder, its autoencoder."""
-    names = [] if available(params.data.name, params.data.subset) else [f"data set {params.data.name}"]
+    """The downloads that a run needs: its data set, its text encoder, its autoencoder. Raises DataError for a file cut short."""
+    data, subset = params.data.name, params.data.subset
+    names = [] if available(data, subset) else [f"data set {data}"]
+    if params.data.entry.stand_in and not names:
+        from guidebook.data.parquet import opened
+
+        files = located(data, subset)
+        for file in (*files.train, *files.test):
+            opened(str(file)).close()
     for name in filter(None, (params.text.encoder, params.model.vae)):
         if not pretrained.available(name):
             model = pretrained.PRETRAINED[name]
@@ -68,38 +77,94 @@ def lacking(work: list[Task]) -> str | None:
     return f"not on this machine: {names}. A node has no internet: first `{commands}`" if names else None
 
 
-def submit(cluster: Cluster, work: list[Task]) -> tuple[str, str]:
-    """Submits the array and the book after it; their job ids. Raises SubmitError."""
-    if objection := lacking(work):
-        raise SubmitError(objection)
+def unfinished(work: list[Task]) -> tuple[list[Task], list[str]]:
+    """The tasks that are neither complete nor in the queue, and a line about each of the others. Raises SubmitError."""
+    queued = {job["folder"]: job["job"] for job in jobs() if job["state"] != ENDED}
+    complete = {t.folder for t in work if (Path(t.folder) / "notebook.ipynb").exists()}
+    lines = [f"{t.name}: in the queue already, as job {queued[t.folder]}" for t in work if t.folder in queued]
+    lines += [f"{t.name}: complete" for t in work if t.folder in complete - queued.keys()]
+    return [t for t in work if t.folder not in complete | queued.keys()], lines
+
+
+def scripts(cluster: Cluster, work: list[Task]) -> list[tuple[str, list[Task]]]:
+    """Batch scripts with their tasks: of an array for all tasks that ask for the same resources, and at last of the book."""
+    alike: dict[str, list[Task]] = {}
+    for task in work:
+        alike.setdefault(task.asks.model_dump_json(), []).append(task)
+    return [*((script(tasks), tasks) for tasks in alike.values()), (book_script(cluster), [])]
+
+
+def objection(cluster: Cluster, work: list[Task]) -> str | None:
+    """Why these tasks would not be submitted, and what to do; or None."""
+    if why := lacking(work):
+        return why
     if not shutil.which("sbatch"):
-        raise SubmitError("sbatch is not on PATH: submit from a machine of the cluster; --dry-run prints the scripts")
-    queued = {job["folder"]: job for job in jobs() if job["state"] != ENDED}
-    if job := next((queued[task.folder] for task in work if task.folder in queued), None):
-        raise SubmitError(f"{job['name']} is in the queue already, as job {job['job']}: wait for it or scancel it")
-    text = script(cluster, work)
-    _slurm("sbatch", "--test-only", text=text)  # plain sbatch takes a job that no node can ever start
-    logs().mkdir(parents=True, exist_ok=True)
-    array = _sbatch(text)
+        return "sbatch is not on PATH: submit from a machine of the cluster; --dry-run prints the scripts"
     try:
-        book = _sbatch(book_script(cluster), f"--dependency=afterok:{array},singleton", "--kill-on-invalid-dep=yes")
+        for text, _ in scripts(cluster, work):
+            _slurm("sbatch", "--test-only", text=text)  # plain sbatch takes a job that no node can ever start
+    except SubmitError as error:
+        return str(error)
+
+
+def submit(cluster: Cluster, work: list[Task]) -> list[dict]:
+    """Submits the arrays and the book after them; a record of each job. Raises SubmitError, and then nothing is in the queue."""
+    if why := objection(cluster, work):
+        raise SubmitError(why)
+    *arrays, (book, _) = scripts(cluster, work)
+    after = logs(cluster.job(BOOK))
+    for folder_ in {records(), after, *(logs(task.asks) for task in work)}:
+        folder_.mkdir(parents=True, exist_ok=True)
+    for task in work:
+        (Path(task.folder) / "STOP").unlink(missing_ok=True)  # whoever stopped it wants it continued
+    submitted: dict[str, list[dict]] = {}
+    try:
+        for text, tasks_ in arrays:
+            array = _sbatch(text)
+            submitted[array] = [
+                {"job": (job := f"{array}_{i}"), "name": t.name, "folder": t.folder, "log": f"{logs(t.asks)}/{job}.log"}
+                for i, t in enumerate(tasks_)
+            ]
+        last = _sbatch(book, f"--dependency=afterany:{':'.join(submitted)},singleton")
     except SubmitError:
-        _slurm("scancel", array)
+        if submitted:
+            _slurm("scancel", *submitted)
         raise
-    submitted = [{"job": f"{array}_{i}", "name": task.name, "folder": task.folder} for i, task in enumerate(work)]
-    (logs() / f"{array}.json").write_text(json.dumps(submitted, indent=1))
-    return array, book
+    made = {"name": "the book", "folder": str(paths.BOOK)}
+    submitted[array].append({"job": last, **made, "log": f"{after}/book-{last}.log"})
+    for array, rows in submitted.items():
+        lines = ",\n".join(map(json.dumps, rows))
+        (records() / f"{array}.json").write_text(f"[\n{lines}\n]\n")
+    return [row for rows in submitted.values() for row in rows]
 
 
 def jobs() -> list[dict]:
-    """Every submitted task with the state of its job: `job`, `name`, `folder`, `state`, `reason`, `left` (time to its limit)."""
-    files = sorted(logs().glob("*.json"), key=lambda f: int(f.stem))  # by job number: 9 before 10
-    if not files or not shutil.which("squeue"):
-        return []
-    lines = [line.split("|") for line in _slurm("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%L").splitlines()]
-    live = {job: {"state": state, "reason": reason, "left": left} for job, state, reason, left in lines}
+    """Every submitted task, and every book, with the state of its job. Of a folder's jobs the last one counts.
+
+    `job`, `name`, `folder`, `log`, `state`, `reason`, `left` (time to its limit). Raises SubmitError.
+    """
+    files = sorted(records().glob("*.json"), key=lambda f: int(f.stem))  # by job number: 9 before 10
+    found = [job for file in files for job in json.loads(file.read_text())]
+    asked = ("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%L")
+    lines = _slurm(*asked).splitlines() if found and shutil.which("squeue") else []
+    live = {
+        job: {"state": state, "reason": why, "left": left} for job, state, why, left in (x.split("|") for x in lines)
+    }
     ended = {"state": ENDED, "reason": "", "left": ""}
-    return [task | live.get(task["job"], ended) for file in files for task in json.loads(file.read_text())]
+    found = [job | live.get(job["job"], ended) for job in found]
+    return sorted(found, key=lambda job: (job["state"] != ENDED, job["state"] != "PENDING"))
+
+
+def failure(job: dict) -> str | None:
+    """The last line in the log of a job that failed; None where it ended well, was stopped, or never began."""
+    log = Path(job["log"])
+    text = log.read_text(errors="replace").rpartition(": start ")[2] if log.exists() else ""  # of its last start
+    said, end, status = text.rpartition(": exit status ")
+    lines = [line for line in (said.splitlines()[:-1] if end else text.splitlines()) if line.strip()]
+    if not lines or status.split()[:1] in (["0"], ["75"]):
+        return None
+    ours = [line for line in lines if end and line.startswith("guidebook: ")]  # where a traceback lies comes after it
+    return (ours or lines)[-1].removeprefix("guidebook: ")
 
 
 def _sbatch(text: str, *options: str) -> str:
