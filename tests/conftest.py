@@ -1,8 +1,12 @@
 """What all tests share: no network, an own runs folder, and parameters small enough to train in a second."""
 
+import fcntl
 import json
 import os
+import shutil
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,14 @@ def forked(monkeypatch):
     monkeypatch.setattr("bench.apart.PROCESSES", PROCESSES)
 
 
+@pytest.fixture(autouse=True)
+def figures_closed():
+    """No test leaves a figure open: pyplot keeps each until it is closed, and warns of the twenty-first."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """An empty folder of runs, and one of records, instead of the checkout's."""
@@ -35,20 +47,36 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def shared_networks(tmp_path_factory):
-    """Makes a folder of runs keep its judges and autoencoders where all tests of this session, in every worker, find them: each is
-    trained once."""
+def shared(tmp_path_factory):
+    """Makes a folder of runs keep what many runs read where all tests of this session, in every worker, find it: each judge and each
+    autoencoder is trained once, captions are encoded and images read once."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def share(runs: Path) -> Path:
         runs.mkdir(parents=True, exist_ok=True)
-        for kind in ("judges", "vaes"):
+        for kind in ("atlas", "data", "features", "judges", "vaes"):
             (base / kind).mkdir(exist_ok=True)
             (runs / kind).symlink_to(base / kind)
         return runs
 
     return share
+
+
+@pytest.fixture(scope="session")
+def networks_counted(shared, tmp_path_factory) -> Path:
+    """A folder of runs in which the networks of the atlas are counted: once, by one worker, within a minute of one core."""
+    from guidebook.models.atlas import load_atlas
+    from guidebook.models.counting import counted
+
+    runs = shared(tmp_path_factory.mktemp("counted"))
+    with open(runs / "atlas" / ".lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setenv("GUIDEBOOK_RUNS", str(runs))
+        began = time.process_time()
+        counted(load_atlas())
+        assert time.process_time() - began < 60
+    return runs
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +91,28 @@ def tiny():
         sample={"steps": 2, "guidance": [1, 5]},
         evaluate={"samples": 30},
     )
+
+
+@pytest.fixture(scope="session")
+def trained_runs(tiny, tmp_path_factory) -> Path:
+    """A folder of runs with one, of `tiny`, that is trained: for copies."""
+    from guidebook.runs.run import open_run
+    from guidebook.training.loop import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GUIDEBOOK_RUNS", str(tmp_path_factory.mktemp("trained")))
+        run = open_run(tiny)
+        train(run)
+    return run.path.parents[1]
+
+
+@pytest.fixture
+def trained_run(trained_runs, runs, tiny):
+    """The trained run of `tiny`, in the test's own folder of runs."""
+    from guidebook.runs.run import open_run
+
+    shutil.copytree(trained_runs, runs, dirs_exist_ok=True)
+    return open_run(tiny)
 
 
 # What the fault tests tried, for the book's page on reliability

@@ -18,7 +18,6 @@ from guidebook.report.tables import with_interval
 from guidebook.runs.run import Run, open_run, opened
 from guidebook.sampling.draw import draw
 from guidebook.sampling.spec import Draw
-from guidebook.training.loop import train
 
 RECORDS = sorted(path.parent for path in RESULTS.glob("*/*/metrics.json"))
 
@@ -31,10 +30,8 @@ def record(metric: str, value: float, **known) -> dict:
 
 
 @pytest.fixture
-def run(runs, tiny):
-    found = open_run(tiny)
-    train(found)
-    return found
+def run(trained_run):
+    return trained_run
 
 
 def cells(*texts: str) -> str:

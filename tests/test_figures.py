@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from guidebook.config.params import load
+from guidebook.config.sampling import Solver
+from guidebook.diffusion.objective import objective
+from guidebook.diffusion.solvers import times
 from guidebook.report import charts, figures
 
 STATS = [{"nimg": 100 * i, "loss": 1 / i, "loss_by_timestep": [3.0, 2.0, 1 / i]} for i in (1, 2, 3)]
@@ -54,10 +58,30 @@ def test_the_validation_loss_is_drawn_by_noise_level_where_a_run_has_one():
 def test_an_error_of_the_network_grows_by_the_noise_in_an_image_of_epsilon_and_not_in_one_of_v(profile, first, scale):
     """σ = s / a = 157.4 at the start of the linear schedule, 105.9 a step of 40 later: 1 / (1 − 105.9 / 157.4) = 3.06."""
     p = load("cifar10", profile)
-    ddim = p.sample.solver.model_copy(update={"sampler": "ddim", "steps": 25, "spacing": "trailing"})
-    left, right = (axes.lines[0].get_ydata() for axes in figures.image_errors(p.objective, ddim).axes)
+    left, right = (axes.lines[0].get_ydata() for axes in figures.image_errors(p.objective, 25).axes)
     assert len(left) == len(right) == 25
     assert [left[0], right[0], right[-1]] == pytest.approx([first, scale, 1.0], rel=2e-3)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize(
+    ("schedule", "betas"), [("linear", (1e-4, 0.02)), ("scaled_linear", (8.5e-4, 0.012)), ("squaredcos_cap_v2", None)]
+)
+@pytest.mark.parametrize("zero", [False, True])
+def test_the_figures_of_schedules_are_of_the_objectives_own(schedule, betas, prediction, zero):
+    change = {"schedule": schedule, "betas": betas, "prediction": prediction, "zero_terminal_snr": zero}
+    section = load("cifar10", "demo").objective.model_copy(update=change)
+    path = objective(section, dtype=torch.float64)
+    (line,) = figures.schedules({"one": section}).axes[0].lines
+    alpha, _ = path.mix(torch.arange(section.timesteps))
+    np.testing.assert_allclose(line.get_ydata(), alpha, rtol=1e-4, atol=1e-7)
+    if zero and prediction == "epsilon":  # its error is infinite where noise is alone: refused in params
+        return
+    visited = times(path, Solver(sampler="ddim", steps=30, eta=0.0, spacing="trailing"))
+    (a, s), (p, q) = path.mix(visited), path.target(visited)
+    error, scale = (axes.lines[0].get_ydata() for axes in figures.image_errors(section, 30).axes)
+    np.testing.assert_allclose(error, (s / (a * q - s * p).abs())[:-1], rtol=1e-3)
+    np.testing.assert_allclose(scale, 1 / (1 - (s / a)[1:] / (s / a)[:-1]), rtol=1e-3)
 
 
 def of_seed(seed, value):

@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,10 +26,10 @@ PAGE = (BOOK / "library.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory, shared_networks, tiny):
+def mine(tmp_path_factory, shared, tiny):
     """A folder of runs with `mnist/demo`, a tiny one, sampled and measured at two scales, and a variant of it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDEBOOK_RUNS", str(shared_networks(tmp_path_factory.mktemp("mine") / "runs")))
+        patch.setenv("GUIDEBOOK_RUNS", str(shared(tmp_path_factory.mktemp("mine") / "runs")))
         run = open_run(
             load("mnist", "demo").replace(
                 **tiny.model_dump(mode="json", include={"data", "model", "train", "sample", "evaluate"})
@@ -60,7 +59,6 @@ def test_every_snippet_of_the_page_runs_in_order(mine, tmp_path, monkeypatch):
             assert done.exit_code == 0
         else:
             exec(code, names)
-    plt.close("all")
     assert [image.size for image in names["images"]] == [(8, 8)] * 4
     with Image.open("sevens.png") as sheet:
         assert sheet.width > 1.9 * sheet.height  # four columns, two rows

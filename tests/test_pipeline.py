@@ -57,11 +57,9 @@ def faces(tmp_path_factory):
 
 
 @pytest.fixture
-def digits(runs, tiny):
+def digits(trained_run):
     """A run in pixels, of which 0 … 1 is the range."""
-    opened = open_run(tiny)
-    train(opened)
-    return opened
+    return trained_run
 
 
 def loaded(folder: Path) -> DiffusionPipeline:

@@ -64,6 +64,8 @@ figures.guidance_grid(sets, classes)
 figures.by_class(sets[0], classes)
 widgets.explorer(sets, list(classes))
 figures.loss_by_timestep({{"a": run.stats()}}, run.params.objective.timesteps)
+figures.schedules({{"a": run.params.objective}})
+figures.image_errors(run.params.objective, 10)
 charts.against_guidance({{"a": [r for r in run.metrics() if r["guidance"] is not None]}}, ["adherence", "grain"], real)
 card(run)
 records = [r for s in sets for r in measure(run, s)]

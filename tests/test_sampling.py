@@ -1,5 +1,6 @@
 """Sampling: against diffusers' pipelines, against what is known of Gaussians; and one seed, one image."""
 
+import shutil
 import time
 
 import pytest
@@ -153,13 +154,12 @@ def test_sampling_leaves_the_global_random_state_alone(unet, sampler):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny):
+def run(trained_runs, tmp_path_factory, tiny):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDEBOOK_RUNS", str(tmp_path_factory.mktemp("runs")))
+        runs = shutil.copytree(trained_runs, tmp_path_factory.mktemp("runs"), dirs_exist_ok=True)
+        patch.setenv("GUIDEBOOK_RUNS", str(runs))
         patch.setattr(classifier, "STEPS", 20)  # that it guides is enough, how well is not asked here
-        opened = open_run(tiny)
-        train(opened)
-        yield opened
+        yield open_run(tiny)
 
 
 def test_the_noise_of_an_image_is_the_same_at_every_guidance_scale(run, monkeypatch):

@@ -66,9 +66,8 @@ def test_a_run_begun_on_other_data_does_not_go_on(runs, tiny):
     assert not (run.path / "model").exists()
 
 
-def test_a_changed_byte_of_a_model_is_refused(runs, tiny):
-    run = open_run(tiny)
-    train(run)
+def test_a_changed_byte_of_a_model_is_refused(trained_run):
+    run = trained_run
     load_model(run, "raw")
     file = run.path / "model" / "raw" / "diffusion_pytorch_model.safetensors"
     raw = bytearray(file.read_bytes())
@@ -178,9 +177,8 @@ def test_compiled_weights_keep_their_names_and_learn_the_same(tiny):
     assert difference.abs().mean() < 1e-5
 
 
-def test_a_model_is_found_as_it_was_at_each_kept_checkpoint(runs, tiny):
-    run = open_run(tiny)
-    train(run)
+def test_a_model_is_found_as_it_was_at_each_kept_checkpoint(trained_run):
+    run = trained_run
     moments = kept_checkpoints(run.params)
     assert moments == [64, 128]
     early, late, end = (load_model(run, "ema-0.9", at).state_dict() for at in (*moments, None))
@@ -190,8 +188,7 @@ def test_a_model_is_found_as_it_was_at_each_kept_checkpoint(runs, tiny):
         load_model(run, "raw", 65)
 
 
-def test_what_is_said_of_a_checkpoint_that_is_not_kept_brings_it_back(runs, tiny):
-    train(open_run(tiny))
+def test_what_is_said_of_a_checkpoint_that_is_not_kept_brings_it_back(trained_run, tiny):
     run = open_run(tiny.replace(train={"checkpoint_every": 0.5, "keep_checkpoints": 3}))
     wanted = kept_checkpoints(run.params)
     assert wanted == [64, 96, 128]

@@ -54,7 +54,7 @@ with forked_kernels():
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory, shared_networks) -> Path:
+def site(tmp_path_factory, shared, networks_counted) -> Path:
     """A project of its own whose demo is as small as `smoke`, run, recorded once more as `paper`, and built."""
     root = tmp_path_factory.mktemp("project")
     for name in ("params", "notebooks", "book"):
@@ -62,7 +62,7 @@ def site(tmp_path_factory, shared_networks) -> Path:
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
     (root / "params/mnist/demo.yml").write_text(demo.yaml())
-    runs = shared_networks(root / "runs")
+    runs = shared(root / "runs")
     place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(runs), "HF_HUB_OFFLINE": "1"}
     place["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))  # forks
     command = [sys.executable, "-c", BUILD]

@@ -12,7 +12,7 @@ from guidebook.metrics import judge as judges
 from guidebook.runs.manifest import MANIFEST, Corrupt
 from guidebook.runs.run import open_run
 from guidebook.sampling.draw import draw
-from guidebook.training import checkpoint, loop
+from guidebook.training import checkpoint
 from guidebook.training.model import load_model
 
 
@@ -30,14 +30,12 @@ class Sealed:
 
 
 @pytest.fixture(scope="module")
-def originals(tiny, tmp_path_factory):
+def originals(trained_runs, tiny, tmp_path_factory):
     """A run with everything that is sealed, made once."""
-    runs = tmp_path_factory.mktemp("corrupt")
+    runs = shutil.copytree(trained_runs, tmp_path_factory.mktemp("corrupt"), dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GUIDEBOOK_RUNS", str(runs))
-        run = open_run(tiny)
-        loop.train(run)
-        draw(run, 1.0, 30)
+        draw(open_run(tiny), 1.0, 30)
     return runs
 
 

@@ -27,7 +27,6 @@ from guidebook.runs.run import all_runs, open_run, opened
 from guidebook.sampling.sets import ImageSet, image_set
 from guidebook.sampling.spec import Draw
 from guidebook.training import checkpoint
-from guidebook.training.loop import train
 from guidebook.training.model import load_model
 
 LIBRARY = sorted(Path(guidebook.__file__).parent.rglob("*.py"))
@@ -200,7 +199,8 @@ def test_text_from_outside_is_shown_and_never_run(text, runs, tiny, tally):
     tally(8, "hostile text in a page", len(held), sum(held), detail)
 
 
-def test_text_from_outside_is_shown_and_never_run_on_the_page_of_claims():
+def test_text_from_outside_is_shown_and_never_run_on_the_page_of_claims(networks_counted, monkeypatch):
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(networks_counted))
     page = pages.claims(
         [("", text, text, [Answer("mnist-grain", text, "holds", text, (1.0, 0.5, 1.5))]) for text in HOSTILE]
     )
@@ -330,13 +330,9 @@ def pickled(place: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny):
-    root = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDEBOOK_RUNS", str(root))
-        run = open_run(tiny)
-        train(run)
-    return run
+def trained(trained_runs):
+    (found,) = trained_runs.glob("mnist/smoke-*")
+    return opened(found)
 
 
 def test_the_payload_would_run(tmp_path):

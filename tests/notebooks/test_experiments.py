@@ -27,9 +27,9 @@ def forked():
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS)
-def smoke(request, tmp_path_factory, shared_networks):
+def smoke(request, tmp_path_factory, shared):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDEBOOK_RUNS", str(shared_networks(tmp_path_factory.mktemp(request.param))))
+        patch.setenv("GUIDEBOOK_RUNS", str(shared(tmp_path_factory.mktemp(request.param))))
         run, done = run_experiment(load(request.param, "smoke"))
     assert done
     return run

@@ -40,9 +40,9 @@ def guidebook_run(runs, *settings) -> str:
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory, shared_networks):
+def smoke(tmp_path_factory, shared):
     """The MNIST notebook, run once by the command line at its smallest."""
-    runs = shared_networks(tmp_path_factory.mktemp("smoke"))
+    runs = shared(tmp_path_factory.mktemp("smoke"))
     assert ": done, " in guidebook_run(runs)
     return opened(next(runs.glob("mnist/smoke-*")))
 
