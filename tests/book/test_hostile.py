@@ -76,7 +76,7 @@ def attack(roles: list[str], directives: list[str], secret: Path) -> str:
         "</td></table></div>\n\n<div>\n\n**bold** _it_ `code` $x$ $$\\href{javascript:hacked()}{x}$$ \\(\\href{javascript:hacked()}{x}\\) \\[x\\]",
         "{{ hacked }} {% include 'x' %} {{ 7*7 }} \\` \\\\ \\` www.hacked.example https://hacked.example a@hacked.example",
         "---\nmyst: {substitutions: {hacked: yes}}\n---\n\n# head\n\n+++\n\n% gone\n\n(target)=\n\n- item\n\n1. item\n\n> quoted\n\n| a |\n|---|\n| b |\n\"q\" 'q'",
-        "    indented\n\n\t`tab\n\r\n\x0b\x0c\x85\u2028```{raw} html\n<!-- summary --> <!-- runs --> <!-- 1 --> <!-- --> --> <![CDATA[ &lt;script&gt; &#60;script&#62;",
+        "    indented\n\n\t`tab\n\r\n\x0b\x0c\x85\u2028```{raw} html\n<!-- summary --> <!-- runs --> <!-- 1 --> <!-- --> --> <![CDATA[ &lt;script&gt; &#60;script&#62; end",
     ]
     return " ".join(parts)
 
@@ -215,12 +215,13 @@ SHOWN = {
 }
 
 
-TYPESET = str.maketrans("“”‘’–—…", "\"\"''--.")  # what Sphinx makes of quotes and dashes in running text
+# What Sphinx makes of quotes and dashes in running text, where a backslash is the sign for a quote as it is
+TYPESET = str.maketrans("“”‘’–—…", "\"\"''--.")
 
 
 def bare(text: str) -> str:
-    """Text without blanks, and with quotes, dashes and dots as they are typed."""
-    return re.sub(r"[\s_]|(?<=[.-])[.-]", "", text.translate(TYPESET))
+    """Text without blanks and backslashes, and with quotes, dashes and dots as they are typed."""
+    return re.sub(r"[\s_\\]|(?<=[.-])[.-]", "", text.translate(TYPESET))
 
 
 @pytest.mark.parametrize("name", SHOWN)
