@@ -48,12 +48,39 @@ def heard(event, args):
 sys.addaudithook(heard)
 """
 BUILD = """
+import json, os
+from pathlib import Path
 from forks import forked_kernels
-from guidebook.book.build import build
+from guidebook.book import build
 
+words, drawn = (Path(os.environ["GUIDEBOOK_ROOT"]) / "attack.txt").read_text(), build.draw_pages
+kinds = ("text/html", "text/plain", "text/markdown", "text/latex", "image/svg+xml", "application/javascript", "application/json")
+page = {"output_type": "display_data", "data": dict.fromkeys(kinds, words), "metadata": {"text/html": {"x": words}, "x": words}}
+error = {"output_type": "error", "ename": words, "evalue": words, "traceback": [words]}
+said = [{"output_type": "stream", "name": name, "text": words} for name in ("stdout", "stderr")]
+text = {"model_name": "TextModel", "model_module": "@jupyter-widgets/controls", "model_module_version": "2.0.0",
+        "state": {"_view_name": "TextView", "value": words, "description": words, "description_allow_html": True}}
+state = "application/vnd.jupyter.widget-state+json"
+shown = {"output_type": "display_data", "data": {state.replace("state", "view"): {"model_id": "0123"}}, "metadata": {}}
+
+def hostile(pages, say):  # whatever a notebook drew, these outputs are among it
+    drawn(pages, say)
+    for _, executed, *_ in pages:
+        notebook = json.loads(executed.read_text())
+        for cell in notebook["cells"][:4]:
+            cell["attachments"] = {"x.png": {"image/svg+xml": words}}
+            if cell["cell_type"] == "code":
+                cell["outputs"] += [page, page | {"data": {"text/html": words}}, shown, *said, error]
+        notebook["metadata"]["myst"] = notebook["metadata"]["hacked"] = {"substitutions": {"hacked": words}}
+        widgets = notebook["metadata"].setdefault("widgets", {}).setdefault(state, {"state": {}})
+        widgets["state"] |= {"0123": text, "4567": text | {"model_name": "HTMLModel"}, words: text}
+        executed.write_text(json.dumps(notebook))
+
+build.draw_pages = hostile
 with forked_kernels():
-    build()
+    build.build()
 """
+CAPTION = r"A {label} `{download}` $\href{javascript:hacked()}{x}$ \(\href{javascript:hacked()}{x}\) </script><script>window.hacked=1</script> ]]> ../../x"
 # What records must hold so that they can be drawn at all: names of metrics, of sets, of solvers
 NEEDED = re.compile(
     r"\.(metric|group|set|key|f16|bench|kind|sampler|experiment|profile)$|\.draw\b|spaces.*\.name$|inception$|date$"
@@ -117,6 +144,11 @@ def project(root: Path, names: dict) -> None:
     metrics.append(first | {"metric": "adherence_attribute", "attribute": "Smiling", "value": 0.5})
     metrics[-1]["draw"] = first["draw"] | {"prompt": f"<.draw.prompt> {words}"}
     (record / "metrics.json").write_text(json.dumps(metrics))
+    for file in record.rglob("params.yml"):
+        file.write_text(re.sub(r"(?<=\n  caption: ).+", lambda _: json.dumps(CAPTION), file.read_text()))
+    shutil.copytree(
+        next(record.glob("samples/w1-ddpm-*")), record / "samples" / "`{download}` <script>window.hacked=1<"
+    )
     facts = record / "provenance.json"
     facts.write_text(json.dumps({"caveat": "c"} | json.loads(facts.read_text())))
     for file in results.rglob("*.json"):
