@@ -459,7 +459,8 @@ SEED, LESS = {"train": {"seed": 1}}, {"train": {"epochs": 1}}
         ({}, LESS, False),
         ({}, SEED, False),
         (SEED, {}, True),
-        (SEED, {"train": {"lr": 1e-5}}, True),  # with the profile's seed
+        ({}, {"train": {"epochs": 4}}, False),
+        ({"train": {"lr": 1e-5}}, SEED, False),  # another seed than the profile's
         ({"train": {"epochs": 4}}, LESS, False),
         ({"train": {"lr": 1e-5}}, {"train": {"lr": 1e-4}}, True),
     ],

@@ -17,6 +17,7 @@ from guidebook.config.yamlfile import read
 
 ROOT = Path(__file__).parents[2]
 EXTENSIONS = read(ROOT / "book/_config.yml")["sphinx"]["config"]["extensions"]
+CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.timeout(900)
 
 # Every role and directive that a page of the book could call
@@ -48,12 +49,39 @@ def heard(event, args):
 sys.addaudithook(heard)
 """
 BUILD = """
+import json, os
+from pathlib import Path
 from forks import forked_kernels
-from guidebook.book.build import build
+from guidebook.book import build
 
+words, drawn = (Path(os.environ["GUIDEBOOK_ROOT"]) / "attack.txt").read_text(), build.draw_pages
+kinds = ("text/html", "text/plain", "text/markdown", "text/latex", "image/svg+xml", "application/javascript", "application/json")
+page = {"output_type": "display_data", "data": dict.fromkeys(kinds, words), "metadata": {"text/html": {"x": words}, "x": words}}
+error = {"output_type": "error", "ename": words, "evalue": words, "traceback": [words]}
+said = [{"output_type": "stream", "name": name, "text": words} for name in ("stdout", "stderr")]
+text = {"model_name": "TextModel", "model_module": "@jupyter-widgets/controls", "model_module_version": "2.0.0",
+        "state": {"_view_name": "TextView", "value": words, "description": words, "description_allow_html": True}}
+state = "application/vnd.jupyter.widget-state+json"
+shown = {"output_type": "display_data", "data": {state.replace("state", "view"): {"model_id": "0123"}}, "metadata": {}}
+
+def hostile(pages, say):  # whatever a notebook drew, these outputs are among it
+    drawn(pages, say)
+    for _, executed, *_ in pages:
+        notebook = json.loads(executed.read_text())
+        for cell in notebook["cells"][:4]:
+            cell["attachments"] = {"x.png": {"image/svg+xml": words}}
+            if cell["cell_type"] == "code":
+                cell["outputs"] += [page, page | {"data": {"text/html": words}}, shown, *said, error]
+        notebook["metadata"]["myst"] = notebook["metadata"]["hacked"] = {"substitutions": {"hacked": words}}
+        widgets = notebook["metadata"].setdefault("widgets", {}).setdefault(state, {"state": {}})
+        widgets["state"] |= {"0123": text, "4567": text | {"model_name": "HTMLModel"}, words: text}
+        executed.write_text(json.dumps(notebook))
+
+build.draw_pages = hostile
 with forked_kernels():
-    build()
+    build.build()
 """
+CAPTION = r"A {label} `{download}` $\href{javascript:hacked()}{x}$ \(\href{javascript:hacked()}{x}\) </script><script>window.hacked=1</script> ]]> ../../x"
 # What records must hold so that they can be drawn at all: names of metrics, of sets, of solvers
 NEEDED = re.compile(
     r"\.(metric|group|set|key|f16|bench|kind|sampler|experiment|profile)$|\.draw\b|spaces.*\.name$|inception$|date$"
@@ -76,7 +104,7 @@ def attack(roles: list[str], directives: list[str], secret: Path) -> str:
         "</td></table></div>\n\n<div>\n\n**bold** _it_ `code` $x$ $$\\href{javascript:hacked()}{x}$$ \\(\\href{javascript:hacked()}{x}\\) \\[x\\]",
         "{{ hacked }} {% include 'x' %} {{ 7*7 }} \\` \\\\ \\` www.hacked.example https://hacked.example a@hacked.example",
         "---\nmyst: {substitutions: {hacked: yes}}\n---\n\n# head\n\n+++\n\n% gone\n\n(target)=\n\n- item\n\n1. item\n\n> quoted\n\n| a |\n|---|\n| b |\n\"q\" 'q'",
-        "    indented\n\n\t`tab\n\r\n\x0b\x0c\x85\u2028```{raw} html\n<!-- summary --> <!-- runs --> <!-- 1 --> <!-- --> --> <![CDATA[ &lt;script&gt; &#60;script&#62;",
+        "    indented\n\n\t`tab\n\r\n\x0b\x0c\x85\u2028```{raw} html\n<!-- summary --> <!-- runs --> <!-- 1 --> <!-- --> --> <![CDATA[ &lt;script&gt; &#60;script&#62; end",
     ]
     return " ".join(parts)
 
@@ -117,6 +145,11 @@ def project(root: Path, names: dict) -> None:
     metrics.append(first | {"metric": "adherence_attribute", "attribute": "Smiling", "value": 0.5})
     metrics[-1]["draw"] = first["draw"] | {"prompt": f"<.draw.prompt> {words}"}
     (record / "metrics.json").write_text(json.dumps(metrics))
+    for file in record.rglob("params.yml"):
+        file.write_text(re.sub(r"(?<=\n  caption: ).+", lambda _: json.dumps(CAPTION), file.read_text()))
+    shutil.copytree(
+        next(record.glob("samples/w1-ddpm-*")), record / "samples" / "`{download}` <script>window.hacked=1<"
+    )
     facts = record / "provenance.json"
     facts.write_text(json.dumps({"caveat": "c"} | json.loads(facts.read_text())))
     for file in results.rglob("*.json"):
@@ -205,6 +238,31 @@ def test_no_link_leads_where_a_record_wants(pages, site):
     assert wrong == []
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH: the book cannot be looked at")
+def test_a_readers_browser_runs_follows_and_loads_nothing_of_a_record(pages, site):
+    from playwright.sync_api import sync_playwright
+
+    asked, errors, tags = [], [], []
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = chromium.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        for name in (n for n in pages if 'http-equiv="Refresh"' not in (site / "book/_build/html" / n).read_text()):
+            page.goto((site / "book/_build/html" / name).as_uri(), wait_until="load")
+            page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }")
+            if page.locator("script[type='application/vnd.jupyter.widget-view+json']").count():
+                page.wait_for_selector(".jupyter-widgets", state="visible")
+            tags += page.evaluate("() => [...document.querySelectorAll('[href], [src]')].map(e => e.outerHTML)")
+            errors += [f"{name} ran"] if page.evaluate("() => window.hacked ?? null") else []
+        chromium.close()
+    assert [
+        url for url in asked if urlsplit(url).scheme not in ("file", "data", "blob") or "outside-the-book" in url
+    ] == []
+    assert [error for error in errors if "hacked" in error or "ran" in error] == []
+    assert [tag[:200] for tag in tags if re.search(r"""(href|src)=["'][^"']*(hacked|outside-the-book)""", tag)] == []
+
+
 SHOWN = {
     "results.html": (".data_note", "[].extractor", "[].reference", "[].interval", "[].attribute", ".draw.prompt"),
     "status.html": (".versions.torch", ".device", ".data.fingerprint"),
@@ -215,12 +273,13 @@ SHOWN = {
 }
 
 
-TYPESET = str.maketrans("“”‘’–—…", "\"\"''--.")  # what Sphinx makes of quotes and dashes in running text
+# What Sphinx makes of quotes and dashes in running text, where a backslash is the sign for a quote as it is
+TYPESET = str.maketrans("“”‘’–—…", "\"\"''--.")
 
 
 def bare(text: str) -> str:
-    """Text without blanks, and with quotes, dashes and dots as they are typed."""
-    return re.sub(r"[\s_]|(?<=[.-])[.-]", "", text.translate(TYPESET))
+    """Text without blanks and backslashes, and with quotes, dashes and dots as they are typed."""
+    return re.sub(r"[\s_\\]|(?<=[.-])[.-]", "", text.translate(TYPESET))
 
 
 @pytest.mark.parametrize("name", SHOWN)
