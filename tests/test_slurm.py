@@ -309,7 +309,7 @@ LOGS = {
 
 
 def test_a_failed_job_is_named_with_the_last_line_of_its_log_below_what_runs_and_above_what_is_recorded(
-    runs, tiny, tmp_path, monkeypatch
+    runs, tiny, tmp_path, monkeypatch, caplog
 ):
     (runs / "jobs").mkdir()
     program(tmp_path / "squeue", "echo '1_4|PENDING|Priority|59:00'")
@@ -348,5 +348,8 @@ def test_a_failed_job_is_named_with_the_last_line_of_its_log_below_what_runs_and
     assert "ValueError: `[x]`" in page
     assert "a page failed" in page
     assert page.count("TIME LIMIT") == 1
+    program(tmp_path / "squeue", "echo no controller >&2; exit 1")
+    assert {row["state"] for row in everything()} == {"stopped"}
+    assert "squeue refused: no controller" in caplog.text
     (runs / "jobs" / "2.json").write_text("[]")
     assert "What failed" not in pages.status([])

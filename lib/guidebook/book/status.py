@@ -6,7 +6,7 @@ from guidebook.config.budget import images
 from guidebook.runs.lock import held
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import Run, all_runs, every_run
-from guidebook.slurm.submit import ENDED, failure, jobs
+from guidebook.slurm.submit import ENDED, SubmitError, failure, jobs
 
 log = logging.getLogger(__name__)
 # States, in the order of a table's rows
@@ -25,8 +25,12 @@ def everything() -> list[dict]:
 
     A failed job's row holds `reason`, the last line of its log, and `log`.
     """
-    latest = {job["folder"]: job for job in jobs()}  # a run that was submitted again has a later one
-    rows = []
+    rows, found = [], []
+    try:
+        found = jobs()
+    except SubmitError as error:  # the queue cannot be asked, the runs can
+        log.warning("%s", error)
+    latest = {job["folder"]: job for job in found}  # a run that was submitted again has a later one
     for run in every_run():
         try:
             row = _row(run)
