@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from guidebook.config.params import ParamsError
-from guidebook.metrics.judge import judge
 from guidebook.metrics.measure import measure, measure_real
 from guidebook.runs import launch
 from guidebook.runs.launch import ProcessFailed
@@ -69,11 +68,10 @@ def no_pool():
 
 
 @pytest.fixture(scope="module")
-def of_one(params, tmp_path_factory):
+def of_one(params, tmp_path_factory, shared):
     """The run of one process, with samples and their measurement."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDEBOOK_RUNS", str(tmp_path_factory.mktemp("one")))
-        judge.cache_clear()  # another test's is in another folder
+        patch.setenv("GUIDEBOOK_RUNS", str(shared(tmp_path_factory.mktemp("one"))))
         run = open_run(params)
         train(run)
         measure(run, draw(run, 5.0, 30))
@@ -112,7 +110,7 @@ def test_two_processes_train_draw_and_measure_as_one_does(params, of_one, runs):
     assert run.provenance()["processes"] == 2
     assert [row["nimg"] for row in run.stats()] == [row["nimg"] for row in of_one.stats()]
 
-    shutil.copytree(of_one.path.parents[1] / "judges", runs / "judges")
+    (runs / "judges").symlink_to(of_one.path.parents[1] / "judges")
     shutil.rmtree(run.path / "model")
     shutil.copytree(of_one.path / "model", run.path / "model")  # from here on with the same weights
     images = draw(run, 5.0, 30)

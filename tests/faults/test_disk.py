@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,9 @@ from PIL import Image
 from faults.lives import EVERY, PROCESSES, checkpoints, refused, same_lines, same_weights, the_run, trained
 from faults.study import study
 from guidebook.book.notebook import missing
+from guidebook.data.batches import Stream
+from guidebook.data.cache import Cache
+from guidebook.data.shards import Shards
 from guidebook.runs.run import opened
 from guidebook.sampling.draw import draw
 from guidebook.sampling.sets import path_of
@@ -103,26 +107,18 @@ def test_a_disk_with_space_for_one_checkpoint_ends_the_training_and_with_more_it
     )
 
 
-DECODES = """
-import os
-import sys
-from types import SimpleNamespace
-from guidebook.data.batches import Stream
-from guidebook.data.cache import Cache
-from guidebook.data.shards import Shards
-
-os.environ["GUIDEBOOK_RUNS"] = sys.argv[2]
-shards = Shards([sys.argv[1]], "image", "style", range(27))
-cache = Cache("some", shards, 64, 0.0)
-try:
-    cache.keep()
-except OSError as error:
-    sys.exit(f"refused: {error}")
-with Stream(SimpleNamespace(shards=shards, cache=cache, window=50), seed=0) as stream:
-    while not cache.complete():
-        stream.next(10)
-print("decoded")
-"""
+def _decodes(file: Path, folder: Path):
+    os.environ["GUIDEBOOK_RUNS"] = str(folder)
+    shards = Shards([file], "image", "style", range(27))
+    cache = Cache("some", shards, 64, 0.0)
+    try:
+        cache.keep()
+    except OSError as error:
+        file.with_name("refused").write_text(str(error))
+        sys.exit(1)
+    with Stream(SimpleNamespace(shards=shards, cache=cache, window=50), seed=0) as stream:
+        while not cache.complete():
+            stream.next(10)
 
 
 def test_a_disk_without_room_for_decoded_images_is_noticed_before_one_is_written(tmp_path, disk, tally):
@@ -132,14 +128,18 @@ def test_a_disk_without_room_for_decoded_images_is_noticed_before_one_is_written
     rows = [{"image": {"bytes": file.getvalue(), "path": ""}, "style": n % 27} for n in range(200)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-0.parquet", row_group_size=20)
     small = disk(tmp_path / "small", 200 * 3 * 64 * 64 // 2)
-    command = [sys.executable, "-c", DECODES, tmp_path / "train-0.parquet", small.place]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "train.npy (0.00 GB) was not written" in done.stderr
+
+    def decoded() -> int:
+        process = PROCESSES.Process(target=_decodes, args=(tmp_path / "train-0.parquet", small.place))
+        process.start()
+        process.join(60)
+        return process.exitcode
+
+    assert decoded() == 1
+    assert "train.npy (0.00 GB) was not written" in (tmp_path / "refused").read_text()
     assert not list(small.place.rglob("*.npy"))
     small.resize(200 * 3 * 64 * 64 * 2)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout == "decoded\n", done.stderr
+    assert decoded() == 0
     tally(4, "a full disk at the decoded images", 1, 1, "none written, training streams on; with space, all of them")
 
 
