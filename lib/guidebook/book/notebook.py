@@ -19,6 +19,7 @@ from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.runs.executed import complete, missing, sign
 from guidebook.runs.preemption import SIGNALS, drop_stale, request
+from guidebook.runs.progress import FILE, told
 from guidebook.runs.run import Run, open_run
 from guidebook.runs.trainings import trained_again
 from guidebook.runtime.malloc import keeping_memory
@@ -102,7 +103,12 @@ def execute(
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = partial(target)
-    _papermill(source, aside, parameters, _kernel_environment(record, threads))
+    try:
+        _papermill(
+            source, aside, parameters, _kernel_environment(record, threads) | {FILE: os.path.abspath(told(target))}
+        )
+    finally:
+        told(target).unlink(missing_ok=True)
     if cells := missing(aside):
         raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {aside}")
     sign(aside, key + _beside(target))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from guidebook.book.notebook import partial
-from guidebook.config.budget import images
 from guidebook.runs.executed import code_cells
+from guidebook.runs.progress import clock, told
 from guidebook.runs.run import Run
 
 DONE = ("complete", "recorded")  # states
@@ -93,23 +93,12 @@ def _cells(row: dict) -> dict[str, str]:
     }
 
 
-def clock(seconds: float) -> str:
-    """`42 s`, `3:05` or `2:03:05`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}" if minutes else f"{rest} s"
-
-
 def _line(run: Run) -> str:
     text = "starting"
     with suppress(OSError, ValueError):  # it is not there yet
         cells = code_cells(partial(run.path / "notebook.ipynb"))
         done = sum(isinstance(c["execution_count"], int) for c in cells)
         text = f"cell {min(done + 1, len(cells))} of {len(cells)}"
-    folders = (run.path, *run.path.glob("variants/*"))
-    training = [f for f in folders if (f / "stats.jsonl").exists() and not (f / "model").exists()]
-    if training and (rows := Run(run.params, training[0], recorded=False).stats()):
-        total, row = images(run.params), rows[-1]
-        left = clock((total - row["nimg"]) / row["images_per_s"])
-        text += f", training {row['nimg']:,} of {total:,} images, {row['images_per_s']:,.0f}/s, {left} left"
+    with suppress(OSError):
+        text += f", {told(run.path / 'notebook.ipynb').read_text()}"
     return text

@@ -6,10 +6,10 @@ one cell. Distances are between pixels: copies are the same picture, not the sam
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from guidebook.data.images import load
 from guidebook.metrics.intervals import Interval, Z, share
+from guidebook.runs.progress import measured
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
 from guidebook.sampling.sets import ImageSet
@@ -24,7 +24,7 @@ def nearest(images: torch.Tensor, among: torch.Tensor) -> tuple[torch.Tensor, to
     least = torch.full((len(mine),), torch.inf, device=device)
     which = torch.zeros(len(mine), dtype=torch.long, device=device)
     size = max(1, PART // mine.shape[1])
-    for first in tqdm(range(0, len(among), size), "nearest images", unit="part", delay=2, leave=False):
+    for first in measured(range(0, len(among), size), "nearest images", "part"):
         distance, index = torch.cdist(mine, among[first : first + size].to(device).flatten(1).float()).min(1)
         which = torch.where(distance < least, index + first, which)
         least = torch.minimum(distance, least)

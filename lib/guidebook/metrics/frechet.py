@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from guidebook.metrics.intervals import Interval, Z, above_zero, linear, normal, once, within
+from guidebook.runs.progress import measured
 from guidebook.runtime.distributed import world
 
 PARTS = (1, 2, 3, 4)  # the line is fitted to sets of n, n/2, n/3 and n/4 images
@@ -111,7 +111,7 @@ def fd_curve(features: torch.Tensor, reference: Gaussian, counts: list[int]) -> 
     The interval is that of one such set: 19 in 20 sets of N images lie there.
     """
     points = []
-    for count in tqdm(counts, "Fréchet distances", unit="count", delay=2, leave=False):
+    for count in measured(counts, "Fréchet distances", "count"):
         value, low, high = np.mean([_normal_to(part, reference)[:3] for part in _parts(features, count)], 0)
         points.append((count, above_zero(normal(value, (high - low) / (2 * Z)))))
     return points

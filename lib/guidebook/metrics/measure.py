@@ -12,6 +12,7 @@ from guidebook.metrics.weights import why_absent
 from guidebook.runs import launch
 from guidebook.runs.lock import owned
 from guidebook.runs.preemption import stopping
+from guidebook.runs.progress import tell
 from guidebook.runs.run import Run
 from guidebook.runs.trainings import siblings
 from guidebook.runtime.distributed import agreed, barrier, world
@@ -121,6 +122,7 @@ def once(
         with owned(run.path), stopping(run) as stop:
             at = (subject.known["draw"] or {}).get("at")
             where = {"share": share(run.params, at), "training": run.params.train.seed} if subject.known["draw"] else {}
+            tell(f"measuring {subject.name}: {group}")
             records = [{**r, "set": subject.name, "key": key, "group": group, **where} for r in make(run, subject)]
             if world().is_main_process and records:
                 run.add_metrics(records)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from guidebook.config.params import Data
 from guidebook.data.images import load
@@ -20,6 +19,7 @@ from guidebook.metrics.manifold import NEIGHBOURS, manifold
 from guidebook.metrics.networks import NETWORKS, Network, RandomConvolutions
 from guidebook.metrics.scores import clip_score, diversity, diversity_of_squares, grain, inception_score, saturation
 from guidebook.metrics.subject import Subject, captions, of_real
+from guidebook.runs.progress import measured
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, world
 
@@ -122,7 +122,7 @@ def of_lpips(run: Run, subject: Subject) -> list[dict]:
     if captions(run, subject) is None or min(kinds.unique(return_counts=True)[1]) < 3:
         return []
     sums, mine = [], kinds.unique()[world().process_index :: world().num_processes].tolist()
-    for kind in tqdm(mine, "LPIPS", unit="caption", delay=2, leave=False):
+    for kind in measured(mine, "LPIPS", "caption"):
         chosen = subject.order[kinds[subject.order] == kind][:PAIRED]
         own = torch.from_numpy(diversity_of_squares(network.read(subject.images[chosen])["features"]))
         sums.append(torch.stack([torch.full_like(own, kind), own], 1))

@@ -1,7 +1,6 @@
 """The loss of an autoencoder: test images encoded and decoded again. No model of its latents can do better."""
 
 import torch
-from tqdm import tqdm
 
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
@@ -10,6 +9,7 @@ from guidebook.metrics.groups import FRECHET, JACKKNIFE, TRAIN
 from guidebook.metrics.records import SPACES, reference
 from guidebook.metrics.subject import Subject, of_real
 from guidebook.models.autoencoder import autoencoder
+from guidebook.runs.progress import measured
 from guidebook.runs.run import Run
 
 PART = 500
@@ -18,7 +18,7 @@ PART = 500
 def there_and_back(run: Run, images: torch.Tensor) -> torch.Tensor:
     """Images (N, 3, H, W) uint8 encoded and decoded again, by the posterior's mean in half precision, as latents are kept."""
     vae = autoencoder(run.params.model.vae, run.params.data)
-    parts = tqdm(images.split(PART), "round trip", unit="part", delay=2, leave=False)
+    parts = measured(images.split(PART), "round trip", "part")
     return torch.cat([vae.decode(vae.scale * vae.encode(part).chunk(2, 1)[0].half().float()) for part in parts])
 
 

@@ -7,13 +7,13 @@ the random last layer are drawn alike and independently, hence the expected accu
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from guidebook.data.images import Split, load
 from guidebook.metrics import intervals
 from guidebook.metrics.networks import Network
 from guidebook.metrics.subject import Subject, packed
 from guidebook.metrics.weights import RESNET
+from guidebook.runs.progress import measured
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, share, world
 from guidebook.runtime.seeds import seed_of
@@ -66,7 +66,7 @@ def of_untrained(run: Run, subject: Subject, n: int = 1000) -> list[dict]:
 def accuracies(split: Split, classes: int, bodies: int) -> tuple[np.ndarray, str]:
     """The accuracy (bodies · HEADS,) on labelled images of each draw of the untrained layers, and the classifier's name."""
     right, mine = [], share(len(split))
-    for seed in tqdm(range(bodies), "untrained classifiers", unit="draw", delay=2, leave=False):
+    for seed in measured(range(bodies), "untrained classifiers", "draw"):
         reader = Untrained(split.images.shape[1], classes, seed)
         read = gathered(reader.read(split.images[mine])["classes"])
         right.append((read == split.labels[:, None]).double().mean(0))

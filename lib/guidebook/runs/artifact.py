@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 from pydantic_core import to_jsonable_python
-from tqdm import tqdm
 
 from guidebook.config.params import digest
 from guidebook.runs import checked, manifest, preemption
 from guidebook.runs.manifest import intact, unless
+from guidebook.runs.progress import Bar
 from guidebook.runtime.distributed import agreed, alone, barrier, solo, world
 
 PARTS = ".parts"
@@ -116,7 +116,7 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
     markers = [f"{PARTS}/{first:09d}-{end:09d}.json" for first, end in ranges]
     k, n = parts.share or ((0, 1) if alone() else (world().process_index, world().num_processes))
     # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
-    for i in tqdm(range(k, k + len(ranges), n), desc=what, unit="part", mininterval=1, disable=bool(k)):
+    for i in Bar(range(k, k + len(ranges), n), what, unit="part", disable=bool(k)):
         i = i % len(ranges) if n == 1 else i
         if i < len(ranges) and not _made(aside, markers[i], parts, *ranges[i]) and not folder.is_dir():
             rows, noted = make(*ranges[i])

@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
-from tqdm import tqdm
 
 from guidebook.runs import preemption
 from guidebook.runs.artifact import place
 from guidebook.runs.manifest import write
+from guidebook.runs.progress import Bar
 from guidebook.runtime.seeds import seed_of
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def fit(
     network.train()
     saved = time.monotonic()
     with torch.random.fork_rng(devices=[]):
-        for step in tqdm(range(done, steps), what, steps, initial=done, unit="step", mininterval=1):
+        for step in Bar(range(done, steps), f"training the {what}", steps, initial=done, unit="step"):
             torch.default_generator.manual_seed(seed_of("fit", step))
             loss(step).backward()
             if clip:

@@ -4,10 +4,9 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
 from guidebook.runs.checked import dumps_lines
 from guidebook.runs.manifest import append, write
+from guidebook.runs.progress import Bar
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
 from guidebook.training.step import Trainer
@@ -29,7 +28,7 @@ def tracking(run: Run, trainer: Trainer) -> Iterator[Callable[[dict], None]]:
         raise run.corrupt("stats.jsonl", "lacks lines")
     text, last = dumps_lines(before)
     write(file, text)
-    with tqdm(None, run.name, total, initial=trainer.nimg, unit="img", unit_scale=True, mininterval=1) as bar:
+    with Bar(None, f"training {run.name}", total, initial=trainer.nimg, unit="image") as bar:
 
         def track(line: dict) -> None:
             nonlocal last

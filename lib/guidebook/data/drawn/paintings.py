@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image, ImageFilter
-from tqdm import tqdm
 
 from guidebook.data.drawn.canvas import Canvas
 from guidebook.data.drawn.motifs import GENRE, LOOKS
 from guidebook.runs.artifact import artifact
+from guidebook.runs.progress import Bar
 from guidebook.runtime.seeds import seed_of
 
 VERSION = 1  # another number for other pixels
@@ -90,7 +90,7 @@ def drawn(root: Path, n: int, seed: int = 0, files: int = 6, group: int = 40) ->
     schema = _schema()
 
     def write(aside: Path) -> None:
-        bar = tqdm(total=n, desc="paintings", unit="img", mininterval=1)
+        bar = Bar(None, "drawing paintings", n, unit="image")
         for k, rows in enumerate(np.array_split(np.arange(n), files)):
             with pq.ParquetWriter(aside / f"train-{k:05}-of-{files:05}.parquet", schema) as file:
                 for at in range(0, len(rows), group):  # no more in memory than one row group

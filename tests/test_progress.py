@@ -1,0 +1,60 @@
+"""Progress: what long work says of itself, and that it can be stopped on the way."""
+
+import time
+
+import pytest
+
+from guidebook.runs.preemption import Preempted, stopping
+from guidebook.runs.progress import FILE, Bar, clock, measured, tell, told
+from guidebook.runs.run import open_run
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    named = told(tmp_path / "notebook.ipynb")
+    monkeypatch.setenv(FILE, str(named))
+    return named
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(41.6, "42 s"), (185, "3:05"), (7385, "2:03:05")])
+def test_times_are_written_as_they_are_said(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_a_bar_tells_how_far_it_is_and_how_long_the_rest_takes(file, monkeypatch):
+    now = [100.0]
+    with Bar(None, "training", 1000, initial=200, unit="image") as bar:
+        monkeypatch.setattr(bar, "_time", lambda: now[0])
+        bar.start_t = bar.last_print_t = 100.0
+        assert file.read_text() == "training, 200 of 1,000 images"
+        now[0] += 20
+        bar.update(400)  # 20 a second
+        assert file.read_text() == "training, 600 of 1,000 images, 20/s, 20 s left"
+
+
+def test_slow_parts_have_a_time_left_and_no_rate(file, monkeypatch):
+    with Bar(None, "drawing w5", 4, unit="part") as bar:
+        bar.start_t = bar.last_print_t = time.time() - 60
+        bar.update()
+        assert file.read_text() == "drawing w5, 1 of 4 parts, 3:00 left"
+
+
+def test_nothing_is_told_where_nobody_asked_and_a_full_disk_stops_nothing(tmp_path, monkeypatch):
+    monkeypatch.delenv(FILE, raising=False)
+    tell("measuring")
+    assert not [*tmp_path.iterdir()]
+    monkeypatch.setenv(FILE, str(tmp_path / "absent" / "file"))
+    tell("measuring")
+
+
+def test_a_stop_is_obeyed_between_two_items_of_a_measurement(tiny, runs):
+    run, seen = open_run(tiny), []
+    with stopping(run):
+        assert [*measured(range(3), "distances", "count")] == [0, 1, 2]
+        with pytest.raises(Preempted, match="distances"):
+            for i in measured(range(1000), "distances", "count"):
+                seen.append(i)
+                (run.path / "STOP").touch()
+                time.sleep(0.1)
+    assert 0 < len(seen) < 100
+    assert not (run.path / "STOP").exists()
