@@ -2,10 +2,11 @@
 
 import pytest
 
-from guidebook.config.params import load
+from guidebook.book.notebook import run_experiment
+from guidebook.config.params import ParamsError, load
 from guidebook.runs.run import open_run
 from guidebook.training import estimate
-from guidebook.training.estimate import counted, download, facts, hours, memory
+from guidebook.training.estimate import check_memory, counted, download, facts, hours, memory
 from guidebook.training.loop import train
 
 
@@ -89,3 +90,13 @@ def test_all_of_it_is_said(runs, tiny):
         "parameters", "GMAC_per_image", "GFLOP_per_image", "updates", "images_seen", "training_hours",
         "memory_GB_of_a_step_(estimate)", "disk_GB_(estimate)", "download",
     ]  # fmt: skip
+
+
+def test_a_batch_that_no_memory_holds_is_refused_before_anything_starts(runs):
+    plain = load("mnist", "smoke")
+    check_memory(plain)
+    for t in ({"batch": 10**12}, {"batch": 10**12, "micro_batch": 8}, {"batch": 10**9, "micro_batch": 10**7}):
+        with pytest.raises(ParamsError, match=rf"train.batch = {t['batch']:,}.* GB, this device has \d+: "):
+            run_experiment(plain.replace(train=t))
+    assert not [*runs.glob("mnist/*/*.ipynb")]
+    check_memory(plain.replace(train={"batch": 4096, "micro_batch": 8}))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from pkgutil import resolve_name
 
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
@@ -41,7 +42,10 @@ class NotebookFailed(RuntimeError):
 
 
 def run_experiment(params: Params) -> tuple[Run, bool]:
-    """Executes an experiment's notebook into its run folder: `(run, whether there was anything to do)`. Raises NotebookFailed."""
+    """Executes an experiment's notebook into its run folder: `(run, whether there was anything to do)`.
+
+    Raises NotebookFailed, and at once ParamsError where memory does not suffice.
+    """
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
 
@@ -49,6 +53,8 @@ def run_experiment(params: Params) -> tuple[Run, bool]:
         others = [path / "metrics.json" for path in trained_again(run).values()]
         return execute(source, target, run.params.model_dump(mode="json"), depends=[f for f in others if f.exists()])
 
+    if not run.trained:
+        resolve_name("guidebook.training.estimate:check_memory")(params)
     with _signals_as_file(run.path / "STOP"):
         done = drawn() and (drawn() or True)  # again where it trained others, which its first tables do not know
     if done and not run.metrics():

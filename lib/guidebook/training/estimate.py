@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from pkgutil import resolve_name
 
 from guidebook.config import pretrained
 from guidebook.config.budget import images, rows, snapshot_steps, updates
-from guidebook.config.params import Params
+from guidebook.config.params import Params, ParamsError
 from guidebook.config.paths import runs
 from guidebook.config.schema import VAES
 from guidebook.data.files import available
@@ -21,6 +22,7 @@ from guidebook.runs.run import every_run
 
 GB = 1e9
 FP32 = 4  # bytes
+MANY = 1024  # images: more than published settings compute at once on a device
 # Bytes: of the files as published; what is not here is not known before it is fetched
 DOWNLOADS = {"cifar10": 143_646_105, "wikiart": 32_000_000_000}
 
@@ -92,6 +94,23 @@ def memory(params: Params) -> tuple[int, int]:
         channels, side = VAES[params.model.vae]
         disk += rows(d) * (1 + d.flips) * 2 * channels * (d.resolution // side) ** 2 * 2
     return step, disk
+
+
+def check_memory(params: Params) -> None:
+    """Raises ParamsError where a step takes more memory than this device has. Of small batches nothing is counted, which takes seconds."""
+    t, d = params.train, params.data
+    part = min(t.micro_batch or t.batch, t.batch // t.processes)
+    noise = FP32 * t.batch * d.entry.channels * d.resolution**2  # of the whole batch
+    if max(part, t.batch // MANY) < MANY:
+        return
+    import torch
+
+    cuda, machine = torch.cuda.is_available(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    have = torch.cuda.get_device_properties(0).total_memory if cuda else machine
+    if (step := memory(params)[0] + noise) > have:
+        size = f"train.batch = {t.batch:,}" + (f" in parts of {part:,}" if part < t.batch else "")
+        way = "set a smaller one, or train.micro_batch, which leaves the gradient as it is"
+        raise ParamsError(f"{size}: a step takes about {step / GB:,.0f} GB, this device has {have / GB:,.0f}: {way}")
 
 
 def download(params: Params) -> str:
