@@ -1,6 +1,6 @@
 """The chapter of the atlas: what documents state of sizes and costs, what was counted, and whether the one is the other."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from guidebook.config.params import load
 from guidebook.models.atlas import Atlas, Counted, Stated, load_atlas, number
@@ -16,13 +16,26 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
     """The tables by their places on the page; `name` gives the words for a document, as `Shah et al., 2024`."""
     atlas = load_atlas()
     at, rows = counted(atlas), atlas.resolved().values()
+
+    def stated(heads: list[str], found: Iterable[tuple[Stated, tuple, str]]) -> Html:
+        """Statements with the cells of what was found, what the document has and the verdict."""
+        lines = [(s.says, *cells, _stated(s), f"{name(s.source)}, {s.where}", verdict) for s, cells, verdict in found]
+        return table([*heads, "by", "verdict"], lines)
+
+    def counts(cells: Callable[[Measured, float], tuple], rows: Iterable[Counted]) -> list[tuple[Stated, tuple, str]]:
+        values = [(row, row.found(at[row.id])) for row in rows]
+        return [(row, cells(at[row.id], value), row.verdict(value)) for row, value in values]
+
+    sizes = ["network", "parameters", "in fixed tables", "weights in bf16 (GB)", "stated"]
+    split, others = f"of it {' / '.join(PARTS)} (%)", [r for r in rows if r.unit not in ("parameters", "GMAC")]
+    costs = ["forward of one image", "GMAC", "GFLOP", split, "activations in bf16 (MB)", "stated (GMAC)"]
     tables = {
-        "parameters": _sizes([r for r in rows if r.unit == "parameters"], at, name),
-        "operations": _operations([r for r in rows if r.unit == "GMAC"], at, name),
-        "others": _others([r for r in rows if r.unit not in ("parameters", "GMAC")], at, name),
-        "derived": _derived(atlas, at, name),
+        "parameters": stated(sizes, counts(_sizes, [r for r in rows if r.unit == "parameters"])),
+        "operations": stated(costs, counts(_costs, [r for r in rows if r.unit == "GMAC"])),
+        "others": stated(["", "found", "stated"], counts(lambda m, value: (f"{value:g}",), others)),
+        "derived": stated(["statement", "found", "stated"], _derived(atlas, at)),
         "experiments": _experiments(rows, at),
-        "laws": _laws(atlas, at, name),
+        "laws": stated(["part", "sides", "GMAC", "power of the side", "stated"], _laws(atlas, at)),
         "open": table(
             ["system", "stated", "by", "why"], [(o.system, o.says, name(o.source), o.why) for o in atlas.open]
         ),
@@ -43,55 +56,21 @@ def _stated(row: Stated) -> str:
     return " to ".join(number(end) if float(f"{end:.4g}") == end else f"{end:,.0f}" for end in ends)
 
 
-def _from(row: Stated, name: Callable[[str], str]) -> str:
-    return f"{name(row.source)}, {row.where}"
+def _sizes(m: Measured, found: float) -> tuple:
+    weights = f"{BF16 * (m.parameters + m.tables) / 1e9:.2f}"
+    return f"{m.parameters:,}", f"{m.tables:,}" if m.tables else None, weights
 
 
-def _sizes(rows: list[Counted], at: dict[str, Measured], name: Callable[[str], str]) -> Html:
-    def line(row: Counted) -> tuple:
-        m, found = at[row.id], row.found(at[row.id])
-        weights = f"{BF16 * (m.parameters + m.tables) / 1e9:.2f}"
-        also = f"{m.tables:,}" if m.tables else None
-        return row.says, f"{m.parameters:,}", also, weights, _stated(row), _from(row, name), row.verdict(found)
-
-    heads = ["network", "parameters", "in fixed tables", "weights in bf16 (GB)", "stated", "by", "verdict"]
-    return table(heads, list(map(line, rows)))
+def _costs(m: Measured, found: float) -> tuple:
+    shares = " / ".join(f"{100 * m.macs[part] / m.total:.0f}" for part in PARTS)
+    return f"{m.total / 1e9:.2f}", f"{2 * m.total / 1e9:.2f}", shares, f"{BF16 * m.activations / 1e6:,.0f}"
 
 
-def _operations(rows: list[Counted], at: dict[str, Measured], name: Callable[[str], str]) -> Html:
-    def line(row: Counted) -> tuple:
-        m = at[row.id]
-        shares = " / ".join(f"{100 * m.macs[part] / m.total:.0f}" for part in PARTS)
-        costs = f"{m.total / 1e9:.2f}", f"{2 * m.total / 1e9:.2f}", shares, f"{BF16 * m.activations / 1e6:,.0f}"
-        return row.says, *costs, _stated(row), _from(row, name), row.verdict(row.found(m))
-
-    split = f"of it {' / '.join(PARTS)} (%)"
-    heads = [
-        "forward of one image",
-        "GMAC",
-        "GFLOP",
-        split,
-        "activations in bf16 (MB)",
-        "stated (GMAC)",
-        "by",
-        "verdict",
-    ]
-    return table(heads, list(map(line, rows)))
-
-
-def _others(rows: list[Counted], at: dict[str, Measured], name: Callable[[str], str]) -> Html:
-    found = [(row, row.found(at[row.id])) for row in rows]
-    lines = [(r.says, f"{v:g}", _stated(r), _from(r, name), r.verdict(v)) for r, v in found]
-    return table(["", "found", "stated", "by", "verdict"], lines)
-
-
-def _derived(atlas: Atlas, at: dict[str, Measured], name: Callable[[str], str]) -> Html:
+def _derived(atlas: Atlas, at: dict[str, Measured]) -> Iterator[tuple[Stated, tuple, str]]:
     rows = atlas.resolved()
-    lines = []
     for d in atlas.derived:
         text, verdict = d.answer([rows[i].found(at[i]) for i in d.of])
-        lines.append((d.says, text, _stated(d), _from(d, name), verdict))
-    return table(["statement", "found", "stated", "by", "verdict"], lines)
+        yield d, (text,), verdict
 
 
 def _experiments(rows: Iterable[Counted], at: dict[str, Measured]) -> Html:
@@ -103,25 +82,16 @@ def _experiments(rows: Iterable[Counted], at: dict[str, Measured]) -> Html:
         stated = "; ".join(f"{_stated(r)} ({r.where})" for r in mine if r.unit == "parameters" and r.stated)
         m = next(at[row.id] for row in mine)
         shape = "×".join(map(str, shape_of(params)))
-        costs = (
-            f"{m.parameters:,}",
-            f"{m.total / 1e9:.2f}",
-            f"{2 * m.total / 1e9:.2f}",
-            f"{BF16 * m.parameters / 1e6:,.0f}",
-        )
+        costs = f"{m.parameters:,}", *_costs(m, m.total)[:2], f"{BF16 * m.parameters / 1e6:,.0f}"
         how = f"{params.train.batch:,}", f"{params.train.lr:g}", f"{params.train.epochs:g}"
         lines.append((params.experiment, f"{params.data.resolution} px", shape, *costs, stated, *how))
     heads = ["experiment", "image", "network's input", "parameters", "GMAC", "GFLOP", "weights in bf16 (MB)"]
     return table([*heads, "parameters stated", "batch", "lr", "epochs"], lines)
 
 
-def _laws(atlas: Atlas, at: dict[str, Measured], name: Callable[[str], str]) -> Html:
-    lines = []
+def _laws(atlas: Atlas, at: dict[str, Measured]) -> Iterator[tuple[Stated, tuple, str]]:
     for law in atlas.laws:
         found = [at[f"{law.of} at {side}"] for side in law.sides]
         power, verdict = law.answer(found)
         costs = ", ".join(f"{m.macs[law.part] / 1e9:.3g}" for m in found)
-        lines.append(
-            (law.says, ", ".join(map(str, law.sides)), costs, f"{power:.3f}", _stated(law), _from(law, name), verdict)
-        )
-    return table(["part", "sides", "GMAC", "power of the side", "stated", "by", "verdict"], lines)
+        yield law, (", ".join(map(str, law.sides)), costs, f"{power:.3f}"), verdict
