@@ -83,12 +83,6 @@ def pairs(sums: list[np.ndarray]) -> Interval:
     return normal(float(np.mean(values)), float(np.sqrt(np.square(each).sum())), len(each) * each)
 
 
-def jackknife_variance(without: np.ndarray) -> float:
-    """The variance of a statistic from its values (m,) without each of m images (Efron & Stein 1981)."""
-    m = len(without)
-    return float((m - 1) / m * np.square(without - without.mean()).sum())
-
-
 def normal(value: float, error: float, each: np.ndarray | None = None) -> Interval:
     """A value ± 1.96 standard errors."""
     return Interval(value, value - Z * error, value + Z * error, each)
