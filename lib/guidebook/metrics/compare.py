@@ -58,9 +58,8 @@ def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequenc
             found = [difference(other, one, differ) for other in others]
             nearest = min((d.interval(ALPHA / len(mine)) for d in found), key=lambda i: i[1])
             if nearest[1] > 0:
-                value, low, high = nearest
-                shown = nearest if outcome == HOLDS else Interval(-value, -high, -low)
-                decided.append(Verdict(outcome, shown, 1, len(mine) * max(d.p() for d in found)))
+                verdict = Verdict(HOLDS, nearest, 1, len(mine) * max(d.p() for d in found))
+                decided.append(verdict if outcome == HOLDS else verdict.opposite())
             best = nearest if outcome == HOLDS and (best is None or nearest[1] > best[1]) else best
     return min(decided, key=lambda v: v.p, default=Verdict(UNDECIDED, best, 1, 1.0))
 

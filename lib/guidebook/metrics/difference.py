@@ -66,11 +66,9 @@ def difference(a: Records, b: Records, differ: Sequence[str] = (), training: boo
     each = [_each(x, y) for x, y in zip(firsts, seconds, strict=True)]
     values = np.array([x["value"] - y["value"] for x, y in zip(firsts, seconds, strict=True)])
     if any(e is None for e in each):
-        found = _over_trainings(values, None, 0.0)
-        independent = (
-            np.square([(r["high"] - r["low"]) / (2 * Z) for r in (*firsts, *seconds)]).sum() / len(firsts) ** 2
-        )
-        return replace(found, error=max(0.0, float(independent) - found.spread**2) ** 0.5)
+        found, errors = _over_trainings(values), [(r["high"] - r["low"]) / (2 * Z) for r in (*firsts, *seconds)]
+        independent = float(np.square(errors).sum() / len(firsts) ** 2)
+        return replace(found, error=max(0.0, independent - found.spread**2) ** 0.5)
     found, own, n = _over_trainings(values, np.array(each)), each[0], len(each[0])
     if len(each) == 1 and np.isin(own, (-1, 0, 1)).all():
         error = (np.count_nonzero(own) + 1 - own.sum() ** 2 / n) ** 0.5 / n
@@ -78,7 +76,7 @@ def difference(a: Records, b: Records, differ: Sequence[str] = (), training: boo
     return found
 
 
-def _over_trainings(values: np.ndarray, each: np.ndarray | None, error: float = 0.0) -> Difference:
+def _over_trainings(values: np.ndarray, each: np.ndarray | None = None, error: float = 0.0) -> Difference:
     """The mean of values (K,) over trainings, whose influences over the same seeds are `each` (K, n), without which `error` is given."""
     k = len(values)
     spread = float(values.std(ddof=1)) / k**0.5 if k > 1 else 0.0
@@ -120,18 +118,14 @@ def _check(firsts: list[dict], seconds: list[dict], differ: Sequence[str], train
         if len(set(seeds := [r.get("training") for r in side])) < len(seeds):
             raise NotComparable(f"{_named(side[0])}: the trainings have seeds {seeds}, of which two are the same")
     for a, b in zip(firsts, seconds, strict=True):
-        facts = [{k: r.get(k) for k in SAME} | {f"draw.{k}": v for k, v in _draw(r, differ).items()} for r in (a, b)]
+        draws = [{f"draw.{k}": v for k, v in (r["draw"] or {}).items() if k not in differ} for r in (a, b)]
+        facts = [{k: r.get(k) for k in SAME} | draw for r, draw in zip((a, b), draws, strict=True)]
         keys = dict.fromkeys([*facts[0], *facts[1]]) if a["draw"] and b["draw"] else SAME
         if keys is SAME and {a.get("interval"), b.get("interval")} <= MEANS:  # whose expectation is the same of any n
             keys = [key for key in SAME if key != "n"]
         for key in keys:
             if (x := facts[0].get(key)) != (y := facts[1].get(key)):
                 raise NotComparable(f"{_named(a)} and {_named(b)} do not compare: {key} is {x} and {y}")
-
-
-def _draw(record: dict, differ: Sequence[str]) -> dict:
-    """The fields of a record's draw that must agree."""
-    return {k: v for k, v in (record["draw"] or {}).items() if k not in differ}
 
 
 def _named(record: dict) -> str:

@@ -16,8 +16,6 @@ from guidebook.sampling.sets import ImageSet
 if TYPE_CHECKING:
     from torch import Tensor
 
-REAL = {"guidance": None, "draw": None}  # fields of records of images that no network drew
-
 
 @dataclass
 class Subject:
@@ -25,7 +23,8 @@ class Subject:
 
     name: str  # for the `set` field of records
     load: Callable[[], Any]  # a set or a split: what has images and labels
-    known: dict = field(default_factory=REAL.copy)  # fields of its records
+    # Fields of its records, these of images that no network drew
+    known: dict = field(default_factory=lambda: {"guidance": None, "draw": None})
     # That drawing an image took: no part of a record, which is the same whenever it is made
     seconds: float | None = None
     shuffled: bool = False  # whether a part of them is taken from a fixed shuffle, else the first ones
@@ -76,8 +75,7 @@ def packed(influence: np.ndarray) -> dict:
 
 def of_samples(run: Run, images: ImageSet) -> Subject:
     """A set of samples, in the order they were drawn: every class as often, or all of the class of their prompt."""
-    known = {"guidance": images.draw.guidance.w, "draw": images.draw.json}
-    known |= {"n": images.facts["n"]}
+    known = {"guidance": images.draw.guidance.w, "draw": images.draw.json, "n": images.facts["n"]}
     prompt, seconds = images.draw.prompt, images.facts["seconds_per_image"]
     label = None if prompt is None else label_of(run.params, prompt)
     return Subject(images.name, lambda: images, known, seconds=seconds, label=label)
