@@ -44,7 +44,7 @@ def page(source: Path, executed: Path) -> dict:
 
 
 def _output(output: dict, widgets: dict) -> dict | None:
-    """What a page shows of an output; None where that is nothing."""
+    """The harmless part of an output; None where there is none."""
     if output["output_type"] == "stream":
         return output if output["name"] == "stdout" else None
     data, shown, metadata = output.get("data", {}), {}, {}

@@ -53,7 +53,7 @@ def state(run: Run) -> str:
 
 
 def _job(job: dict | None, state: str) -> dict:
-    """What its newest job says of a run, whose state it may change: nothing works on it, and it is not complete."""
+    """The newest job of a run, and the state that it gives the run where nothing works on it and it is not complete."""
     row = {"state": state, "job": None, "job state": None, "job time left": None}
     undone = state in ("stopped", "trained")
     if job and job["state"] != ENDED:

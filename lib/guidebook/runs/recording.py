@@ -60,7 +60,7 @@ def _changes(target: Path, run: Run) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """What a record keeps of a run's folder: copied, verified where it lies, and compared with the copy."""
+    """A copy of the files of a run that a record keeps: verified where they lie, and compared with the copy."""
     copied = []
     for folder, names in ((source, FACTS), *((folder, SETS) for folder in sorted(source.glob("samples/[!.]*")))):
         copy = target / folder.relative_to(source)

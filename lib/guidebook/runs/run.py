@@ -84,7 +84,7 @@ class Run:
             )
 
     def provenance(self) -> dict:
-        """What is noted of the run. This and what follows raise Corrupt where a file is not what was written."""
+        """The notes on the run. This and what follows raise Corrupt where a file is not what was written."""
         return self._read(checked.load, "provenance.json") or {}
 
     def note(self, **facts: Any) -> None:

@@ -64,7 +64,7 @@ class Cluster(Section):
         return int(self.gpus.rpartition(":")[2])
 
     def job(self, name: str) -> "Cluster":
-        """What the tasks of one experiment ask for, or the book. Raises ParamsError."""
+        """The resources of the tasks of one experiment, or of the book. Raises ParamsError."""
         changes = {"overrides": {}} | self.overrides.get(name, {})
         return check(self.model_dump() | changes, f"cluster.yml: overrides.{name}", Cluster)
 

@@ -1,4 +1,4 @@
-"""What a run takes before it starts: operations, hours on this device, memory, disk, download."""
+"""Estimates before a run starts: operations, hours on this device, memory, disk, download."""
 
 import importlib.metadata
 import json
@@ -114,7 +114,7 @@ def check_memory(params: Params) -> None:
 
 
 def download(params: Params) -> str:
-    """What is still to be fetched, with its size where that is known."""
+    """Files still to be fetched, with their size where that is known."""
     missing = [] if available(params.data.name, params.data.subset) else [params.data.name]
     missing += [name for name in (params.text.encoder, params.model.vae) if name and not pretrained.available(name)]
     sizes = [f"{n} {f'{DOWNLOADS[n] / GB:.2g} GB' if n in DOWNLOADS else 'of a size not known here'}" for n in missing]
