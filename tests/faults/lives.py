@@ -141,7 +141,7 @@ def said(runs: Path, process) -> str:
     """The lines that the command wrote; its progress bar is left out."""
     file = runs / f"said-{process.pid}.txt"
     lines = file.read_text().splitlines() if file.exists() else []
-    return "\n".join(line for line in lines if line.strip() and "img/s" not in line)
+    return "\n".join(line for line in lines if line.strip() and "image/s" not in line)
 
 
 def refused(end: tuple[int, str]) -> str:
