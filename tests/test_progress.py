@@ -30,6 +30,10 @@ def test_a_bar_tells_how_far_it_is_and_how_long_the_rest_takes(file, monkeypatch
         now[0] += 20
         bar.update(400)  # 20 a second
         assert file.read_text() == "training, 600 of 1,000 images, 20/s, 20 s left"
+    assert file.read_text() == ""
+    tell("measuring")
+    bar.close()  # as when it is collected
+    assert file.read_text() == "measuring"
 
 
 def test_slow_parts_have_a_time_left_and_no_rate(file, monkeypatch):

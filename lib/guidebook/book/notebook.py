@@ -109,6 +109,7 @@ def execute(
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = partial(target)
+    told(target).unlink(missing_ok=True)  # of one that was killed
     try:
         _papermill(
             source, aside, parameters, _kernel_environment(record, threads) | {FILE: os.path.abspath(told(target))}

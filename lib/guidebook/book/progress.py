@@ -100,5 +100,5 @@ def _line(run: Run) -> str:
         done = sum(isinstance(c["execution_count"], int) for c in cells)
         text = f"cell {min(done + 1, len(cells))} of {len(cells)}"
     with suppress(OSError):
-        text += f", {told(run.path / 'notebook.ipynb').read_text()}"
+        text = ", ".join(filter(None, (text, told(run.path / "notebook.ipynb").read_text())))
     return text

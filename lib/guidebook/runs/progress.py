@@ -37,11 +37,17 @@ class Bar(tqdm):
         super().display(msg, pos)
         self._tell()
 
+    def close(self) -> None:
+        shown = not self.disable  # a bar is closed once more when it is collected
+        super().close()
+        if shown:
+            tell("")
+
     def _tell(self) -> None:
-        done = self.n - self.initial
+        done, seconds = self.n - self.initial, self.format_dict["elapsed"]
         text = f"{self.desc}, {self.n:,} of {self.total:,} {self.unit}s" if self.total else self.desc
-        if done and self.total:
-            rate = done / self.format_dict["elapsed"]
+        if done and self.total and seconds > 0:
+            rate = done / seconds
             text += (f", {rate:,.0f}/s" if rate >= 1 else "") + f", {clock((self.total - self.n) / rate)} left"
         tell(text)
 

@@ -101,7 +101,7 @@ def check_memory(params: Params) -> None:
     t, d = params.train, params.data
     part = min(t.micro_batch or t.batch, t.batch // t.processes)
     noise = FP32 * t.batch * d.entry.channels * d.resolution**2  # of the whole batch
-    if max(part, t.batch // MANY) < MANY:
+    if part < MANY and t.batch < MANY**2:
         return
     import torch
 
