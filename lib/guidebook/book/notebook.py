@@ -17,6 +17,7 @@ from pathlib import Path
 
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
+from guidebook.data.files import files_of
 from guidebook.runs.executed import complete, missing, sign
 from guidebook.runs.preemption import SIGNALS, drop_stale, request
 from guidebook.runs.run import Run, open_run
@@ -40,7 +41,9 @@ class NotebookFailed(RuntimeError):
 
 
 def run_experiment(params: Params) -> tuple[Run, bool]:
-    """Executes an experiment's notebook into its run folder: `(run, whether there was anything to do)`. Raises NotebookFailed."""
+    """Executes an experiment's notebook into its run folder: `(run, whether there was anything to do)`.
+
+    Raises NotebookFailed, and DataError at once where the data are not to be had."""
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
 
@@ -48,6 +51,8 @@ def run_experiment(params: Params) -> tuple[Run, bool]:
         others = [path / "metrics.json" for path in trained_again(run).values()]
         return execute(source, target, run.params.model_dump(mode="json"), depends=[f for f in others if f.exists()])
 
+    if not run.trained and params.data.entry.stand_in:
+        files_of(params.data)  # downloaded, or missed before minutes go by
     with _signals_as_file(run.path / "STOP"):
         done = drawn() and (drawn() or True)  # again where it trained others, which its first tables do not know
     if done and not run.metrics():
