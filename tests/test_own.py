@@ -125,6 +125,30 @@ def test_every_image_has_its_own_caption_in_training_and_prompts_are_held_out(tm
         judge(p.data)
 
 
+def test_captions_kept_of_one_set_are_none_of_another(tmp_path):
+    for words in ("a bird, number {}", "a fish with {} fins"):
+        p = params(captions(tmp_path / words[2:6], text=words), caption="{label}", phrasings=1)
+        trainer = prepared(p)
+        seen = trainer.feed.batch(0)
+        mine = trainer.conditions.prompts([own.found(p.data.path).captions[label] for label in seen.labels])
+        assert torch.allclose(trainer.conditions(*seen[1:]).tokens, mine.tokens, atol=2e-3)
+
+
+def test_captions_that_differ_in_capitals_alone_are_taken(tmp_path):
+    root = captions(tmp_path / "birds")
+    kinds = ("a bird", "A Bird")
+    (root / "metadata.csv").write_text("file_name,text\n" + "".join(f"{i:03}.png,{kinds[i % 2]}\n" for i in range(40)))
+    p = params(root, caption="{label}", phrasings=1)
+    assert set(p.data.entry.classes) == set(kinds)
+    assert conditions(p).null.tokens.shape[0] == 1
+
+
+@pytest.mark.parametrize("make", [classes, captions])
+def test_a_caption_that_is_cut_before_what_differs_is_refused(tmp_path, make):
+    with pytest.raises(ParamsError, match=r"text\.tokens = 9 cuts the captions of"):
+        params(make(tmp_path / "birds"), caption="A photo of a very very small {label}")
+
+
 def test_classes_of_one_embedding_are_refused_before_training(tmp_path):
     p = params(classes(tmp_path / "birds"))
     assert conditions(p).null.tokens.shape[0] == 1
@@ -238,6 +262,10 @@ def lacking(tmp_path, how):
         case "cut":
             file = shard(root / "t.parquet", text=["a"] * 40)
             file.write_bytes(file.read_bytes()[:-9])
+        case "nothing":
+            cells = pa.nulls(2_000_000, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+            root.mkdir()
+            pq.write_table(pa.table({"image": cells, "text": ["a"] * 2_000_000}), root / "t.parquet")
         case "escape":
             (tmp_path / "secret.png").write_bytes(png(5))
             captions(root)
@@ -261,6 +289,7 @@ def lacking(tmp_path, how):
         ("columns", r"no column of captions \(text\)"),
         ("cut", r"t\.parquet: "),
         ("escape", r"names '\.\./secret\.png', which is not there"),
+        ("nothing", r"t\.parquet: 2,000,000 rows in [0-9,]+ bytes are no images"),
         ("none", "there is no "),
     ],
 )
@@ -280,6 +309,15 @@ def test_an_image_that_cannot_be_read_is_named_by_its_file(tmp_path):
     pq.write_table(pa.Table.from_pylist(table, pq.read_schema(tmp_path / "p.parquet")), tmp_path / "p.parquet")
     with pytest.raises(DataError, match=r"p\.parquet row 3: no bytes"):
         images.load(params(tmp_path / "p.parquet").data)
+
+
+def test_a_file_that_ends_its_reader_is_named(tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        shard(tmp_path / "p" / f"{name}.parquet", text=["a"] * 40)
+    abort = "print(file, flush=True)\n    if 'b.parquet' in file: __import__('os').abort()"
+    monkeypatch.setattr(own, "READER", own.READER.replace("print(file, flush=True)", abort))
+    with pytest.raises(ParamsError, match=r"p/b\.parquet is damaged: it ends the process that reads it \(signal 6\)"):
+        params(tmp_path / "p")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from torch import Tensor
 from guidebook.conditioning.captions import NULL, caption_of, class_captions
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.encoders import encode, width
+from guidebook.config.captions import same
 from guidebook.config.datasets import DataError
 from guidebook.config.params import Params
 from guidebook.config.paths import runs
@@ -46,11 +47,10 @@ class Conditions:
         entry, self.params, self._kept = params.data.entry, params, kept
         known = [] if entry.attributes else class_captions(params.data.caption, entry.classes)
         table = encode(params.text, [*known, NULL], world().device)
-        seen: dict[bytes, str] = {}
-        for caption, row in zip(known, table.cpu().numpy(), strict=False):
-            if (other := seen.setdefault(row.tobytes(), caption)) != caption:
-                cut = f"text.tokens = {params.text.tokens} cuts {other[:80]!r} and {caption[:80]!r}"
-                raise DataError(f"{cut} to the same words, so that the model cannot tell them apart")
+        if not entry.captioned and (alike := same(row.tobytes() for row in table[:-1].cpu().numpy())):
+            one, other = (known[i][:80] for i in alike)
+            cut = f"text.tokens = {params.text.tokens} cuts {one!r} and {other!r} to the same words"
+            raise DataError(f"{cut}, so that the model cannot tell them apart")
         self._classes, self.null = table[:-1], Condition(tokens=table[-1:])  # (K, L, D), and one row
 
     def __call__(self, labels: Tensor, index: Tensor, epoch: Tensor | None = None) -> Condition:
@@ -80,7 +80,9 @@ def kept_captions(params: Params, labels: Tensor) -> Tensor:
 
     cuts, shape = [*range(0, n * phrasings, PART), n * phrasings], (text.tokens, width(text))
     name, spec = f"captions-{params.data.name}", [text, params.train.seed, labels, phrasings]
-    spec += [params.data.caption] if params.data.caption else []
+    spec += [
+        x for x in (params.data.caption, params.data.contents) if x
+    ]  # what a label stands for is among the contents
     parts = Parts(cuts, {"embeddings": (shape, "float16")})
     folder = artifact(runs() / "data", name, spec, make, parts, "encoding captions")
     return torch.from_numpy(arrays(folder)["embeddings"])

@@ -10,6 +10,8 @@ import csv
 import functools
 import hashlib
 import json
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +30,12 @@ TOGETHER = 64  # image files that are read as one row group
 MANY = 50_000  # images from which on they are streamed
 PROMPTS = 10  # held-out captions for which samples are drawn
 WHOLE, FOOTER = 2**30, 2**20  # bytes of a parquet file that is hashed whole, and of the end of a larger one
+READER = """
+import sys, pyarrow.parquet as pq
+for file in sys.argv[1:]:
+    print(file, flush=True)
+    for _ in pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False).iter_batches(8, use_threads=False): pass
+"""
 LONGEST = 1000  # characters of a caption: text encoders read 77 tokens
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")]
 Count = Annotated[int, Field(ge=1)]
@@ -154,18 +162,19 @@ def _parquet(root: Path, shards: list[Path], digest) -> tuple[list[Row], Sequenc
     """Rows of parquet files, the classes or attributes, where they have these, and the column of images."""
     import pyarrow.parquet as pq
 
+    outlive(shards)
     rows, kind = [], None
     for shard in shards:
         held = any(part.startswith(TESTS) for part in shard.relative_to(root.parent).parts[1:] or (shard.name,))
         try:
             size = shard.stat().st_size
-            with open(
-                shard, "rb"
-            ) as file:  # of a large one the footer alone: where its pages lie, and how long they are
-                file.seek(max(0, size - FOOTER) if size > WHOLE else 0)
+            with open(shard, "rb") as file:
+                file.seek(max(0, size - FOOTER) if size > WHOLE else 0)  # the footer says where pages lie, and how long
                 digest.update(hashlib.file_digest(file, "sha256").digest() + b"%d" % size)
             with pq.ParquetFile(shard) as opened:
                 image, names, columns = kind = kind or _kind(opened.schema_arrow)
+                if (n := opened.metadata.num_rows) > size:
+                    raise ValueError(f"{n:,} rows in {size:,} bytes are no images")
                 read = (row for batch in opened.iter_batches(columns=columns) for row in batch.to_pylist())
                 for row in read:
                     rows.append(Row(str(shard), _text(row, names), held))
@@ -174,6 +183,14 @@ def _parquet(root: Path, shards: list[Path], digest) -> tuple[list[Row], Sequenc
             where = f" row {at}" if isinstance(error, DataError) and kind else ":"
             raise DataError(f"{shard.name}{where} {plain(error)[:200]}") from None
     return rows, names, image
+
+
+def outlive(shards: Sequence[Path]) -> None:
+    """Reads parquet files in a process of its own: a few damaged ones end whoever reads them. Raises DataError, which names the file."""
+    read = subprocess.run([sys.executable, "-c", READER, *map(str, shards)], capture_output=True, text=True)
+    if read.returncode < 0:
+        file, signal = (read.stdout.splitlines() or [""])[-1], -read.returncode
+        raise DataError(f"{_short(Path(file))} is damaged: it ends the process that reads it (signal {signal})")
 
 
 def _kind(schema) -> tuple[str, Sequence[str] | None, list[str]]:

@@ -24,7 +24,7 @@ def banner(run: Run) -> str:
         facts.get("data_note"),
         facts.get("caveat"),  # what has changed since a record was made
         f"of each split this run knows the first {p.data.limit:,} at most"
-        if p.data.limit and "of each split" not in facts.get("data_note", "")  # as older records have it
+        if p.data.limit and "of each split" not in (facts.get("data_note") or "")  # as older records have it
         else "",
         "captions go through a stand-in for CLIP: a small text transformer with fixed random weights"
         if p.text.encoder == EMBEDDED
