@@ -1,16 +1,13 @@
 """Real photographs, paintings and faces that nothing was tuned to: the last rows of each test split, where they are at hand."""
 
-import contextlib
 import io
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
-from test_captions import WORD, clip_words, heard, tokens
+from test_captions import WORD, at_hand, clip_words, heard, tokens
 
 from guidebook.conditioning.captions import caption_of
 from guidebook.conditioning.grammar import FEW, active, attribute_caption, consistent
@@ -24,26 +21,11 @@ ROWS = 160  # the last ones of a test split
 SETS = {"celeba": "image", "wikiart7": "image", "imagenette": "image"}
 
 
-def shared() -> Path | None:
-    """The folder of real data that this process, or the one that started it, was given: conftest.py hides it."""
-    for pid in ("self", os.getppid()):
-        with contextlib.suppress(OSError):
-            given = dict(x.partition("=")[::2] for x in Path(f"/proc/{pid}/environ").read_text().split("\0"))
-            if (folder := Path(given.get("GUIDEBOOK_DATA") or "nowhere")).is_dir():
-                return folder
-    return None
-
-
-FOLDER = shared()
-pytestmark = pytest.mark.skipif(FOLDER is None, reason="needs real data in $GUIDEBOOK_DATA")
-
-
 def last(name: str):
     """The last rows of a set's test split, as a table with the hub's metadata."""
-    files = sorted((FOLDER / name).glob("test-*.parquet"))
-    if not files:
-        pytest.skip(f"{name} is not at hand")
-    table = pq.read_table(files[-1])
+    if not (folder := at_hand(name)):
+        pytest.skip(f"needs $GUIDEBOOK_DATA/{name}")
+    table = pq.read_table(max(folder.glob("test-*.parquet")))
     return table.slice(len(table) - ROWS)
 
 

@@ -277,6 +277,16 @@ def test_nothing_is_skipped_where_nothing_is_bad(written, caplog):
 
 
 @pytest.mark.parametrize(
+    "said", ["[1", "[]", '{"info": {"features": [1]}}', '{"info": {"features": {"label": {"names": 3}}}}']
+)
+def test_damaged_metadata_of_the_hub_say_nothing(written, said):
+    folder, _ = written
+    for file in folder.glob("*.parquet"):
+        pq.write_table(pq.read_table(file).replace_schema_metadata({"huggingface": said}), file)
+    assert len(load(data("mnist")).train) == 40
+
+
+@pytest.mark.parametrize(
     ("label", "refusal"),
     [(None, "no label"), (10, "label 10; allowed are 0 to 9, for 10 classes"), (-1, "label -1; allowed are 0 to 9")],
 )

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from guidebook.config import own
 from guidebook.config.params import ParamsError, check_word, load
@@ -11,7 +12,6 @@ from guidebook.config.paths import NOTEBOOKS, PARAMS
 
 TEMPLATE = NOTEBOOKS / "template"  # own.ipynb, demo.yml, smoke.yml
 SEEN = 8000  # images of the demo's training: minutes on two CPU cores
-KINDS = {"classes", "captions"}  # tags of the template's cells that one kind of data has alone
 
 
 def written(name: str, path: Path) -> list[Path]:
@@ -26,42 +26,52 @@ def written(name: str, path: Path) -> list[Path]:
             raise ParamsError(f"{taken} is there already: take another name, or delete it")
     path = path.expanduser().absolute()
     images = own.found(str(path))
-    there, entry = images.contents, images.contents.entry
-    if entry.attributes:
-        change = f"--set data.name={own.NAME} --set data.path={path}"
-        raise ParamsError(
-            f"these are faces with CelebA's attributes, and have an experiment: guidebook run celeba {change}"
-        )
-    kinds, epochs = len(entry.classes), max(1, SEEN // there.train)
-    caption, before = ("phrasings: 1", 0) if entry.captioned else ('caption: "A photo of a {label}"', 4)
-    longest = max(len(re.findall(r"\w+|[^\w\s]", text)) for text in images.captions or entry.classes)
-    words = {
-        "own": own.NAME, "name": name, "note": entry.note[0].upper() + entry.note[1:], "path": json.dumps(str(path), ensure_ascii=False),
-        "caption": caption, "tokens": min(77, 2 + before + longest),
-        "epochs": epochs, "checkpoint": max(1, epochs // 5), "few": round(max(0.001, 96 / there.train), 4),
-        "samples": kinds * max(3, -(-100 // kinds)), "least": kinds * max(3, -(-30 // kinds)),
-    }  # fmt: skip
-    kind = "captions" if entry.captioned else "classes"
-    cells = json.loads((TEMPLATE / "own.ipynb").read_text())
-    cells["cells"] = [c for c in cells["cells"] if not KINDS & {*c["metadata"].get("tags", [])} - {kind}]
-    for number, cell in enumerate(cells["cells"]):
-        tags = [tag for tag in cell["metadata"].pop("tags", []) if tag not in KINDS]
-        cell |= {"id": str(number), "metadata": {"tags": tags} if tags else {}}
-        cell["source"] = [_filled(line, name, there) for line in cell["source"]]
+    if images.contents.entry.attributes:
+        change = f"guidebook run celeba --set data.name={own.NAME} --set data.path={path}"
+        raise ParamsError(f"these are faces with CelebA's attributes, and have an experiment: {change}")
     folder.mkdir(parents=True)
     try:
+        words = _words(name, str(path), images)
         for profile in ("demo", "smoke"):
             (folder / f"{profile}.yml").write_text((TEMPLATE / f"{profile}.yml").read_text().format(**words))
             load(name, profile)
     except ParamsError:
         shutil.rmtree(folder)
         raise
-    notebook.write_text(json.dumps(cells, indent=1, ensure_ascii=False) + "\n")
+    notebook.write_text(json.dumps(_cells(words), indent=1, ensure_ascii=False) + "\n")
     return [folder / "demo.yml", folder / "smoke.yml", notebook]
 
 
-def _filled(line: str, name: str, there: own.Contents) -> str:
-    """A line of the template with the name and the number of the images."""
-    title = f"{name}: {there.train + there.test:,} images of one's own"
-    images = f"{there.train:,} images of one's own, with {there.test:,} more held out"
-    return line.replace("{name}", name).replace("{title}", title).replace("{images}", images)
+def _words(name: str, path: str, images: own.Own) -> dict[str, Any]:
+    """What the templates leave open."""
+    there, entry = images.contents, images.contents.entry
+    kinds, epochs = len(entry.classes), max(1, SEEN // there.train)
+    longest = max(len(re.findall(r"\w+|[^\w\s]", text)) for text in images.captions or entry.classes)
+    words = {
+        "own": own.NAME, "name": name, "note": entry.note[0].upper() + entry.note[1:], "path": json.dumps(path, ensure_ascii=False),
+        "images": f"{there.train:,} images of one's own, with {there.test:,} more held out",
+        "epochs": epochs, "checkpoint": max(1, epochs // 5), "few": round(max(0.001, 96 / there.train), 4),
+        "samples": kinds * max(3, -(-100 // kinds)), "least": kinds * max(3, -(-30 // kinds)),
+    }  # fmt: skip
+    if entry.captioned:
+        return words | {
+            "kind": "caption", "caption": "phrasings: 1", "tokens": min(77, 2 + longest), "groups": '("blind", "colour", "copying")',
+            "prompts": "  # captions of held-out images", "rows": "[str(i + 1) for i in range(len(prompts))]",
+        }  # fmt: skip
+    return words | {
+        "kind": "class", "caption": 'caption: "A photo of a {label}"', "tokens": min(77, 6 + longest),
+        "groups": '("judge", "blind", "colour", "copying")', "prompts": "", "rows": "prompts",
+    }  # fmt: skip
+
+
+def _cells(words: dict[str, Any]) -> dict:
+    """The template's notebook without the cells of the other kind of data, and with what it leaves open filled in."""
+    notebook, other = json.loads((TEMPLATE / "own.ipynb").read_text()), {"class": "captions", "caption": "classes"}
+    notebook["cells"] = [c for c in notebook["cells"] if other[words["kind"]] not in c["metadata"].get("tags", [])]
+    for number, cell in enumerate(notebook["cells"]):
+        tags = [tag for tag in cell["metadata"].get("tags", []) if tag not in other.values()]
+        cell |= {"id": str(number), "metadata": {"tags": tags} if tags else {}}
+        cell["source"] = [
+            re.sub(r"{(name|images|kind|prompts|rows|groups)}", lambda m: words[m[1]], x) for x in cell["source"]
+        ]
+    return notebook

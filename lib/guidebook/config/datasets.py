@@ -37,9 +37,7 @@ class Entry:
     mapped: bool = False  # too large for memory: decoded once, into a memory-mapped file
     mixed: str = ""  # what the published split keeps apart and that of a subset may not, for its note
     numbers: tuple[int, ...] | None = None  # of the classes, in the files; None is 0, 1, …
-    captioned: bool = (
-        False  # a label is the number of a caption; `classes` are the first captions, for which samples are drawn
-    )
+    captioned: bool = False  # a label is a caption's number; `classes` are the first, for which samples are drawn
 
     @property
     def attributes(self) -> bool:
@@ -153,7 +151,8 @@ CATALOG = {
         mixed=", so photographs of one person may stand in both splits",
     ),
     "imagenet100": Entry(
-        IMAGENET100, 3, 126_689, 5_000, "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes", "clane9/imagenet-100", "scenes", "0519dc2f402a3a18c6e57f7913db059215eee25b",
+        IMAGENET100, 3, 126_689, 5_000, "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes",
+        "clane9/imagenet-100", "scenes", "0519dc2f402a3a18c6e57f7913db059215eee25b",
         test_split="validation", mapped=True,
     ),
     "imagenette": Entry(

@@ -6,6 +6,7 @@ else attributes are CelebA's forty columns of booleans, or captions name the col
 split; without them every tenth image is held out.
 """
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -15,7 +16,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -137,7 +138,7 @@ def _folder(root: Path, digest) -> tuple[list[Row], Sequence[str] | None, str]:
         with open(file, "rb") as opened:
             mark = hashlib.file_digest(opened, "sha256").digest()
         marked.append((mark, Row(str(file), text, bool(splits) and inner[0] in TESTS)))
-    marked.sort()
+    marked.sort(key=lambda one: (one[0], one[1].text))  # copies of one image by their captions
     digest.update(b"".join(mark for mark, _ in marked))
     rows = [row for _, row in marked]
     return rows, None if tables else sorted({row.text for row in rows}), "image"
@@ -195,7 +196,7 @@ def outlive(shards: Sequence[Path]) -> None:
 
 def _kind(schema) -> tuple[str, Sequence[str] | None, list[str]]:
     """The column of images of a parquet schema, the names of classes or attributes, if it has these, and the columns of a row's text."""
-    known = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    known = features(schema)
     kinds = {field.name: str(field.type) for field in schema}
     image = next((name for name, kind in kinds.items() if kind.startswith("struct<bytes: binary")), None)
     if image is None:
@@ -212,6 +213,13 @@ def _kind(schema) -> tuple[str, Sequence[str] | None, list[str]]:
     if yes_or_no:
         return image, None, yes_or_no
     raise DataError("it has no column of captions (text), of classes (a ClassLabel) or of attributes (booleans)")
+
+
+def features(schema) -> dict[str, Any]:
+    """What the hub's metadata say of the columns of a parquet schema; nothing where there are none, or they are damaged."""
+    with contextlib.suppress(ValueError, TypeError, LookupError):
+        return dict(json.loads(schema.metadata[b"huggingface"])["info"]["features"])
+    return {}
 
 
 def _text(row: dict, names: Sequence[str] | None) -> str | int:

@@ -1,6 +1,5 @@
 """Parquet files in the hub's layout: images as encoded bytes, class indices beside them; or image files, read in their place."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -8,6 +7,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from guidebook.config import own
 from guidebook.config.datasets import DataError
 
 ROWS = 4  # read at a time: a row group may take a gigabyte, and fresh memory for larger batches longer than reading
@@ -75,9 +75,9 @@ def rows(file: File, image: str, label: Label, group: int | None = None) -> Iter
 def class_names(file: str, label: Label) -> list[str]:
     """What a file of the hub calls its classes; nothing where it does not say. Raises DataError."""
     with opened(file) as parquet:
-        known = json.loads((parquet.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-    features = known.get("info", {}).get("features", {})
-    return features.get(label, {}).get("names", []) if isinstance(label, str) else []
+        feature = own.features(parquet.schema_arrow).get(label)
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return list(map(str, names)) if isinstance(names, list) else []
 
 
 def class_of(number: int | None, numbers: Sequence[int], row: str) -> int:
