@@ -13,7 +13,7 @@ def misfits(data: Data, tokens: int) -> Iterator[str]:
     if caption is None or (data.phrasings and not entry.captioned):
         yield f"data.caption = null and data.phrasings are for faces; data.name = {data.name} needs a caption"
         return
-    if wrong := set(re.findall(r"{\w*}", caption)) - {"{label}"}:
+    if wrong := set(re.findall(r"{\w{2,}}", caption)) - {"{label}"}:
         word = min(wrong)
         yield f"data.caption = {shown(caption)}: {word} is not known{nearest(word, ['{label}'])}"
     if "{label}" not in caption:
