@@ -18,6 +18,7 @@ from pkgutil import resolve_name
 
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
+from guidebook.data.files import files_of
 from guidebook.runs.executed import complete, missing, sign
 from guidebook.runs.preemption import SIGNALS, drop_stale, request
 from guidebook.runs.progress import FILE, told
@@ -44,7 +45,7 @@ class NotebookFailed(RuntimeError):
 def run_experiment(params: Params) -> tuple[Run, bool]:
     """Executes an experiment's notebook into its run folder: `(run, whether there was anything to do)`.
 
-    Raises NotebookFailed, and at once ParamsError where memory does not suffice.
+    Raises NotebookFailed, and at once ParamsError where memory does not suffice, DataError where there are no data.
     """
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
@@ -55,6 +56,8 @@ def run_experiment(params: Params) -> tuple[Run, bool]:
 
     if not run.trained:
         resolve_name("guidebook.training.estimate:check_memory")(params)
+    if not run.trained and params.data.entry.stand_in:
+        files_of(params.data)  # downloaded, or missed before minutes go by
     with _signals_as_file(run.path / "STOP"):
         done = drawn() and (drawn() or True)  # again where it trained others, which its first tables do not know
     if done and not run.metrics():

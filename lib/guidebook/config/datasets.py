@@ -37,6 +37,7 @@ class Entry:
     mapped: bool = False  # too large for memory: decoded once, into a memory-mapped file
     mixed: str = ""  # what the published split keeps apart and that of a subset may not, for its note
     numbers: tuple[int, ...] | None = None  # of the classes, in the files; None is 0, 1, …
+    captioned: bool = False  # a label is a caption's number; `classes` are the first, for which samples are drawn
 
     @property
     def attributes(self) -> bool:
@@ -116,7 +117,7 @@ CATALOG = {
         DIGITS, 1, 1437, 360, "digits: scikit-learn's 1,797 handwritten digits of 8×8 pixels, a small stand-in for MNIST",
     ),
     "mnist": Entry(
-        DIGITS, 1, 60_000, 10_000, "MNIST: 60,000 training and 10,000 test images of 28×28 pixels",
+        DIGITS, 1, 60_000, 10_000, "MNIST: 60,000 training and 10,000 test images",
         "ylecun/mnist", "digits", "77f3279092a1c1579b2250db8eafed0ad422088c", codec="PNG",
     ),
     "scenes": Entry(
@@ -124,11 +125,11 @@ CATALOG = {
         "code from a seed, a small stand-in for photographs",
     ),
     "cifar10": Entry(
-        CIFAR10, 3, 50_000, 10_000, "CIFAR-10: 50,000 training and 10,000 test photographs of 32×32 pixels",
+        CIFAR10, 3, 50_000, 10_000, "CIFAR-10: 50,000 training and 10,000 test photographs",
         "uoft-cs/cifar10", "scenes", "0b2714987fa478483af9968de7c934580d0bb9a2", "img", codec="PNG",
     ),
     "cifar100": Entry(
-        CIFAR100, 3, 50_000, 10_000, "CIFAR-100: 50,000 training and 10,000 test photographs of 32×32 pixels in 100 classes",
+        CIFAR100, 3, 50_000, 10_000, "CIFAR-100: 50,000 training and 10,000 test photographs in 100 classes",
         "uoft-cs/cifar100", "scenes", "aadb3af77e9048adbea6b47c21a81e47dd092ae5", "img", "fine_label", codec="PNG",
     ),
     "paintings": Entry(
@@ -144,14 +145,14 @@ CATALOG = {
         "small stand-in for CelebA", label=ATTRIBUTES,
     ),
     "celeba": Entry(
-        ATTRIBUTES, 3, 162_770, 19_962, "CelebA: 162,770 training and 19,962 test photographs of 178×218 pixels, of other "
+        ATTRIBUTES, 3, 162_770, 19_962, "CelebA: 162,770 training and 19,962 test photographs, of other "
         "people; the hub's 19,867 of the split valid are not used", "flwrlabs/celeba", "faces",
         "2d738f56e0e7f925ea36ae7c808ea925264aacec", label=ATTRIBUTES, mapped=True,
         mixed=", so photographs of one person may stand in both splits",
     ),
     "imagenet100": Entry(
-        IMAGENET100, 3, 126_689, 5_000, "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes, whose "
-        "shorter side has 160 pixels", "clane9/imagenet-100", "scenes", "0519dc2f402a3a18c6e57f7913db059215eee25b",
+        IMAGENET100, 3, 126_689, 5_000, "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes",
+        "clane9/imagenet-100", "scenes", "0519dc2f402a3a18c6e57f7913db059215eee25b",
         test_split="validation", mapped=True,
     ),
     "imagenette": Entry(

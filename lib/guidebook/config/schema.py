@@ -1,10 +1,13 @@
 """The sections of a params file but for sampling: what each parameter may be. Nothing here imports torch."""
 
+import os
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from guidebook.config.datasets import CATALOG, Entry
+from guidebook.config import own
+from guidebook.config.datasets import CATALOG, DataError, Entry
 from guidebook.config.section import Kinds, Section, Tuple
 from guidebook.config.subset import Subset
 
@@ -25,7 +28,7 @@ VAES = {"embedded": (4, 2), "stabilityai/sd-vae-ft-mse": (4, 8)}
 
 
 class Data(Section):
-    name: Literal[tuple(CATALOG)]
+    name: Literal[(*CATALOG, own.NAME)]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
     # `{label}` stands for the class name, of a face `{gender}` for man or woman; None where captions are built from attributes. One
@@ -35,15 +38,34 @@ class Data(Section):
     limit: Count | None  # use only the first images of each split
     flips: bool  # every image is seen as it is or mirrored, by chance
     subset: Subset | None = None  # what there is of the set; None is all of it, as published
+    path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None  # of images of one's own
+    contents: own.Contents | None = None  # what there is below it; None reads it from the files
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_contents(cls, raw):
+        path = raw.get("path") if isinstance(raw, Mapping) and raw.get("name") == own.NAME else None
+        if not isinstance(path, str) or raw.get("contents"):
+            return raw
+        path = os.path.abspath(os.path.expanduser(path))
+        try:
+            return {**raw, "path": path, "contents": own.found(path).contents}
+        except DataError as error:
+            raise ValueError(str(error)) from None
 
     @property
     def entry(self) -> Entry:
         """The data set in the files: that of the catalog, or the declared part of it."""
+        if self.contents:
+            return self.contents.entry
         return self.subset.entry(self.name) if self.subset else CATALOG[self.name]
 
     def conflicts(self):
         if self.range[0] >= self.range[1]:
             yield f"data.range = {list(self.range)} must be [low, high] with low < high"
+        given, needed = [bool(x) for x in (self.path, self.contents)], self.name == own.NAME
+        if given != [needed, needed] or (needed and self.subset):
+            yield f"data.path is for data.name = {own.NAME}, which needs it, and takes no data.subset"
         if self.subset:
             yield from self.subset.misfits(self.name)
 

@@ -4,9 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from guidebook.config import hub
+from guidebook.config import hub, own
 from guidebook.config.datasets import CATALOG, DataError
+from guidebook.config.own import Own
 from guidebook.config.paths import local_data
+from guidebook.config.schema import Data
 from guidebook.config.subset import Subset
 
 
@@ -14,11 +16,12 @@ from guidebook.config.subset import Subset
 class Files:
     """The parquet files of a data set."""
 
-    source: str  # where they came from: "local parquet", "hub", "hub, streamed", "drawn"
-    train: list[Path | str]  # or addresses to stream from: hf://datasets/…
+    source: str  # where they came from: "local parquet", "hub", "hub, streamed", "drawn", "own images"
+    train: list  # or addresses to stream from: hf://datasets/…; of images of one's own, their files, some at a time
     test: list[Path]  # none where every tenth row of the others is held out
     revision: str | None = None  # of the hub's repository, where the catalog names none
     missing: str | None = None  # which are not there: "none of the test-*.parquet"
+    own: Own | None = None  # what images of one's own say of themselves, their labels among it
 
 
 def located(name: str, subset: Subset | None = None, download: bool = False) -> Files:
@@ -40,6 +43,18 @@ def located(name: str, subset: Subset | None = None, download: bool = False) -> 
     return _found(name)
 
 
+def files_of(data: Data, download: bool = False) -> Files:
+    """The files of a data section, where its set has some. Raises DataError where they are not to be had, or other images than it says."""
+    if not data.contents:
+        return located(data.name, data.subset, download)
+    there = own.found(data.path)
+    if there.contents != data.contents:
+        raise DataError(
+            f"{data.path} holds other images than those that this run is of: put them back, or start a new run"
+        )
+    return Files("own images", there.files["train"], there.files["test"], own=there)
+
+
 def of_split(name: str, split: str) -> list[Path]:
     """The files of one split, where no other is needed: in `$GUIDEBOOK_DATA/<name>`, else as `located`. Raises DataError."""
     root = local_data()
@@ -49,7 +64,7 @@ def of_split(name: str, split: str) -> list[Path]:
 
 def available(name: str, subset: Subset | None = None) -> bool:
     """Whether a data set needs no download: it is embedded, or its files are all on this machine."""
-    return CATALOG[name].stand_in is None or not _found(name, subset).missing
+    return name == own.NAME or CATALOG[name].stand_in is None or not _found(name, subset).missing
 
 
 def _found(name: str, subset: Subset | None = None) -> Files:
