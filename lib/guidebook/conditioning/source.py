@@ -8,10 +8,10 @@ from torch import Tensor
 from guidebook.conditioning.captions import NULL, caption_of, class_captions
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.encoders import encode, width
-from guidebook.config.captions import same
 from guidebook.config.datasets import DataError
 from guidebook.config.params import Params
 from guidebook.config.paths import runs
+from guidebook.config.schema import same
 from guidebook.data.images import load
 from guidebook.runs.artifact import Parts, arrays, artifact
 from guidebook.runtime.distributed import world

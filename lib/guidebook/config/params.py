@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 from pydantic import SerializeAsAny, ValidationError
 
-from guidebook.config import captions
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
 from guidebook.config.paths import PARAMS
 from guidebook.config.sampling import Sample
@@ -96,7 +95,7 @@ def _in_data(p: Params) -> Iterator[str]:
         rule = "null, for captions that are built from attributes, or hold {gender}"
         yield f"data.caption must be {rule} for data.name = {p.data.name}"
     if not entry.attributes:
-        yield from captions.misfits(p.data, p.text.tokens)
+        yield from p.data.misfits(p.text.tokens)
     if vae and (p.data.range != (-1, 1) or entry.channels != 3 or p.data.resolution % VAES[vae][1]):
         needed = f"colour images with data.range [-1, 1] and a data.resolution that {VAES[vae][1]} divides"
         yield f"model.vae = {vae} takes {needed}, not {list(p.data.range)} and {p.data.resolution}"

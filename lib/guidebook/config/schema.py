@@ -1,15 +1,16 @@
 """The sections of a params file but for sampling: what each parameter may be. Nothing here imports torch."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from guidebook.config import own
-from guidebook.config.datasets import CATALOG, DataError, Entry
+from guidebook.config.datasets import CATALOG, DataError, Entry, Subset
+from guidebook.config.errors import nearest, shown
 from guidebook.config.section import Kinds, Section, Tuple
-from guidebook.config.subset import Subset
 
 WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
 Word = Annotated[str, Field(pattern=WORD)]
@@ -68,6 +69,31 @@ class Data(Section):
             yield f"data.path is for data.name = {own.NAME}, which needs it, and takes no data.subset"
         if self.subset:
             yield from self.subset.misfits(self.name)
+
+    def misfits(self, tokens: int) -> Iterator[str]:
+        """Why captions of so many tokens do not tell the classes apart: what stands for `{label}` has to reach the model."""
+        caption, entry = self.caption, self.entry
+        if caption is None or (self.phrasings and not entry.captioned):
+            yield f"data.caption = null and data.phrasings are for faces; data.name = {self.name} needs a caption"
+            return
+        if wrong := set(re.findall(r"{\w{2,}}", caption)) - {"{label}"}:
+            word = min(wrong)
+            yield f"data.caption = {shown(caption)}: {word} is not known{nearest(word, ['{label}'])}"
+        if "{label}" not in caption:
+            yield f"data.caption = {shown(caption)} holds no {{label}}, so that every class has the same caption"
+            return
+        # A word is a token at least, and so are the start and the end
+        full = [tuple(re.findall(r"\w+|[^\w\s]+", caption.replace("{label}", name).lower())) for name in entry.classes]
+        read = [words[: tokens - 2] for words in full]
+        if (alike := same(read)) and (not entry.captioned or len(set(read)) == 1 < len(set(full))):
+            one, other = (shown(entry.classes[i]) for i in alike)
+            yield f"text.tokens = {tokens} cuts the captions of {one} and {other} to the same words"
+
+
+def same(items: Iterable[Hashable]) -> tuple[int, int] | None:
+    """Where an item stands that stood before, and where it stood first; None where all differ."""
+    first: dict[Hashable, int] = {}
+    return next(((first[x], i) for i, x in enumerate(items) if first.setdefault(x, i) != i), None)
 
 
 class Text(Section):

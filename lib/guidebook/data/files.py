@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guidebook.config import hub, own
-from guidebook.config.datasets import CATALOG, DataError
+from guidebook.config.datasets import CATALOG, DataError, Subset
 from guidebook.config.own import Own
 from guidebook.config.paths import local_data
 from guidebook.config.schema import Data
-from guidebook.config.subset import Subset
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,9 @@ def located(name: str, subset: Subset | None = None, download: bool = False) -> 
     if not files.missing:
         return files
     if files.source == "local parquet":
-        raise DataError(f"data set {name}: {files.missing} in $GUIDEBOOK_DATA/{_folder(name, subset)}; all are needed")
+        raise DataError(
+            f"data set {name}: {files.missing} in $GUIDEBOOK_DATA/{(subset and subset.folder) or name}; all are needed"
+        )
     if entry.window and not download:
         return _addresses(name)
     patterns = [f"*{split}-*.parquet" for split in entry.splits]
@@ -70,7 +71,7 @@ def available(name: str, subset: Subset | None = None) -> bool:
 def _found(name: str, subset: Subset | None = None) -> Files:
     """The files of a data set on this machine: in `$GUIDEBOOK_DATA/<name>` where that holds some, else in the hub's cache."""
     entry, root, splits, missing = CATALOG[name], local_data(), [], None
-    place = root and root / _folder(name, subset)
+    place = root and root / ((subset and subset.folder) or name)
     local = bool(subset or not entry.hub or (place and any(place.glob("train-*.parquet"))))
     folder = place if local else hub.cached(entry.hub, entry.revision, "dataset")
     for split in entry.splits:
@@ -83,10 +84,6 @@ def _found(name: str, subset: Subset | None = None) -> Files:
     train, test = splits if len(splits) == 2 else (*splits, [])
     revision = None if local or entry.revision else folder.name
     return Files("local parquet" if local else "hub", train, test, revision, missing)
-
-
-def _folder(name: str, subset: Subset | None) -> str:
-    return (subset and subset.folder) or name
 
 
 def _every(files: list[Path]) -> bool:

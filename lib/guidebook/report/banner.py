@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from guidebook.config.budget import published, rows, share
+from guidebook.config.datasets import percent
 from guidebook.config.params import departures
 from guidebook.config.pretrained import EMBEDDED
 from guidebook.config.schema import Data
-from guidebook.config.subset import percent
 from guidebook.report.tables import escaped
 from guidebook.runs.run import Run
 
