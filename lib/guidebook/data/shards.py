@@ -71,10 +71,11 @@ class Shards:
         own: Own | None = None,
     ):
         self.image, self.label, self.numbers, self.groups, self.rows = image, () if own else label, numbers, [], 0
-        self.labels = own and own.labels
+        files, tests = (paths if own else sorted(map(str, paths)) for paths in (files, tests))
         digest = hashlib.sha256()  # of names and footers: 32 GB are not read to be recognised
         self._add(files, with_held_out(limit) if limit and not tests else limit, digest)
         self.first_test = self.rows if tests else None
+        self.labels = own and [*own.labels["train"][: self.first_test], *own.labels["test"]]
         self._add(tests, limit, digest)
         chosen = "" if isinstance(numbers, range) else f" {numbers}"
         digest.update(f"{self.rows} {self.first_test}{chosen}{own.contents.fingerprint if own else ''}".encode())
@@ -84,7 +85,7 @@ class Shards:
 
     def _add(self, files: Paths, limit: int | None, digest) -> None:
         left = limit or math.inf
-        for file in files if self.labels else sorted(map(str, files)):
+        for file in files:
             if not left:
                 return
             name = "" if isinstance(file, tuple) else PurePosixPath(file).name
@@ -112,13 +113,8 @@ class Shards:
         g = self.groups[group]
         found = parquet.rows(g.file, self.image, self.label, g.number)
         for number, (raw, label) in zip(g.numbers, found, strict=False):
-            yield Row(number, self._label(number, label), raw)
-
-    def _label(self, number: int, label: int | None) -> int:
-        if self.labels is None:
-            return parquet.class_of(label, self.numbers, self.name(number))
-        test = self.first_test is not None and number >= self.first_test
-        return self.labels["test"][number - self.first_test] if test else self.labels["train"][number]
+            known = self.labels[number] if self.labels else parquet.class_of(label, self.numbers, self.name(number))
+            yield Row(number, known, raw)
 
     def following(self, number: int) -> Iterator[Row]:
         """The other rows of a row's split, from the next one on and around."""
