@@ -18,7 +18,6 @@ from pkgutil import resolve_name
 
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
-from guidebook.data.files import files_of
 from guidebook.runs.executed import complete, missing, sign
 from guidebook.runs.preemption import SIGNALS, drop_stale, request
 from guidebook.runs.progress import FILE, told
@@ -57,7 +56,7 @@ def run_experiment(params: Params) -> tuple[Run, bool]:
     if not run.trained:
         resolve_name("guidebook.training.estimate:check_memory")(params)
     if not run.trained and params.data.entry.stand_in:
-        files_of(params.data)  # downloaded, or missed before minutes go by
+        resolve_name("guidebook.data.described:check_files")(params.data)  # or downloaded, before minutes go by
     with _signals_as_file(run.path / "STOP"):
         done = drawn() and (drawn() or True)  # again where it trained others, which its first tables do not know
     if done and not run.metrics():

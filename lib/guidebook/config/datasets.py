@@ -15,6 +15,8 @@ from pydantic import Field
 from guidebook.config.errors import nearest, shown
 from guidebook.config.section import Section, Tuple
 
+HELD = 10  # where the hub has no test split, every tenth row is held out
+
 
 class DataError(RuntimeError):
     """A data set that is not available or does not hold what it should."""

@@ -18,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from guidebook.config.datasets import DataError
+from guidebook.config.datasets import HELD, DataError
 from guidebook.config.schema import Train
 from guidebook.data.cache import threads
 from guidebook.data.decode import quiet
 from guidebook.data.images import Images, Split, Streamed, in_files, order, shuffled
-from guidebook.data.shards import HELD, Row, Window
+from guidebook.data.shards import Row, Window
 from guidebook.runtime.distributed import world
 
 AHEAD = 64  # images decoded before they are needed

@@ -41,6 +41,18 @@ def count(files: Sequence[File]) -> int:
     return sum(n for file in files for n, _ in groups(str(file)))
 
 
+def values(files: Sequence[File], column: str) -> set[int]:
+    """The values that occur in a column. Raises DataError."""
+    found = set()
+    for file in map(str, files):
+        with opened(file) as parquet:
+            try:
+                found.update(parquet.read(columns=[column])[column].unique().to_pylist())
+            except Exception as error:  # damaged bytes raise nearly anything
+                raise _unreadable(file, "", error, f" with the column {column}") from None
+    return found
+
+
 def rows(file: File, image: str, label: Label, group: int | None = None) -> Iterator[tuple[bytes | None, int | None]]:
     """(bytes of the image file, class index) of each row, of one row group or of all. Raises DataError.
 

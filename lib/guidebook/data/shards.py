@@ -16,14 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from guidebook.config.datasets import DataError
+from guidebook.config.datasets import HELD, DataError
 from guidebook.config.own import Own
 from guidebook.data import parquet
 from guidebook.data.parquet import File, Label
 from guidebook.runtime.seeds import generator
 
 Paths = Sequence[Path | File]
-HELD = 10  # where the hub has no test split, every tenth row is held out
 
 
 class Group(NamedTuple):
