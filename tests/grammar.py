@@ -135,7 +135,7 @@ WRONG = {
     "name": st.one_of(NO_WORD, st.none(), st.just("")),
     "caption": st.one_of(
         BOOL, NAN, NO_SCALAR, st.integers(), FRACTION, st.none(), st.just(""), st.integers(301, 9000).map("x".__mul__),
-        st.sampled_from(["a\nb", "a\n\n```{raw} html\n:file: x.html\n```", "\x1b]0;x\x07", "a\u2028b", "\x00", "a\rb"]),
+        st.sampled_from(["A digit", "A {lable}", "A {Label} {label}", "a\nb", "a\n\n```{raw} html\n:file: x.html\n```", "\x1b]0;x\x07", "a\u2028b", "\x00", "a\rb"]),
     ),
     "list": st.one_of(NO_LIST, st.none()),
     "list or null": NO_LIST,

@@ -162,20 +162,27 @@ def tokens(text: str) -> int:
 LONGER = bits(name for name, (one, other) in PHRASES.items() if tokens(other) > tokens(one))
 
 
-def clip_words() -> BPE | None:
-    """CLIP's own way to take a word apart, of the merges in `$GUIDEBOOK_DATA/clip_bpe`, where they are at hand.
+def at_hand(place: str) -> Path | None:
+    """A file or folder in `$GUIDEBOOK_DATA`, where it is there.
 
     conftest.py hides the variable, so it is read from what this process, or the one that started it, was given.
     """
     for pid in ("self", os.getppid()):
         with contextlib.suppress(OSError):
             given = dict(x.partition("=")[::2] for x in Path(f"/proc/{pid}/environ").read_text().split("\0"))
-            if (file := Path(given.get("GUIDEBOOK_DATA", ""), "clip_bpe/bpe_simple_vocab_16e6.txt.gz")).is_file():
-                rows = gzip.decompress(file.read_bytes()).decode().split("\n")
-                merges = [tuple(row.split()) for row in rows[1 : 49152 - 256 - 2 + 1]]
-                pieces = {*itertools.chain(*merges), *("".join(merge) for merge in merges)}
-                return BPE({piece: i for i, piece in enumerate(sorted(pieces))}, merges, end_of_word_suffix="</w>")
+            if (found := Path(given.get("GUIDEBOOK_DATA") or "nowhere", place)).exists():
+                return found
     return None
+
+
+def clip_words() -> BPE | None:
+    """CLIP's own way to take a word apart, of the merges in `$GUIDEBOOK_DATA/clip_bpe`, where they are at hand."""
+    if not (file := at_hand("clip_bpe/bpe_simple_vocab_16e6.txt.gz")):
+        return None
+    rows = gzip.decompress(file.read_bytes()).decode().split("\n")
+    merges = [tuple(row.split()) for row in rows[1 : 49152 - 256 - 2 + 1]]
+    pieces = {*itertools.chain(*merges), *("".join(merge) for merge in merges)}
+    return BPE({piece: i for i, piece in enumerate(sorted(pieces))}, merges, end_of_word_suffix="</w>")
 
 
 def test_every_attribute_has_two_phrases_and_none_is_another_s():

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
 
 from guidebook.data import decode as module
@@ -245,6 +246,36 @@ def test_of_a_scaled_jpeg_only_what_is_held_counts(monkeypatch):
     for raw, side in ((raws[False], None), (raws[False], 128), (raws[True], 32)):
         with pytest.raises(BadImage, match="too large: 400 × 301 pixels, of which 12,040 are allowed"):
             decode(raw, 3, side)
+
+
+def in_passes(side: int) -> bytes:
+    """A baseline JPEG with a scan for each of three colours, all of its coefficients 0."""
+    quantizers = struct.pack(">HHB", 0xFFDB, 67, 0) + bytes([1] * 64)
+    frame = struct.pack(">HHBHHB", 0xFFC0, 17, 8, side, side, 3) + b"".join(bytes([c, 0x11, 0]) for c in (1, 2, 3))
+    codes = b"".join(struct.pack(">HHB", 0xFFC4, 20, kind << 4) + bytes([1] + 16 * [0]) for kind in (0, 1))
+    scans = (
+        struct.pack(">HHB", 0xFFDA, 8, 1) + bytes([c, 0, 0, 63, 0]) + bytes((side // 8) ** 2 // 4) for c in (1, 2, 3)
+    )
+    return b"\xff\xd8" + quantizers + b"\xff\xff" + frame[1:] + codes + b"".join(scans) + b"\xff\xd9"
+
+
+def test_a_jpeg_with_a_scan_for_each_colour_is_held_whole_and_counted_so(monkeypatch):
+    raw = in_passes(400)
+    assert (decode(raw, 3, 16) == 128).all()
+    monkeypatch.setattr(module, "PIXELS", 400 * 400 - 1)
+    with pytest.raises(BadImage, match="too large: 400 × 400 pixels"):
+        decode(raw, 3, 16)
+    assert decode(encoded(photograph(400, 400), "JPEG"), 3, 16).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+def test_what_would_become_too_long_is_refused_before_it_is_resized(kind, size, monkeypatch):
+    raw = encoded(Image.new("L", size), kind)
+    assert decode(raw, 1, 8).shape == (1, 8, 8)
+    monkeypatch.setattr(torch.nn.functional, "interpolate", lambda *_, **__: pytest.fail("resized"))
+    with pytest.raises(BadImage, match="too long: "):
+        decode(raw, 1, 64)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 
 from guidebook.config.datasets import CATALOG
 from guidebook.config.params import Data
+from guidebook.data.decode import decode
 from guidebook.data.drawn.scenes import KINDS, random_scenes, render
 from guidebook.data.files import Files, available, located
 from guidebook.data.images import DataError, from_uint8, in_files, load, order, to_uint8
@@ -237,6 +238,21 @@ def test_beyond_a_set_share_of_bad_images_nothing_is_loaded(written, limit):
     assert len(said) < 600
 
 
+def test_of_millions_of_empty_rows_some_are_read(written, monkeypatch):
+    folder, _ = written
+    many(folder, 50, {})
+    nothing = pa.table({"image": pa.nulls(2_000_000, SCHEMA.field("image").type), "label": pa.array([0] * 2_000_000)})
+    [file] = folder.glob("test-*.parquet")
+    pq.write_table(nothing, file)
+    tried = []
+    monkeypatch.setattr("guidebook.data.images.decode", lambda *a: tried.append(1) or decode(*a))
+    with pytest.raises(
+        DataError, match=r"mnist/test: 2,001 of 2,000,000 images \(0\.10%\) cannot be read, 0\.10% may be"
+    ):
+        load(data("mnist", resolution=4))
+    assert len(tried) == 50 + 2001
+
+
 def test_a_limit_counts_the_images_that_are_left(written):
     folder, _ = written
     pixels, _ = many(folder, 2000, {1: b""})
@@ -261,7 +277,19 @@ def test_nothing_is_skipped_where_nothing_is_bad(written, caplog):
 
 
 @pytest.mark.parametrize(
-    ("label", "refusal"), [(None, "no label"), (10, "label 10; allowed are 0 to 9, for 10 classes")]
+    "said", ["[1", "[]", '{"info": {"features": [1]}}', '{"info": {"features": {"label": {"names": 3}}}}']
+)
+def test_damaged_metadata_of_the_hub_say_nothing(written, said):
+    folder, _ = written
+    many(folder, 40, {})
+    for file in folder.glob("*.parquet"):
+        pq.write_table(pq.read_table(file).replace_schema_metadata({"huggingface": said}), file)
+    assert len(load(data("mnist", resolution=4)).train) == 40
+
+
+@pytest.mark.parametrize(
+    ("label", "refusal"),
+    [(None, "no label"), (10, "label 10; allowed are 0 to 9, for 10 classes"), (-1, "label -1; allowed are 0 to 9")],
 )
 def test_a_row_without_label_or_of_no_class_is_refused(written, label, refusal):
     folder, _ = written
@@ -485,7 +513,8 @@ def test_scenes_are_drawn_at_the_resolution_and_no_more_than_the_limit():
     assert torch.equal(larger.train.images, render(random_scenes(20, 0), 32))
     assert torch.equal(larger.test.images, render(random_scenes(20, 1), 32))
     assert images.classes == KINDS
-    assert (images.source, images.skipped, images.note) == ("drawn", (), CATALOG["scenes"].note)
+    note = CATALOG["scenes"].note + "; of each split the first 40 at most are used"
+    assert (images.source, images.skipped, images.note) == ("drawn", (), note)
     assert available("scenes")
 
 

@@ -15,6 +15,7 @@ from papermill.iorw import load_notebook_node, read_yaml_file
 from papermill.parameterize import parameterize_notebook
 
 from guidebook.conditioning.captions import class_captions
+from guidebook.conditioning.encoders import encode
 from guidebook.config import params as P
 from guidebook.config import schema
 from guidebook.config.params import Params, ParamsError, check, differences, from_notebook, load, load_file, read
@@ -393,7 +394,13 @@ HOSTILE = [
 @pytest.mark.parametrize("caption", HOSTILE)
 def test_a_text_that_the_command_injects_stays_a_text(caption, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    raw = {"experiment": "mnist", "profile": "mine", "extends": "mnist/smoke", "data": {"caption": caption}}
+    raw = {
+        "experiment": "mnist",
+        "profile": "mine",
+        "extends": "mnist/smoke",
+        "data": {"caption": caption},
+        "text": {"tokens": 77},
+    }
     (tmp_path / "theirs.yml").write_text(yaml.safe_dump(raw))
     params = load_file(tmp_path / "theirs.yml")
     assert cells("mnist", **params.model_dump(mode="json"))["params"].data.caption == caption
@@ -592,6 +599,29 @@ def test_a_caption_template_replaces_the_label_and_reaches_nothing_else(template
 
 def test_a_caption_template_gets_the_class_name():
     assert class_captions("{label}, the digit {label}", ("7", "8")) == ["7, the digit 7", "8, the digit 8"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "tokens", "said"),
+    [
+        ("A handwritten digit", 8, "holds no {label}, so that every class has the same caption"),
+        ("A digit {lable}", 8, "{lable} is not known (nearest: {label})"),
+        ("A {label} of {gender}", 8, "{gender} is not known"),
+        ("A handwritten digit {label}", 5, "text.tokens = 5 cuts the captions of '0' and '1' to the same words"),
+    ],
+)
+def test_a_caption_that_does_not_tell_the_classes_apart_is_refused(caption, tokens, said):
+    raw = load("mnist", "demo").model_dump(mode="json")
+    raw["data"]["caption"], raw["text"]["tokens"] = caption, tokens
+    assert said in refusal(raw)
+
+
+def test_one_word_more_and_the_caption_is_read_whole():
+    params = load("mnist", "demo").replace(text={"tokens": 6})
+    assert (
+        len({row.numpy().tobytes() for row in encode(params.text, class_captions(params.data.caption, ("0", "1")))})
+        == 2
+    )
 
 
 # Anything at all

@@ -117,7 +117,7 @@ def test_words_that_mean_something_to_a_shell_stay_words(runs, monkeypatch, tmp_
     work = tasks(
         ["mnist"],
         "smoke",
-        {"data.caption": 'it\'s a $(touch /tmp/x) `{label}`; "quoted"'},
+        {"data.caption": 'it\'s a $(touch /tmp/x) `{label}`; "quoted"', "text.tokens": 77},
         None,
         asking(environment={"NAME": "$(id) 'x'"}),
     )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from guidebook.book.notebook import run_experiment
 from guidebook.conditioning.captions import caption_of
 from guidebook.conditioning.source import sample_labels
 from guidebook.config.datasets import ATTRIBUTES, CATALOG, DataError
@@ -84,8 +85,8 @@ def test_a_download_cut_short_is_refused_with_both_numbers_and_what_to_set(faces
     assert "celeba has 40 train images, expected 162,770" in str(refused.value)
     assert "set data.subset={train: 40, test: 12}" in str(refused.value)
     assert "\n" not in str(refused.value)
-    with pytest.raises(DataError, match=r"celeba has 12 test images, expected 20:"):
-        prepared(celeba(limit=20))
+    with pytest.raises(DataError, match="celeba has 40 train images, expected 162,770"):
+        prepared(celeba(limit=20))  # a part of a part is none of the whole
 
 
 def test_a_stream_cut_short_is_refused_too(folder):
@@ -225,3 +226,20 @@ def test_runs_on_published_sets_keep_their_key(faces):
         section, name = later.split(".")
         assert parts[section].pop(name) == usual
     assert celeba().training_key == digest(parts)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([26, 4, 7] * 20, r"wikiart has label 4; allowed are \(26, 7\)"),
+        ([26, 7, -1] * 20, r"wikiart has label -1; allowed are \(26, 7\)"),
+        ([7] * 60, r"wikiart has no training image of Ukiyo-e: set data\.subset\.classes"),
+        ([0] * 60, r"wikiart has label 0; allowed are"),
+    ],
+)
+def test_other_classes_than_declared_are_refused_before_a_notebook_starts(folder, monkeypatch, labels, said):
+    write(folder / "wikiart3", "train", 60, style=labels)
+    monkeypatch.setattr("guidebook.book.notebook.execute", lambda *_, **__: pytest.fail("a kernel was started"))
+    for start in (run_experiment, prepared):
+        with pytest.raises(DataError, match=said):
+            start(wikiart(classes=("Ukiyo-e", "Cubism")).replace(data={"limit": 9}))

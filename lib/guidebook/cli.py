@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -106,6 +105,17 @@ def run(
             print(f"guidebook: {failed}", file=sys.stderr)
             sys.exit(75 if failed.preempted else 1)
         print(f"{done.name}: {'done' if new else 'nothing to do'}, {done.path}")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="of the experiment: a-z, 0-9 and -")],
+    data: Annotated[Path, typer.Option(help="images with metadata.csv or a folder a class, or parquet files")],
+) -> None:
+    """Write params and a notebook for images of one's own."""
+    from guidebook.book.new import written
+
+    print(*written(name, data), f"run it: guidebook run {name}, then guidebook build", sep="\n")
 
 
 @app.command()
@@ -210,20 +220,10 @@ def status(
 
     if as_json:
         print(json.dumps(everything(), indent=1))
-        return
-    from rich.console import Console
-    from rich.live import Live
+    else:
+        from guidebook.book.progress import print_status
 
-    from guidebook.book.progress import status_table
-
-    if not watch:
-        piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-        Console(width=1000 if piped else None).print(status_table(everything()))  # in a pipe, a run a line
-        return
-    with contextlib.suppress(KeyboardInterrupt), Live(status_table(everything()), auto_refresh=False) as live:
-        while True:
-            time.sleep(5)
-            live.update(status_table(everything()), refresh=True)
+        print_status(watch)
 
 
 @app.command()

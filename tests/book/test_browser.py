@@ -60,7 +60,7 @@ def site(tmp_path_factory, shared, networks_counted) -> Path:
     for name in ("params", "notebooks", "book"):
         ignored = shutil.ignore_patterns("_build", "results", ".ipynb_checkpoints", "kernel-*")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
-    demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
+    demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE}, text={"tokens": 77})
     (root / "params/mnist/demo.yml").write_text(demo.yaml())
     runs = shared(root / "runs")
     place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(runs), "HF_HUB_OFFLINE": "1"}

@@ -178,11 +178,11 @@ def record(text: str) -> dict:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_text_from_outside_is_shown_and_never_run(text, runs, tiny, tally):
-    run = open_run(tiny.replace(data={"caption": text}))
+    run = open_run(tiny.replace(data={"caption": f"{{label}} {text}"}))
     run.note(data_note=text, device=text, images_seen=64, train_seconds=1.0, commit=text, versions={"torch": text})
     run.note(data={"fingerprint": text, "name": text})
     run.add_metrics([record(text)])
-    demo = open_run(tiny.replace(data={"caption": text}, profile="demo"))
+    demo = open_run(tiny.replace(data={"caption": f"{{label}} {text}"}, profile="demo"))
     demo.note(**run.provenance())
     demo.add_metrics([record(text)])
     results, status = pages.results([demo]), pages.status([run, demo])
@@ -216,7 +216,7 @@ def test_a_caption_cannot_end_the_script_that_holds_a_widgets_state(text, runs, 
 
     images = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
     sets = [ImageSet(name="x", folder=runs, pixels=images, facts={"draw": Draw.of(tiny, w, 10).json}) for w in (1, 3)]
-    run = open_run(tiny.replace(data={"caption": text}))
+    run = open_run(tiny.replace(data={"caption": f"{{label}} {text}"}))
     for widget in (widgets.explorer(sets, [text] * 2), widgets.live_explorer(run)):
         state = json.dumps(embed_data(views=[widget])["manager_state"])
         assert "<" not in state
@@ -445,7 +445,7 @@ finally:
 
 def test_a_training_with_hostile_parameters_writes_only_into_its_run_folder(tiny, tmp_path, tally):
     caption = "../../x {label.__class__} $(touch pwned) `touch pwned` <script>alert(1)</script> {label}"
-    params = tiny.replace(data={"caption": caption}, train={"epochs": 0.5})
+    params = tiny.replace(data={"caption": caption}, text={"tokens": 77}, train={"epochs": 0.5})
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "tiny.yml").write_text(params.yaml())
     places = {"GUIDEBOOK_RUNS": str(tmp_path / "runs"), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(tmp_path / "tmp")}

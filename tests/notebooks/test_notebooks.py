@@ -32,7 +32,7 @@ EXPERIMENT = NOTEBOOKS / "mnist.ipynb"
 def guidebook_run(runs, *settings) -> str:
     """`guidebook run` of the smoke profile; what it printed."""
     command = [Path(sys.executable).with_name("guidebook"), "run", "mnist", "--profile", "smoke"]
-    command += [word for s in (f"data.caption='{HOSTILE}'", *settings) for word in ("--set", s)]
+    command += [word for s in (f"data.caption='{HOSTILE}'", "text.tokens=77", *settings) for word in ("--set", s)]
     environment = os.environ | {"GUIDEBOOK_RUNS": str(runs)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
     assert done.returncode == 0, done.stderr

@@ -44,7 +44,7 @@ class NotebookFailed(RuntimeError):
 def run_experiment(params: Params) -> tuple[Run, bool]:
     """Executes an experiment's notebook into its run folder: `(run, whether there was anything to do)`.
 
-    Raises NotebookFailed, and at once ParamsError where memory does not suffice.
+    Raises NotebookFailed, and at once ParamsError where memory does not suffice, DataError where there are no data.
     """
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
@@ -55,6 +55,8 @@ def run_experiment(params: Params) -> tuple[Run, bool]:
 
     if not run.trained:
         resolve_name("guidebook.training.estimate:check_memory")(params)
+    if not run.trained and params.data.entry.stand_in:
+        resolve_name("guidebook.data.described:check_files")(params.data)  # or downloaded, before minutes go by
     with _signals_as_file(run.path / "STOP"):
         done = drawn() and (drawn() or True)  # again where it trained others, which its first tables do not know
     if done and not run.metrics():

@@ -1,5 +1,6 @@
 """Progress of a notebook that runs: cells done, images seen, speed and time left; and the table of `guidebook status`."""
 
+import os
 import re
 import sys
 import threading
@@ -7,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
+from guidebook.book import status
 from guidebook.book.notebook import partial
 from guidebook.runs.executed import code_cells
 from guidebook.runs.progress import clock, told
@@ -39,6 +41,21 @@ def watching(run: Run) -> Iterator[None]:
         finally:
             ended.set()
             thread.join()
+
+
+def print_status(watch: bool = False) -> None:
+    """Prints the table of all runs; with `watch` again every five seconds, until Ctrl-C."""
+    from rich.console import Console
+    from rich.live import Live
+
+    if not watch:
+        piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+        Console(width=1000 if piped else None).print(status_table(status.everything()))  # in a pipe, a run a line
+        return
+    with suppress(KeyboardInterrupt), Live(status_table(status.everything()), auto_refresh=False) as live:
+        while True:
+            time.sleep(5)
+            live.update(status_table(status.everything()), refresh=True)
 
 
 def status_table(rows: list[dict]):

@@ -1,9 +1,10 @@
-"""Captions of images: one sentence per class, or a sentence built from the attributes of a face."""
+"""Captions of images: one sentence per class, one of its own, or a sentence built from the attributes of a face."""
 
 import re
 from collections.abc import Sequence
 
 from guidebook.conditioning.grammar import PHRASES, WOMAN, attribute_caption, bits, gender, mentioned
+from guidebook.config import own
 from guidebook.config.params import Params
 from guidebook.config.pretrained import EMBEDDED
 
@@ -22,7 +23,7 @@ def sayable(params: Params) -> list[str]:
     """Texts that together hold every word of a run's captions."""
     entry, template = params.data.entry, params.data.caption
     if not entry.attributes:
-        return class_captions(template, entry.classes)
+        return class_captions(template, own.found(params.data.path).captions if entry.captioned else entry.classes)
     return [
         FRAME,
         *WOMAN,
@@ -48,7 +49,8 @@ def caption_of(params: Params, label: int, index: int, epoch: int | None = None)
     """The caption of sample number `index`; with `epoch`, of training image number `index` in that epoch."""
     entry, template = params.data.entry, params.data.caption
     if not entry.attributes:
-        return class_captions(template, (entry.classes[label],))[0]
+        known = entry.classes if label < len(entry.classes) else own.found(params.data.path).captions
+        return class_captions(template, (known[label],))[0]
     if template:
         return template.replace("{gender}", gender(label))
     return attribute_caption(label, *wording(params, index, epoch))

@@ -54,7 +54,9 @@ def _clip(name: str) -> "Parts":
 @torch.no_grad()
 def _embedded(captions: Iterable[str]) -> "Parts":
     """Words are its tokens, and a word's vector depends on the word alone."""
-    vocabulary = [START, END, *sorted({w for caption in captions for w in WORD.findall(caption.lower())})]
+    lower, split = _to_words()
+    words = {word for text in captions for word, _ in split.pre_tokenize_str(lower.normalize_str(text))}
+    vocabulary = [START, END, *sorted(words)]
     model, vectors = copy.deepcopy(_layers()), torch.stack([_normal(word, WIDTH) for word in vocabulary])
     model.set_input_embeddings(torch.nn.Embedding.from_pretrained(vectors))
     model.config.vocab_size = len(vocabulary)
@@ -80,15 +82,21 @@ def _layers() -> "CLIPTextModel":
 
 def _word_tokenizer(vocabulary: list[str]) -> "PreTrainedTokenizerBase":
     """Captions to word numbers between <start> and <end>, padded by <end> as CLIP's; raises for a word outside the vocabulary."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer, models, processors
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}))
-    words.normalizer = normalizers.Lowercase()
-    words.pre_tokenizer = pre_tokenizers.Split(Regex(WORD.pattern), "removed", invert=True)
+    words.normalizer, words.pre_tokenizer = _to_words()
     ends = [(word, vocabulary.index(word)) for word in (START, END)]
     words.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ends)
     return PreTrainedTokenizerFast(tokenizer_object=words, bos_token=START, eos_token=END, pad_token=END)
+
+
+def _to_words() -> tuple:
+    """The tokenizer's normalizer and splitter. The vocabulary is made by them, too: others read some scripts otherwise."""
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    return normalizers.Lowercase(), pre_tokenizers.Split(Regex(WORD.pattern), "removed", invert=True)
 
 
 def _normal(name: str, *shape: int) -> torch.Tensor:

@@ -8,8 +8,10 @@ from torch import Tensor
 from guidebook.conditioning.captions import NULL, caption_of, class_captions
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.encoders import encode, width
+from guidebook.config.datasets import DataError
 from guidebook.config.params import Params
 from guidebook.config.paths import runs
+from guidebook.config.schema import same
 from guidebook.data.images import load
 from guidebook.runs.artifact import Parts, arrays, artifact
 from guidebook.runtime.distributed import world
@@ -18,7 +20,7 @@ PART = 512  # captions encoded at a time
 
 
 def conditions(params: Params, labels: Tensor | None = None) -> "Conditions":
-    """The source of a run. Training gives the `labels` (N,) of its images: with `data.phrasings`, their captions are encoded now.
+    """The source of a run. With `data.phrasings`, training gives the `labels` (N,) of its images: their captions are encoded now.
 
     Raises Preempted, and OSError where the disk is full.
     """
@@ -36,22 +38,29 @@ def sample_labels(params: Params, index: Tensor) -> Tensor:
 
 
 class Conditions:
-    """Class captions are encoded once, attribute captions read from `kept` or encoded when they are asked for."""
+    """Class captions are encoded once, those of single images read from `kept` or encoded when they are asked for.
+
+    Raises DataError where two classes have one embedding: `text.tokens` cuts their captions to the same words.
+    """
 
     def __init__(self, params: Params, kept: Tensor | None):
         entry, self.params, self._kept = params.data.entry, params, kept
         known = [] if entry.attributes else class_captions(params.data.caption, entry.classes)
         table = encode(params.text, [*known, NULL], world().device)
+        if not entry.captioned and (alike := same(row.tobytes() for row in table[:-1].cpu().numpy())):
+            one, other = (known[i][:80] for i in alike)
+            cut = f"text.tokens = {params.text.tokens} cuts {one!r} and {other!r} to the same words"
+            raise DataError(f"{cut}, so that the model cannot tell them apart")
         self._classes, self.null = table[:-1], Condition(tokens=table[-1:])  # (K, L, D), and one row
 
     def __call__(self, labels: Tensor, index: Tensor, epoch: Tensor | None = None) -> Condition:
         """Of images with `labels` (B,), number `index` (B,): samples, or training images in an `epoch` (B,); all on the CPU."""
-        if len(self._classes):
-            return Condition(tokens=self._classes[labels.to(self._classes.device, non_blocking=True)])
         if epoch is not None and self._kept is not None:
             phrasings = self.params.data.phrasings
             rows = len(self._kept) // phrasings * (epoch % phrasings) + index
             return Condition(tokens=self._kept[rows].to(world().device).float())
+        if len(self._classes) and (not self.params.data.entry.captioned or labels.max() < len(self._classes)):
+            return Condition(tokens=self._classes[labels.to(self._classes.device, non_blocking=True)])
         epochs = [None] * len(index) if epoch is None else epoch.tolist()
         asked = zip(labels.tolist(), index.tolist(), epochs, strict=True)
         return self.prompts([caption_of(self.params, *image) for image in asked])
@@ -71,7 +80,9 @@ def kept_captions(params: Params, labels: Tensor) -> Tensor:
 
     cuts, shape = [*range(0, n * phrasings, PART), n * phrasings], (text.tokens, width(text))
     name, spec = f"captions-{params.data.name}", [text, params.train.seed, labels, phrasings]
-    spec += [params.data.caption] if params.data.caption else []
+    spec += [
+        x for x in (params.data.caption, params.data.contents) if x
+    ]  # what a label stands for is among the contents
     parts = Parts(cuts, {"embeddings": (shape, "float16")})
     folder = artifact(runs() / "data", name, spec, make, parts, "encoding captions")
     return torch.from_numpy(arrays(folder)["embeddings"])

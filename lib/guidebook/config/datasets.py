@@ -6,8 +6,16 @@ that fits into memory has images of one shape; `mapped` ones have any, and are d
 every tenth row is held out. `train` is counted: training refuses another number, unless `data.subset` declares it. A set drawn by code is a file in `data.drawn` and a line in `data.images`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
+
+from guidebook.config.errors import nearest, shown
+from guidebook.config.section import Section, Tuple
+
+HELD = 10  # where the hub has no test split, every tenth row is held out
 
 
 class DataError(RuntimeError):
@@ -30,13 +38,12 @@ class Entry:
     label: str | tuple[str, ...] = "label"  # column of the class index; of faces, the columns of the attributes
     codec: str | None = None  # of the image files that the hub publishes, where it is lossless
     bad_share: float = 0.001  # of the rows, that may be skipped: too few to move a result
-    window: int | None = (
-        None  # rows of the shuffle buffer of a streamed set, of which every tenth row is the test split
-    )
+    window: int | None = None  # rows of the shuffle buffer of a streamed set; every tenth row is its test split
     test_split: str = "test"  # what the hub calls it
     mapped: bool = False  # too large for memory: decoded once, into a memory-mapped file
     mixed: str = ""  # what the published split keeps apart and that of a subset may not, for its note
     numbers: tuple[int, ...] | None = None  # of the classes, in the files; None is 0, 1, …
+    captioned: bool = False  # a label is a caption's number; `classes` are the first, for which samples are drawn
 
     @property
     def attributes(self) -> bool:
@@ -116,7 +123,7 @@ CATALOG = {
         DIGITS, 1, 1437, 360, "digits: scikit-learn's 1,797 handwritten digits of 8×8 pixels, a small stand-in for MNIST",
     ),
     "mnist": Entry(
-        DIGITS, 1, 60_000, 10_000, "MNIST: 60,000 training and 10,000 test images of 28×28 pixels",
+        DIGITS, 1, 60_000, 10_000, "MNIST: 60,000 training and 10,000 test images",
         "ylecun/mnist", "digits", "77f3279092a1c1579b2250db8eafed0ad422088c", codec="PNG",
     ),
     "scenes": Entry(
@@ -124,11 +131,11 @@ CATALOG = {
         "code from a seed, a small stand-in for photographs",
     ),
     "cifar10": Entry(
-        CIFAR10, 3, 50_000, 10_000, "CIFAR-10: 50,000 training and 10,000 test photographs of 32×32 pixels",
+        CIFAR10, 3, 50_000, 10_000, "CIFAR-10: 50,000 training and 10,000 test photographs",
         "uoft-cs/cifar10", "scenes", "0b2714987fa478483af9968de7c934580d0bb9a2", "img", codec="PNG",
     ),
     "cifar100": Entry(
-        CIFAR100, 3, 50_000, 10_000, "CIFAR-100: 50,000 training and 10,000 test photographs of 32×32 pixels in 100 classes",
+        CIFAR100, 3, 50_000, 10_000, "CIFAR-100: 50,000 training and 10,000 test photographs in 100 classes",
         "uoft-cs/cifar100", "scenes", "aadb3af77e9048adbea6b47c21a81e47dd092ae5", "img", "fine_label", codec="PNG",
     ),
     "paintings": Entry(
@@ -144,14 +151,14 @@ CATALOG = {
         "small stand-in for CelebA", label=ATTRIBUTES,
     ),
     "celeba": Entry(
-        ATTRIBUTES, 3, 162_770, 19_962, "CelebA: 162,770 training and 19,962 test photographs of 178×218 pixels, of other "
+        ATTRIBUTES, 3, 162_770, 19_962, "CelebA: 162,770 training and 19,962 test photographs, of other "
         "people; the hub's 19,867 of the split valid are not used", "flwrlabs/celeba", "faces",
         "2d738f56e0e7f925ea36ae7c808ea925264aacec", label=ATTRIBUTES, mapped=True,
         mixed=", so photographs of one person may stand in both splits",
     ),
     "imagenet100": Entry(
-        IMAGENET100, 3, 126_689, 5_000, "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes, whose "
-        "shorter side has 160 pixels", "clane9/imagenet-100", "scenes", "0519dc2f402a3a18c6e57f7913db059215eee25b",
+        IMAGENET100, 3, 126_689, 5_000, "ImageNet-100: 126,689 training and 5,000 test photographs of 100 classes",
+        "clane9/imagenet-100", "scenes", "0519dc2f402a3a18c6e57f7913db059215eee25b",
         test_split="validation", mapped=True,
     ),
     "imagenette": Entry(
@@ -159,3 +166,49 @@ CATALOG = {
         "easy to tell apart, none of its usual hundred or thousand", stand_in="scenes", mapped=True,
     ),
 }  # fmt: skip
+
+
+class Subset(Section):
+    """A part of a published data set that is trained on by intent: the rows and classes that parquet files of its layout hold.
+    Training refuses files that hold others."""
+
+    folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] | None = None  # None is the set's name
+    train: Annotated[int, Field(ge=1)]  # rows; of a streamed set those that are not held out
+    test: Annotated[int, Field(ge=1)] | None = None  # None for a streamed set, of which every tenth row is held out
+    # The only classes that occur; None is all of the set
+    classes: Annotated[tuple[str, ...], Tuple(2, 1000)] | None = None
+
+    def entry(self, name: str) -> Entry:
+        """The catalog's entry for this part of the set `name`."""
+        published, classes = CATALOG[name], self.classes
+        test = self.test or self.train // 9
+        few = f", {len(classes)} of its {len(published.classes)} classes" if classes else ""
+        note = (
+            f"a subset of {name}: {self.train:,} training images, {percent(self.train, published.train)} of the published "
+            f"{published.train:,}{few}, and {test:,} test images, in a split of its own{published.mixed}"
+        )
+        numbers = classes and tuple(map(published.classes.index, classes))
+        rows = {"train": self.train, "test": test}
+        return replace(published, **rows, classes=classes or published.classes, numbers=numbers, note=note)
+
+    def misfits(self, name: str) -> Iterator[str]:
+        """Why this cannot be a part of the set `name`."""
+        published = CATALOG[name]
+        if published.stand_in is None:
+            yield f"data.subset is for files, and data.name = {name} is made by code: set data.limit"
+        if bool(self.test) == bool(published.window):
+            rule = "is not taken, as every tenth row is held out," if self.test else "is missing"
+            yield f"data.subset.test {rule} for data.name = {name}"
+        if self.train > published.train:
+            yield f"data.subset.train = {self.train} is more than the published {published.train}"
+        if self.classes and published.attributes:
+            yield f"data.subset.classes are not for data.name = {name}, which has attributes"
+        for one in self.classes or ():
+            if one not in published.classes or self.classes.count(one) > 1:
+                near = nearest(one, list(published.classes))
+                yield f"data.subset.classes: {shown(one)} is no class of {name}, or is named twice{near}"
+
+
+def percent(rows: float, published: float) -> str:
+    """A share in per cent, of two digits."""
+    return f"{float(f'{100 * rows / published:.2g}'):g} %"

@@ -4,6 +4,7 @@ import difflib
 import math
 import reprlib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -38,8 +39,9 @@ def one_line(error: ValidationError, where: str) -> str:
     first, *more = error.errors(include_url=False)
     path = [*first["loc"], *([first["ctx"]["key"]] if first["type"] == "unknown" else [])]
     key, hint = ".".join(str(p).encode("unicode_escape").decode()[:60] for p in path), first["msg"]
-    if isinstance(first["input"], str) and _is_number(first["input"]):
-        hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
+    with suppress(ValueError):  # of text that is no number
+        if isinstance(first["input"], str) and math.isfinite(float(first["input"])):
+            hint += "; it is text: YAML needs a dot and a sign in a power of ten (1.0e-4)"
     text = {
         "unknown": f"{key} {hint}",
         "missing": f"{key} is missing",
@@ -58,10 +60,3 @@ def shown(value: Any) -> str:
     except ValueError:
         return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

@@ -25,7 +25,7 @@ from guidebook.config.yamlfile import read
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "snapshots", "processes", "tracker",
         "channels_last", "compile")  # fmt: skip
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
-LATER = {"train.file_rows": None, "model.modulation": "shift", "data.subset": None}
+LATER = dict.fromkeys(("train.file_rows", "data.subset", "data.path", "data.contents")) | {"model.modulation": "shift"}
 # Solvers, spacings and ways to guide of objectives with discrete timesteps
 NEEDS_VP = ("unipc", "leading", "classifier")
 
@@ -55,8 +55,8 @@ class Params(Section):
             del parts["train"][free]
         for key, usual in LATER.items():
             section, name = key.split(".")
-            if parts[section].get(name) == usual:
-                del parts[section][name]
+            if parts[section].get(name) == usual or key == "data.path":  # what lies there decides, wherever it lies
+                parts[section].pop(name, None)
         return digest(parts)
 
     def replace(self, **sections: Any) -> "Params":
@@ -94,16 +94,14 @@ def _in_data(p: Params) -> Iterator[str]:
     if entry.attributes and p.data.caption and "{gender}" not in p.data.caption:
         rule = "null, for captions that are built from attributes, or hold {gender}"
         yield f"data.caption must be {rule} for data.name = {p.data.name}"
-    if not entry.attributes and (p.data.caption is None or p.data.phrasings):
-        yield f"data.caption = null and data.phrasings are for faces; data.name = {p.data.name} needs a caption"
+    if not entry.attributes:
+        yield from p.data.misfits(p.text.tokens)
     if vae and (p.data.range != (-1, 1) or entry.channels != 3 or p.data.resolution % VAES[vae][1]):
         needed = f"colour images with data.range [-1, 1] and a data.resolution that {VAES[vae][1]} divides"
         yield f"model.vae = {vae} takes {needed}, not {list(p.data.range)} and {p.data.resolution}"
-    if vae and entry.window:
-        yield f"model.vae needs all images at once, and {p.data.name} is streamed"
     if p.train.file_rows and entry.window:
         yield f"train.file_rows sorts images that are in memory, and {p.data.name} is streamed"
-    if (vae or entry.attributes) and any(m.combine == "classifier" for m in p.sample.methods):
+    if (vae or entry.attributes or entry.captioned) and any(m.combine == "classifier" for m in p.sample.methods):
         yield "sample.methods: classifier reads the one class of an image in its pixels: not with model.vae or faces"
     if not entry.attributes and (n % classes or n < 3 * classes):
         yield f"evaluate.samples = {n} must be a multiple of {classes}, the number of classes, and at least {3 * classes}"
@@ -233,7 +231,8 @@ def departures(params: Params) -> list[tuple[str, Any, Any]]:
     if params.profile not in _names(PARAMS / params.experiment):
         return []
     how = {f"train.{name}" for name in FREE}
-    changed = differences(load(params.experiment, params.profile), params)
+    own = {f"data.{key}": getattr(params.data, key) for key in ("path", "contents")} if params.data.contents else None
+    changed = differences(load(params.experiment, params.profile, own), params)
     return [c for c in changed if c[0] not in how | {"evaluate.trainings"} and c[:2] != ("train.precision", "auto")]
 
 

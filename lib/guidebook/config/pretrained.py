@@ -2,8 +2,8 @@
 
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from guidebook.config import hub
 
@@ -15,8 +15,7 @@ class PretrainedMissing(RuntimeError):
     """Weights that are neither in the cache nor given by the hub. One line: which, and what to do."""
 
 
-@dataclass(frozen=True)
-class Pretrained:
+class Pretrained(NamedTuple):
     kind: str
     key: str  # the parameter that names it
     revision: str

@@ -10,7 +10,6 @@ from guidebook.config.section import Section, Tuple
 Scale = Annotated[float, Field(ge=0, le=1000)]
 Sigma = Annotated[float, Field(ge=0, le=1e4)]
 
-
 # The names of the ways to guide, and the settings of each with their bounds; see diffusion/guidance.py. A setting is a field of Guiding.
 SETTINGS = {
     "linear": {}, "rescaled": {"phi": (0, 1)}, "cfg-plus-plus": {},

@@ -1,12 +1,16 @@
 """The sections of a params file but for sampling: what each parameter may be. Nothing here imports torch."""
 
+import os
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from guidebook.config.datasets import CATALOG, Entry
+from guidebook.config import own
+from guidebook.config.datasets import CATALOG, DataError, Entry, Subset
+from guidebook.config.errors import nearest, shown
 from guidebook.config.section import Kinds, Section, Tuple
-from guidebook.config.subset import Subset
 
 WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
 Word = Annotated[str, Field(pattern=WORD)]
@@ -25,7 +29,7 @@ VAES = {"embedded": (4, 2), "stabilityai/sd-vae-ft-mse": (4, 8)}
 
 
 class Data(Section):
-    name: Literal[tuple(CATALOG)]
+    name: Literal[(*CATALOG, own.NAME)]
     resolution: Annotated[int, Field(ge=4, le=1024)]
     range: Annotated[tuple[Pixel, Pixel], Tuple(2, 2)]  # what pixel 0 and pixel 255 become
     # `{label}` stands for the class name, of a face `{gender}` for man or woman; None where captions are built from attributes. One
@@ -35,17 +39,61 @@ class Data(Section):
     limit: Count | None  # use only the first images of each split
     flips: bool  # every image is seen as it is or mirrored, by chance
     subset: Subset | None = None  # what there is of the set; None is all of it, as published
+    path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None  # of images of one's own
+    contents: own.Contents | None = None  # what there is below it; None reads it from the files
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_contents(cls, raw):
+        path = raw.get("path") if isinstance(raw, Mapping) and raw.get("name") == own.NAME else None
+        if not isinstance(path, str) or raw.get("contents"):
+            return raw
+        path = os.path.abspath(os.path.expanduser(path))
+        try:
+            return {**raw, "path": path, "contents": own.found(path).contents}
+        except DataError as error:
+            raise ValueError(str(error)) from None
 
     @property
     def entry(self) -> Entry:
         """The data set in the files: that of the catalog, or the declared part of it."""
+        if self.contents:
+            return self.contents.entry
         return self.subset.entry(self.name) if self.subset else CATALOG[self.name]
 
     def conflicts(self):
         if self.range[0] >= self.range[1]:
             yield f"data.range = {list(self.range)} must be [low, high] with low < high"
+        given, needed = [bool(x) for x in (self.path, self.contents)], self.name == own.NAME
+        if given != [needed, needed] or (needed and self.subset):
+            yield f"data.path is for data.name = {own.NAME}, which needs it, and takes no data.subset"
         if self.subset:
             yield from self.subset.misfits(self.name)
+
+    def misfits(self, tokens: int) -> Iterator[str]:
+        """Why captions of so many tokens do not tell the classes apart: what stands for `{label}` has to reach the model."""
+        caption, entry = self.caption, self.entry
+        if caption is None or (self.phrasings and not entry.captioned):
+            yield f"data.caption = null and data.phrasings are for faces; data.name = {self.name} needs a caption"
+            return
+        if wrong := set(re.findall(r"{\w{2,}}", caption)) - {"{label}"}:
+            word = min(wrong)
+            yield f"data.caption = {shown(caption)}: {word} is not known{nearest(word, ['{label}'])}"
+        if "{label}" not in caption:
+            yield f"data.caption = {shown(caption)} holds no {{label}}, so that every class has the same caption"
+            return
+        # A word is a token at least, and so are the start and the end
+        full = [tuple(re.findall(r"\w+|[^\w\s]+", caption.replace("{label}", name).lower())) for name in entry.classes]
+        read = [words[: tokens - 2] for words in full]
+        if (alike := same(read)) and (not entry.captioned or len(set(read)) == 1 < len(set(full))):
+            one, other = (shown(entry.classes[i]) for i in alike)
+            yield f"text.tokens = {tokens} cuts the captions of {one} and {other} to the same words"
+
+
+def same(items: Iterable[Hashable]) -> tuple[int, int] | None:
+    """Where an item stands that stood before, and where it stood first; None where all differ."""
+    first: dict[Hashable, int] = {}
+    return next(((first[x], i) for i, x in enumerate(items) if first.setdefault(x, i) != i), None)
 
 
 class Text(Section):

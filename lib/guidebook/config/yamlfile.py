@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -66,18 +65,13 @@ def overrides(pairs: list[str] | None) -> dict:
         key, equals, text = pair.partition("=")
         if not equals:
             raise ParamsError(f"--set {pair[:60]!r}: write section.key=value")
-        values[key] = _value(text)
+        try:  # as in a file, but 1e-4 is a number, and what is no YAML is text
+            values[key] = float(text) if POWER.fullmatch(text) else _Loader(text).get_single_data()
+        except ParamsError:
+            raise
+        except (yaml.YAMLError, ValueError, RecursionError):
+            values[key] = text
     return values
-
-
-def _value(text: str) -> Any:
-    """A value of `--set`: as in a file, but 1e-4 is a number, and what is no YAML is text. Raises ParamsError."""
-    try:
-        return float(text) if POWER.fullmatch(text) else _Loader(text).get_single_data()
-    except ParamsError:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return text
 
 
 def seeds(text: str | None) -> list[int] | None:

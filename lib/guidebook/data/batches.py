@@ -18,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from guidebook.config.datasets import DataError
+from guidebook.config.datasets import HELD, DataError
 from guidebook.config.schema import Train
 from guidebook.data.cache import threads
 from guidebook.data.decode import quiet
 from guidebook.data.images import Images, Split, Streamed, in_files, order, shuffled
-from guidebook.data.shards import HELD, Row, Window
+from guidebook.data.shards import Row, Window
 from guidebook.runtime.distributed import world
 
 AHEAD = 64  # images decoded before they are needed
@@ -110,7 +110,13 @@ class Ahead:
             return batch, self._side.record_event()
 
     def _next(self, nimg: int, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        first, every, complete = world().process_index + nimg, world().num_processes, self._complete()
+        first, every = world().process_index + nimg, world().num_processes
+        try:
+            complete = self._data.cache.complete()
+        except OSError as error:
+            log.warning("what was decoded could not be kept for other runs: %s", error)
+            self._data.cache.close()
+            complete = False
         if self._stream and (complete or self._stream.seen != first):
             self._stream.close()  # with its threads and the window that it holds
             self._stream = None
@@ -118,14 +124,6 @@ class Ahead:
             return self._data.train.images[index], self._data.train.labels[index]
         self._stream = self._stream or Stream(self._data, self._train.seed, first, every)
         return self._stream.next(len(index))
-
-    def _complete(self) -> bool:
-        try:
-            return self._data.cache.complete()
-        except OSError as error:
-            log.warning("what was decoded could not be kept for other runs: %s", error)
-            self._data.cache.close()
-            return False
 
 
 class Stream(contextlib.AbstractContextManager):
@@ -137,7 +135,8 @@ class Stream(contextlib.AbstractContextManager):
         self.seen = start  # of the whole order: the position of the next image
         self._failed, self._ended = None, threading.Event()
         self._seed, self._start, self._stride = seed, start, stride
-        self._ready: queue.Queue[Future | BaseException] = queue.Queue(ahead)
+        self._ready: queue.SimpleQueue[Future | BaseException] = queue.SimpleQueue()
+        self._room = threading.Semaphore(ahead + 1)
         self._decoders = ThreadPoolExecutor(decoders or threads(), "decode")
         self._reader = threading.Thread(target=self._run, daemon=True, name="read shards")
         self._reader.start()
@@ -153,6 +152,7 @@ class Stream(contextlib.AbstractContextManager):
                 self._ready.put(decoded)  # for the next call: the reader has ended
                 raise decoded
             coming.append(decoded)
+            self._room.release()
         side = self.cache.resolution
         images, labels = np.empty((n, 3, side, side), np.uint8), np.empty(n, np.int64)
         # The last first: by then the others are mostly done, and the decoders were not disturbed.
@@ -164,11 +164,8 @@ class Stream(contextlib.AbstractContextManager):
     def close(self) -> None:
         self._ended.set()
         self._decoders.shutdown(wait=False, cancel_futures=True)
-        while self._reader.is_alive():
-            with self._ready.mutex:
-                self._ready.queue.clear()
-                self._ready.not_full.notify()
-            self._reader.join(0.01)
+        self._room.release()
+        self._reader.join()
         self._decoders.shutdown()
 
     def __exit__(self, *_):
@@ -177,6 +174,7 @@ class Stream(contextlib.AbstractContextManager):
     def _run(self) -> None:
         try:
             for row in self._rows():
+                self._room.acquire()
                 if self._ended.is_set():
                     return
                 self._ready.put(self._decoders.submit(self.cache.image, row))

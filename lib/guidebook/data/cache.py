@@ -116,7 +116,8 @@ class Cache:
     def image(self, row: Row) -> tuple[np.ndarray, int]:
         """Pixels (3, R, R) uint8 and label of a row. Raises DataError."""
         if not self.lacks(row.number):
-            return self._read(row.number)
+            (name, at), (_, number) = self._places(row.number)
+            return self._files[name][1][at], int(self._files["labels"][1][number])
         for other in itertools.chain([row], self.shards.following(row.number)):
             try:
                 pixels = decode(other.raw, 3, self.resolution)
@@ -161,10 +162,6 @@ class Cache:
     def _places(self, row: int) -> list[tuple[str, int]]:
         split = "test" if self.shards.held_out(row) else "train"
         return [(split, int(self.shards.place(split, row))), ("labels", row)]
-
-    def _read(self, row: int) -> tuple[np.ndarray, int]:
-        (name, at), _ = self._places(row)
-        return self._files[name][1][at], int(self._files["labels"][1][row])
 
     def _write(self, row: int, pixels: np.ndarray, label: int) -> None:
         for (name, at), values in zip(self._places(row), (pixels, np.int64(label)), strict=True):

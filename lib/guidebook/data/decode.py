@@ -30,7 +30,7 @@ def decode(raw: bytes | None, channels: int, side: int | None = None) -> np.ndar
 
     With `side`, resized so that its shorter side has so many pixels, bilinear and antialiased, and cut to its middle square. A JPEG is
     then decoded at the smallest of the scales 1/8, 1/4, 1/2 and 1 of its cosine transform that leaves at least twice `side` pixels,
-    so that it may be as much larger; a progressive one is held whole all the same.
+    so that it may be as much larger; one whose passes over the picture are stored one after another is held whole all the same.
 
     Upright, as its EXIF orientation says. Transparency becomes white: the image is composited on it. 16-bit values are
     scaled to 8 bits (grey is rounded; colour keeps the high byte, as Pillow reads it). Colour becomes grey by ITU-R 601
@@ -45,7 +45,7 @@ def decode(raw: bytes | None, channels: int, side: int | None = None) -> np.ndar
             width, height = size = image.size  # from the header
             if side and image.format != "PNG":
                 _, (_, _, width, height) = image.draft(None, (2 * side, 2 * side))
-            if math.prod(size if image.info.get("progressive") else image.size) > PIXELS:
+            if math.prod(size if _in_passes(raw, image) else image.size) > PIXELS:
                 raise BadImage(f"too large: {size[0]:,} × {size[1]:,} pixels, of which {PIXELS:,} are allowed")
             image.decodermaxblock = len(raw)  # in one piece: between two, threads wait for one another
             image.load()  # all of it: `open` and `verify` take half a file for whole
@@ -75,6 +75,17 @@ def progressive(raw: bytes) -> bool:
     """Whether an image file is a JPEG that is stored in several passes over the whole picture."""
     with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
         return bool(image.info.get("progressive"))
+
+
+def _in_passes(raw: bytes, image: Image.Image) -> bool:
+    """Whether a JPEG's coefficients are held until its last pass: a progressive one, or one with a scan for each colour."""
+    if image.format == "PNG":
+        return False
+    at = 2  # of the segments before the first scan, each 0xFF, its kind, and its length
+    while raw[at : at + 1] == b"\xff" and raw[at + 1] != 0xDA and at + 4 < len(raw):
+        at += 1 if raw[at + 1] == 0xFF else 2 + int.from_bytes(raw[at + 2 : at + 4])
+    colours = raw[at + 4] if raw[at : at + 2] == b"\xff\xda" and at + 4 < len(raw) else 0
+    return colours < image.layers or bool(image.info.get("progressive"))
 
 
 def allow(skipped: list[str], n: int, rows: int, share: float, where: str) -> str:
@@ -121,6 +132,8 @@ def _small(image: Image.Image, side: int, width: float, height: float) -> np.nda
     pixels = pixels.reshape(1, image.height, image.width, -1).permute(0, 3, 1, 2)
     short = min(width, height)
     sizes = [int(side * length / short) for length in (height, width)]
+    if math.prod(sizes) > PIXELS:  # before it is cut to its middle square
+        raise BadImage(f"too long: {image.width:,} × {image.height:,} pixels")
     # PyTorch rounds pixels × scale down to the size: a scale by a millionth too large, and it is the size that is meant.
     scales = [(1 + 1e-6) * size / length for size, length in zip(sizes, (height, width), strict=True)]
     # Pillow's pixels within one of 255, in half the time: of uint8 in this order PyTorch has a kernel of its own.

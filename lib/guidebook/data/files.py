@@ -4,21 +4,23 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from guidebook.config import hub
-from guidebook.config.datasets import CATALOG, DataError
+from guidebook.config import hub, own
+from guidebook.config.datasets import CATALOG, DataError, Subset
+from guidebook.config.own import Own
 from guidebook.config.paths import local_data
-from guidebook.config.subset import Subset
+from guidebook.config.schema import Data
 
 
 @dataclass(frozen=True)
 class Files:
     """The parquet files of a data set."""
 
-    source: str  # where they came from: "local parquet", "hub", "hub, streamed", "drawn"
-    train: list[Path | str]  # or addresses to stream from: hf://datasets/…
+    source: str  # where they came from: "local parquet", "hub", "hub, streamed", "drawn", "own images"
+    train: list  # or addresses to stream from: hf://datasets/…; of images of one's own, their files, some at a time
     test: list[Path]  # none where every tenth row of the others is held out
     revision: str | None = None  # of the hub's repository, where the catalog names none
     missing: str | None = None  # which are not there: "none of the test-*.parquet"
+    own: Own | None = None  # what images of one's own say of themselves, their labels among it
 
 
 def located(name: str, subset: Subset | None = None, download: bool = False) -> Files:
@@ -30,7 +32,9 @@ def located(name: str, subset: Subset | None = None, download: bool = False) -> 
     if not files.missing:
         return files
     if files.source == "local parquet":
-        raise DataError(f"data set {name}: {files.missing} in $GUIDEBOOK_DATA/{_folder(name, subset)}; all are needed")
+        raise DataError(
+            f"data set {name}: {files.missing} in $GUIDEBOOK_DATA/{(subset and subset.folder) or name}; all are needed"
+        )
     if entry.window and not download:
         return _addresses(name)
     patterns = [f"*{split}-*.parquet" for split in entry.splits]
@@ -38,6 +42,18 @@ def located(name: str, subset: Subset | None = None, download: bool = False) -> 
     if why := hub.download(entry.hub, lambda: available(name), **what):
         raise _refused(name, why)
     return _found(name)
+
+
+def files_of(data: Data, download: bool = False) -> Files:
+    """The files of a data section, where its set has some. Raises DataError where they are not to be had, or other images than it says."""
+    if not data.contents:
+        return located(data.name, data.subset, download)
+    there = own.found(data.path)
+    if there.contents != data.contents:
+        raise DataError(
+            f"{data.path} holds other images than those that this run is of: put them back, or start a new run"
+        )
+    return Files("own images", there.files["train"], there.files["test"], own=there)
 
 
 def of_split(name: str, split: str) -> list[Path]:
@@ -49,13 +65,13 @@ def of_split(name: str, split: str) -> list[Path]:
 
 def available(name: str, subset: Subset | None = None) -> bool:
     """Whether a data set needs no download: it is embedded, or its files are all on this machine."""
-    return CATALOG[name].stand_in is None or not _found(name, subset).missing
+    return name == own.NAME or CATALOG[name].stand_in is None or not _found(name, subset).missing
 
 
 def _found(name: str, subset: Subset | None = None) -> Files:
     """The files of a data set on this machine: in `$GUIDEBOOK_DATA/<name>` where that holds some, else in the hub's cache."""
     entry, root, splits, missing = CATALOG[name], local_data(), [], None
-    place = root and root / _folder(name, subset)
+    place = root and root / ((subset and subset.folder) or name)
     local = bool(subset or not entry.hub or (place and any(place.glob("train-*.parquet"))))
     folder = place if local else hub.cached(entry.hub, entry.revision, "dataset")
     for split in entry.splits:
@@ -68,10 +84,6 @@ def _found(name: str, subset: Subset | None = None) -> Files:
     train, test = splits if len(splits) == 2 else (*splits, [])
     revision = None if local or entry.revision else folder.name
     return Files("local parquet" if local else "hub", train, test, revision, missing)
-
-
-def _folder(name: str, subset: Subset | None) -> str:
-    return (subset and subset.folder) or name
 
 
 def _every(files: list[Path]) -> bool:

@@ -12,17 +12,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from guidebook.config import own
 from guidebook.config.datasets import DataError, Entry
 from guidebook.config.params import Data
 from guidebook.config.paths import runs
-from guidebook.data import parquet
+from guidebook.data import described, parquet
 from guidebook.data.cache import Cache
 from guidebook.data.decode import BadImage, allow, decode, quiet
 from guidebook.data.drawn import faces, paintings, scenes
-from guidebook.data.files import Files, located
+from guidebook.data.files import Files, files_of
 from guidebook.data.shards import Shards, with_held_out
 from guidebook.runtime.seeds import generator
 
+MANY = 1000  # images that cannot be read, after which no further ones are tried where they are too many
 log = logging.getLogger(__name__)
 
 
@@ -54,8 +56,8 @@ class Streamed:
     def __init__(self, data: Data, files: Files):
         entry = data.entry
         self.classes, self.window, self.source = entry.classes, entry.window, files.source
-        self.note = entry.note + (f"; revision {files.revision}" if files.revision else "")
-        self.shards = Shards(files.train, entry.image, entry.label, entry.labels, data.limit, files.test)
+        self.note = entry.note + (f"; revision {files.revision}" if files.revision else "") + _limited(data)
+        self.shards = Shards(files.train, entry.image, entry.label, entry.labels, data.limit, files.test, files.own)
         self.cache = Cache(data.name, self.shards, data.resolution, entry.bad_share)
         self.fingerprint = self.cache.folder.name.removeprefix("decoded-")
 
@@ -79,7 +81,8 @@ def load(data: Data) -> Images | Streamed:
     if data.name in EMBEDDED:
         return _embedded(data)
     entry = data.entry
-    files = located(data.name, data.subset) if entry.stand_in else _paintings(data)
+    files = files_of(data) if entry.stand_in else _paintings(data)
+    described.named_alike(data, files)
     if entry.window:
         return Streamed(data, files)
     return Streamed(data, files).decoded() if entry.mapped else _read(data, files)
@@ -164,6 +167,7 @@ def _paintings(data: Data) -> Files:
 def _read(data: Data, files: Files) -> Images:
     """Both splits of a set that fits memory. Raises DataError."""
     quiet()
+    own.outlive([*files.train, *files.test])
     entry, note = data.entry, ""
     parts = [decoded(entry, f"{data.name}/{split}", getattr(files, split)) for split in ("train", "test")]
     splits, skipped, jpegs = zip(*parts, strict=True)
@@ -180,13 +184,16 @@ def decoded(entry: Entry, where: str, files: list[Path]) -> tuple[Split, list[st
     Raises DataError.
     """
     good, skipped = [], []
-    rows = [row for file in files for row in parquet.rows(str(file), entry.image, entry.label)]
+    every = parquet.count(files)
+    rows = (row for file in files for row in parquet.rows(str(file), entry.image, entry.label))
     for i, (raw, label) in enumerate(rows):
         number = parquet.class_of(label, entry.labels, f"{where} row {i}")
         try:
             good.append((decode(raw, entry.channels), number, i, raw.startswith(b"\xff\xd8")))
         except BadImage as error:
             skipped.append(f"{where} row {i}: {error}")
+            if len(skipped) > max(MANY, entry.bad_share * every):  # millions of rows may take no more than some kB
+                break
     shapes = Counter(pixels.shape for pixels, *_ in good)
     shape = max(shapes, key=shapes.get, default=None)
     for pixels, _, i, _ in good:
@@ -194,7 +201,7 @@ def decoded(entry: Entry, where: str, files: list[Path]) -> tuple[Split, list[st
             (h, w), (height, width) = pixels.shape[1:], shape[1:]
             skipped.append(f"{where} row {i}: {w} × {h} pixels, where most have {width} × {height}")
     if skipped:
-        log.warning("%s", allow(skipped, len(skipped), len(rows), entry.bad_share, where))
+        log.warning("%s", allow(skipped, len(skipped), every, entry.bad_share, where))
     if not good:
         raise DataError(f"{where} holds no images: check {files[0].parent}")
     good = [g for g in good if g[0].shape == shape]
@@ -213,7 +220,11 @@ def _resident(
             images = to_uint8(F.interpolate(images.float(), data.resolution, mode="bilinear", antialias=True), 0, 255)
         pixels.update(images.numpy().tobytes() + labels.numpy().tobytes())
         fitting.append(Split(images, labels))
-    return Images(*fitting, entry.classes, source, pixels.hexdigest()[:16], skipped, entry.note + note)
+    return Images(*fitting, entry.classes, source, pixels.hexdigest()[:16], skipped, entry.note + note + _limited(data))
+
+
+def _limited(data: Data) -> str:
+    return f"; of each split the first {data.limit:,} at most are used" if data.limit else ""
 
 
 def packed(attributes: torch.Tensor) -> torch.Tensor:

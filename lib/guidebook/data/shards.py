@@ -16,19 +16,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from guidebook.config.datasets import DataError
+from guidebook.config.datasets import HELD, DataError
+from guidebook.config.own import Own
 from guidebook.data import parquet
-from guidebook.data.parquet import Label
+from guidebook.data.parquet import File, Label
 from guidebook.runtime.seeds import generator
 
-Paths = Sequence[Path | str]
-HELD = 10  # where the hub has no test split, every tenth row is held out
+Paths = Sequence[Path | File]
 
 
 class Group(NamedTuple):
     """A row group: the least that a parquet file is read by."""
 
-    file: str  # a path, or a URL such as hf://datasets/…
+    file: File  # or a URL such as hf://datasets/…
     number: int  # in its file
     first: int  # its first row, counted over all files
     rows: int
@@ -56,7 +56,7 @@ class Shards:
 
     `tests` are the files of the test split, whose rows come last; where there are none, every tenth row is held out for it. `limit`
     is how many rows are for training, and of `tests` how many for testing; None is all. `numbers` are the labels in the files, in the
-    order of the classes.
+    order of the classes; images of one's `own` bring their labels, row by row, and their order.
     """
 
     def __init__(
@@ -67,29 +67,30 @@ class Shards:
         numbers: Sequence[int],
         limit: int | None = None,
         tests: Paths = (),
+        own: Own | None = None,
     ):
-        self.image, self.label, self.numbers, self.groups, self.rows = image, label, numbers, [], 0
+        self.image, self.label, self.numbers, self.groups, self.rows = image, () if own else label, numbers, [], 0
+        files, tests = (paths if own else sorted(map(str, paths)) for paths in (files, tests))
         digest = hashlib.sha256()  # of names and footers: 32 GB are not read to be recognised
         self._add(files, with_held_out(limit) if limit and not tests else limit, digest)
         self.first_test = self.rows if tests else None
+        self.labels = own and [*own.labels["train"][: self.first_test], *own.labels["test"]]
         self._add(tests, limit, digest)
         chosen = "" if isinstance(numbers, range) else f" {numbers}"
-        digest.update(f"{self.rows} {self.first_test}{chosen}".encode())
+        digest.update(f"{self.rows} {self.first_test}{chosen}{own.contents.fingerprint if own else ''}".encode())
         self.fingerprint = digest.hexdigest()[:16]
         if not self.rows:
             raise DataError("the shards hold no rows: put the hub's parquet files in their place")
 
     def _add(self, files: Paths, limit: int | None, digest) -> None:
         left = limit or math.inf
-        for file in sorted(map(str, files)):
+        for file in files:
             if not left:
                 return
-            with parquet.opened(file) as opened:
-                footer, name = opened.metadata, PurePosixPath(file).name
-            for i in range(footer.num_row_groups):
-                group = footer.row_group(i)
-                if rows := min(group.num_rows, left):
-                    digest.update(f"{name} {i} {group.num_rows} {group.total_byte_size}\n".encode())
+            name = "" if isinstance(file, tuple) else PurePosixPath(file).name
+            for i, (n, size) in enumerate(parquet.groups(file)):
+                if rows := min(n, left):
+                    digest.update(f"{name} {i} {n} {size}\n".encode())
                     self.groups.append(Group(file, i, self.rows, rows))
                     self.rows, left = self.rows + rows, left - rows
 
@@ -111,7 +112,8 @@ class Shards:
         g = self.groups[group]
         found = parquet.rows(g.file, self.image, self.label, g.number)
         for number, (raw, label) in zip(g.numbers, found, strict=False):
-            yield Row(number, parquet.class_of(label, self.numbers, self.name(number)), raw)
+            known = self.labels[number] if self.labels else parquet.class_of(label, self.numbers, self.name(number))
+            yield Row(number, known, raw)
 
     def following(self, number: int) -> Iterator[Row]:
         """The other rows of a row's split, from the next one on and around."""
@@ -127,7 +129,9 @@ class Shards:
 
     def name(self, number: int) -> str:
         """Where a row lies, for somebody who looks for it."""
-        file = self.groups[self.group_of(number)].file
+        group = self.groups[self.group_of(number)]
+        if isinstance(file := group.file, tuple):
+            return "/".join(PurePosixPath(file[number - group.first]).parts[-2:])
         first = next(g.first for g in self.groups if g.file == file)
         return f"{PurePosixPath(file).name} row {number - first}"
 

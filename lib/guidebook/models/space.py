@@ -65,8 +65,9 @@ class Latents:
     def __init__(self, params: Params, vae: Autoencoder):
         self.shape, self._data, self.autoencoder = shape_of(params), params.data, vae
 
-    def learnt(self, data: Images) -> Images:
+    def learnt(self, data: Images | Streamed) -> Images:
         """The moments of the posteriors in the place of the training images: (N, F, 2C, h, w), F = 2 with the mirrored ones."""
+        data = data.decoded() if isinstance(data, Streamed) else data
         moments = latents(self.autoencoder, data.train.images, data.fingerprint, self._data.flips)
         return replace(data, train=Split(moments, data.train.labels))
 

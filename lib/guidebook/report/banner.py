@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from guidebook.config.budget import published, rows, share
+from guidebook.config.datasets import percent
 from guidebook.config.params import departures
 from guidebook.config.pretrained import EMBEDDED
 from guidebook.config.schema import Data
-from guidebook.config.subset import percent
 from guidebook.report.tables import escaped
 from guidebook.runs.run import Run
 
@@ -23,7 +23,9 @@ def banner(run: Run, others: Sequence[Run] = ()) -> str:
         else "",
         facts.get("data_note"),
         facts.get("caveat"),  # what has changed since a record was made
-        f"of each split this run knows the first {p.data.limit:,} at most" if p.data.limit else "",
+        f"of each split this run knows the first {p.data.limit:,} at most"
+        if p.data.limit and "of each split" not in (facts.get("data_note") or "")  # as older records have it
+        else "",
         "captions go through a stand-in for CLIP: a small text transformer with fixed random weights"
         if p.text.encoder == EMBEDDED
         else f"captions go through {p.text.encoder}",
@@ -63,7 +65,8 @@ def _part(mine: Data, paper: Data) -> str:
     if mine.name != paper.name:
         return f"{mine.name} for {paper.name}"
     classes, of = len(mine.entry.classes), len(paper.entry.classes)
-    name = mine.name if classes == of else f"{mine.name} ({classes} of {of} classes)"
+    name = "images of one's own" if mine.contents else mine.name
+    name = name if classes == of else f"{name} ({classes} of {of} classes)"
     return name if rows(mine) == rows(paper) else f"{percent(rows(mine), rows(paper))} of {name}"
 
 

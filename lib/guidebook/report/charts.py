@@ -156,10 +156,10 @@ def errors(axes: Axes, x: Sequence[float], records: list[dict], **style) -> None
 
 
 def _finish(axes: Axes, xlabel: str, metric: str, real: list[dict]) -> None:
-    """Labels, and the score of real images of the test split."""
-    floor = pick(real, metric)
-    axes.axhline(floor["value"], color="0.35", linestyle="--", linewidth=1, label="real, test split")
-    axes.axhspan(floor["low"], floor["high"], color="0.5", alpha=0.15, linewidth=0)
+    """Labels, and the score of real images of the test split, where they suffice to have one."""
+    if floor := pick(real, metric):
+        axes.axhline(floor["value"], color="0.35", linestyle="--", linewidth=1, label="real, test split")
+        axes.axhspan(floor["low"], floor["high"], color="0.5", alpha=0.15, linewidth=0)
     axes.set(xlabel=xlabel, ylabel=NAMES[metric])
     if metric in LOG:
         axes.set_yscale("log")

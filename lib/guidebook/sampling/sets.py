@@ -87,13 +87,13 @@ def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple["Tensor"
 def examples(run: Run, per_class: int = 3) -> ImageSet:
     """The first training images of each class, class by class in turn; fewer where a class has no more.
 
-    Of a set with attributes, ten times as many of the first."""
+    Of a set without classes, ten times as many of the first."""
 
     def make():
         from guidebook.data.images import load
 
         split = load(run.params.data).train
-        if run.params.data.entry.attributes:
+        if run.params.data.entry.attributes or run.params.data.entry.captioned:
             return split.images[: COLUMNS * per_class], {"labels": split.labels[: COLUMNS * per_class].tolist()}
         labels = split.labels.numpy()
         classes, counts = np.unique(labels, return_counts=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from guidebook.config import pretrained
 from guidebook.config.datasets import DataError
 from guidebook.config.params import Params
-from guidebook.data.files import located
+from guidebook.data.files import files_of
 from guidebook.data.images import Images, Streamed, load
 from guidebook.models.autoencoder import autoencoder
 from guidebook.models.latents import encoded
@@ -20,11 +20,11 @@ def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
     """
     for params in wanted:
         name, entry = params.data.name, params.data.entry
-        files = located(name, params.data.subset, download=True) if entry.stand_in else None
+        files = files_of(params.data, download=True) if entry.stand_in else None
         for weights in filter(None, (params.text.encoder, params.model.vae)):
             yield f"{weights}: {pretrained.fetch(weights)}"
         if entry.mapped and not decode:
-            yield f"{name}: in {files.train[0].parent}"
+            yield f"{name}: in {params.data.path or files.train[0].parent}"
             continue
         images = load(params.data)
         yield f"{name}: {images.source}"

@@ -9,8 +9,8 @@ from torch import Tensor
 from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.source import Conditions, conditions
 from guidebook.config.budget import images, updates
-from guidebook.config.datasets import DataError
 from guidebook.config.params import Params
+from guidebook.data import described
 from guidebook.data.batches import Batch, feed
 from guidebook.data.images import Images, Streamed, load
 from guidebook.diffusion.objective import Network, objective
@@ -41,10 +41,9 @@ def prepared(
     Raises DataError, PretrainedMissing, Preempted, and OSError where the disk is full.
     """
     data, where = data or load(params.data), where or space(params, known)
-    _check(data, params)
+    described.check(data, params.data)
     learnt = where.learnt(data)
-    labels = learnt.train.labels if params.data.entry.attributes else None
-    return Trainer(params, learnt, where, conditions(params, labels))
+    return Trainer(params, learnt, where, conditions(params, learnt.train.labels if params.data.phrasings else None))
 
 
 class Trainer:
@@ -228,19 +227,3 @@ class Trainer:
         self.start_clock()
         self.step_losses = []
         self.bin_sum, self.bin_count = (torch.zeros(BINS, device=self.device) for _ in range(2))
-
-
-def _check(data: Images | Streamed, params: Params) -> None:
-    """Raises DataError where there are not as many images as there should be."""
-    d, streamed = params.data, isinstance(data, Streamed)
-    have = {"train": data.shards.train_rows} if streamed else {"train": len(data.train), "test": len(data.test)}
-    for split, n in have.items():
-        published = getattr(d.entry, split) - sum(name.startswith(f"{d.name}/{split} ") for name in data.skipped)
-        rows = min(published, d.limit or published)
-        # The rows of a published set that is streamed are known within a hundredth.
-        if abs(n - rows) > (rows // 100 if streamed and not d.subset else 0):
-            counts = ", ".join(f"{k}: {v}" for k, v in have.items())
-            raise DataError(
-                f"{d.name} has {n:,} {split} images, expected {rows:,}: complete the files, or, where a "
-                f"part of the set is meant, set data.subset={{{counts}}}"
-            )

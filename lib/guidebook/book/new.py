@@ -1,0 +1,77 @@
+"""A new experiment on images of one's own: params and a notebook, written from a template."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from guidebook.config import own
+from guidebook.config.params import ParamsError, check_word, load
+from guidebook.config.paths import NOTEBOOKS, PARAMS
+
+TEMPLATE = NOTEBOOKS / "template"  # own.ipynb, demo.yml, smoke.yml
+SEEN = 8000  # images of the demo's training: minutes on two CPU cores
+
+
+def written(name: str, path: Path) -> list[Path]:
+    """`params/<name>/demo.yml`, `smoke.yml` and `notebooks/<name>.ipynb` for the images below a path; they replace nothing.
+
+    Raises DataError where the images lack something, ParamsError where the name is taken or none, or the images have attributes.
+    """
+    check_word(name, "name")
+    folder, notebook = PARAMS / name, NOTEBOOKS / f"{name}.ipynb"
+    for taken in (folder, notebook):
+        if taken.exists():
+            raise ParamsError(f"{taken} is there already: take another name, or delete it")
+    path = path.expanduser().absolute()
+    images = own.found(str(path))
+    if images.contents.entry.attributes:
+        change = f"guidebook run celeba --set data.name={own.NAME} --set data.path={path}"
+        raise ParamsError(f"these are faces with CelebA's attributes, and have an experiment: {change}")
+    folder.mkdir(parents=True)
+    try:
+        words = _words(name, str(path), images)
+        for profile in ("demo", "smoke"):
+            (folder / f"{profile}.yml").write_text((TEMPLATE / f"{profile}.yml").read_text().format(**words))
+            load(name, profile)
+    except ParamsError:
+        shutil.rmtree(folder)
+        raise
+    notebook.write_text(json.dumps(_cells(words), indent=1, ensure_ascii=False) + "\n")
+    return [folder / "demo.yml", folder / "smoke.yml", notebook]
+
+
+def _words(name: str, path: str, images: own.Own) -> dict[str, Any]:
+    """What the templates leave open."""
+    there, entry = images.contents, images.contents.entry
+    kinds, epochs = len(entry.classes), max(1, SEEN // there.train)
+    longest = max(len(re.findall(r"\w+|[^\w\s]", text)) for text in images.captions or entry.classes)
+    words = {
+        "own": own.NAME, "name": name, "note": entry.note[0].upper() + entry.note[1:], "path": json.dumps(path, ensure_ascii=False),
+        "images": f"{there.train:,} images of one's own, with {there.test:,} more held out",
+        "epochs": epochs, "checkpoint": max(1, epochs // 5), "few": round(max(0.001, 96 / there.train), 4),
+        "samples": kinds * max(3, -(-100 // kinds)), "least": kinds * max(3, -(-30 // kinds)),
+    }  # fmt: skip
+    if entry.captioned:
+        return words | {
+            "kind": "caption", "caption": "phrasings: 1", "tokens": min(77, 2 + longest), "groups": '("blind", "colour", "copying")',
+            "prompts": "  # captions of held-out images", "rows": "[str(i + 1) for i in range(len(prompts))]",
+        }  # fmt: skip
+    return words | {
+        "kind": "class", "caption": 'caption: "A photo of a {label}"', "tokens": min(77, 6 + longest),
+        "groups": '("judge", "blind", "colour", "copying")', "prompts": "", "rows": "prompts",
+    }  # fmt: skip
+
+
+def _cells(words: dict[str, Any]) -> dict:
+    """The template's notebook without the cells of the other kind of data, and with what it leaves open filled in."""
+    notebook, other = json.loads((TEMPLATE / "own.ipynb").read_text()), {"class": "captions", "caption": "classes"}
+    notebook["cells"] = [c for c in notebook["cells"] if other[words["kind"]] not in c["metadata"].get("tags", [])]
+    for number, cell in enumerate(notebook["cells"]):
+        tags = [tag for tag in cell["metadata"].get("tags", []) if tag not in other.values()]
+        cell |= {"id": str(number), "metadata": {"tags": tags} if tags else {}}
+        cell["source"] = [
+            re.sub(r"{(name|images|kind|prompts|rows|groups)}", lambda m: words[m[1]], x) for x in cell["source"]
+        ]
+    return notebook
