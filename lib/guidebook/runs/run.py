@@ -41,8 +41,8 @@ class Run:
     @property
     def name(self) -> str:
         """`mnist/demo`, or `mnist/demo · caption-dropout` for a variant."""
-        base = f"{self.params.experiment}/{self.params.profile}"
-        return f"{base} · {_without_key(self.path.name)}" if self.owner != self.path else base
+        variant = re.sub(r"(?<=.)-[0-9a-f]{8}$", "", self.path.name)  # without its key
+        return f"{self.params.experiment}/{self.params.profile}" + (f" · {variant}" if self.owner != self.path else "")
 
     @property
     def owner(self) -> Path:
@@ -243,7 +243,3 @@ def _recorded(params: P.Params, path: Path) -> Run:
 def _by_age(root: Path, *patterns: str) -> list[Path]:
     """The files of a folder, the oldest first."""
     return sorted((f for pattern in patterns for f in root.glob(pattern)), key=lambda f: f.stat().st_mtime)
-
-
-def _without_key(name: str) -> str:
-    return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", name)
