@@ -192,8 +192,10 @@ def submit(
         print("nothing to submit")
     elif dry_run:
         print("\n".join(text for text, _ in submit.scripts(here, work)), end="")
-        if why := submit.objection(here, work):
-            raise submit.SubmitError(f"it would be refused: {why}")
+        try:
+            submit.check(here, work)
+        except submit.SubmitError as why:
+            raise submit.SubmitError(f"it would be refused: {why}") from None
     else:
         for job in submit.submit(here, work):
             print(f"{job['job']}  {job['name']}")

@@ -108,14 +108,12 @@ def execute(
     if key is None:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = partial(target)
-    told(target).unlink(missing_ok=True)  # of one that was killed
+    aside, now = partial(target), told(target)
+    now.unlink(missing_ok=True)  # of one that was killed
     try:
-        _papermill(
-            source, aside, parameters, _kernel_environment(record, threads) | {FILE: os.path.abspath(told(target))}
-        )
+        _papermill(source, aside, parameters, _kernel_environment(record, threads) | {FILE: os.path.abspath(now)})
     finally:
-        told(target).unlink(missing_ok=True)
+        now.unlink(missing_ok=True)
     if cells := missing(aside):
         raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {aside}")
     sign(aside, key + _beside(target))

@@ -4,7 +4,10 @@ A run in latents becomes a stock `StableDiffusionPipeline`, one in pixels a `Pix
 same seeds, captions, steps and guidance either draws the images that the run's own `Sampler` draws.
 """
 
+import ast
 import copy
+import importlib
+import inspect
 import json
 from pathlib import Path
 
@@ -17,7 +20,6 @@ from guidebook.config.params import Params
 from guidebook.diffusion.solvers import scheduler
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
-from guidebook.export.source import one_file
 from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import shape_of
 from guidebook.runs import manifest
@@ -28,6 +30,7 @@ from guidebook.sampling.spec import Draw
 from guidebook.training.model import load_model
 
 CARD = "README.md"
+CONFIG = "guidebook.config."  # of which networks and solvers need annotations alone
 MULTIPLE = 8  # StableDiffusionPipeline draws images whose sides this divides
 
 
@@ -129,6 +132,30 @@ def _save_source(folder: Path, made: PixelPipeline) -> None:
         (folder / f"{file}.py").write_text(one_file(type(part).__module__))
         index[name] = [Path(file).name, type(part).__name__]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def one_file(name: str) -> str:
+    """The source of a module and, before it, of those of the library that it imports names from, each once.
+
+    What is imported of `guidebook.config` becomes `object`. Imports inside functions stay as they are.
+    """
+    return "\n\n".join(_sources(name, set()))
+
+
+def _sources(name: str, done: set[str]) -> list[str]:
+    source, found = inspect.getsource(importlib.import_module(name)), []
+    lines = source.splitlines()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("guidebook."):
+            if node.module.startswith(CONFIG):
+                lines[node.lineno - 1] = " = ".join([*(alias.name for alias in node.names), "object"])
+            else:
+                lines[node.lineno - 1] = ""
+            lines[node.lineno : node.end_lineno] = [""] * (node.end_lineno - node.lineno)
+            if not node.module.startswith(CONFIG) and node.module not in done:
+                done.add(node.module)
+                found += _sources(node.module, done)
+    return [*found, f"# {name}\n" + "\n".join(lines).strip() + "\n"]
 
 
 def _checked(folder: Path) -> str:
