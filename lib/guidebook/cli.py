@@ -25,17 +25,11 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 Json = Annotated[bool, typer.Option("--json", help="for programs")]
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+@app.callback(invoke_without_command=True)
+def options(version: Annotated[bool, typer.Option("--version", help="print it and exit")] = False) -> None:
+    if version:
         print(f"guidebook {__version__}")
         raise typer.Exit
-
-
-Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print it and exit")]
-
-
-@app.callback()
-def options(version: Version = False) -> None: ...
 
 
 def main() -> None:

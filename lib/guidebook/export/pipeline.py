@@ -30,7 +30,6 @@ from guidebook.sampling.spec import Draw
 from guidebook.training.model import load_model
 
 CARD = "README.md"
-CONFIG = "guidebook.config."  # of which networks and solvers need annotations alone
 MULTIPLE = 8  # StableDiffusionPipeline draws images whose sides this divides
 
 
@@ -129,33 +128,30 @@ def _save_source(folder: Path, made: PixelPipeline) -> None:
     """The code of the pipeline and of its network, and their names where diffusers looks for code in a folder."""
     index = json.loads((folder / "model_index.json").read_text())
     for name, part, file in (("_class_name", made, "pixel_pipeline"), ("unet", made.unet, "unet/network")):
-        (folder / f"{file}.py").write_text(one_file(type(part).__module__))
+        (folder / f"{file}.py").write_text(one_file(type(part).__module__, set()))
         index[name] = [Path(file).name, type(part).__name__]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def one_file(name: str) -> str:
-    """The source of a module and, before it, of those of the library that it imports names from, each once.
+def one_file(name: str, done: set[str]) -> str:
+    """The source of a module and, before it, of those of the library that it imports names from, once each: none that is in `done`.
 
     What is imported of `guidebook.config` becomes `object`. Imports inside functions stay as they are.
     """
-    return "\n\n".join(_sources(name, set()))
-
-
-def _sources(name: str, done: set[str]) -> list[str]:
     source, found = inspect.getsource(importlib.import_module(name)), []
     lines = source.splitlines()
     for node in ast.parse(source).body:
         if isinstance(node, ast.ImportFrom) and node.module.startswith("guidebook."):
-            if node.module.startswith(CONFIG):
-                lines[node.lineno - 1] = " = ".join([*(alias.name for alias in node.names), "object"])
-            else:
-                lines[node.lineno - 1] = ""
+            named = " = ".join([*(alias.name for alias in node.names), "object"])
+            configured = node.module.startswith(
+                "guidebook.config."
+            )  # networks and solvers need it for annotations alone
+            lines[node.lineno - 1] = named if configured else ""
             lines[node.lineno : node.end_lineno] = [""] * (node.end_lineno - node.lineno)
-            if not node.module.startswith(CONFIG) and node.module not in done:
+            if not configured and node.module not in done:
                 done.add(node.module)
-                found += _sources(node.module, done)
-    return [*found, f"# {name}\n" + "\n".join(lines).strip() + "\n"]
+                found.append(one_file(node.module, done))
+    return "\n\n".join([*found, f"# {name}\n" + "\n".join(lines).strip() + "\n"])
 
 
 def _checked(folder: Path) -> str:

@@ -233,8 +233,7 @@ def _live(params: P.Params, path: Path) -> Run:
 def _recorded(params: P.Params, path: Path) -> Run:
     if not (path / "params.yml").exists():
         raise NotRecorded(f"{path.parent.name}/{path.name} holds no recorded run")
-    known, _ = params_in(path, RESULTS)
-    if known.training_key != params.training_key:
+    if (known := opened(path).params).training_key != params.training_key:
         keys = ", ".join(k for k, _, _ in P.differences(known, params))
         raise NotRecorded(f"the record {path.name} was made with other parameters ({keys}): record it again")
     return Run(params, path, recorded=True)
