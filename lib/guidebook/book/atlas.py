@@ -29,6 +29,7 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
     sizes = ["network", "parameters", "in fixed tables", "weights in bf16 (GB)", "stated"]
     split, others = f"of it {' / '.join(PARTS)} (%)", [r for r in rows if r.unit not in ("parameters", "GMAC")]
     costs = ["forward of one image", "GMAC", "GFLOP", split, "activations in bf16 (MB)", "stated (GMAC)"]
+    waiting = [(o.system, o.says, name(o.source), o.why) for o in atlas.open]
     answered = [(d, d.answer([values[i] for i in d.of])) for d in atlas.derived]
     derived = [(d, (text,), verdict) for d, (text, verdict) in answered]
     tables = {
@@ -38,9 +39,7 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
         "derived": stated(["statement", "found", "stated"], derived),
         "experiments": _experiments(rows, at),
         "laws": stated(["part", "sides", "GMAC", "power of the side", "stated"], _laws(atlas, at)),
-        "open": table(
-            ["system", "stated", "by", "why"], [(o.system, o.says, name(o.source), o.why) for o in atlas.open]
-        ),
+        "open": table(["system", "stated", "by", "why"], waiting),
     }
     verdicts = [verdict for _, verdict in answers(atlas, at).values()]
     held = sum(v == "holds" for v in verdicts)

@@ -26,10 +26,8 @@ from guidebook.runs.trainings import trained_again
 from guidebook.runtime.malloc import keeping_memory
 
 MOST = 4  # pages drawn at once, each in a kernel of its own
-FIGURES = {
-    "bbox_inches": "tight",
-    "pil_kwargs": {"compress_level": 3},
-}  # of a PNG: three times as fast as 6, 7 % larger
+# Of a PNG: three times as fast as 6, 7 % larger
+FIGURES = {"bbox_inches": "tight", "pil_kwargs": {"compress_level": 3}}
 _environment, _kernels = threading.Lock(), set()  # the second: process ids of kernels that execute
 
 

@@ -75,10 +75,8 @@ def _known(model: dict) -> bool:
     name, state = model["model_name"].removesuffix("Model"), model["state"]
     modules = {model["model_module"], state.get("_model_module"), state.get("_view_module")} - {None}
     linked = {*state.get("source", ())[1:], *state.get("target", ())[1:]}  # else one may set what is refused here
-    shown = (
-        state.get("_view_name") in (None, f"{name}View", "StyleView", "LayoutView")
-        and state.get("format", "png") == "png"
-    )
+    view, picture = state.get("_view_name"), state.get("format", "png")
+    shown = view in (None, f"{name}View", "StyleView", "LayoutView") and picture == "png"
     return name in WIDGETS and modules <= {*MODULES} and linked <= {*LINKED} and shown
 
 

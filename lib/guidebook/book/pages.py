@@ -149,11 +149,12 @@ def how_to_read() -> str:
     if not COVERAGE.exists():
         return _page("how-to-read", {"coverage": "Nothing was simulated yet: `python -m bench.coverage` does."})
     record = json.loads(COVERAGE.read_text())
-    rows = [
-        (f"{r['what']}; {r['of']}".rstrip("; "), f"{r['coverage']:.1%}", f"{r['width']:.2f}") for r in record["rows"]
-    ]
-    shown = table(["interval of", "holds what it should", "its width over that of the scatter"], rows).text
-    return _page("how-to-read", {k: _text(v) for k, v in record["made"].items()} | {"coverage": shown})
+    heads, rows = ["interval of", "holds what it should", "its width over that of the scatter"], []
+    for r in record["rows"]:
+        rows.append((f"{r['what']}; {r['of']}".rstrip("; "), f"{r['coverage']:.1%}", f"{r['width']:.2f}"))
+    return _page(
+        "how-to-read", {k: _text(v) for k, v in record["made"].items()} | {"coverage": table(heads, rows).text}
+    )
 
 
 def _page(name: str, parts: dict[str, str]) -> str:

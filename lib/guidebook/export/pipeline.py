@@ -120,17 +120,14 @@ def _save(folder: Path, text: str, made: DiffusionPipeline, params: Params) -> N
             if isinstance(part, ConfigMixin):
                 part.register_to_config(_name_or_path=name)  # else diffusers writes where it lay on this machine
             part.save_pretrained(aside / name)
-        if isinstance(made, PixelPipeline):
-            _save_source(aside, made)
-
-
-def _save_source(folder: Path, made: PixelPipeline) -> None:
-    """The code of the pipeline and of its network, and their names where diffusers looks for code in a folder."""
-    index = json.loads((folder / "model_index.json").read_text())
-    for name, part, file in (("_class_name", made, "pixel_pipeline"), ("unet", made.unet, "unet/network")):
-        (folder / f"{file}.py").write_text(one_file(type(part).__module__, set()))
-        index[name] = [Path(file).name, type(part).__name__]
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        if isinstance(
+            made, PixelPipeline
+        ):  # its code and that of its network, and their names where diffusers looks for them
+            index = json.loads((aside / "model_index.json").read_text())
+            for name, part, file in (("_class_name", made, "pixel_pipeline"), ("unet", made.unet, "unet/network")):
+                (aside / f"{file}.py").write_text(one_file(type(part).__module__, set()))
+                index[name] = [Path(file).name, type(part).__name__]
+            (aside / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def one_file(name: str, done: set[str]) -> str:
@@ -143,9 +140,8 @@ def one_file(name: str, done: set[str]) -> str:
     for node in ast.parse(source).body:
         if isinstance(node, ast.ImportFrom) and node.module.startswith("guidebook."):
             named = " = ".join([*(alias.name for alias in node.names), "object"])
-            configured = node.module.startswith(
-                "guidebook.config."
-            )  # networks and solvers need it for annotations alone
+            # Networks and solvers need the configuration for annotations alone.
+            configured = node.module.startswith("guidebook.config.")
             lines[node.lineno - 1] = named if configured else ""
             lines[node.lineno : node.end_lineno] = [""] * (node.end_lineno - node.lineno)
             if not configured and node.module not in done:

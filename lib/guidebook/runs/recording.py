@@ -29,8 +29,13 @@ def record(run: Run) -> Path:
             f"--profile {run.params.profile}` with its parameters first, which makes nothing again that is there"
         )
     target = record_of(run.params)
-    if target.is_dir() and (changed := _changes(target, run)):
-        log.warning("%s replaces a record of other parameters: %s", run.path.name, changed[:300])
+    if target.is_dir():
+        try:
+            changed = ", ".join(f"{key} {b} for {a}" for key, a, b in P.differences(opened(target).params, run.params))
+        except (P.ParamsError, Corrupt) as error:
+            changed = str(error)
+        if changed:
+            log.warning("%s replaces a record of other parameters: %s", run.path.name, changed[:300])
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}-{me()}")
     with writing(aside, f"the record {target.parent.name}/{target.name}"):
@@ -50,14 +55,6 @@ def removed(folder: Path) -> Path:
     with lock(folder):
         delete(folder)
     return folder
-
-
-def _changes(target: Path, run: Run) -> str:
-    """In which parameters a run differs from the record that it replaces."""
-    try:
-        return ", ".join(f"{key} {b} for {a}" for key, a, b in P.differences(opened(target).params, run.params))
-    except (P.ParamsError, Corrupt) as error:
-        return str(error)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -143,11 +143,9 @@ def jobs() -> list[dict]:
     found = [job for file in files for job in json.loads(file.read_text())]
     asked = ("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%L")
     lines = _slurm(*asked).splitlines() if found and shutil.which("squeue") else []
-    live = {
-        job: {"state": state, "reason": why, "left": left} for job, state, why, left in (x.split("|") for x in lines)
-    }
-    ended = {"state": ENDED, "reason": "", "left": ""}
-    found = [job | live.get(job["job"], ended) for job in found]
+    rows = (dict(zip(("job", "state", "reason", "left"), x.split("|"), strict=True)) for x in lines)
+    live = {row["job"]: row for row in rows}
+    found = [job | live.get(job["job"], {"state": ENDED, "reason": "", "left": ""}) for job in found]
     return sorted(found, key=lambda job: (job["state"] != ENDED, job["state"] != "PENDING"))
 
 
