@@ -152,9 +152,8 @@ def how_to_read() -> str:
     heads, rows = ["interval of", "holds what it should", "its width over that of the scatter"], []
     for r in record["rows"]:
         rows.append((f"{r['what']}; {r['of']}".rstrip("; "), f"{r['coverage']:.1%}", f"{r['width']:.2f}"))
-    return _page(
-        "how-to-read", {k: _text(v) for k, v in record["made"].items()} | {"coverage": table(heads, rows).text}
-    )
+    made = {k: _text(v) for k, v in record["made"].items()}
+    return _page("how-to-read", made | {"coverage": table(heads, rows).text})
 
 
 def _page(name: str, parts: dict[str, str]) -> str:

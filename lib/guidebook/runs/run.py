@@ -150,11 +150,6 @@ def folder(params: P.Params) -> Path:
     return runs() / params.experiment / f"{params.profile}-{params.training_key}"
 
 
-def record_of(params: P.Params) -> Path:
-    """Where the record of these parameters lies, or would."""
-    return RESULTS / params.experiment / params.profile
-
-
 def opened(path: Path | str) -> Run:
     """The run in a folder. Raises ParamsError where there is none."""
     path = Path(path)
