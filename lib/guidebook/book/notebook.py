@@ -23,12 +23,12 @@ from guidebook.runs.preemption import SIGNALS, drop_stale, request
 from guidebook.runs.progress import FILE, told
 from guidebook.runs.run import Run, open_run
 from guidebook.runs.trainings import trained_again
-from guidebook.runtime.malloc import keeping_memory
+from guidebook.runtime.malloc import SETTINGS
 
 MOST = 4  # pages drawn at once, each in a kernel of its own
 # Of a PNG: three times as fast as 6, 7 % larger
 FIGURES = {"bbox_inches": "tight", "pil_kwargs": {"compress_level": 3}}
-_environment, _kernels = threading.Lock(), set()  # the second: process ids of kernels that execute
+_kernels: set[int] = set()  # process ids of those that execute
 
 
 class NotebookFailed(RuntimeError):
@@ -184,8 +184,7 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
 
 def _kernel_environment(record: Path | None, threads: int | None) -> dict[str, str]:
     """The environment of a kernel: malloc's settings, absolute paths (it works in another folder), the recorded run if any."""
-    with _environment, keeping_memory():
-        environment = dict(os.environ)
+    environment = {**SETTINGS, **os.environ}
     environment.pop("GUIDEBOOK_RECORD", None)
     for place in ("GUIDEBOOK_RUNS", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):
         if place in environment:
