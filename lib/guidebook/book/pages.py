@@ -124,8 +124,8 @@ def intro(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
 def reliability() -> str:
     """`reliability.md`: every promise with the faults that were tried."""
     if not FAULTS.exists():
-        none = "No test of faults has been recorded yet: `make test-faults` writes one."
-        return _page("reliability", {"summary": none})
+        lacking = "No test of faults has been recorded yet: `make test-faults` writes one."
+        return _page("reliability", {"summary": lacking})
     record = json.loads(FAULTS.read_text())
     made, faults = record["made"], record["faults"]
     tried, held = (sum(f[k] for f in faults) for k in ("tried", "held"))

@@ -120,9 +120,8 @@ def _save(folder: Path, text: str, made: DiffusionPipeline, params: Params) -> N
             if isinstance(part, ConfigMixin):
                 part.register_to_config(_name_or_path=name)  # else diffusers writes where it lay on this machine
             part.save_pretrained(aside / name)
-        if isinstance(
-            made, PixelPipeline
-        ):  # its code and that of its network, and their names where diffusers looks for them
+        if isinstance(made, PixelPipeline):
+            # Its code and that of its network, and their names where diffusers looks for code in a folder.
             index = json.loads((aside / "model_index.json").read_text())
             for name, part, file in (("_class_name", made, "pixel_pipeline"), ("unet", made.unet, "unet/network")):
                 (aside / f"{file}.py").write_text(one_file(type(part).__module__, set()))
