@@ -88,17 +88,13 @@ def run(
     chosen = _load(words, profile, set_)
     if strange := [p.experiment for p in chosen if not (NOTEBOOKS / f"{p.experiment}.ipynb").is_file()]:
         raise ParamsError(f"experiment {strange[0]!r} has no notebook; `guidebook train` trains without one")
-    from guidebook.book.notebook import NotebookFailed, run_experiment
+    from guidebook.book.notebook import run_experiment
     from guidebook.book.progress import watching
     from guidebook.runs.run import open_run
 
     for params in chosen:
-        try:
-            with watching(open_run(params)):
-                done, new = run_experiment(params)
-        except NotebookFailed as failed:
-            print(f"guidebook: {failed}", file=sys.stderr)
-            sys.exit(75 if failed.preempted else 1)
+        with watching(open_run(params)):
+            done, new = run_experiment(params)
         print(f"{done.name}: {'done' if new else 'nothing to do'}, {done.path}")
 
 

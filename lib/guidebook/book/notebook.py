@@ -19,7 +19,7 @@ from pkgutil import resolve_name
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.runs.executed import complete, missing, sign
-from guidebook.runs.preemption import SIGNALS, drop_stale, request
+from guidebook.runs.preemption import SIGNALS, Preempted, drop_stale, request
 from guidebook.runs.progress import FILE, told
 from guidebook.runs.run import Run, open_run
 from guidebook.runs.trainings import trained_again
@@ -34,15 +34,11 @@ _kernels: set[int] = set()  # process ids of those that execute
 class NotebookFailed(RuntimeError):
     """A cell failed, or the kernel died, or the last cell was never reached."""
 
-    def __init__(self, message: str, preempted: bool = False):
-        super().__init__(message)
-        self.preempted = preempted
-
 
 def run_experiment(params: Params) -> tuple[Run, bool]:
     """Executes an experiment's notebook into its run folder: `(run, whether there was anything to do)`.
 
-    Raises NotebookFailed, and at once ParamsError where memory does not suffice.
+    Raises NotebookFailed, Preempted, and at once ParamsError where memory does not suffice.
     """
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
@@ -101,7 +97,7 @@ def execute(
     depends: Sequence[Path] = (),  # files or folders the page is drawn from; a record is one by itself
     threads: int | None = None,  # of NumPy and PyTorch; None leaves it to the environment
 ) -> bool:
-    """Executes `source` to `target`, unless that is up to date; True if it ran. Raises NotebookFailed."""
+    """Executes `source` to `target`, unless that is up to date; True if it ran. Raises NotebookFailed and Preempted."""
     key = _outdated(source, target, parameters, record, depends)
     if key is None:
         return False
@@ -172,7 +168,7 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
     except PapermillExecutionError as error:
         if error.ename == "Preempted":  # no failure: nothing is to be read there
             aside.unlink(missing_ok=True)
-            raise NotebookFailed(error.evalue, preempted=True) from None
+            raise Preempted(error.evalue.removeprefix("stopped ").removesuffix(", saved; run again to go on")) from None
         text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
         message = f"{source.name}, cell {error.exec_count}: {text}\n(the whole traceback is in {aside})"
         raise NotebookFailed(message) from None
