@@ -24,17 +24,11 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 Json = Annotated[bool, typer.Option("--json", help="for programs")]
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+@app.callback(invoke_without_command=True)
+def options(version: Annotated[bool, typer.Option("--version", help="print it and exit")] = False) -> None:
+    if version:
         print(f"guidebook {__version__}")
         raise typer.Exit
-
-
-Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print it and exit")]
-
-
-@app.callback()
-def options(version: Version = False) -> None: ...
 
 
 def main() -> None:
@@ -93,17 +87,13 @@ def run(
     chosen = _load(words, profile, set_)
     if strange := [p.experiment for p in chosen if not (NOTEBOOKS / f"{p.experiment}.ipynb").is_file()]:
         raise ParamsError(f"experiment {strange[0]!r} has no notebook; `guidebook train` trains without one")
-    from guidebook.book.notebook import NotebookFailed, run_experiment
+    from guidebook.book.notebook import run_experiment
     from guidebook.book.progress import watching
     from guidebook.runs.run import open_run
 
     for params in chosen:
-        try:
-            with watching(open_run(params)):
-                done, new = run_experiment(params)
-        except NotebookFailed as failed:
-            print(f"guidebook: {failed}", file=sys.stderr)
-            sys.exit(75 if failed.preempted else 1)
+        with watching(open_run(params)):
+            done, new = run_experiment(params)
         print(f"{done.name}: {'done' if new else 'nothing to do'}, {done.path}")
 
 
@@ -202,8 +192,10 @@ def submit(
         print("nothing to submit")
     elif dry_run:
         print("\n".join(text for text, _ in submit.scripts(here, work)), end="")
-        if why := submit.objection(here, work):
-            raise submit.SubmitError(f"it would be refused: {why}")
+        try:
+            submit.check(here, work)
+        except submit.SubmitError as why:
+            raise submit.SubmitError(f"it would be refused: {why}") from None
     else:
         for job in submit.submit(here, work):
             print(f"{job['job']}  {job['name']}")

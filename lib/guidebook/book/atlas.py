@@ -16,6 +16,7 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
     """The tables by their places on the page; `name` gives the words for a document, as `Shah et al., 2024`."""
     atlas = load_atlas()
     at, rows = counted(atlas), atlas.resolved().values()
+    values = {row.id: row.found(at[row.id]) for row in rows}
 
     def stated(heads: list[str], found: Iterable[tuple[Stated, tuple, str]]) -> Html:
         """Statements with the cells of what was found, what the document has and the verdict."""
@@ -23,22 +24,22 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
         return table([*heads, "by", "verdict"], lines)
 
     def counts(cells: Callable[[Measured, float], tuple], rows: Iterable[Counted]) -> list[tuple[Stated, tuple, str]]:
-        values = [(row, row.found(at[row.id])) for row in rows]
-        return [(row, cells(at[row.id], value), row.verdict(value)) for row, value in values]
+        return [(row, cells(at[row.id], values[row.id]), row.verdict(values[row.id])) for row in rows]
 
     sizes = ["network", "parameters", "in fixed tables", "weights in bf16 (GB)", "stated"]
     split, others = f"of it {' / '.join(PARTS)} (%)", [r for r in rows if r.unit not in ("parameters", "GMAC")]
     costs = ["forward of one image", "GMAC", "GFLOP", split, "activations in bf16 (MB)", "stated (GMAC)"]
+    waiting = [(o.system, o.says, name(o.source), o.why) for o in atlas.open]
+    answered = [(d, d.answer([values[i] for i in d.of])) for d in atlas.derived]
+    derived = [(d, (text,), verdict) for d, (text, verdict) in answered]
     tables = {
         "parameters": stated(sizes, counts(_sizes, [r for r in rows if r.unit == "parameters"])),
         "operations": stated(costs, counts(_costs, [r for r in rows if r.unit == "GMAC"])),
         "others": stated(["", "found", "stated"], counts(lambda m, value: (f"{value:g}",), others)),
-        "derived": stated(["statement", "found", "stated"], _derived(atlas, at)),
+        "derived": stated(["statement", "found", "stated"], derived),
         "experiments": _experiments(rows, at),
         "laws": stated(["part", "sides", "GMAC", "power of the side", "stated"], _laws(atlas, at)),
-        "open": table(
-            ["system", "stated", "by", "why"], [(o.system, o.says, name(o.source), o.why) for o in atlas.open]
-        ),
+        "open": table(["system", "stated", "by", "why"], waiting),
     }
     verdicts = [verdict for _, verdict in answers(atlas, at).values()]
     held = sum(v == "holds" for v in verdicts)
@@ -64,13 +65,6 @@ def _sizes(m: Measured, found: float) -> tuple:
 def _costs(m: Measured, found: float) -> tuple:
     shares = " / ".join(f"{100 * m.macs[part] / m.total:.0f}" for part in PARTS)
     return f"{m.total / 1e9:.2f}", f"{2 * m.total / 1e9:.2f}", shares, f"{BF16 * m.activations / 1e6:,.0f}"
-
-
-def _derived(atlas: Atlas, at: dict[str, Measured]) -> Iterator[tuple[Stated, tuple, str]]:
-    rows = atlas.resolved()
-    for d in atlas.derived:
-        text, verdict = d.answer([rows[i].found(at[i]) for i in d.of])
-        yield d, (text,), verdict
 
 
 def _experiments(rows: Iterable[Counted], at: dict[str, Measured]) -> Html:

@@ -34,10 +34,7 @@ SOURCE, BUILT = ASIDE / "source", ASIDE / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
 EXPLORER = NOTEBOOKS / "explorer.ipynb"
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
-MEASURED = {
-    "performance": "bench",
-    "six-images": "six-images.json",
-}  # pages of no run, and the records they are drawn from
+MEASURED = {"performance": "bench", "six-images": "six-images.json"}  # pages of no run, and what they are drawn from
 OPTIONAL = ("explorer", *MEASURED)  # chapters that a build adds where there is something to show
 
 
@@ -213,13 +210,11 @@ def _toc(toc: dict, chapters: list[Chapter]) -> None:
 def _sphinx() -> None:
     command = [Path(sys.executable).with_name("jupyter-book"), "build", "-W", "-n", "--keep-going"]
     command += ["--path-output", ASIDE, SOURCE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=_ends_with_us)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL),  # PR_SET_PDEATHSIG: killed when this process ends
+    )  # fmt: skip
     if done.returncode:
         lines = [s for s in (done.stdout + done.stderr).splitlines() if "WARNING" in s or "ERROR" in s]
         failed = "\n".join(lines or [done.stdout[-2000:], done.stderr[-2000:]])
         raise NotebookFailed(f"the book did not build:\n{failed}")
-
-
-def _ends_with_us() -> None:
-    """Called in a child: it is killed when this process ends, however that is (`man 2 prctl`: PR_SET_PDEATHSIG is 1)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -19,32 +19,26 @@ from pkgutil import resolve_name
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.runs.executed import complete, missing, sign
-from guidebook.runs.preemption import SIGNALS, drop_stale, request
+from guidebook.runs.preemption import SIGNALS, Preempted, drop_stale, request
 from guidebook.runs.progress import FILE, told
 from guidebook.runs.run import Run, open_run
 from guidebook.runs.trainings import trained_again
-from guidebook.runtime.malloc import keeping_memory
+from guidebook.runtime.malloc import SETTINGS
 
 MOST = 4  # pages drawn at once, each in a kernel of its own
-FIGURES = {
-    "bbox_inches": "tight",
-    "pil_kwargs": {"compress_level": 3},
-}  # of a PNG: three times as fast as 6, 7 % larger
-_environment, _kernels = threading.Lock(), set()  # the second: process ids of kernels that execute
+# Of a PNG: three times as fast as 6, 7 % larger
+FIGURES = {"bbox_inches": "tight", "pil_kwargs": {"compress_level": 3}}
+_kernels: set[int] = set()  # process ids of those that execute
 
 
 class NotebookFailed(RuntimeError):
     """A cell failed, or the kernel died, or the last cell was never reached."""
 
-    def __init__(self, message: str, preempted: bool = False):
-        super().__init__(message)
-        self.preempted = preempted
-
 
 def run_experiment(params: Params) -> tuple[Run, bool]:
     """Executes an experiment's notebook into its run folder: `(run, whether there was anything to do)`.
 
-    Raises NotebookFailed, and at once ParamsError where memory does not suffice, DataError where there are no data.
+    Raises NotebookFailed, Preempted, and at once ParamsError where memory does not suffice, DataError where there are no data.
     """
     run = open_run(params)
     source, target = NOTEBOOKS / f"{params.experiment}.ipynb", run.path / "notebook.ipynb"
@@ -105,19 +99,17 @@ def execute(
     depends: Sequence[Path] = (),  # files or folders the page is drawn from; a record is one by itself
     threads: int | None = None,  # of NumPy and PyTorch; None leaves it to the environment
 ) -> bool:
-    """Executes `source` to `target`, unless that is up to date; True if it ran. Raises NotebookFailed."""
+    """Executes `source` to `target`, unless that is up to date; True if it ran. Raises NotebookFailed and Preempted."""
     key = _outdated(source, target, parameters, record, depends)
     if key is None:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = partial(target)
-    told(target).unlink(missing_ok=True)  # of one that was killed
+    aside, now = partial(target), told(target)
+    now.unlink(missing_ok=True)  # of one that was killed
     try:
-        _papermill(
-            source, aside, parameters, _kernel_environment(record, threads) | {FILE: os.path.abspath(told(target))}
-        )
+        _papermill(source, aside, parameters, _kernel_environment(record, threads) | {FILE: os.path.abspath(now)})
     finally:
-        told(target).unlink(missing_ok=True)
+        now.unlink(missing_ok=True)
     if cells := missing(aside):
         raise NotebookFailed(f"{source.name} stopped before its end: cells {cells} were never completed; see {aside}")
     sign(aside, key + _beside(target))
@@ -178,7 +170,7 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
     except PapermillExecutionError as error:
         if error.ename == "Preempted":  # no failure: nothing is to be read there
             aside.unlink(missing_ok=True)
-            raise NotebookFailed(error.evalue, preempted=True) from None
+            raise Preempted(error.evalue.removeprefix("stopped ").removesuffix(", saved; run again to go on")) from None
         text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
         message = f"{source.name}, cell {error.exec_count}: {text}\n(the whole traceback is in {aside})"
         raise NotebookFailed(message) from None
@@ -190,8 +182,7 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
 
 def _kernel_environment(record: Path | None, threads: int | None) -> dict[str, str]:
     """The environment of a kernel: malloc's settings, absolute paths (it works in another folder), the recorded run if any."""
-    with _environment, keeping_memory():
-        environment = dict(os.environ)
+    environment = {**SETTINGS, **os.environ}
     environment.pop("GUIDEBOOK_RECORD", None)
     for place in ("GUIDEBOOK_RUNS", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):
         if place in environment:

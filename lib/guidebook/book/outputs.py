@@ -30,7 +30,8 @@ def page(source: Path, executed: Path) -> dict:
     if ["".join(c["source"]) for c in notebook["cells"]] != ["".join(c["source"]) for c in ran]:
         raise NotebookFailed(f"{executed} holds other cells than {source.name}: delete it")
     values = next((c["source"] for c in done["cells"] if c not in ran), "")
-    widgets, cells = _models(done["metadata"]), []
+    models = done["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
+    widgets, cells = {id: _words(model) for id, model in models.items() if id.isalnum() and _known(model)}, []
     for cell, outcome in zip(notebook["cells"], ran, strict=True):
         cells.append(cell)
         if cell["cell_type"] == "code":
@@ -69,24 +70,14 @@ def _harmless(text: str) -> str:
     return bleach.clean(text, tags=TAGS, attributes=allowed)
 
 
-def _models(metadata: dict) -> dict[str, dict]:
-    """The widgets of a notebook by their ids, of harmless kinds, with harmless words."""
-    found = metadata.get("widgets", {}).get(STATE, {}).get("state", {})
-    return {id: _words(model) for id, model in found.items() if id.isalnum() and _known(model)}
-
-
 def _known(model: dict) -> bool:
+    """Whether a widget is of a harmless kind."""
     name, state = model["model_name"].removesuffix("Model"), model["state"]
     modules = {model["model_module"], state.get("_model_module"), state.get("_view_module")} - {None}
     linked = {*state.get("source", ())[1:], *state.get("target", ())[1:]}  # else one may set what is refused here
-    shown = state.get("_view_name") in (None, f"{name}View", "StyleView", "LayoutView")
-    return (
-        name in WIDGETS
-        and modules <= {*MODULES}
-        and linked <= {*LINKED}
-        and shown
-        and state.get("format", "png") == "png"
-    )
+    view, picture = state.get("_view_name"), state.get("format", "png")
+    shown = view in (None, f"{name}View", "StyleView", "LayoutView") and picture == "png"
+    return name in WIDGETS and modules <= {*MODULES} and linked <= {*LINKED} and shown
 
 
 def _words(value: Any) -> Any:

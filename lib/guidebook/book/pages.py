@@ -124,9 +124,8 @@ def intro(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
 def reliability() -> str:
     """`reliability.md`: every promise with the faults that were tried."""
     if not FAULTS.exists():
-        return _page(
-            "reliability", {"summary": "No test of faults has been recorded yet: `make test-faults` writes one."}
-        )
+        lacking = "No test of faults has been recorded yet: `make test-faults` writes one."
+        return _page("reliability", {"summary": lacking})
     record = json.loads(FAULTS.read_text())
     made, faults = record["made"], record["faults"]
     tried, held = (sum(f[k] for f in faults) for k in ("tried", "held"))
@@ -150,13 +149,11 @@ def how_to_read() -> str:
     if not COVERAGE.exists():
         return _page("how-to-read", {"coverage": "Nothing was simulated yet: `python -m bench.coverage` does."})
     record = json.loads(COVERAGE.read_text())
-    rows = [
-        [f"{r['what']}; {r['of']}".rstrip("; "), f"{r['coverage']:.1%}", f"{r['width']:.2f}"] for r in record["rows"]
-    ]
-    heads = ["interval of", "holds what it should", "its width over that of the scatter"]
-    return _page(
-        "how-to-read", {k: _text(v) for k, v in record["made"].items()} | {"coverage": table(heads, rows).text}
-    )
+    heads, rows = ["interval of", "holds what it should", "its width over that of the scatter"], []
+    for r in record["rows"]:
+        rows.append((f"{r['what']}; {r['of']}".rstrip("; "), f"{r['coverage']:.1%}", f"{r['width']:.2f}"))
+    made = {k: _text(v) for k, v in record["made"].items()}
+    return _page("how-to-read", made | {"coverage": table(heads, rows).text})
 
 
 def _page(name: str, parts: dict[str, str]) -> str:

@@ -4,7 +4,10 @@ A run in latents becomes a stock `StableDiffusionPipeline`, one in pixels a `Pix
 same seeds, captions, steps and guidance either draws the images that the run's own `Sampler` draws.
 """
 
+import ast
 import copy
+import importlib
+import inspect
 import json
 from pathlib import Path
 
@@ -17,7 +20,6 @@ from guidebook.config.params import Params
 from guidebook.diffusion.solvers import scheduler
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
-from guidebook.export.source import one_file
 from guidebook.models.autoencoder import autoencoder
 from guidebook.models.space import shape_of
 from guidebook.runs import manifest
@@ -119,16 +121,32 @@ def _save(folder: Path, text: str, made: DiffusionPipeline, params: Params) -> N
                 part.register_to_config(_name_or_path=name)  # else diffusers writes where it lay on this machine
             part.save_pretrained(aside / name)
         if isinstance(made, PixelPipeline):
-            _save_source(aside, made)
+            # Its code and that of its network, and their names where diffusers looks for code in a folder.
+            index = json.loads((aside / "model_index.json").read_text())
+            for name, part, file in (("_class_name", made, "pixel_pipeline"), ("unet", made.unet, "unet/network")):
+                (aside / f"{file}.py").write_text(one_file(type(part).__module__, set()))
+                index[name] = [Path(file).name, type(part).__name__]
+            (aside / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _save_source(folder: Path, made: PixelPipeline) -> None:
-    """The code of the pipeline and of its network, and their names where diffusers looks for code in a folder."""
-    index = json.loads((folder / "model_index.json").read_text())
-    for name, part, file in (("_class_name", made, "pixel_pipeline"), ("unet", made.unet, "unet/network")):
-        (folder / f"{file}.py").write_text(one_file(type(part).__module__))
-        index[name] = [Path(file).name, type(part).__name__]
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+def one_file(name: str, done: set[str]) -> str:
+    """The source of a module and, before it, of those of the library that it imports names from, once each: none that is in `done`.
+
+    What is imported of `guidebook.config` becomes `object`. Imports inside functions stay as they are.
+    """
+    source, found = inspect.getsource(importlib.import_module(name)), []
+    lines = source.splitlines()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("guidebook."):
+            named = " = ".join([*(alias.name for alias in node.names), "object"])
+            # Networks and solvers need the configuration for annotations alone.
+            configured = node.module.startswith("guidebook.config.")
+            lines[node.lineno - 1] = named if configured else ""
+            lines[node.lineno : node.end_lineno] = [""] * (node.end_lineno - node.lineno)
+            if not configured and node.module not in done:
+                done.add(node.module)
+                found.append(one_file(node.module, done))
+    return "\n\n".join([*found, f"# {name}\n" + "\n".join(lines).strip() + "\n"])
 
 
 def _checked(folder: Path) -> str:

@@ -1,6 +1,6 @@
 """A diffusers pipeline for runs in pixel space: none of diffusers' own takes captions there.
 
-An exported folder holds this file with all that it imports of the library, as one (`source.one_file`).
+An exported folder holds this file with all that it imports of the library, as one (`pipeline.one_file`).
 """
 
 import re
@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
-from PIL import Image
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from guidebook.conditioning.condition import Condition
@@ -41,9 +40,8 @@ class PixelPipeline(DiffusionPipeline):
         prompt: str | list[str],
         num_inference_steps: int | None = None,  # None: as the study samples
         guidance_scale: float = 1.0,  # w: 1 is off, 0 is unconditional
-        generator: torch.Generator
-        | list[torch.Generator]
-        | None = None,  # one per prompt, on the CPU; None: by torch's own seed
+        # One per prompt, on the CPU; None: by torch's own seed
+        generator: torch.Generator | list[torch.Generator] | None = None,
         eta: float | None = None,  # of DDIM; None: as the study samples
     ) -> ImagePipelineOutput:
         """PIL images, one per prompt. Raises ValueError for words it does not know, and for more or fewer generators than prompts."""
@@ -57,30 +55,25 @@ class PixelPipeline(DiffusionPipeline):
         given = {"steps": num_inference_steps, "eta": eta}
         solver = SimpleNamespace(**self.config.solver | {key: x for key, x in given.items() if x is not None})
         if not (1 <= solver.steps <= (path.timesteps or solver.steps) and 0 <= guidance_scale < float("inf")):
-            raise ValueError(
-                f"{solver.steps} steps at guidance_scale = {guidance_scale}: there are {path.timesteps} at most"
-            )
+            asked = f"{solver.steps} steps at guidance_scale = {guidance_scale}"
+            raise ValueError(f"{asked}: there are {path.timesteps} at most")
         tokens = self._embeddings([*prompts, *[""] * len(prompts)])
         cond, uncond = (Condition(tokens=part) for part in tokens.chunk(2))
         pair = conditional_or_not(path, self.unet, cond, uncond)
         denoise = clipped(linear(pair, guidance_scale), path, *RANGE)
         *_, (_, x) = sample(denoise, path, solver, tuple(self.config.shape), rngs, self._execution_device)
         low, high = self.config.range
-        pixels = (
-            ((x.cpu() - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        )
-        return ImagePipelineOutput([Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels])
+        shares = ((x.cpu() - low) / (high - low)).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+        return ImagePipelineOutput(self.numpy_to_pil(shares))
 
     def _embeddings(self, captions: list[str]) -> torch.Tensor:
         """(N, L, D) float32 of N captions."""
-        if (
-            self.tokenizer.unk_token is None
-        ):  # of the stand-in text encoder: whole words, and those of the run's captions alone
+        # That of the stand-in text encoder: whole words, and those of the run's captions alone
+        if self.tokenizer.unk_token is None:
             known = self.tokenizer.get_vocab().keys() - set(self.tokenizer.all_special_tokens)
             said = {word for caption in captions for word in re.findall(r"\w+|[^\w\s]", caption.lower())}
             if unknown := said - known:
-                raise ValueError(
-                    f"{', '.join(sorted(unknown))}: the model's captions have no such word, but {', '.join(sorted(known))}"
-                )
+                others, own = (", ".join(sorted(each)) for each in (unknown, known))
+                raise ValueError(f"{others}: the model's captions have no such word, but {own}")
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()

@@ -1,6 +1,5 @@
 """A trained run as an object for scripts and notebooks of one's own: what `guidebook.open` returns. Torch is imported where it samples."""
 
-import io
 from os import PathLike
 from pathlib import Path
 from pkgutil import resolve_name
@@ -35,9 +34,7 @@ class Samples(list):
         return Image.fromarray(mosaic(self.pixels, min(columns, len(self))))
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.sheet().save(buffer, "PNG")
-        return buffer.getvalue()
+        return self.sheet()._repr_png_()
 
 
 class TrainedRun:

@@ -61,8 +61,8 @@ def artifact(root: Path, name: str, spec: Any, make: Callable, parts: Parts | No
     missing, shared = not intact(folder), parts is not None and parts.share is not None
     # What one process does not see yet, all of them wait for.
     if missing if shared else agreed(missing):
-        complete = _fill(folder, make, parts, what) if parts else _write_folder(folder, make, what)
-        if complete and not intact(folder):
+        _fill(folder, make, parts, what) if parts else _write_folder(folder, make, what)
+        if (folder.is_dir() or not shared) and not intact(folder):
             raise OSError(f"{what}: {folder.name} is gone after it was made: do all processes see its disk? Run again")
     return folder
 
@@ -83,7 +83,7 @@ def notes(folder: Path) -> list:
     return json.loads((folder / "notes.json").read_text())
 
 
-def _write_folder(folder: Path, make: Callable[[Path], None], what: str) -> bool:
+def _write_folder(folder: Path, make: Callable[[Path], None], what: str) -> None:
     """The main process makes a folder; the others wait, and fail when it does. Of two runs at once, the first one's counts."""
     error = None
     if world().is_main_process:
@@ -95,7 +95,6 @@ def _write_folder(folder: Path, make: Callable[[Path], None], what: str) -> bool
     stopped, failed = agreed(isinstance(error, preemption.Preempted)), agreed(error is not None)
     if failed:
         raise error or (preemption.Preempted(what) if stopped else RuntimeError(f"{what}: the main process failed"))
-    return True
 
 
 def reserve(folder: Path, parts: Parts) -> Path:
@@ -107,8 +106,8 @@ def reserve(folder: Path, parts: Parts) -> Path:
     return aside
 
 
-def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
-    """Parts of arrays, in turns; True where all of them are made. A part is written, put on the disk and then marked as made."""
+def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> None:
+    """Parts of arrays, in turns, and the folder where all of them are made. A part is written, put on the disk and then marked as made."""
     aside = folder.with_name(f".{folder.name}")
     with unless(folder):
         reserve(folder, parts)
@@ -134,7 +133,6 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> bool:
     if world().is_main_process:
         _finish(folder, aside, markers)
     barrier()
-    return True
 
 
 def _made(aside: Path, marker: str, parts: Parts, first: int, end: int) -> bool:
@@ -155,18 +153,16 @@ def _made(aside: Path, marker: str, parts: Parts, first: int, end: int) -> bool:
     return True
 
 
-def _finish(folder: Path, aside: Path, markers: Sequence[Path]) -> bool:
+def _finish(folder: Path, aside: Path, markers: Sequence[Path]) -> None:
     """The arrays under their name, if every part is there."""
     with unless(folder):
-        if not all((aside / marker).exists() for marker in markers):
-            if folder.is_dir():  # whoever began when another ended
-                shutil.rmtree(aside, ignore_errors=True)
-            return folder.is_dir()
-        gathered = [note for marker in markers for note in checked.load(aside / marker)["notes"]]
-        write_json(aside, "notes.json", gathered, f"the notes of {folder.name}")
-        manifest.rename(aside, folder)
-        shutil.rmtree(folder / PARTS, ignore_errors=True)
-    return folder.is_dir()
+        if all((aside / marker).exists() for marker in markers):
+            gathered = [note for marker in markers for note in checked.load(aside / marker)["notes"]]
+            write_json(aside, "notes.json", gathered, f"the notes of {folder.name}")
+            manifest.rename(aside, folder)
+            shutil.rmtree(folder / PARTS, ignore_errors=True)
+        elif folder.is_dir():  # whoever began when another ended
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_json(aside: Path, name: str, value: Any, what: str) -> None:

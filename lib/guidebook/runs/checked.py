@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 KEY = "sha256"
 
 
@@ -60,11 +62,4 @@ def check_text(file: Path) -> None:
         raise ValueError
 
 
-def _parsed(text: bytes) -> Any:
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        value = None
-    if not isinstance(value, dict) and not (isinstance(value, list) and all(isinstance(v, dict) for v in value)):
-        raise ValueError
-    return value
+_parsed = TypeAdapter(dict | list[dict]).validate_json  # raises ValidationError, a ValueError

@@ -139,23 +139,19 @@ def main() -> None:
 
     main, answer = world().is_main_process, {}
     while not answer and (line := lines.get()) is not None:
-        answer = _stage(**json.loads(line))
+        job = json.loads(line)
+        try:
+            resolve_name(STAGES[job["stage"]])(opened(Path(job["run"])), **job["arguments"])
+        except Preempted as stop:
+            answer = {"preempted": stop.what}
+        except BaseException as error:
+            traceback.print_exc()
+            answer = {"error": f"{type(error).__name__}: {error}"}
         if main or "error" in answer:
             print(json.dumps(answer), file=answers, flush=True)
     if not answer:
         dist.destroy_process_group()
     os._exit(1 if "error" in answer else 0)  # a process that failed cannot take leave of the others
-
-
-def _stage(run: str, stage: str, arguments: dict) -> dict:
-    try:
-        resolve_name(STAGES[stage])(opened(Path(run)), **arguments)
-    except Preempted as stop:
-        return {"preempted": stop.what}
-    except BaseException as error:
-        traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}"}
-    return {}
 
 
 def _listen(lines: queue.Queue) -> None:

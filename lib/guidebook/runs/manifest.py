@@ -74,17 +74,12 @@ def rename(aside: Path, folder: Path) -> None:
     _verified[folder] = _sizes_and_times(folder)  # gigabytes are not hashed twice
 
 
-def replace(aside: Path, folder: Path) -> None:
-    """`rename`, also where there is a folder of that name, which is gone afterwards."""
-    if not folder.is_dir():
-        return rename(aside, folder)
-    checksum(aside)
-    take_place(aside, folder)
-
-
 def take_place(aside: Path, folder: Path) -> None:
-    """Gives a folder the name of another, which is gone afterwards; at every moment there is one or the other."""
+    """Gives a folder its name. Of another one of that name, which is gone afterwards, there is one or the other at every moment."""
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+    if not folder.is_dir():
+        os.replace(aside, folder)
+        return fsync(folder.parent)
     if ctypes.CDLL(None).renameat2(here, os.fsencode(aside), here, os.fsencode(folder), exchange):
         old = folder.rename(folder.with_name(f".old-{folder.name}-{me()}"))  # a disk of a network cannot exchange
         os.replace(aside, folder)
@@ -154,6 +149,7 @@ def intact(folder: Path) -> bool:
     return True
 
 
+_text = functools.partial(json.dumps, indent=1)  # of the hashes, by name
 _verified: dict[Path, list] = {}  # what this process has hashed, with sizes and times of the files
 
 
@@ -187,10 +183,6 @@ def fsync(path: Path) -> None:
 def _sizes_and_times(folder: Path) -> list:
     files = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if not f.name.startswith("."))
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
-
-
-def _text(hashes: dict[str, str]) -> str:
-    return json.dumps(hashes, indent=1)
 
 
 def _sha256(path: Path) -> str:

@@ -20,7 +20,12 @@ def params_in(folder: Path, results: Path) -> tuple[Params, bool]:
         raise Corrupt(f"{folder.name}: params.yml is not what was written; {again}") from None
     params = check(read(folder / "params.yml"), folder.name)
     if within:
-        _check(within, params)
+        named = Path(params.experiment, params.profile)
+        if within.parent.name == "variants":
+            check_word(within.name, "variant")
+            named /= f"variants/{within.name}"
+        if within != named:
+            raise ParamsError(plain(f"the record {within} calls itself {named}: it would take the place of that one"))
     return params, within is not None
 
 
@@ -41,13 +46,3 @@ def _place(folder: Path, results: Path) -> Path | None:
             odd = f"the record {within} holds a link or a device, {file.name}: put a file there, or delete it"
             raise ParamsError(plain(odd))
     return within
-
-
-def _check(within: Path, params: Params) -> None:
-    """Raises ParamsError where a record lies under another name than its own."""
-    named = Path(params.experiment, params.profile)
-    if within.parent.name == "variants":
-        check_word(within.name, "variant")
-        named /= f"variants/{within.name}"
-    if within != named:
-        raise ParamsError(plain(f"the record {within} calls itself {named}: it would take the place of that one"))

@@ -46,31 +46,28 @@ def drop_stale(stop: Path) -> None:
 class Stop:
     """The request to stop work on a run; without a run, one that never comes."""
 
-    def __init__(self, run: Run | None = None, outer: "Stop | None" = None):
-        self.signalled, self._looked, self._outer = False, 0.0, outer
-        folders = {run.path, run.owner} if run else ()  # whoever stops a run means its variants too
-        self._files = [*(folder / "STOP" for folder in folders), *(outer._files if outer else [])]
+    def __init__(self, run: Run | None = None):
+        self.signalled, self._looked = False, 0.0
+        # Whoever stops a run means its variants too.
+        self.files = [folder / "STOP" for folder in {run.path, run.owner}] if run else []
 
     def asked(self) -> bool:
         """Whether to stop now: the same answer in every process, for one that stops by itself leaves the others waiting.
 
         So all of them call equally often. Where one works while the others wait for it (`distributed.solo`), the answer is its own.
         """
-        now, mine = time.monotonic(), self._signalled()
+        now, mine = time.monotonic(), any(stop.signalled for stop in _open)
         if world().is_main_process and now - self._looked >= EVERY:
-            self._looked, mine = now, mine or any(file.exists() for file in self._files)
+            self._looked, mine = now, mine or any(file.exists() for stop in _open for file in stop.files)
         return agreed(mine)
 
     def obey(self, what: str) -> None:
         """Ends the work once everything is saved. Raises Preempted."""
         if world().is_main_process:
-            for file in self._files:
+            for file in (file for stop in _open for file in stop.files):
                 file.unlink(missing_ok=True)
         barrier()
         raise Preempted(what)
-
-    def _signalled(self) -> bool:
-        return self.signalled or (self._outer is not None and self._outer._signalled())
 
 
 _open: list[Stop] = []  # the innermost last
@@ -87,7 +84,7 @@ def stopping(run: Run) -> Iterator[Stop]:
 
     Nested, the inner one hears what the outer one hears, and nothing that came meanwhile is lost.
     """
-    stop, before = Stop(run, _open[-1] if _open else None), {}
+    stop, before = Stop(run), {}
 
     def remember(number, frame):
         stop.signalled = True

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from guidebook.config import params as P
 from guidebook.config.paths import runs
+from guidebook.runs import run as R
 from guidebook.runs.executed import complete
 from guidebook.runs.lock import lock
-from guidebook.runs.manifest import Corrupt, delete, me, replace, verify, writing
-from guidebook.runs.run import Run, opened, record_of
+from guidebook.runs.manifest import Corrupt, checksum, delete, me, take_place, verify, writing
 from guidebook.runs.trainings import trained_again, variants
 
 log = logging.getLogger(__name__)
 FACTS, SETS = ("params.yml", "provenance.json", "stats.jsonl", "metrics.json"), ("set.json", "sheet.png")
 
 
-def record(run: Run) -> Path:
+def record(run: R.Run) -> Path:
     """Copies a finished run, some hundred kB, to `book/results/<experiment>/<profile>/`; its other trainings become variants.
 
     Everything is checked against what was written, and the record before it stays until this one is whole. Raises
@@ -28,9 +28,16 @@ def record(run: Run) -> Path:
             f"{run.path} is not finished: it has no complete notebook.ipynb; run `guidebook run {run.params.experiment} "
             f"--profile {run.params.profile}` with its parameters first, which makes nothing again that is there"
         )
-    target = record_of(run.params)
-    if target.is_dir() and (changed := _changes(target, run)):
-        log.warning("%s replaces a record of other parameters: %s", run.path.name, changed[:300])
+    target = R.RESULTS / run.params.experiment / run.params.profile
+    if target.is_dir():
+        try:
+            changed = ", ".join(
+                f"{key} {b} for {a}" for key, a, b in P.differences(R.opened(target).params, run.params)
+            )
+        except (P.ParamsError, Corrupt) as error:
+            changed = str(error)
+        if changed:
+            log.warning("%s replaces a record of other parameters: %s", run.path.name, changed[:300])
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}-{me()}")
     with writing(aside, f"the record {target.parent.name}/{target.name}"):
@@ -38,7 +45,8 @@ def record(run: Run) -> Path:
         newest = {variant.name.partition(" · ")[2]: variant.path for variant in variants(run)}
         for name, path in (newest | trained_again(run)).items():
             _copy(path, aside / "variants" / name)
-        replace(aside, target)
+        checksum(aside)
+        take_place(aside, target)
     return target
 
 
@@ -49,14 +57,6 @@ def removed(folder: Path) -> Path:
     with lock(folder):
         delete(folder)
     return folder
-
-
-def _changes(target: Path, run: Run) -> str:
-    """In which parameters a run differs from the record that it replaces."""
-    try:
-        return ", ".join(f"{key} {b} for {a}" for key, a, b in P.differences(opened(target).params, run.params))
-    except (P.ParamsError, Corrupt) as error:
-        return str(error)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -70,7 +70,7 @@ def _copy(source: Path, target: Path) -> None:
         ]
         if names is SETS:
             verify(folder, f"delete {folder} and run again: it is drawn anew")
-    run = opened(source)
+    run = R.opened(source)
     run.stats(), run.metrics()  # raise Corrupt
     if not run.provenance():
         raise run.corrupt("provenance.json", "is gone")

@@ -41,8 +41,8 @@ class Run:
     @property
     def name(self) -> str:
         """`mnist/demo`, or `mnist/demo · caption-dropout` for a variant."""
-        base = f"{self.params.experiment}/{self.params.profile}"
-        return f"{base} · {_without_key(self.path.name)}" if self.owner != self.path else base
+        variant = re.sub(r"(?<=.)-[0-9a-f]{8}$", "", self.path.name)  # without its key
+        return f"{self.params.experiment}/{self.params.profile}" + (f" · {variant}" if self.owner != self.path else "")
 
     @property
     def owner(self) -> Path:
@@ -150,11 +150,6 @@ def folder(params: P.Params) -> Path:
     return runs() / params.experiment / f"{params.profile}-{params.training_key}"
 
 
-def record_of(params: P.Params) -> Path:
-    """Where the record of these parameters lies, or would."""
-    return RESULTS / params.experiment / params.profile
-
-
 def opened(path: Path | str) -> Run:
     """The run in a folder. Raises ParamsError where there is none."""
     path = Path(path)
@@ -233,8 +228,7 @@ def _live(params: P.Params, path: Path) -> Run:
 def _recorded(params: P.Params, path: Path) -> Run:
     if not (path / "params.yml").exists():
         raise NotRecorded(f"{path.parent.name}/{path.name} holds no recorded run")
-    known, _ = params_in(path, RESULTS)
-    if known.training_key != params.training_key:
+    if (known := opened(path).params).training_key != params.training_key:
         keys = ", ".join(k for k, _, _ in P.differences(known, params))
         raise NotRecorded(f"the record {path.name} was made with other parameters ({keys}): record it again")
     return Run(params, path, recorded=True)
@@ -243,7 +237,3 @@ def _recorded(params: P.Params, path: Path) -> Run:
 def _by_age(root: Path, *patterns: str) -> list[Path]:
     """The files of a folder, the oldest first."""
     return sorted((f for pattern in patterns for f in root.glob(pattern)), key=lambda f: f.stat().st_mtime)
-
-
-def _without_key(name: str) -> str:
-    return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", name)

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 
 from guidebook.config.params import ParamsError
 from guidebook.runs.run import Run, opened
+
+_seed = attrgetter("params.train.seed")  # of a run
 
 
 def siblings(run: Run) -> list[Run]:
@@ -29,10 +32,6 @@ def trained_again(run: Run) -> dict[str, Path]:
     own = [run, *(v for v in variants(run) if _seed(v) == _seed(run))]
     named = [(one.name.partition(" · ")[2], other) for one in own for other in siblings(one)]
     return {"-".join(filter(None, (name, f"seed-{_seed(other)}"))): other.path for name, other in named}
-
-
-def _seed(run: Run) -> int:
-    return run.params.train.seed
 
 
 def _opened(files: Iterable[Path]) -> list[Run]:

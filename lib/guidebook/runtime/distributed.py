@@ -63,24 +63,16 @@ def shared(model: "torch.nn.Module") -> "torch.nn.Module":
 
 def total(x: "torch.Tensor") -> "torch.Tensor":
     """The sum over all processes of a tensor of one shape."""
-    import torch
+    from accelerate.utils import reduce
 
-    if alone():
-        return x
-    x = x.clone()
-    torch.distributed.all_reduce(x)
-    return x
+    return x if alone() else reduce(x, "sum")
 
 
 def agreed(flag: bool) -> bool:
     """True everywhere if it is true anywhere. Speaks through the CPU, so that no device is waited for."""
     import torch
 
-    if alone():
-        return flag
-    most = torch.tensor(int(flag))
-    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-    return bool(most)
+    return flag if alone() else bool(total(torch.tensor(int(flag))))
 
 
 def barrier() -> None:
@@ -97,9 +89,6 @@ def share(n: int) -> slice:
 def gathered(x: "torch.Tensor") -> "torch.Tensor":
     """The shares (n_k, …) of all processes in order, (Σ n_k, …), on the CPU."""
     import torch
+    from accelerate.utils import gather_object
 
-    if alone():
-        return x.cpu()
-    parts = [None] * world().num_processes
-    torch.distributed.all_gather_object(parts, x.cpu())
-    return torch.cat(parts)
+    return x.cpu() if alone() else torch.cat(gather_object([x.cpu()]))

@@ -76,9 +76,8 @@ def load() -> Cluster:
     for name in cluster.overrides:
         cluster.job(name)
         if name not in names:
-            raise ParamsError(
-                f"cluster.yml: overrides.{name[:60]}: neither `{BOOK}` nor an experiment{nearest(name, names)}"
-            )
+            wrong = f"neither `{BOOK}` nor an experiment{nearest(name, names)}"
+            raise ParamsError(f"cluster.yml: overrides.{name[:60]}: {wrong}")
     return cluster
 
 

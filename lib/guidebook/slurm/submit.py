@@ -94,23 +94,19 @@ def scripts(cluster: Cluster, work: list[Task]) -> list[tuple[str, list[Task]]]:
     return [*((script(tasks), tasks) for tasks in alike.values()), (book_script(cluster), [])]
 
 
-def objection(cluster: Cluster, work: list[Task]) -> str | None:
-    """Why these tasks would not be submitted, and what to do; or None."""
+def check(cluster: Cluster, work: list[Task]) -> None:
+    """Raises SubmitError where these tasks would not be submitted: why, and what to do."""
     if why := lacking(work):
-        return why
+        raise SubmitError(why)
     if not shutil.which("sbatch"):
-        return "sbatch is not on PATH: submit from a machine of the cluster; --dry-run prints the scripts"
-    try:
-        for text, _ in scripts(cluster, work):
-            _slurm("sbatch", "--test-only", text=text)  # plain sbatch takes a job that no node can ever start
-    except SubmitError as error:
-        return str(error)
+        raise SubmitError("sbatch is not on PATH: submit from a machine of the cluster; --dry-run prints the scripts")
+    for text, _ in scripts(cluster, work):
+        _slurm("sbatch", "--test-only", text=text)  # plain sbatch takes a job that no node can ever start
 
 
 def submit(cluster: Cluster, work: list[Task]) -> list[dict]:
     """Submits the arrays and the book after them; a record of each job. Raises SubmitError, and then nothing is in the queue."""
-    if why := objection(cluster, work):
-        raise SubmitError(why)
+    check(cluster, work)
     *arrays, (book, _) = scripts(cluster, work)
     after = logs(cluster.job(BOOK))
     for folder_ in {records(), after, *(logs(task.asks) for task in work)}:
@@ -147,11 +143,9 @@ def jobs() -> list[dict]:
     found = [job for file in files for job in json.loads(file.read_text())]
     asked = ("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%L")
     lines = _slurm(*asked).splitlines() if found and shutil.which("squeue") else []
-    live = {
-        job: {"state": state, "reason": why, "left": left} for job, state, why, left in (x.split("|") for x in lines)
-    }
-    ended = {"state": ENDED, "reason": "", "left": ""}
-    found = [job | live.get(job["job"], ended) for job in found]
+    rows = (dict(zip(("job", "state", "reason", "left"), x.split("|"), strict=True)) for x in lines)
+    live = {row["job"]: row for row in rows}
+    found = [job | live.get(job["job"], {"state": ENDED, "reason": "", "left": ""}) for job in found]
     return sorted(found, key=lambda job: (job["state"] != ENDED, job["state"] != "PENDING"))
 
 
