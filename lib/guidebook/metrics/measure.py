@@ -69,8 +69,7 @@ def frechet_against(run: Run, images: ImageSet | None, n: int, m: int, space: st
     For `images` None of the train split's: the floor of this protocol. Raises ValueError where there are fewer.
     """
     make = lazily("records:of_test_images", space=space, n=n, m=m)
-    subject = of_samples(run, images) if images else of_real(run, "train")
-    return once(run, subject, f"against-{space}", make, [n, m, "test"], space)
+    return once(run, _subject(run, images, "train"), f"against-{space}", make, [n, m, "test"], space)
 
 
 def edit_records(run: Run, images: ImageSet) -> list[dict]:
@@ -142,5 +141,5 @@ def _found(run: Run, subject: Subject, group: str, spec: Sequence = ()) -> tuple
     return key, run.metrics(key=key) or run.metrics(key=older)
 
 
-def _subject(run: Run, images: ImageSet | None) -> Subject:
-    return of_samples(run, images) if images else of_real(run, "test")
+def _subject(run: Run, images: ImageSet | None, split: str = "test") -> Subject:
+    return of_samples(run, images) if images else of_real(run, split)

@@ -93,7 +93,7 @@ def of_inception(run: Run, subject: Subject) -> list[dict]:
 
 
 def distances(run: Run, subject: Subject, space: str, counts: Sequence[int] = ()) -> list[dict]:
-    """The Fréchet distance of the matched images to the train split, or of each of `counts`, and what that of all tends to, where they suffice to say."""
+    """Fréchet distances to the train split: of as many images as are `matched`, or at each of several `counts`, and at infinitely many where they suffice."""
     network, metric = SPACES[space](run.params.data), FRECHET[space]
     mine, train = rows(run, subject, space)["features"], reference(run.params.data, network)
     if counts:
