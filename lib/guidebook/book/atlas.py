@@ -1,9 +1,10 @@
 """The chapter of the atlas: what documents state of sizes and costs, what was counted, and whether the one is the other."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from guidebook.config.params import load
-from guidebook.models.atlas import Atlas, Counted, Stated, load_atlas, number
+from guidebook.models.atlas import Counted, Law, Stated, load_atlas, number
 from guidebook.models.counting import answers, counted
 from guidebook.models.published import PARTS, Measured
 from guidebook.models.space import shape_of
@@ -16,32 +17,32 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
     """The tables by their places on the page; `name` gives the words for a document, as `Shah et al., 2024`."""
     atlas = load_atlas()
     at, rows = counted(atlas), atlas.resolved().values()
-    values = {row.id: row.found(at[row.id]) for row in rows}
+    answered = answers(atlas, at)
 
-    def stated(heads: list[str], found: Iterable[tuple[Stated, tuple, str]]) -> Html:
+    def stated(heads: list[str], rows: Iterable[Stated], cells: Callable[[Any], tuple]) -> Html:
         """Statements with the cells of what was found, what the document has and the verdict."""
-        lines = [(s.says, *cells, _stated(s), f"{name(s.source)}, {s.where}", verdict) for s, cells, verdict in found]
+        lines = [
+            (s.says, *cells(s), _stated(s), f"{name(s.source)}, {s.where}", answered.get(s.id, ("", ""))[1])
+            for s in rows
+        ]
         return table([*heads, "by", "verdict"], lines)
-
-    def counts(cells: Callable[[Measured, float], tuple], rows: Iterable[Counted]) -> list[tuple[Stated, tuple, str]]:
-        return [(row, cells(at[row.id], values[row.id]), row.verdict(values[row.id])) for row in rows]
 
     sizes = ["network", "parameters", "in fixed tables", "weights in bf16 (GB)", "stated"]
     split, others = f"of it {' / '.join(PARTS)} (%)", [r for r in rows if r.unit not in ("parameters", "GMAC")]
     costs = ["forward of one image", "GMAC", "GFLOP", split, "activations in bf16 (MB)", "stated (GMAC)"]
-    waiting = [(o.system, o.says, name(o.source), o.why) for o in atlas.open]
-    answered = [(d, d.answer([values[i] for i in d.of])) for d in atlas.derived]
-    derived = [(d, (text,), verdict) for d, (text, verdict) in answered]
+    powers, waiting = ["part", "sides", "GMAC", "power of the side", "stated"], ["system", "stated", "by", "why"]
     tables = {
-        "parameters": stated(sizes, counts(_sizes, [r for r in rows if r.unit == "parameters"])),
-        "operations": stated(costs, counts(_costs, [r for r in rows if r.unit == "GMAC"])),
-        "others": stated(["", "found", "stated"], counts(lambda m, value: (f"{value:g}",), others)),
-        "derived": stated(["statement", "found", "stated"], derived),
+        "parameters": stated(sizes, [r for r in rows if r.unit == "parameters"], lambda r: _sizes(at[r.id])),
+        "operations": stated(costs, [r for r in rows if r.unit == "GMAC"], lambda r: _costs(at[r.id])),
+        "others": stated(["", "found", "stated"], others, lambda r: (f"{r.found(at[r.id]):g}",)),
+        "derived": stated(
+            ["statement", "found", "stated"], atlas.derived, lambda d: (answered[d.id][0].removeprefix(f"{d.says}: "),)
+        ),
         "experiments": _experiments(rows, at),
-        "laws": stated(["part", "sides", "GMAC", "power of the side", "stated"], _laws(atlas, at)),
-        "open": table(["system", "stated", "by", "why"], waiting),
+        "laws": stated(powers, atlas.laws, lambda law: _power(law, at)),
+        "open": table(waiting, [(o.system, o.says, name(o.source), o.why) for o in atlas.open]),
     }
-    verdicts = [verdict for _, verdict in answers(atlas, at).values()]
+    verdicts = [verdict for _, verdict in answered.values()]
     held = sum(v == "holds" for v in verdicts)
     cited = ",".join(dict.fromkeys(r.source for r in (*atlas.counts, *atlas.derived, *atlas.laws, *atlas.open)))
     summary = (
@@ -57,14 +58,20 @@ def _stated(row: Stated) -> str:
     return " to ".join(number(end) if float(f"{end:.4g}") == end else f"{end:,.0f}" for end in ends)
 
 
-def _sizes(m: Measured, found: float) -> tuple:
+def _sizes(m: Measured) -> tuple:
     weights = f"{BF16 * (m.parameters + m.tables) / 1e9:.2f}"
     return f"{m.parameters:,}", f"{m.tables:,}" if m.tables else None, weights
 
 
-def _costs(m: Measured, found: float) -> tuple:
+def _costs(m: Measured) -> tuple:
     shares = " / ".join(f"{100 * m.macs[part] / m.total:.0f}" for part in PARTS)
-    return f"{m.total / 1e9:.2f}", f"{2 * m.total / 1e9:.2f}", shares, f"{BF16 * m.activations / 1e6:,.0f}"
+    return f"{m.gmac:.2f}", f"{m.gflop:.2f}", shares, f"{BF16 * m.activations / 1e6:,.0f}"
+
+
+def _power(law: Law, at: dict[str, Measured]) -> tuple:
+    found = [at[f"{law.of} at {side}"] for side in law.sides]
+    macs = ", ".join(f"{m.macs[law.part] / 1e9:.3g}" for m in found)
+    return ", ".join(map(str, law.sides)), macs, f"{law.answer(found)[0]:.3f}"
 
 
 def _experiments(rows: Iterable[Counted], at: dict[str, Measured]) -> Html:
@@ -76,16 +83,8 @@ def _experiments(rows: Iterable[Counted], at: dict[str, Measured]) -> Html:
         stated = "; ".join(f"{_stated(r)} ({r.where})" for r in mine if r.unit == "parameters" and r.stated)
         m = next(at[row.id] for row in mine)
         shape = "×".join(map(str, shape_of(params)))
-        costs = f"{m.parameters:,}", *_costs(m, m.total)[:2], f"{BF16 * m.parameters / 1e6:,.0f}"
+        costs = f"{m.parameters:,}", f"{m.gmac:.2f}", f"{m.gflop:.2f}", f"{BF16 * m.parameters / 1e6:,.0f}"
         how = f"{params.train.batch:,}", f"{params.train.lr:g}", f"{params.train.epochs:g}"
         lines.append((params.experiment, f"{params.data.resolution} px", shape, *costs, stated, *how))
     heads = ["experiment", "image", "network's input", "parameters", "GMAC", "GFLOP", "weights in bf16 (MB)"]
     return table([*heads, "parameters stated", "batch", "lr", "epochs"], lines)
-
-
-def _laws(atlas: Atlas, at: dict[str, Measured]) -> Iterator[tuple[Stated, tuple, str]]:
-    for law in atlas.laws:
-        found = [at[f"{law.of} at {side}"] for side in law.sides]
-        power, verdict = law.answer(found)
-        costs = ", ".join(f"{m.macs[law.part] / 1e9:.3g}" for m in found)
-        yield law, (", ".join(map(str, law.sides)), costs, f"{power:.3f}"), verdict

@@ -9,7 +9,7 @@ from guidebook.book import atlas as chapter
 from guidebook.book.status import everything, overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
-from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, settled, together
+from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, together
 from guidebook.report.tables import MEASURED, Html, escaped, measured, table
 from guidebook.runs.run import Run
 
@@ -65,7 +65,8 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
     for source in dict.fromkeys(c.source for c in known):
         rows, outcomes = [], []
         for claim in (c for c in known if c.source == source):
-            own = (settled(claim), "the documents"), (from_atlas(claim), Html('<a href="atlas.html">the atlas</a>'))
+            settled = claim.answer and Answer(claim.id, claim.answer.found, claim.answer.verdict)
+            own = (settled, "the documents"), (from_atlas(claim), Html('<a href="atlas.html">the atlas</a>'))
             found = [(a, by) for a, by in own if a]
             by_runs = [
                 (a, Html(f'<a href="{file}.html">{escaped(title if data in a.note else f"{title}: {data}")}</a>'))

@@ -63,13 +63,14 @@ def difference(a: Records, b: Records, differ: Sequence[str] = (), training: boo
         return replace(below, value=-below.value)
     firsts, seconds = ([r] if isinstance(r, dict) else list(r) for r in (a, b))
     _check(firsts, seconds, differ, training)
-    each = [_each(x, y) for x, y in zip(firsts, seconds, strict=True)]
-    values = np.array([x["value"] - y["value"] for x, y in zip(firsts, seconds, strict=True)])
-    if any(e is None for e in each):
-        found, errors = _over_trainings(values), [(r["high"] - r["low"]) / (2 * Z) for r in (*firsts, *seconds)]
+    pairs, every = list(zip(firsts, seconds, strict=True)), [*firsts, *seconds]
+    values = np.array([x["value"] - y["value"] for x, y in pairs])
+    if not all(r["draw"] and r.get("influence") for r in every):  # not of the same seeds
+        found, errors = _over_trainings(values), [(r["high"] - r["low"]) / (2 * Z) for r in every]
         independent = float(np.square(errors).sum() / len(firsts) ** 2)
         return replace(found, error=max(0.0, independent - found.spread**2) ** 0.5)
-    found, own, n = _over_trainings(values, np.array(each)), each[0], len(each[0])
+    each = np.array([influence(x) - influence(y) for x, y in pairs])
+    found, own, n = _over_trainings(values, each), each[0], each.shape[1]
     if len(each) == 1 and np.isin(own, (-1, 0, 1)).all():
         error = (np.count_nonzero(own) + 1 - own.sum() ** 2 / n) ** 0.5 / n
         return replace(found, error=error, continuity=1 / n)
@@ -91,21 +92,11 @@ def _over_trainings(values: np.ndarray, each: np.ndarray | None = None, error: f
 
 def _beyond(a: dict | Sequence[dict], bound: float) -> Difference:
     """A record's value less a number, by that half of its interval that looks to the number; or trainings' values, by their spread."""
-    if not isinstance(a, dict):
-        values = np.array([r["value"] for r in a])
-        return Difference(
-            float(values.mean()) - bound, 0.0, 0.0, float(values.std(ddof=1)) / len(values) ** 0.5, len(values)
-        )
-    half = a["value"] - a["low"] if a["value"] > bound else a["high"] - a["value"]
-    return Difference(a["value"] - bound, half / Z, 0.0, 0.0, 1)
-
-
-def _each(a: dict, b: dict) -> np.ndarray | None:
-    """The difference of each image's influences (n,), where both records keep them and the images are drawn from the same seeds."""
-    first, second = influence(a), influence(b)
-    if first is None or second is None or not (a["draw"] and b["draw"]):
-        return None
-    return first - second
+    if isinstance(a, dict):
+        half = a["value"] - a["low"] if a["value"] > bound else a["high"] - a["value"]
+        return Difference(a["value"] - bound, half / Z, 0.0, 0.0, 1)
+    found = _over_trainings(np.array([r["value"] for r in a]))
+    return replace(found, value=found.value - bound)
 
 
 def _check(firsts: list[dict], seconds: list[dict], differ: Sequence[str], training: bool) -> None:
@@ -180,9 +171,10 @@ def again(record: dict, others: Sequence[dict]) -> dict:
     every = [record, *(r for seed, r in alike.items() if seed != record.get("training"))]
     if len(every) == 1:
         return record
-    values, each = np.array([r["value"] for r in every]), [influence(r) for r in every]
-    shared = None if any(e is None for e in each) else np.array(each)  # the noise of their images is the same
-    mean = _over_trainings(values, shared, float(np.mean([(r["high"] - r["low"]) / (2 * Z) for r in every])))
+    kept = all(r.get("influence") for r in every)  # the noise of their images is the same
+    each, errors = [influence(r) for r in every if kept], [(r["high"] - r["low"]) / (2 * Z) for r in every]
+    values = np.array([r["value"] for r in every])
+    mean = _over_trainings(values, np.array(each) if kept else None, float(np.mean(errors)))
     (value, low, high), k = mean.interval(), len(every)
     told = {"value": value, "low": low, "high": high, "spread": mean.spread * k**0.5, "trainings": k}
     return record | {"again": told}

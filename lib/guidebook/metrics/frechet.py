@@ -138,9 +138,8 @@ def fd_infinite(features: torch.Tensor, reference: Gaussian) -> Interval:
             distance, own = influences(part, reference)
             value += weight * distance / parts
             influence[i * count : (i + 1) * count] += weight * n / (parts * count) * own.cpu()
-    return linear(
-        value, influence.numpy()
-    )  # of a perfect model it is 0, which an extrapolation may miss on either side
+    # Of a perfect model it is 0, which an extrapolation may miss on either side
+    return linear(value, influence.numpy())
 
 
 def fewest(width: int) -> int:

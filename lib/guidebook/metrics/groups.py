@@ -14,15 +14,9 @@ from guidebook.metrics.subject import Subject
 from guidebook.runs.run import Run
 
 TRAIN, JACKKNIFE = "train split", "infinitesimal jackknife"
-FRECHET = {
-    "judge": "fd_judge",
-    "random": "fd_random",
-    "inception": "fid",
-}  # the name of a Fréchet distance in each feature space
+# The name of a Fréchet distance in each feature space
+FRECHET = {"judge": "fd_judge", "random": "fd_random", "inception": "fid"}
 MANIFOLD = ("precision", "recall", "density", "coverage")
-
-
-Make = Callable[[Run, Subject], list[dict]]
 
 
 def lazily(function: str, **how: Any) -> Callable:
@@ -33,7 +27,7 @@ def lazily(function: str, **how: Any) -> Callable:
 @dataclass(frozen=True)
 class Group:
     metrics: tuple[str, ...]
-    make: Make
+    make: Callable[[Run, Subject], list[dict]]
 
 
 GROUPS = {

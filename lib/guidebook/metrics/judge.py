@@ -34,24 +34,19 @@ def recipes() -> dict[str, dict[str, Recipe]]:
     Accuracy on one core: 98.6 % of digits in 3 s, 86.6 % of CIFAR-10 in 500 s. The recipe for a GPU has not been run on one yet.
     """
     narrow, small = (32, 64, 128), {"depth": 1, "batch": 128}
-    cpu, gpu = {"widths": (64, 128, 256), "depth": 1, "epochs": 8}, {"widths": (128, 256, 512), "depth": 2}
-    faces = {"side": 64, "attributes": True}
+    cpu, gpu = ("cpu", (64, 128, 256), 1, 8), ("cuda", (128, 256, 512), 2)
+    faces, coloured = {"side": 64, "attributes": True}, {"cpu": Recipe(*cpu), "cuda": Recipe(*gpu, 20)}
     return {
         "digits": {"cpu": Recipe("cpu", (64, 128), epochs=20, shift=1, lr=0.1, mirror=False, **small)},
         "mnist": {"cpu": Recipe("cpu", narrow, epochs=3, shift=2, mirror=False, **small)},
         "scenes": {"cpu": Recipe("cpu", narrow, epochs=8, shift=1, mirror=False, **small)},
         "paintings": {"cpu": Recipe("cpu", narrow, epochs=30, shift=1, **small)},
         "faces": {"cpu": Recipe("cpu", narrow, 1, epochs=12, shift=2, lr=1.0, batch=64, **faces)},
-        "cifar10": {"cpu": Recipe("cpu", **cpu), "cuda": Recipe("cuda", epochs=20, **gpu)},
-        "cifar100": {"cpu": Recipe("cpu", **cpu), "cuda": Recipe("cuda", epochs=20, **gpu)},
-        "wikiart": {"cpu": Recipe("cpu", **cpu), "cuda": Recipe("cuda", epochs=20, **gpu)},
-        "celeba": {
-            "cpu": Recipe("cpu", narrow, 1, epochs=2, **faces),
-            "cuda": Recipe("cuda", epochs=10, **gpu, **faces),
-        },
+        **dict.fromkeys(("cifar10", "cifar100", "wikiart"), coloured),
+        "celeba": {"cpu": Recipe("cpu", narrow, 1, 2, **faces), "cuda": Recipe(*gpu, 10, **faces)},
         NAME: {"cpu": Recipe("cpu", narrow, epochs=20, shift=2, side=32, depth=1, batch=64)},
         "imagenette": {"cpu": Recipe("cpu", narrow, epochs=20, shift=2, side=32, **small)},
-        "imagenet100": {"cpu": Recipe("cpu", **cpu, side=64), "cuda": Recipe("cuda", epochs=30, **gpu, side=64)},
+        "imagenet100": {"cpu": Recipe(*cpu, side=64), "cuda": Recipe(*gpu, 30, side=64)},
     }
 
 

@@ -1,12 +1,12 @@
 """Metric records of image sets, each measured once."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from guidebook.config.budget import share
 from guidebook.config.params import digest
 from guidebook.metrics.difference import again
-from guidebook.metrics.groups import GROUPS, Make, lazily
+from guidebook.metrics.groups import GROUPS, lazily
 from guidebook.metrics.subject import Subject, of_real, of_samples
 from guidebook.metrics.weights import why_absent
 from guidebook.runs import launch
@@ -59,7 +59,7 @@ def fd_curve_records(run: Run, images: ImageSet | None, space: str = "judge", co
 
     `fd_judge` (`fid`) at each count, and `fd_judge_inf` (`fid_inf`) where images suffice; for `images` None the test split's: the floor.
     """
-    make = lazily("records:of_curve", space=space, counts=counts)
+    make = lazily("records:distances", space=space, counts=counts)
     return once(run, _subject(run, images), f"curve-{space}", make, list(counts), space)
 
 
@@ -69,8 +69,7 @@ def frechet_against(run: Run, images: ImageSet | None, n: int, m: int, space: st
     For `images` None of the train split's: the floor of this protocol. Raises ValueError where there are fewer.
     """
     make = lazily("records:of_test_images", space=space, n=n, m=m)
-    subject = of_samples(run, images) if images else of_real(run, "train")
-    return once(run, subject, f"against-{space}", make, [n, m, "test"], space)
+    return once(run, _subject(run, images, "train"), f"against-{space}", make, [n, m, "test"], space)
 
 
 def edit_records(run: Run, images: ImageSet) -> list[dict]:
@@ -104,17 +103,13 @@ def neighbours(run: Run, images: ImageSet, n: int = 20) -> ImageSet:
 
 
 def once(
-    run: Run,
-    subject: Subject,
-    group: str,
-    make: Make,
-    spec: Sequence = (),  # what the records depend on besides the images and the group
-    weights: str | None = None,  # the group without whose weights there are none
-    needed: bool = False,  # whether a recorded run must have them, else NotRecorded is raised
+    run: Run, subject: Subject, group: str, make: Callable, spec: Sequence = (), weights: str = "", needed: bool = False
 ) -> list[dict]:
     """The records of a group of metrics, made by all processes together where the run has none, and added all or none.
 
-    Those of samples have `again` where the run was trained again: `difference.again`.
+    `spec` is what they depend on besides the images and the group, `weights` the group without whose weights there are none;
+    where they are `needed`, a recorded run without them raises NotRecorded. Those of samples have `again` where the run was
+    trained again: `difference.again`.
     """
     key, found = _found(run, subject, group, spec)
     # A process of another node may lack what this one has: then all do without.
@@ -141,12 +136,10 @@ _siblings = functools.lru_cache(maxsize=64)(siblings)  # those that were there w
 
 def _found(run: Run, subject: Subject, group: str, spec: Sequence = ()) -> tuple[str, list[dict]]:
     """The key of a group's records, and those that the run has. Older ones have the seconds of an image in their key."""
-    keys = [
-        digest([subject.name, known, group, list(spec), run.params.evaluate.samples])
-        for known in (subject.known, subject.known | {"seconds_per_image": subject.seconds})
-    ]
-    return keys[0], run.metrics(key=keys[0]) or run.metrics(key=keys[1])
+    known = subject.known, subject.known | {"seconds_per_image": subject.seconds}
+    key, older = (digest([subject.name, of, group, list(spec), run.params.evaluate.samples]) for of in known)
+    return key, run.metrics(key=key) or run.metrics(key=older)
 
 
-def _subject(run: Run, images: ImageSet | None) -> Subject:
-    return of_samples(run, images) if images else of_real(run, "test")
+def _subject(run: Run, images: ImageSet | None, split: str = "test") -> Subject:
+    return of_samples(run, images) if images else of_real(run, split)

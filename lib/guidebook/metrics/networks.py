@@ -69,12 +69,10 @@ class RandomConvolutions(Network):
 
     def __init__(self, channels: int):
         rng, widths = generator("random convolutions", channels), (channels, 32, 64, 32)
-        self.layers = [
-            torch.randn(b, a, 3, 3, generator=rng) * (2 / (9 * a)) ** 0.5 for a, b in itertools.pairwise(widths)
-        ]
-        self.name = (
-            f"random-convolutions-{hashlib.sha256(b''.join(w.numpy().tobytes() for w in self.layers)).hexdigest()[:8]}"
-        )
+        pairs = itertools.pairwise(widths)
+        self.layers = [torch.randn(b, a, 3, 3, generator=rng) * (2 / (9 * a)) ** 0.5 for a, b in pairs]
+        sha = hashlib.sha256(b"".join(w.numpy().tobytes() for w in self.layers)).hexdigest()
+        self.name = f"random-convolutions-{sha[:8]}"
 
     def forward(self, images):
         x = images.float() / 127.5 - 1

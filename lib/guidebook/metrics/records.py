@@ -23,11 +23,12 @@ from guidebook.runs.progress import measured
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import gathered, world
 
-# Feature spaces of distances between sets
+_random = functools.cache(RandomConvolutions)
+# The network of each feature space of distances between sets, by the data
 SPACES = {
     "judge": judge,
     "random": lambda data: _random(data.entry.channels),
-    "inception": lambda data: NETWORKS["inception"],
+    "inception": lambda _: NETWORKS["inception"],
 }
 PAIRED = 200  # images of a caption whose pairs LPIPS compares, at most
 
@@ -36,9 +37,6 @@ def rows(run: Run, subject: Subject, space: str) -> dict[str, torch.Tensor]:
     """Outputs of the network of a space for the subject, each (N, …), in the subject's order."""
     read = SPACES[space](run.params.data).features(subject.images)
     return {name: x[subject.order] for name, x in read.items()}
-
-
-_random = functools.cache(RandomConvolutions)
 
 
 @functools.lru_cache(maxsize=4)
@@ -57,9 +55,8 @@ def of_judge(run: Run, subject: Subject) -> list[dict]:
 
     Samples of a prompt that is no class's caption have no adherence.
     """
-    network, n = SPACES["judge"](run.params.data), matched(run, subject)
-    read, ordered = network.features(subject.images), rows(run, subject, "judge")["features"]
-    adherence = []
+    network, adherence = SPACES["judge"](run.params.data), []
+    read = network.features(subject.images)
     if run.params.data.entry.attributes:
         adherence = of_attributes(run, subject, read["classes"], network)
     elif subject.label != -1:
@@ -69,7 +66,7 @@ def of_judge(run: Run, subject: Subject) -> list[dict]:
     return [
         *adherence,
         subject.record("confidence", intervals.mean(read["confidence"].numpy()), "normal", network),
-        *distances(run, subject, "judge", ordered, n),
+        *distances(run, subject, "judge"),
         *([subject.record("diversity", spread, "jackknife", network)] if spread else []),
         subject.record("grain", intervals.mean(grain(subject.images.numpy())), "normal", "Immerkær 1996"),
     ]
@@ -80,29 +77,34 @@ def of_blind(run: Run, subject: Subject) -> list[dict]:
     pixels = subject.images.flatten(1).numpy()
     spread = diversity(pixels, subject.labels.numpy(), pixels.shape[1] ** -0.5)
     return [
-        *distances(run, subject, "random", rows(run, subject, "random")["features"], matched(run, subject)),
+        *distances(run, subject, "random"),
         *([subject.record("diversity_pixels", spread, "jackknife", "pixels")] if spread else []),
     ]
 
 
 def of_inception(run: Run, subject: Subject) -> list[dict]:
     """fid, kid, inception_score, precision, recall, density, coverage, and fid_inf where there are images enough."""
-    network, n, read = NETWORKS["inception"], matched(run, subject), rows(run, subject, "inception")
+    score = inception_score(rows(run, subject, "inception")["logits"])
     return [
-        *distances(run, subject, "inception", read["features"], n),
+        *distances(run, subject, "inception"),
         *between_sets(run, subject, "inception"),
-        subject.record("inception_score", inception_score(read["logits"]), JACKKNIFE, network),
+        subject.record("inception_score", score, JACKKNIFE, NETWORKS["inception"]),
     ]
 
 
-def distances(run: Run, subject: Subject, space: str, features: torch.Tensor, n: int) -> list[dict]:
-    """The Fréchet distance of the first n images to the train split, and what that of all tends to, where they suffice to say."""
+def distances(run: Run, subject: Subject, space: str, counts: Sequence[int] = ()) -> list[dict]:
+    """Fréchet distances to the train split: of as many images as are `matched`, or at each of several `counts`, and at infinitely many where they suffice."""
     network, metric = SPACES[space](run.params.data), FRECHET[space]
-    train = reference(run.params.data, network)
-    found = [(metric, n, frechet_to(features[:n], train, subject.classes(n)))]
-    if len(features) >= fewest(features.shape[1]):
-        found.append((f"{metric}_inf", len(features), fd_infinite(features, train)))
-    return [subject.record(m, value, JACKKNIFE, network, TRAIN, n=k) for m, k, value in found]
+    mine, train = rows(run, subject, space)["features"], reference(run.params.data, network)
+    if counts:
+        found = fd_curve(mine, train, sorted({n for n in counts if n < len(mine)} | {len(mine)}))
+    else:
+        n = matched(run, subject)
+        found = [(n, frechet_to(mine[:n], train, subject.classes(n)))]
+    found = [(metric, n, value) for n, value in found]
+    if len(mine) >= fewest(mine.shape[1]):
+        found.append((f"{metric}_inf", len(mine), fd_infinite(mine, train)))
+    return [subject.record(m, value, JACKKNIFE, network, TRAIN, n=n) for m, n, value in found]
 
 
 def of_clip(run: Run, subject: Subject) -> list[dict]:
@@ -144,11 +146,10 @@ def of_copying(run: Run, subject: Subject) -> list[dict]:
         mine, unseen, what = unseen[:half], unseen[half:], "the other half"
     else:
         mine, what = nearest(subject.images, load(run.params.data).train.images)[0].numpy(), "test split"
-    against = f"{what}, {len(unseen):,} images"
-    most = expected(len(unseen))
+    read, facts = ("pixels", f"{what}, {len(unseen):,} images"), {"n": len(mine)}
     return [
-        subject.record("copying", copying(mine, unseen), "DeLong", "pixels", against, n=len(mine)),
-        subject.record("copies", copies(mine, unseen), "Wilson", "pixels", against, n=len(mine), expected=most),
+        subject.record("copying", copying(mine, unseen), "DeLong", *read, **facts),
+        subject.record("copies", copies(mine, unseen), "Wilson", *read, **facts, expected=expected(len(unseen))),
     ]
 
 
@@ -165,24 +166,14 @@ def between_sets(run: Run, subject: Subject, space: str) -> list[dict]:
     network, against = SPACES[space](run.params.data), f"{TRAIN}, {n:,} images"
     mine, real = (rows(run, each, space)["features"][:n] for each in (subject, of_real(run, "train")))
     kernel, ending = {"judge": ("kd_judge", "_judge"), "inception": ("kid", "")}[space]
-    records = [
-        subject.record(kernel, kernel_distance(mine, real, subject.classes(n)), "jackknife", network, against, n=n)
+    distance, near = kernel_distance(mine, real, subject.classes(n)), f"{against}, {NEIGHBOURS} neighbours"
+    return [
+        subject.record(kernel, distance, "jackknife", network, against, n=n),
+        *(
+            subject.record(m + ending, value, how, network, near, n=n)
+            for m, (value, how) in manifold(mine, real).items()
+        ),
     ]
-    for metric, (value, method) in manifold(mine, real).items():
-        near = f"{against}, {NEIGHBOURS} neighbours"
-        records.append(subject.record(metric + ending, value, method, network, near, n=n))
-    return records
-
-
-def of_curve(run: Run, subject: Subject, space: str, counts: Sequence[int]) -> list[dict]:
-    """The Fréchet distance to the train split at each of several numbers of images, and at infinitely many."""
-    network, metric = SPACES[space](run.params.data), FRECHET[space]
-    mine, train = rows(run, subject, space)["features"], reference(run.params.data, network)
-    some = sorted({c for c in counts if c < len(mine)} | {len(mine)})
-    points = [(metric, n, value) for n, value in fd_curve(mine, train, some)]
-    if len(mine) >= fewest(mine.shape[1]):
-        points.append((f"{metric}_inf", len(mine), fd_infinite(mine, train)))
-    return [subject.record(m, value, JACKKNIFE, network, TRAIN, n=n) for m, n, value in points]
 
 
 def of_test_images(run: Run, subject: Subject, space: str, n: int, m: int) -> list[dict]:

@@ -4,6 +4,7 @@ import base64
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,13 +84,8 @@ def of_samples(run: Run, images: ImageSet) -> Subject:
 
 def of_real(run: Run, split: str) -> Subject:
     """A split of the real images; its part is taken from a fixed shuffle."""
-
-    def load() -> Any:
-        from guidebook.data import images
-
-        return getattr(images.load(run.params.data), split)
-
-    return Subject(f"{split} split", load, shuffled=True)
+    images = functools.partial(resolve_name, "guidebook.data.images:load")  # imports torch: a record is read without
+    return Subject(f"{split} split", lambda: getattr(images()(run.params.data), split), shuffled=True)
 
 
 def captions(run: Run, subject: Subject) -> list[str] | None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from guidebook.data.images import Split, load
-from guidebook.metrics import intervals
+from guidebook.metrics.intervals import Interval
 from guidebook.metrics.networks import Network
 from guidebook.metrics.subject import Subject, packed
 from guidebook.metrics.weights import RESNET
@@ -57,9 +57,7 @@ def of_untrained(run: Run, subject: Subject, n: int = 1000) -> list[dict]:
         return []
     part = Split(subject.images[subject.order[:n]], subject.labels[subject.order[:n]])
     each, name = accuracies(part, len(load(run.params.data).classes), BODIES)
-    low, high = np.quantile(each, [0.025, 0.975])
-    found = intervals.Interval(float(each.mean()), float(low), float(high))
-    how = f"95 % of {len(each):,} draws"
+    found, how = Interval(each.mean(), *np.quantile(each, [0.025, 0.975])), f"95 % of {len(each):,} draws"
     return [subject.record("accuracy_untrained", found, how, name, n=len(part), draws=packed(each))]
 
 

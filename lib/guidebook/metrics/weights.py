@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guidebook.config.paths import local_data
 from guidebook.config.pretrained import CLIP, folder
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ class Weights:
     def path(self) -> Path | None:
         """The file: in `$GUIDEBOOK_DATA/weights` or torch.hub's cache, or in the package that ships it."""
         if self.source.startswith("https:"):
-            data, caches = os.environ.get("GUIDEBOOK_DATA"), os.environ.get("XDG_CACHE_HOME", "~/.cache")
+            data, caches = local_data(), os.environ.get("XDG_CACHE_HOME", "~/.cache")
             hub = Path(os.environ.get("TORCH_HOME", f"{caches}/torch")).expanduser() / "hub"
-            folders = [*([Path(data) / "weights"] if data else []), hub / "checkpoints"]
+            folders = [*([data / "weights"] if data else []), hub / "checkpoints"]
         else:
             package, _, inner = self.source.partition("/")
             spec = importlib.util.find_spec(package)
@@ -77,7 +78,7 @@ RESNET = Weights("resnet18-f37072fd.pth", "f37072fd", f"{_TORCH}/resnet18-f37072
 NEEDED = {"inception": (INCEPTION,), "lpips": (ALEXNET, LINEAR)}
 
 
-def why_absent(group: str | None) -> str | None:
+def why_absent(group: str) -> str | None:
     """Why the weights of a group of metrics cannot be read, in one line, or None. Judges are trained where there is none."""
     if group == "clip":
         return None if folder(CLIP) else f"{CLIP} is not in the hub's cache: guidebook fetch EXPERIMENT brings it"

@@ -23,7 +23,7 @@ NETWORKS = {
     "T5EncoderModel": "transformers", "BlipVisionModel": "transformers",
     "BlipTextModel": "transformers.models.blip.modeling_blip_text",
 }  # fmt: skip
-FORWARD = ("UNet2DConditionModel", "DiTTransformer2DModel")  # those whose inputs `_inputs` knows
+FORWARD = ("UNet2DConditionModel", "DiTTransformer2DModel")  # those whose inputs `measure` knows
 # Parts of a forward; attention's are its two products, and what is before and behind them are linear layers
 PARTS = ("convolutions", "linear layers", "self-attention", "cross-attention")
 
@@ -61,7 +61,14 @@ def measure(network: str, config: Mapping[str, Any], side: int | None = None, to
 
     with torch.device("meta"), torch.no_grad():
         net = _built(network, config)
-        return _measured(net, _inputs(network, net.config, side, tokens) if side else None)
+        if not side:
+            return _measured(net, {})
+        x, t = torch.zeros(1, net.config.in_channels, side, side), torch.zeros(1)
+        if network == "DiTTransformer2DModel":
+            labels = torch.zeros(1, dtype=torch.long)
+            return _measured(net, {"hidden_states": x, "timestep": t, "class_labels": labels})
+        text = torch.zeros(1, tokens, net.config.cross_attention_dim)
+        return _measured(net, {"sample": x, "timestep": t, "encoder_hidden_states": text})
 
 
 def cost(params: Params) -> Measured:
@@ -102,16 +109,7 @@ def _refuse_unknown(network: str, config: Mapping[str, Any], allowed: Mapping[st
             _refuse_unknown(f"{network}'s {key}", value, allowed[key])
 
 
-def _inputs(network: str, config: Any, side: int, tokens: int) -> dict[str, Any]:
-    import torch
-
-    x, t = torch.zeros(1, config.in_channels, side, side), torch.zeros(1)
-    if network == "DiTTransformer2DModel":
-        return {"hidden_states": x, "timestep": t, "class_labels": torch.zeros(1, dtype=torch.long)}
-    return {"sample": x, "timestep": t, "encoder_hidden_states": torch.zeros(1, tokens, config.cross_attention_dim)}
-
-
-def _measured(net: "nn.Module", inputs: dict[str, Any] | None) -> Measured:
+def _measured(net: "nn.Module", inputs: dict[str, Any]) -> Measured:
     from torch import Tensor
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.modules.module import register_module_forward_hook

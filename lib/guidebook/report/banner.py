@@ -10,30 +10,26 @@ from guidebook.config.schema import Data
 from guidebook.report.tables import escaped
 from guidebook.runs.run import Run
 
+ENCODER = "a stand-in for CLIP: a small text transformer with fixed random weights"
+AUTOENCODER = "a small autoencoder that was trained on the training images, a stand-in for Stable Diffusion's"
+
 
 def banner(run: Run, others: Sequence[Run] = ()) -> str:
     """In HTML: which run the page shows and which others of its name it does not, on what data, with which stand-ins, and where it differs from its profile."""
     facts, p = run.provenance(), run.params
+    trained = "{images_seen:,} images seen, {minutes:.0f} min of training on {device}"
+    encoder = ENCODER if p.text.encoder == EMBEDDED else p.text.encoder
+    vae = AUTOENCODER if p.model.vae == EMBEDDED else p.model.vae
     lines = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
-        "{images_seen:,} images seen, {minutes:.0f} min of training on {device}".format(
-            minutes=facts["train_seconds"] / 60, **facts
-        )
-        if facts.get("images_seen")
-        else "",
+        facts.get("images_seen") and trained.format(minutes=facts["train_seconds"] / 60, **facts),
         facts.get("data_note"),
         facts.get("caveat"),  # what has changed since a record was made
         f"of each split this run knows the first {p.data.limit:,} at most"
         if p.data.limit and "of each split" not in (facts.get("data_note") or "")  # as older records have it
         else "",
-        "captions go through a stand-in for CLIP: a small text transformer with fixed random weights"
-        if p.text.encoder == EMBEDDED
-        else f"captions go through {p.text.encoder}",
-        "latents are those of a small autoencoder that was trained on the training images, a stand-in for Stable Diffusion's"
-        if p.model.vae == EMBEDDED
-        else f"latents are those of {p.model.vae}"
-        if p.model.vae
-        else "",
+        f"captions go through {encoder}",
+        vae and f"latents are those of {vae}",
     ]
     text = [". ".join(escaped(line[0].upper() + line[1:]) for line in lines if line) + "."]
     if changes := _departs(run):
@@ -48,11 +44,10 @@ def fraction(run: Run) -> str:
     """The basis of a run's verdicts in a few words; where one publication has the setting, in what the run falls short of it."""
     p, seen = run.params, run.provenance().get("images_seen")
     paper = published(p) or p
-    network = [] if p.model.channels == paper.model.channels else ["a smaller network"]
     words = [
         *([] if paper is p else [f"{percent(share(p, seen), 1)} of the published training"]),
         f"{_part(p.data, paper.data)} at {p.data.resolution}×{p.data.resolution}",
-        *network,
+        *(["a smaller network"] if p.model.channels != paper.model.channels else []),
         *(["stand-in text encoder"] if p.text.encoder == EMBEDDED else []),
         *(["stand-in autoencoder"] if p.model.vae == EMBEDDED else []),
         f"n = {p.evaluate.samples:,}",

@@ -49,8 +49,7 @@ def against_images(progress: dict[int, list[dict]], metrics: Sequence[str], real
     """Metrics against images seen in training, one panel each."""
     figure, panels = _panels(metrics, "images seen", real)
     for axes, metric in zip(panels, metrics, strict=True):
-        points = [pick(records, metric) for records in progress.values()]
-        errors(axes, list(progress), points, color=COLOURS[0], marker="o")
+        errors(axes, list(progress), [pick(r, metric) for r in progress.values()], color=COLOURS[0], marker="o")
         axes.legend(fontsize=8)
     return figure
 
@@ -106,7 +105,7 @@ def tradeoff(methods: dict[str, list[dict]], real: list[dict]) -> Figure:
         scales, colour = sorted({r["guidance"] for r in records}), plt.cm.tab10(k)
         across, up = ([pick(records, m, guidance=w) for w in scales] for m in ("fd_judge", "adherence"))
         style = {"color": colour, "label": name, "marker": MARKERS[k % len(MARKERS)], "capsize": 0, "elinewidth": 0.6}
-        style |= {"xerr": _arms(across), "linewidth": 1.2 if len(scales) > 1 else 0}
+        style |= {"xerr": arms(across), "linewidth": 1.2 if len(scales) > 1 else 0}
         errors(axes, [r["value"] for r in across], up, **style)
         place = {"xytext": (4, -9), "textcoords": "offset points", "fontsize": 7, "color": colour}
         for w, a, b in zip(scales, across, up, strict=True):
@@ -125,7 +124,7 @@ def obedience(records: list[dict], real: list[dict]) -> Figure:
     names, up = [r["attribute"] for r in points], np.arange(len(points))
     figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.19 * len(points)))
     style = {"fmt": "o", "markersize": 4, "linewidth": 1.2, "color": COLOURS[0], "label": "samples"}
-    axes.errorbar([r["value"] for r in points], up, xerr=_arms(points) if points else None, **style)
+    axes.errorbar([r["value"] for r in points], up, xerr=arms(points) if points else None, **style)
     axes.plot([floor.get(name, np.nan) for name in names], up, "o", mfc="none", color="0.35", label="real, test split")
     axes.axvline(0, color="0.35", linewidth=0.8)
     axes.set_yticks(up, [label(name.replace("_", " ")) for name in names], fontsize=7)
@@ -141,7 +140,7 @@ def _panels(metrics: Sequence[str], xlabel: str, real: list[dict]) -> tuple[Figu
     return figure, panels[0]
 
 
-def _arms(records: list[dict]) -> np.ndarray:
+def arms(records: list[dict]) -> np.ndarray:
     """(2, n) lengths of the intervals below and above the values."""
     value, low, high = (np.array([r[f] for r in records], float) for f in ("value", "low", "high"))
     return np.abs([value - low, high - value])
@@ -150,7 +149,7 @@ def _arms(records: list[dict]) -> np.ndarray:
 def errors(axes: Axes, x: Sequence[float], records: list[dict], **style) -> None:
     """Values with their intervals; where the run was trained again, a pale bar behind is the two-level interval of the mean over trainings."""
     usual = {"markersize": 4, "linewidth": 1.2, "capsize": 2}
-    axes.errorbar(x, [r["value"] for r in records], _arms(records), **usual | style)
+    axes.errorbar(x, [r["value"] for r in records], arms(records), **usual | style)
     for place, again in ((place, r["again"]) for place, r in zip(x, records, strict=True) if "again" in r):
         axes.vlines(place, again["low"], again["high"], color=style["color"], alpha=0.3, linewidth=5)
 

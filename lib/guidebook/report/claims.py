@@ -19,12 +19,8 @@ from guidebook.report.tables import Html, escaped, table
 from guidebook.runs.run import Run
 
 FILE, MARK = BOOK / "claims.yml", "guidebook_claims"
-OUTCOMES = {
-    HOLDS: ("holds", "✓"),
-    FAILS: ("fails", "✗"),
-    UNDECIDED: ("undecided", "?"),
-    "open": ("open", "…"),
-}  # class, glyph
+# The class and the glyph of each
+OUTCOMES = {HOLDS: ("holds", "✓"), FAILS: ("fails", "✗"), UNDECIDED: ("undecided", "?"), "open": ("open", "…")}
 
 
 class Settled(Section):
@@ -44,9 +40,8 @@ class Claim(Section):
     kind: Literal["count", "contradiction", "samples", "training", "speed", "fact"]  # of what can answer it
     open: Line | None = None  # what will answer it, where nothing does yet
     answer: Settled | None = None
-    atlas: Annotated[
-        tuple[Word, ...], Tuple(0, 9)
-    ] = ()  # rows of `book/atlas.yml` that answer it, all of which must hold
+    # Rows of `book/atlas.yml` that answer it, all of which must hold
+    atlas: Annotated[tuple[Word, ...], Tuple(0, 9)] = ()
 
     def conflicts(self):
         if sum(map(bool, (self.open, self.answer, self.atlas))) > 1:
@@ -88,9 +83,7 @@ class Answers:
     Raises KeyError for a claim that the file lacks, ValueError for another outcome.
     """
 
-    def __init__(
-        self, run: Run | None, rows: Iterable[tuple[str, str, Verdict | tuple[str, str]]], broken: str | None = None
-    ):
+    def __init__(self, run: Run | None, rows: Iterable[tuple], broken: str | None = None):
         self.answers, rests = [], fraction(run) if run else ""
         for claim, found, verdict in rows:
             if claim not in every():
@@ -164,9 +157,8 @@ def forest(answers: list[Answer]) -> str:
             f'<circle cx="{450 + 20 * x:.0f}" cy="{y}" r="4" fill="currentColor"/><text x="650" y="{y + 4}">{glyph} {answer.verdict}</text></g>'
         )
     axis = f'<line x1="450" x2="450" y1="0" y2="{height - 24}" stroke="currentColor" stroke-dasharray="3 3"/>'
-    below = (
-        f'<text x="450" y="{height - 6}" text-anchor="middle">against the claim · no difference · for the claim</text>'
-    )
+    words = "against the claim · no difference · for the claim"
+    below = f'<text x="450" y="{height - 6}" text-anchor="middle">{words}</text>'
     return (
         f'<div class="scroll"><svg class="forest" viewBox="0 0 760 {height}" role="img" aria-label="Differences that verdicts rest on">'
         f"{axis}{''.join(lines)}{below}</svg></div>"
@@ -177,10 +169,8 @@ def broken(unguided: dict, real: dict, classes: int) -> str | None:
     """Why a model gives no verdicts: a judge reads its samples at w = 1 less well than half way from chance to real images."""
     if unguided["value"] >= (real["value"] + 1 / classes) / 2:
         return None
-    return (
-        f"the model is not trained far enough: without guidance the judge reads {100 * unguided['value']:.0f} % of its samples rightly, of real images "
-        f"{100 * real['value']:.0f} %"
-    )
+    read, of_real = (f"{100 * r['value']:.0f} %" for r in (unguided, real))
+    return f"the model is not trained far enough: without guidance the judge reads {read} of its samples rightly, of real images {of_real}"
 
 
 def answers(notebook: Path) -> list[Answer]:
@@ -194,11 +184,6 @@ def answers(notebook: Path) -> list[Answer]:
     if odd := next((a for a in found if a.claim not in every() or a.verdict not in OUTCOMES), None):
         raise ParamsError(f"{notebook.name}: {shown(odd.claim)}, {shown(odd.verdict)} is no answer to a claim")
     return found
-
-
-def settled(claim: Claim) -> Answer | None:
-    """The answer of the document itself, where it gives one."""
-    return Answer(claim.id, claim.answer.found, claim.answer.verdict) if claim.answer else None
 
 
 def from_atlas(claim: Claim) -> Answer | None:

@@ -25,14 +25,8 @@ plt.switch_backend(plt.get_backend())
 plt.uninstall_repl_displayhook()
 
 
-def grid(
-    images: np.ndarray,  # (N, C, H, W) uint8
-    columns: int = 10,
-    rows: Sequence[str] = (),  # a name per row
-    heads: Sequence[str] = (),  # a name per column
-    tile: float = 0.62,  # inches
-) -> Figure:
-    """Images row by row; small ones are enlarged smoothly."""
+def grid(images: np.ndarray, columns=10, rows: Sequence[str] = (), heads: Sequence[str] = (), tile=0.62) -> Figure:
+    """Images (N, C, H, W) uint8 row by row, small ones enlarged smoothly to `tile` inches; names of rows, and `heads` of columns."""
     picture, lines = mosaic(images, columns), -(-len(images) // columns)
     rows, heads = [*map(label, rows)], [*map(label, heads)]
     left = 0.09 * max((len(r) for r in rows), default=0)
@@ -122,11 +116,9 @@ def validation_loss(runs: dict[str, list[dict]]) -> Figure:
     for axes, (name, stats) in zip(plots[0], runs.items(), strict=True):
         lines = [s for s in stats if "validation_loss" in s]
         seen = [s["nimg"] for s in lines]
-        levels = zip(*(s["validation_loss_by_level"] for s in lines), strict=True)
-        errors = zip(*(s["validation_error_by_level"] for s in lines), strict=True)
-        for i, (loss, error) in enumerate(zip(map(np.array, levels), map(np.array, errors), strict=True)):
-            share = (i + 0.5) / len(lines[0]["validation_loss_by_level"])
-            colour = plt.get_cmap("viridis")(share)
+        levels, errors = (np.array([s[f"validation_{k}_by_level"] for s in lines]).T for k in ("loss", "error"))
+        for i, (loss, error) in enumerate(zip(levels, errors, strict=True)):
+            colour = plt.get_cmap("viridis")(share := (i + 0.5) / len(levels))
             axes.plot(seen, loss, ".-", color=colour, label=f"{share:.2f}", linewidth=1.2)
             axes.fill_between(seen, loss - Z * error, loss + Z * error, color=colour, alpha=0.15, linewidth=0)
         axes.set(xlabel="images seen", title=name if lines else f"{name}: not recorded", yscale="log")

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED
-from guidebook.report.performance import missing, where
+from guidebook.report.performance import MISSING, where
 from guidebook.report.tables import Html, escaped, table
 from guidebook.runs.run import Run
 
@@ -39,16 +39,14 @@ REACH = {3: 1.34, 4: 0.74, 5: 0.56, 6: 0.43}
 
 def data_share(run: Run) -> tuple[str, tuple[str, str]]:
     """The share of a step that waits for data, and the verdict on the claim of 70.4 %."""
-    shares, least, most = [], 100.0, 0.0
+    shares, least, most = [], 0.0, 100.0
     for name, lines in _by_epoch(run).items():
         share = [100 * line["data"] / sum(line.values()) for line in lines]
         least, most = min(share), max(share)  # of later epochs, where there are some
         mean = 100 * sum(line["data"] for line in lines) / sum(sum(line.values()) for line in lines)
         span = f"per line of statistics {least:.2f} to {most:.2f} %"
         shares.append(f"{mean:.2f} % of a step in the {name} ({span})")
-    if not shares:
-        return "not measured in this run", (UNDECIDED, "")
-    found = "waiting for data takes " + " and ".join(shares)
+    found = f"waiting for data takes {' and '.join(shares)}" if shares else "not measured in this run"
     return found, (FAILS if most < 70.4 else HOLDS if least > 70.4 else UNDECIDED, "")
 
 
@@ -77,7 +75,7 @@ def _ratios(reports: Sequence[dict], form: str, name: str | None = None) -> tupl
 def cost(reports: Sequence[dict]) -> Html:
     """Each way to read images: time, memory and the entropy of its order."""
     if not reports:
-        return missing()
+        return MISSING
     rows = []
     for report in reports:
         floor = next(row["speed"]["median"] for row in report["rows"] if row["name"] == "decoder alone, at 1/8")
@@ -93,7 +91,7 @@ def cost(reports: Sequence[dict]) -> Html:
 def growth(reports: Sequence[dict]) -> Html:
     """Time and memory of a first epoch as the set grows, and the other laws of loading."""
     if not reports:
-        return missing()
+        return MISSING
     made = reports[0]["made"]
     rows = [[f"{g['rows']:,}", f"{g['ms_per_image']:.2f}", f"{g['memory_mb']:,.0f}"] for g in made["growth"]]
     held = " and ".join(f"{e['memory_mb']:.0f} MB over {e['epochs']}" for e in made["epochs"])

@@ -12,6 +12,7 @@ from guidebook.report.charts import NAMES, errors
 from guidebook.report.figures import COLOURS, label, plain_numbers
 from guidebook.report.tables import Html, table
 
+MISSING = Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
 FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
 # Of the table of each bench: heads, and formats of a row's fields
 COLUMNS = {
@@ -44,7 +45,7 @@ def read(name: str) -> list[dict]:
 def speeds(reports: Sequence[dict], log: bool = False) -> Figure | Html:
     """Images per second: the median as a dot, from the slowest to the fastest repeat as a line. One panel per report."""
     if not reports:
-        return missing()
+        return MISSING
     timed = [[r for r in reversed(report["rows"]) if r["speed"]] for report in reports]
     if log:
         timed = [sorted(rows, key=lambda r: r["speed"]["median"]) for rows in timed]
@@ -69,7 +70,7 @@ def speeds(reports: Sequence[dict], log: bool = False) -> Figure | Html:
 def quality(reports: Sequence[dict]) -> Figure | Html:
     """Distance to the train split [95 % interval] against evaluations of the network. The band is the pipeline's interval."""
     if not reports:
-        return missing()
+        return MISSING
     figure, panels = plt.subplots(1, len(reports), figsize=(4.6 * len(reports), 3.2), squeeze=False, layout="tight")
     for axes, report in zip(panels[0], reports, strict=True):
         peer, *others = [r for r in report["rows"] if r["name"] != "pipeline, bf16"]  # the images are the same
@@ -126,23 +127,16 @@ def machines(*benches: Sequence[dict]) -> str:
     return "; ".join(runs) or "nothing was measured yet"
 
 
-def missing() -> Html:
-    return Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
-
-
 def _table(reports: Sequence[dict], columns: dict[str, str], rows: str = "rows") -> Html:
     """A row per entry of the reports, each column a format string of its fields; `–` where a field has no value."""
     if not any(report[rows] for report in reports):
-        return missing()
+        return MISSING
     if len(reports) > 1:  # the figures say on which machine they were made
         columns = {"on": "{made[experiment]}/{made[profile]}, {made[kind]}"} | columns
-    entries = [{"made": report["made"]} | _gmac(entry) for report in reports for entry in report[rows]]
+    entries = [{"made": report["made"]} | entry for report in reports for entry in report[rows]]
+    for entry in entries:
+        entry |= {"gmac": entry["gflops"] / 2} if "gflops" in entry else {}  # a multiply-add is two FLOP
     return table([*columns], [[_cell(form, entry) for form in columns.values()] for entry in entries])
-
-
-def _gmac(entry: dict) -> dict:
-    """An entry with its multiply-adds, two FLOP each, where it has FLOP."""
-    return entry | ({"gmac": entry["gflops"] / 2} if "gflops" in entry else {})
 
 
 def _cell(form: str, entry: dict) -> str:

@@ -1,7 +1,7 @@
 """The page on a Fréchet distance of six images: figures, tables and verdicts, from the record that `python -m bench six` writes."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from guidebook.config.paths import RESULTS
 from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED
+from guidebook.metrics.difference import times
+from guidebook.report.charts import MARKERS, arms, errors
 from guidebook.report.figures import COLOURS, label, plain_numbers
 from guidebook.report.tables import Html, table
 
@@ -24,7 +26,6 @@ SPACES = {
     "judge": "classifier of CIFAR-10",
     "inception": "Inception",
 }
-MARKERS = "osD^v"
 
 
 def read() -> dict:
@@ -36,9 +37,9 @@ def ratios(found: dict) -> Figure:
     """The share of draws in which a second measurement of the same images is at most so many times the first."""
     figure, panels = _panels(found)
     for axes, way in zip(panels, AGAINST, strict=True):
-        for k, space in enumerate(found["spaces"]):
+        for space, style in _styled(found):
             quantiles = space["chance"][way]["ratios"]
-            axes.plot(quantiles, np.linspace(0, 1, len(quantiles)), color=_colour(k), label=SPACES[space["name"]])
+            axes.plot(quantiles, np.linspace(0, 1, len(quantiles)), **style | {"marker": "none"})
         axes.axvline(SECOND / FIRST, color="0.35", linestyle="--", linewidth=1)
         axes.axhline(ALPHA, color="0.35", linestyle=":", linewidth=1)
         axes.set(xscale="log", xlim=(0.3, 1.5), ylim=(0, 0.8), xlabel="second distance / first, of the same model")
@@ -51,12 +52,10 @@ def ratios(found: dict) -> Figure:
 def curve(found: dict) -> Figure:
     """The distance of N real images to others as a multiple of that of the most, with the range of 19 in 20 sets."""
     figure, axes = plt.subplots(figsize=(5.6, 3.6))
-    for k, space in enumerate(found["spaces"]):
-        n, value, low, high = (np.array([p[f] for p in space["curve"]]) for f in ("n", "value", "low", "high"))
-        style = {"color": _colour(k), "marker": MARKERS[k], "label": SPACES[space["name"]]}
-        scale = value[-1]
-        arms = np.array([value - low, high - value]) / scale
-        axes.errorbar(n * 1.03**k, value / scale, arms, markersize=4, linewidth=1.2, capsize=2, **style)
+    for k, (space, style) in enumerate(_styled(found)):
+        of_all = space["curve"][-1]["value"]
+        points = [times(p, 1 / of_all) for p in space["curve"]]
+        errors(axes, [p["n"] * 1.03**k for p in points], points, **style)
     axes.set(xscale="log", yscale="log", xlabel="number of images N")
     axes.set_ylabel(f"Fréchet distance, as a multiple\nof that of {found['spaces'][0]['curve'][-1]['n']:,} images")
     for axis in (axes.xaxis, axes.yaxis):
@@ -71,12 +70,10 @@ def ranking(found: dict) -> Figure:
     figure, panels = _panels(found, height=3.4, sharey=True)
     names = [m["name"] for m in found["spaces"][0]["models"]]
     for axes, way in zip(panels, AGAINST, strict=True):
-        for k, space in enumerate(found["spaces"]):
+        for k, (space, style) in enumerate(_styled(found)):
             right = [m[way]["right"] for m in space["models"]]
-            value, low, high = (np.array([r[f] for r in right]) for f in ("value", "low", "high"))
-            up = -np.arange(len(names)) + 0.13 * (1.5 - k)
-            style = {"color": _colour(k), "marker": MARKERS[k], "label": SPACES[space["name"]]}
-            axes.errorbar(value, up, xerr=[value - low, high - value], fmt="none", ecolor=_colour(k))
+            value, up = [r["value"] for r in right], -np.arange(len(names)) + 0.13 * (1.5 - k)
+            axes.errorbar(value, up, xerr=arms(right), fmt="none", ecolor=style["color"])
             axes.scatter(value, up, s=18, **style)
         axes.axvline(0.5, color="0.35", linestyle=":", linewidth=1)
         axes.set(xlim=(-0.03, 1.03), xlabel="share of draws")
@@ -87,42 +84,26 @@ def ranking(found: dict) -> Figure:
 
 def chances(found: dict) -> Html:
     """Each space: the distance of six real images, its spread, and the chance of the published fall."""
-    heads = [
-        "features",
-        "width",
-        "distance of six [95 % of draws]",
-        "spread",
-        "falls so by chance",
-        "1 in 20 falls to",
-        "n",
-    ]
+    measured, fell = ["distance of six [95 % of draws]", "spread"], ["falls so by chance", "1 in 20 falls to"]
     rows = []
     for space, way, at in _each(found):
         least = f"{100 * at['ratios'][round(100 * ALPHA)]:.0f} %"
         value = "{mean:,.3g} [{low:,.3g}, {high:,.3g}]".format(**at)
-        name = f"{SPACES[space['name']]}, {_against(found, way)}"
-        rows.append(
-            [name, space["width"], value, f"{at['spread']:.0%}", _percent(at["fall"]), least, f"{at['fall']['n']:,}"]
-        )
-    return table(heads, rows)
+        what = f"{SPACES[space['name']]}, {_against(found, way)}", space["width"]
+        rows.append([*what, value, f"{at['spread']:.0%}", _percent(at["fall"]), least, f"{at['fall']['n']:,}"])
+    return table(["features", "width", *measured, *fell, "n"], rows)
 
 
 def models(found: dict) -> Html:
     """Each worse model: how much farther it is at many images, and what six images say, in every space."""
-    heads = [
-        "model",
-        "features",
-        f"at {found['made']['large']} images",
-        *(f"six say so, {_against(found, w)}" for w in AGAINST),
-    ]
-    heads += [f"falls so by chance, {_against(found, w)}" for w in AGAINST]
+    heads = [f"{what}, {_against(found, w)}" for what in ("six say so", "falls so by chance") for w in AGAINST]
     rows = []
     for i, model in enumerate(found["spaces"][0]["models"]):
         for k, space in enumerate(found["spaces"]):
             of = space["models"][i]
             cells = [_percent(of[w][f]) for f in ("right", "fall") for w in AGAINST]
             rows.append([model["name"] if k == 0 else None, SPACES[space["name"]], f"{of['at_large']:.2f} ×", *cells])
-    return table(heads, rows)
+    return table(["model", "features", f"at {found['made']['large']} images", *heads], rows)
 
 
 def multiples(found: dict) -> str:
@@ -147,14 +128,16 @@ def significant(found: dict) -> tuple[str, tuple[str, str]]:
     """The verdict on the published fall, beyond chance or not: decided by Inception's features alone, in which it was measured."""
     falls = [at["fall"] for _, _, at in _each(found)]
     theirs = [at["fall"] for space, _, at in _each(found) if space["name"] == "inception"]
-    outcome = _decided(theirs, lambda f: f["high"] < ALPHA, lambda f: f["low"] > ALPHA)
+    low, high = _ends(theirs)
+    outcome = HOLDS if high < ALPHA else FAILS if low > ALPHA else UNDECIDED
     return f"with one model it falls so by chance {_range(falls)} of the time", (outcome, f"{_rests(found)}; Wilson")
 
 
 def apart(found: dict) -> tuple[str, tuple[str, str]]:
     """The verdict on six images: do they rank models that are worse by the published ratio or more behind real ones?"""
     rights = [s["right"][way] for s in found["spaces"] for way in AGAINST]
-    outcome = _decided(rights, lambda r: r["low"] > 1 - ALPHA, lambda r: r["high"] < 1 - ALPHA)
+    low, high = _ends(rights)
+    outcome = HOLDS if low > 1 - ALPHA else FAILS if high < 1 - ALPHA else UNDECIDED
     text = f"six images rank a model that is worse by as much or more behind real images {_range(rights)} of the time"
     return text, (outcome, f"{_rests(found)}; normal")
 
@@ -171,11 +154,9 @@ def _rests(found: dict) -> str:
     return f"{n:,} draws in each of {len(names)} feature spaces, {'with' if 'inception' in names else 'not in'} Inception's"
 
 
-def _decided(shares: list[dict], holds: Callable[[dict], bool], fails: Callable[[dict], bool]) -> str:
-    """An outcome on which all shares agree; UNDECIDED where they do not, or where there are none."""
-    if not shares:
-        return UNDECIDED
-    return HOLDS if all(map(holds, shares)) else FAILS if all(map(fails, shares)) else UNDECIDED
+def _ends(shares: list[dict]) -> tuple[float, float]:
+    """The least and the greatest end of the intervals of all shares; of none 0 and 1, which decide nothing."""
+    return min((s["low"] for s in shares), default=0.0), max((s["high"] for s in shares), default=1.0)
 
 
 def _each(found: dict) -> Iterator[tuple[dict, str, dict]]:
@@ -197,8 +178,10 @@ def _range(shares: list[dict]) -> str:
     return f"{_percent(least)} to {_percent(most)}"
 
 
-def _colour(k: int):
-    return (*COLOURS, "0.25")[k]
+def _styled(found: dict) -> Iterator[tuple[dict, dict]]:
+    """Every space with the colour, the marker and the label of its line."""
+    for space, colour, marker in zip(found["spaces"], (*COLOURS, "0.25"), MARKERS, strict=False):
+        yield space, {"color": colour, "marker": marker, "label": SPACES[space["name"]]}
 
 
 def _panels(found: dict, height: float = 2.9, sharey: bool = False) -> tuple[Figure, list[Axes]]:
