@@ -12,8 +12,7 @@ from guidebook.runs.run import open_run
 from guidebook.runtime.lanes import Lanes
 from guidebook.sampling.sampler import RunNetwork
 from guidebook.training.loop import train
-from guidebook.training.noise import step_noise
-from guidebook.training.step import prepared
+from guidebook.training.step import prepared, step_noise
 
 
 @pytest.fixture

@@ -53,7 +53,8 @@ def caption_of(params: Params, label: int, index: int, epoch: int | None = None)
         return class_captions(template, (known[label],))[0]
     if template:
         return template.replace("{gender}", gender(label))
-    return attribute_caption(label, *wording(params, index, epoch))
+    seed, index, epoch = wording(params, index, epoch)
+    return attribute_caption(label, seed, index, epoch)
 
 
 def label_of(params: Params, prompt: str) -> int:

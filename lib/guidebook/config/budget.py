@@ -62,12 +62,7 @@ def snapshot_steps(params: Params) -> int:
     return -(-updates(params) // params.train.snapshots)
 
 
-def checkpoint_images(params: Params) -> int:
-    """Images between two checkpoints."""
-    return checkpoint_steps(params)[0] * params.train.batch
-
-
 def kept_checkpoints(params: Params) -> list[int]:
     """Images seen at each checkpoint that a finished training keeps, oldest first."""
-    interval = checkpoint_images(params)
+    interval = checkpoint_steps(params)[0] * params.train.batch
     return list(range(interval, images(params) + 1, interval))[-params.train.keep_checkpoints :]

@@ -17,7 +17,7 @@ import torch
 
 from guidebook.config.datasets import DataError
 from guidebook.config.paths import runs
-from guidebook.data.decode import BadImage, allow, decode, progressive, quiet
+from guidebook.data.decode import BadImage, decode, progressive, quiet
 from guidebook.data.shards import Row, Shards
 from guidebook.runs.artifact import PARTS, Parts, arrays, artifact, notes, place, reserve, write_json
 from guidebook.runs.manifest import here
@@ -167,6 +167,15 @@ class Cache:
         for (name, at), values in zip(self._places(row), (pixels, np.int64(label)), strict=True):
             file, array = self._files[name]
             os.pwrite(file, values.tobytes(), array.offset + at * values.nbytes)
+
+
+def allow(skipped: list[str], n: int, rows: int, share: float, where: str) -> str:
+    """The warning that names some of the `n` images skipped of `rows`. Raises DataError where they are more than the share."""
+    named = "; ".join(skipped[:5]) + ("; …" if n > 5 else "")
+    many = f"{where}: {n:,} of {rows:,} images ({n / rows:.2%}) cannot be read"
+    if n > share * rows:
+        raise DataError(f"{many}, {share:.2%} may be skipped: {named}; replace the files")
+    return f"{many} and are skipped: {named}"
 
 
 def threads() -> int:

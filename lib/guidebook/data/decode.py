@@ -9,8 +9,6 @@ import pyarrow as pa
 import torch
 from PIL import Image, ImageOps
 
-from guidebook.config.datasets import DataError
-
 Image.MAX_IMAGE_PIXELS = None  # Pillow refuses by the header; what is held of a scaled JPEG is less
 FORMATS = ("PNG", "JPEG")  # by the file's first bytes, whatever its name says
 PIXELS = 2**25  # more (33 million, 5,793 × 5,793) are not held while one image is decoded: 100 MB in RGB
@@ -86,15 +84,6 @@ def _in_passes(raw: bytes, image: Image.Image) -> bool:
         at += 1 if raw[at + 1] == 0xFF else 2 + int.from_bytes(raw[at + 2 : at + 4])
     colours = raw[at + 4] if raw[at : at + 2] == b"\xff\xda" and at + 4 < len(raw) else 0
     return colours < image.layers or bool(image.info.get("progressive"))
-
-
-def allow(skipped: list[str], n: int, rows: int, share: float, where: str) -> str:
-    """The warning that names some of the `n` images skipped of `rows`. Raises DataError where they are more than the share."""
-    named = "; ".join(skipped[:5]) + ("; …" if n > 5 else "")
-    many = f"{where}: {n:,} of {rows:,} images ({n / rows:.2%}) cannot be read"
-    if n > share * rows:
-        raise DataError(f"{many}, {share:.2%} may be skipped: {named}; replace the files")
-    return f"{many} and are skipped: {named}"
 
 
 def _every_row(raw: bytes, image: Image.Image) -> None:

@@ -17,8 +17,8 @@ from guidebook.config.datasets import DataError, Entry
 from guidebook.config.params import Data
 from guidebook.config.paths import runs
 from guidebook.data import described, parquet
-from guidebook.data.cache import Cache
-from guidebook.data.decode import BadImage, allow, decode, quiet
+from guidebook.data.cache import Cache, allow
+from guidebook.data.decode import BadImage, decode, quiet
 from guidebook.data.drawn import faces, paintings, scenes
 from guidebook.data.files import Files, files_of
 from guidebook.data.shards import Shards, with_held_out

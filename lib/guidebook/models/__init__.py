@@ -26,9 +26,10 @@ def backbones() -> "dict[str, type[Backbone]]":
 
 def build(params: Params) -> "Backbone":
     """The backbone of a run, randomly initialised from `train.seed`; the global random state stays as it is."""
+    kind, shape, tokens = backbones()[params.model.kind], shape_of(params), width(params.text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(params.train.seed, "weights"))
-        return backbones()[params.model.kind].of(params.model, shape_of(params), width(params.text))
+        return kind.of(params.model, shape, tokens)
 
 
 def load(folder: Path) -> "Backbone":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from guidebook.config.pretrained import EMBEDDED, PRETRAINED, located
-from guidebook.config.schema import VAES, Data
+from guidebook.config.schema import Data
 from guidebook.data.images import from_uint8, load, to_uint8
 from guidebook.models import small_vae
 from guidebook.runs import manifest
@@ -83,9 +83,3 @@ def autoencoder(vae: str, data: Data) -> Autoencoder:
 
     network = AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
     return Autoencoder(network.to(world().device, memory_format=torch.channels_last), name)
-
-
-def latent_shape(vae: str, data: Data) -> tuple[int, int, int]:
-    """(C, h, w) of a latent. Loads nothing."""
-    channels, factor = VAES[vae]
-    return channels, data.resolution // factor, data.resolution // factor

@@ -1,13 +1,14 @@
 """The space of diffusion: pixels, or the latents of a frozen autoencoder."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from guidebook.config.params import Params
 from guidebook.config.pretrained import PretrainedMissing
+from guidebook.config.schema import VAES
 from guidebook.data.images import Images, Split, Streamed, from_uint8, to_uint8
-from guidebook.models.autoencoder import Autoencoder, autoencoder, latent_shape, posterior
+from guidebook.models.autoencoder import Autoencoder, autoencoder, posterior
 from guidebook.models.latents import latents
 
 
@@ -26,16 +27,16 @@ def space(params: Params, known: str | None = None) -> "Pixels | Latents":
 
 def shape_of(params: Params) -> tuple[int, int, int]:
     """(C, H, W) of what the model learns. Loads nothing."""
-    if params.model.vae:
-        return latent_shape(params.model.vae, params.data)
-    return params.data.entry.channels, params.data.resolution, params.data.resolution
+    channels, factor = VAES[params.model.vae] if params.model.vae else (params.data.entry.channels, 1)
+    return channels, params.data.resolution // factor, params.data.resolution // factor
 
 
+@dataclass(frozen=True)
 class Pixels:
     """The images themselves, their values in `data.range`."""
 
-    def __init__(self, params: Params):
-        self.shape, self._range, self._flips = shape_of(params), params.data.range, params.data.flips
+    params: Params
+    shape = property(lambda self: shape_of(self.params))
 
     def learnt(self, data: Images | Streamed) -> Images | Streamed:
         """The data that batches are taken from."""
@@ -48,34 +49,36 @@ class Pixels:
     def x0(self, images: torch.Tensor, mirrored: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """x_0 (B, *shape) of a part of a batch, those that are `mirrored` (B,) flipped."""
         x0 = self.encoded(images)
-        return torch.where(mirrored[:, None, None, None], x0.flip(-1), x0) if self._flips else x0
+        return torch.where(mirrored[:, None, None, None], x0.flip(-1), x0) if self.params.data.flips else x0
 
     def encoded(self, images: torch.Tensor, rng: torch.Generator | None = None) -> torch.Tensor:
         """x_0 (B, *shape) of images (B, C, H, W) uint8 that no batch holds."""
-        return from_uint8(images, *self._range)
+        return from_uint8(images, *self.params.data.range)
 
     def images(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, C, H, W) uint8, on the CPU, of samples (B, *shape)."""
-        return to_uint8(x.cpu(), *self._range)
+        return to_uint8(x.cpu(), *self.params.data.range)
 
 
+@dataclass(frozen=True)
 class Latents:
     """A fresh draw of the posterior that the autoencoder gives each image. The same methods as `Pixels`."""
 
-    def __init__(self, params: Params, vae: Autoencoder):
-        self.shape, self._data, self.autoencoder = shape_of(params), params.data, vae
+    params: Params
+    autoencoder: Autoencoder
+    shape = property(lambda self: shape_of(self.params))
 
     def learnt(self, data: Images | Streamed) -> Images:
         """The moments of the posteriors in the place of the training images: (N, F, 2C, h, w), F = 2 with the mirrored ones."""
         data = data.decoded() if isinstance(data, Streamed) else data
-        moments = latents(self.autoencoder, data.train.images, data.fingerprint, self._data.flips)
+        moments = latents(self.autoencoder, data.train.images, data.fingerprint, self.params.data.flips)
         return replace(data, train=Split(moments, data.train.labels))
 
     def noise(self, n: int, rng: torch.Generator) -> torch.Tensor:
         return torch.randn(n, *self.shape, generator=rng, device=rng.device)
 
     def x0(self, moments: torch.Tensor, mirrored: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        which = mirrored.long() if self._data.flips else torch.zeros_like(mirrored, dtype=torch.int64)
+        which = mirrored.long() if self.params.data.flips else torch.zeros_like(mirrored, dtype=torch.int64)
         return posterior(moments[torch.arange(len(which), device=which.device), which], noise, self.autoencoder.scale)
 
     def encoded(self, images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:

@@ -6,11 +6,12 @@ for a moment, all of them wait for the one that lost it.
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
 
 import torch
+from torch import Tensor
 
 from guidebook.runtime.distributed import world
 
@@ -47,6 +48,20 @@ class Lanes:
                 return f(slice(rows * i // n, rows * (i + 1) // n))
 
         return list(_pool(self.n, self._threads // self.n, os.getpid()).map(part, range(n)))
+
+    def backward(self, losses: Callable[..., Tensor], inputs: Sequence, weights: Sequence[Tensor], n: int) -> Tensor:
+        """The loss of each row of the inputs; the gradient of their sum / n is added to the weights', a lane's after the other's."""
+
+        def gradient(rows: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
+            each = losses(*(x[rows] for x in inputs))
+            return each.detach(), torch.autograd.grad(each.sum() / n, weights, materialize_grads=True)
+
+        each, gradients = zip(*self.map(gradient, len(inputs[0])), strict=True)
+        for w in weights:
+            w.grad = torch.zeros_like(w) if w.grad is None else w.grad
+        for of_lane in gradients:
+            torch._foreach_add_([w.grad for w in weights], list(of_lane))
+        return torch.cat(each)
 
 
 @functools.cache

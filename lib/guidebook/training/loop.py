@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from guidebook.config.budget import checkpoint_images, checkpoint_steps, snapshot_steps
+from guidebook.config.budget import checkpoint_steps, snapshot_steps
 from guidebook.runs import launch
 from guidebook.runs.lock import owned
 from guidebook.runs.preemption import Stop, stopping
@@ -32,28 +32,33 @@ def train(run: Run) -> None:
     if launch.wanted(run.params):
         return launch.do(run, "train")
     with owned(run.path), stopping(run) as stop:
-        trainer = prepared(run.params, known=run.provenance().get("autoencoder"))
+        trainer, t = prepared(run.params, known=run.provenance().get("autoencoder")), run.params.train
+        steps = *checkpoint_steps(run.params), snapshot_steps(run.params)
         with contextlib.closing(trainer.feed):  # ends the threads that prepare batches
             resume(run, trainer)
             describe(run, trainer)
-            keep, grid = run.params.train.keep_checkpoints, checkpoint_images(run.params)
-            snapshots = Writer(run.path / SNAPSHOTS, run.params.train.snapshots + 1, 1)
-            with tracking(run, trainer) as track, Writer(run.path / "checkpoints", keep, grid) as writer, snapshots:
-                for line in lines(trainer, writer, snapshots, stop):
+            with (
+                tracking(run, trainer) as track,
+                Writer(run.path / "checkpoints", t.keep_checkpoints, steps[0] * t.batch) as writer,
+                Writer(run.path / SNAPSHOTS, t.snapshots + 1, 1) as snapshots,
+            ):
+                for line in lines(trainer, writer, snapshots, steps, stop):
                     track(line)
             publish(run, trainer)
             writer.finish()
             barrier()
 
 
-def lines(trainer: Trainer, writer: Writer, snapshots: Writer, stop: Stop) -> Iterator[dict]:
+def lines(
+    trainer: Trainer, writer: Writer, snapshots: Writer, steps: tuple[int, int, int], stop: Stop
+) -> Iterator[dict]:
     """Lines of statistics of a training to its end. On the way checkpoints are written, and a stop is obeyed.
 
-    Power-function averages leave snapshots, which are on the disk before the next checkpoint is. Whoever stops to iterate stops the
-    training. Raises Preempted, NonFiniteLoss, and OSError where the disk is full.
+    `steps` are those between two checkpoints, those while one is written, and those between two snapshots of power-function averages,
+    which are on the disk before the next checkpoint is. Whoever stops to iterate stops the training. Raises Preempted, NonFiniteLoss,
+    and OSError where the disk is full.
     """
-    (interval, beside), between = checkpoint_steps(trainer.params), snapshot_steps(trainer.params)
-    validation = Validation(trainer)
+    (interval, beside, between), validation = steps, Validation(trainer)
     trainer.start_clock()
     while trainer.nimg < trainer.total:
         trainer.step()
@@ -63,11 +68,13 @@ def lines(trainer: Trainer, writer: Writer, snapshots: Writer, stop: Stop) -> It
             line = trainer.flush()
             yield line | validation() if regular or ended else line
             trainer.start_clock()
-        if (step % between == 0 or ended) and (halves := trainer.snapshot()):
+        halves = trainer.snapshot() if step % between == 0 or ended else {}
+        state = trainer.state() if regular else ()
+        if halves:
             snapshots.save(halves, {"nimg": trainer.nimg})
-        if regular:
+        if state:
             snapshots.wait()
-            writer.save(*trainer.state())
+            writer.save(*state)
         if step % interval == beside:
             writer.wait()
         if stop.asked():  # last, so that one who asks during a regular save waits for no second one

@@ -1,7 +1,9 @@
 """The training step, and all that it changes. The clock is `nimg`, images seen."""
 
+import functools
 import math
 import time
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,17 +15,39 @@ from guidebook.config.params import Params
 from guidebook.data import described
 from guidebook.data.batches import Batch, feed
 from guidebook.data.images import Images, Streamed, load
-from guidebook.diffusion.objective import Network, objective
+from guidebook.diffusion.objective import Network, Objective, objective
 from guidebook.models import build
 from guidebook.models.space import Latents, Pixels, space
 from guidebook.runtime import distributed
 from guidebook.runtime.lanes import Lanes
+from guidebook.runtime.seeds import generator
 from guidebook.training.ema import averages
-from guidebook.training.noise import Noise, step_noise
 from guidebook.training.profiler import Profiler, peak_memory
 
 BINS = 10  # timestep bins of the logged loss
 Tensors = dict[str, dict[str, Tensor]]  # file of a checkpoint → name → tensor
+
+
+class Noise(NamedTuple):
+    """The random numbers of a step, for this process's n images."""
+
+    t: Tensor  # (n,) training times
+    dropped: Tensor  # (n,) whose text is replaced by the null caption
+    eps: Tensor  # (n, *shape) ε
+    mirrored: Tensor  # (n,)
+    posterior: Tensor  # (n, *shape) for draws of the autoencoder's posterior; (n, 0) in pixel space
+
+
+def step_noise(params: Params, nimg: int, path: Objective, where: Pixels | Latents) -> Noise:
+    """Every process draws for the whole batch and takes its share: any number of processes sees the same noise."""
+    t, world = params.train, distributed.world()
+    device, mine = world.device, slice(world.process_index, None, world.num_processes)
+    rng = generator(t.seed, "step", nimg, device=device)
+    times = path.random_times(t.batch, rng)
+    dropped = torch.rand(t.batch, generator=rng, device=device) < t.caption_dropout
+    eps = torch.randn(t.batch, *where.shape, generator=rng, device=device)
+    mirrored = torch.rand(t.batch, generator=rng, device=device) < (0.5 if params.data.flips else 0.0)
+    return Noise(*(x[mine] for x in (times, dropped, eps, mirrored, where.noise(t.batch, rng))))
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -54,6 +78,9 @@ class Trainer:
         self.params, self.device = params, world.device
         if t.batch % (n := world.num_processes):
             raise ValueError(f"{n} processes cannot share train.batch = {t.batch}: take a number that divides it")
+        self.nimg, self.seconds = 0, 0.0  # images seen, and seconds until the last line of statistics
+        self._clear()
+        self.total, self.profiler = images(params), Profiler(self.device)  # images of the whole training
         self.model = build(params).place(self.device, t).train()
         if t.compile:
             self.model.compile()  # in place: the weights keep their names
@@ -64,39 +91,33 @@ class Trainer:
         self.averages = averages([*self.model.named_parameters()], t.ema, t.ema_warmup, updates(params))
         self.data, self.space, self.feed, self.conditions = data, where, feed(data, t), source
         self.objective = objective(params.objective, self.device)
-        self.total, self.profiler = images(params), Profiler(self.device)  # images of the whole training
-        self.nimg, self.seconds = 0, 0.0  # images seen, and seconds until the last line of statistics
-        self._clear()
 
     def step(self) -> None:
         """One optimiser step on the next `batch` images. Its randomness depends on (seed, nimg) and nothing else."""
-        with self.lanes:
-            self._step()
-
-    def _step(self) -> None:
         t, mark = self.params.train, self.profiler.mark
-        mark(None)
-        batch = self.feed.batch(self.nimg)
-        mark("data")
-        noise = step_noise(self.params, self.nimg, self.objective, self.space)
-        mark("noise")
-        losses = self._backward(batch, noise)
-        if t.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.weights, t.clip_norm)
         self.optimizer.param_groups[0]["lr"] = self.lr_at(self.nimg)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.model.after_step()
-        mark("optimiser")
-        for average in self.averages:
-            average.update(self.weights)
-        mark("EMA")
-        self.step_losses.append(losses.mean())
-        bins = self.objective.bins(noise.t, BINS)
-        self.bin_sum.index_add_(0, bins, losses)
-        self.bin_count.index_add_(0, bins, torch.ones_like(losses))
-        self.nimg += t.batch
-        mark("statistics")
+        with self.lanes:
+            mark(None)
+            batch = self.feed.batch(self.nimg)
+            mark("data")
+            noise = step_noise(self.params, self.nimg, self.objective, self.space)
+            mark("noise")
+            losses = self._backward(batch, noise)
+            if t.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.weights, t.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.model.after_step()
+            mark("optimiser")
+            for average in self.averages:
+                average.update(self.weights)
+            mark("EMA")
+            self.step_losses.append(losses.mean())
+            bins = self.objective.bins(noise.t, BINS)
+            self.bin_sum.index_add_(0, bins, losses)
+            self.bin_count.index_add_(0, bins, torch.ones_like(losses))
+            self.nimg += t.batch
+            mark("statistics")
 
     def _backward(self, batch: Batch, noise: Noise) -> Tensor:
         """Adds the gradient of the batch, in parts of `micro_batch`; the loss of each image (n,)."""
@@ -115,11 +136,11 @@ class Trainer:
             cond = cond.drop(dropped, self.conditions.null)
             mark("caption dropout")
             if self.lanes.n > 1:
-                each = self._in_lanes(n, x0, eps, times, cond)
+                losses_of = functools.partial(self._losses, self.model)
+                each = self.lanes.backward(losses_of, (x0, eps, times, cond), self.weights, n)
             else:
                 # Gradients travel between processes once a step, with the last part.
                 each = self._losses(self.wrapped if first + size >= n else self.model, x0, eps, times, cond)
-                mark("forward")
                 (each.sum() / n).backward()
             losses.append(each.detach())
             mark("backward")
@@ -127,23 +148,9 @@ class Trainer:
 
     def _losses(self, net: Network, x0: Tensor, eps: Tensor, times: Tensor, cond: Condition) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.train.precision == "bf16"):
-            return self.objective.loss(net, x0, eps, times, cond)
-
-    def _in_lanes(self, n: int, *part: Tensor | Condition) -> Tensor:
-        """The loss of each image; the gradient of their sum / n is added, a lane's after the other's."""
-
-        def gradient(rows: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
-            each = self._losses(self.model, *(x[rows] for x in part))
-            if not rows.start:
-                self.profiler.mark("forward")
-            return each.detach(), torch.autograd.grad(each.sum() / n, self.weights, materialize_grads=True)
-
-        losses, gradients = zip(*self.lanes.map(gradient, len(part[0])), strict=True)
-        for w in self.weights:
-            w.grad = torch.zeros_like(w) if w.grad is None else w.grad
-        for of_lane in gradients:
-            torch._foreach_add_([w.grad for w in self.weights], list(of_lane))
-        return torch.cat(losses)
+            losses = self.objective.loss(net, x0, eps, times, cond)
+        self.profiler.mark("forward")
+        return losses
 
     def lr_at(self, nimg: int) -> float:
         """The learning rate of the step from `nimg`: rises along a line over `warmup` images, then stays."""
@@ -174,11 +181,6 @@ class Trainer:
             "seconds": self.seconds,
             "memory_mb": peak_memory(),
         }
-
-    @property
-    def last_line(self) -> int:
-        """Images seen at the last line of statistics."""
-        return self.nimg - len(self.step_losses) * self.params.train.batch
 
     def start_clock(self) -> None:
         """The time of training begins here, and again with each line of statistics."""

@@ -22,22 +22,23 @@ def tracking(run: Run, trainer: Trainer) -> Iterator[Callable[[dict], None]]:
     if not world().is_main_process:
         yield lambda line: None
         return
-    show, total, file = tracker(run), trainer.total, run.path / "stats.jsonl"
+    show, file = tracker(run), run.path / "stats.jsonl"
     before = [line for line in run.stats() if line["nimg"] <= trainer.nimg]  # the others' steps are repeated
-    if (before[-1]["nimg"] if before else 0) != trainer.last_line:
+    pending = len(trainer.step_losses) * run.params.train.batch  # images since the last line
+    if (before[-1]["nimg"] if before else 0) != trainer.nimg - pending:
         raise run.corrupt("stats.jsonl", "lacks lines")
     text, last = dumps_lines(before)
     write(file, text)
-    with Bar(None, f"training {run.name}", total, initial=trainer.nimg, unit="image") as bar:
 
-        def track(line: dict) -> None:
-            nonlocal last
-            text, last = dumps_lines([line], last)
-            append(file, text)
-            show(line)
-            bar.update(line["nimg"] - bar.n)
-            bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
+    def track(line: dict) -> None:
+        nonlocal last
+        text, last = dumps_lines([line], last)
+        append(file, text)
+        show(line)
+        bar.update(line["nimg"] - bar.n)
+        bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
 
+    with Bar(None, f"training {run.name}", trainer.total, initial=trainer.nimg, unit="image") as bar:
         yield track
 
 
