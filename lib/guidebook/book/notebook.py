@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -28,8 +29,8 @@ from guidebook.runtime.malloc import keeping_memory
 MOST = 4  # pages drawn at once, each in a kernel of its own
 FIGURES = {
     "bbox_inches": "tight",
-    "pil_kwargs": {"compress_level": 3},
-}  # of a PNG: three times as fast as 6, 7 % larger
+    "pil_kwargs": {"compress_type": zlib.Z_RLE},
+}  # of a PNG: four times as fast as the default, and smaller
 _environment, _kernels = threading.Lock(), set()  # the second: process ids of kernels that execute
 
 
