@@ -145,7 +145,9 @@ def _found(run: Run, subject: Subject, group: str, spec: Sequence = ()) -> tuple
         digest([subject.name, known, group, list(spec), run.params.evaluate.samples])
         for known in (subject.known, subject.known | {"seconds_per_image": subject.seconds})
     ]
-    return keys[0], run.metrics(key=keys[0]) or run.metrics(key=keys[1])
+    records = run.metrics()
+    new, old = ([r for r in records if r.get("key") == key] for key in keys)
+    return keys[0], new or old
 
 
 def _subject(run: Run, images: ImageSet | None) -> Subject:
