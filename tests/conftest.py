@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,13 @@ def runs(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
     """Makes a folder of runs keep what many runs read where all tests of this session, in every worker, find it: each judge and each
-    autoencoder is trained once, captions are encoded and images read once."""
+    autoencoder is trained once, captions are encoded and images read once. Or some kinds of it alone."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    def share(runs: Path) -> Path:
+    def share(runs: Path, kinds: Sequence[str] = ("atlas", "data", "features", "judges", "vaes")) -> Path:
         runs.mkdir(parents=True, exist_ok=True)
-        for kind in ("atlas", "data", "features", "judges", "vaes"):
+        for kind in kinds:
             (base / kind).mkdir(exist_ok=True)
             (runs / kind).symlink_to(base / kind)
         return runs

@@ -322,8 +322,9 @@ def test_the_page_escapes_what_a_report_holds_and_says_when_there_is_none(small)
 
 
 @pytest.fixture
-def faces():
-    """Params of drawn faces. Their autoencoder is forgotten afterwards: other tests train theirs."""
+def faces(shared, tmp_path, monkeypatch):
+    """Params of drawn faces, whose autoencoder all tests share. It is forgotten afterwards: others train theirs."""
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(shared(tmp_path / "runs")))
     yield load_params("celeba", "smoke")
     autoencoder.cache_clear()
 
@@ -392,9 +393,8 @@ def test_the_batches_report_every_size(monkeypatch, tiny, here):
     assert "thesis, A100" in loading.batches([found]).text
 
 
-def test_a_step_of_the_bench_of_latents_runs_in_all_three_ways(runs):
-    params = load_params("celeba", "smoke")
-    found = {way: latents._step(params.yaml(), way) for way in (latents.KEPT, latents.ENCODED, latents.PIXELS)}
+def test_a_step_of_the_bench_of_latents_runs_in_all_three_ways(faces):
+    found = {way: latents._step(faces.yaml(), way) for way in (latents.KEPT, latents.ENCODED, latents.PIXELS)}
     assert found[latents.KEPT]["elements"] == found[latents.ENCODED]["elements"] < found[latents.PIXELS]["elements"]
     assert all(f["step_s"] > 0 for f in found.values())
 

@@ -47,10 +47,10 @@ def test_the_great_circle_begins_and_ends_in_the_noises_and_turns_evenly():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, shared):
     """A latent run of twelve steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDEBOOK_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setenv("GUIDEBOOK_RUNS", str(shared(tmp_path_factory.mktemp("runs"))))
         found = open_run(check(load("celeba", "smoke").model_dump(mode="json"), "smoke"))
         train(found)
         yield found

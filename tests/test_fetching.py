@@ -15,8 +15,9 @@ FACES = load("celeba", "smoke")
 
 
 @pytest.fixture(autouse=True)
-def parts(runs, monkeypatch):
-    """Three parts of 40 faces."""
+def parts(runs, shared, monkeypatch):
+    """Three parts of 40 faces, and the autoencoder that all tests share."""
+    shared(runs, ["vaes"])
     monkeypatch.setattr(latents, "PART", 40 * 16**2)
     autoencoder.cache_clear()
     yield

@@ -158,6 +158,8 @@ BAD_FILES = {
     "not UTF-8": b"\xff\xfe\x00train",
     "a zero byte": b"train: 'a\x00b'",
     "nested too deep": b"[" * 5000 + b"]" * 5000,
+    "nested too deep for a parser that recurses": b"[" * 49_999 + b"]" * 49_999,
+    "nested too deep in one line": b"- " * 49_999 + b"x",
     "a section within itself": b"train: &a {lr: *a}\n",
     "an octal number": b"train: {seed: 010}\n",
     "a sexagesimal number": b"train: {seed: 1:30}\n",
@@ -205,6 +207,14 @@ def test_a_bad_file_is_refused_in_one_line_and_calls_nothing(case, tmp_path, mon
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < 500
     assert [p.name for p in tmp_path.iterdir()] == ["bad.yml"]
+
+
+def test_a_hundred_levels_are_read_and_one_more_is_refused(tmp_path):
+    (tmp_path / "deep.yml").write_text("x: " + "[" * 99 + "]" * 99)
+    assert list(read(tmp_path / "deep.yml")) == ["x"]
+    (tmp_path / "deep.yml").write_text("x: " + "[" * 100 + "]" * 100)
+    with pytest.raises(ParamsError, match="deeper than the 100 levels"):
+        read(tmp_path / "deep.yml")
 
 
 def test_a_missing_file_is_refused(tmp_path):

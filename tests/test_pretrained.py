@@ -1,9 +1,11 @@
 """Weights of others: found at their pinned revisions, replaced with a warning, or refused in one line."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
+from guidebook.config.hub import cached
 from guidebook.config.pretrained import (
     CLIP,
     EMBEDDED,
@@ -78,3 +80,11 @@ def test_weights_are_available_when_all_their_files_are_there_at_the_pinned_revi
     assert available(name)
     assert located(name) == place
     assert resolve(name) == name
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_a_snapshot_is_sought_where_the_hubs_client_puts_it(kind):
+    from huggingface_hub import constants, file_download
+
+    name = file_download.repo_folder_name(repo_id="owner/name", repo_type=kind)
+    assert cached("owner/name", "0123", kind) == Path(constants.HF_HUB_CACHE, name, "snapshots", "0123")

@@ -10,7 +10,8 @@ from guidebook.runs.run import open_run
 
 
 @pytest.fixture
-def run(runs):
+def run(runs, shared):
+    shared(runs, ["vaes"])
     return open_run(load("celeba", "smoke"))
 
 

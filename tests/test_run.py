@@ -166,6 +166,16 @@ def test_metrics_are_found_by_their_fields(live):
     assert len(live.metrics()) == 2
 
 
+def test_metrics_are_read_anew_when_their_file_is_another_and_belong_to_whoever_asked(live):
+    live.metrics()[0].clear()
+    assert live.metrics() == [METRIC]
+    file = live.path / "metrics.json"
+    time.sleep(0.01)  # more than a tick of the clock of files
+    file.write_text(file.read_text().replace("0.", "1.", 1))  # as long as before
+    with pytest.raises(Corrupt):
+        live.metrics()
+
+
 def test_a_metric_that_is_not_a_number_is_refused_and_the_others_stay(live):
     with pytest.raises(ValueError, match="not JSON compliant"):
         live.add_metrics([METRIC | {"value": float("nan")}])

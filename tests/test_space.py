@@ -210,7 +210,8 @@ def test_a_model_of_latents_gives_images(unbroken, folder, monkeypatch):
     autoencoder.cache_clear()
 
 
-def test_a_run_is_not_continued_in_the_latents_of_another_autoencoder(runs):
+def test_a_run_is_not_continued_in_the_latents_of_another_autoencoder(runs, shared):
+    shared(runs, ["vaes"])
     run = open_run(load_params("celeba", "smoke"))
     train(run)
     known = run.provenance()["autoencoder"]

@@ -187,7 +187,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
+def site(tmp_path_factory, shared, networks_counted) -> Path:
     root = tmp_path_factory.mktemp("hostile") / "project"
     command = [sys.executable, "-c", NAMES, json.dumps(EXTENSIONS)]
     names = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -198,7 +198,11 @@ def site(tmp_path_factory) -> Path:
     project(root, names)
     (root / "spy").mkdir()
     (root / "spy/sitecustomize.py").write_text(SPY)
-    place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(root / "runs"), "SPIED": str(root / "spied.txt")}
+    place = {
+        "GUIDEBOOK_ROOT": str(root),
+        "GUIDEBOOK_RUNS": str(shared(root / "runs")),
+        "SPIED": str(root / "spied.txt"),
+    }
     path = [str(root / "spy"), str(ROOT / "tests"), os.environ.get("PYTHONPATH")]
     place["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     command = [sys.executable, "-c", BUILD]

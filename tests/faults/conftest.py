@@ -2,13 +2,14 @@
 
 import pytest
 
-from faults.lives import PROMISED, TOTAL, the_run, trained
+from faults.lives import EPOCH, PROMISED, TOTAL, the_run, trained
 
 
 @pytest.fixture(scope="session")
 def short(tiny):
     """44 steps, with checkpoints after 12, 24 and 36, and statistics there and after every 20."""
-    return tiny.replace(train={"epochs": TOTAL / 64, "checkpoint_every": PROMISED / 64, "caption_dropout": 0.2})
+    train = {"epochs": TOTAL / EPOCH, "checkpoint_every": PROMISED / EPOCH, "caption_dropout": 0.2}
+    return tiny.replace(data={"limit": EPOCH}, train=train)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from guidebook.runs.run import folder, opened
 from guidebook.training import checkpoint
 
 BATCH, EVERY, TOTAL = 16, 12 * 16, 44 * 16  # images of a step, between checkpoints, of the whole training
+EPOCH = 24  # training images, so that one batch in three spans two epochs; as many are held out
 PROMISED = EVERY + BATCH  # images that are repeated at most: while a checkpoint is written one step goes on
 TIMING = {"ms_by_part", "images_per_s", "seconds", "memory_mb"}
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from faults.lives import EVERY, PROCESSES, checkpoints, refused, same_lines, same_weights, the_run, trained
+from faults.lives import EPOCH, EVERY, PROCESSES, checkpoints, refused, same_lines, same_weights, the_run, trained
 from faults.study import study
 from guidebook.book.notebook import missing
 from guidebook.data.batches import Stream
@@ -146,7 +146,7 @@ def test_a_disk_without_room_for_decoded_images_is_noticed_before_one_is_written
 def test_a_disk_without_space_for_the_model_keeps_the_checkpoint_and_publishes_nothing(
     short, unbroken, tmp_path, disk, tally
 ):
-    brief = short.replace(train={"epochs": (EVERY + 16) / 64})  # one checkpoint, then one step, then the model
+    brief = short.replace(train={"epochs": (EVERY + 16) / EPOCH})  # one checkpoint, then one step, then the model
     one = size_of(checkpoint.complete(unbroken.path / "checkpoints")[-1])
     model = size_of(unbroken.path / "model")
     small = disk(tmp_path / short.experiment, one + model * 3 // 4)

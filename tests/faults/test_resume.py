@@ -15,6 +15,7 @@ import torch
 
 from faults.lives import (
     BATCH,
+    EPOCH,
     EVERY,
     PROCESSES,
     PROMISED,
@@ -234,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_names_the_step_and_keeps_the_la
 @pytest.mark.parametrize("step", [12, 15], ids=["at a checkpoint", "at the end"])
 def test_weights_that_are_not_finite_are_never_saved(short, runs, monkeypatch, step):
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(runs))
-    run = open_run(short.replace(train={"epochs": 15 * BATCH / 64}))
+    run = open_run(short.replace(train={"epochs": 15 * BATCH / EPOCH}))
     real, calls = Trainer.step, itertools.count(1)
 
     def spoilt(self):

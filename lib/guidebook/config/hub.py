@@ -8,9 +8,9 @@ from guidebook.config.errors import plain
 
 def cached(repo: str, revision: str | None, kind: str = "model") -> Path:
     """Where a snapshot lies in the cache, if it is there: at a commit, or else the newest that the cache has. No network."""
-    from huggingface_hub import constants, file_download
+    from huggingface_hub import constants  # and not what names the folder, which imports all that downloads
 
-    place = Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(repo_id=repo, repo_type=kind)
+    place = Path(constants.HF_HUB_CACHE) / "--".join((f"{kind}s", *repo.split("/")))
     newest = place / "refs" / "main"
     return place / "snapshots" / (revision or (newest.read_text().strip() if newest.is_file() else "none"))
 

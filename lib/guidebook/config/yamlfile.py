@@ -8,6 +8,7 @@ import yaml
 from guidebook.config.errors import ParamsError, plain
 
 LONGEST = 100_000  # bytes of a params file
+DEEPEST = 100  # levels of lists and mappings
 # Numbers and truths as they look, and not 010 (8 in YAML 1.1), 1:30 (90), 1_000 or yes
 PLAIN = re.compile(r"[-+]?(0|[1-9]\d*|0x[\da-f]+|\d*\.\d*(e[-+]\d+)?|\.inf)|\.nan|true|false", re.ASCII | re.IGNORECASE)
 TYPED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool")}
@@ -24,7 +25,7 @@ def read(path: Path) -> dict:
             text = file.read(LONGEST + 1)
         if len(text) > LONGEST:
             raise ValueError(f"it is longer than the {LONGEST:,} bytes that are allowed")
-        raw = _Loader(text.decode()).get_single_data()
+        raw = _parsed(text.decode())
     except (FileNotFoundError, NotADirectoryError):
         raise ParamsError(f"{name}: there is no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
@@ -34,7 +35,17 @@ def read(path: Path) -> dict:
     return raw
 
 
-class _Loader(yaml.SafeLoader):
+def _parsed(text: str) -> Any:
+    """The value of a YAML text. Raises ParamsError, YAMLError, ValueError."""
+    level = 0
+    for event in yaml.parse(text, _Loader):  # libyaml would recurse until its stack ends
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > DEEPEST:
+            raise ValueError(f"it is nested deeper than the {DEEPEST} levels that are allowed")
+    return _Loader(text).get_single_data()
+
+
+class _Loader(yaml.CSafeLoader):
     """YAML without objects, duplicate keys, numbers that are not what they look like, and the merge key `<<`, which can grow a file
     a millionfold."""
 
@@ -66,7 +77,7 @@ def overrides(pairs: list[str] | None) -> dict:
         if not equals:
             raise ParamsError(f"--set {pair[:60]!r}: write section.key=value")
         try:  # as in a file, but 1e-4 is a number, and what is no YAML is text
-            values[key] = float(text) if POWER.fullmatch(text) else _Loader(text).get_single_data()
+            values[key] = float(text) if POWER.fullmatch(text) else _parsed(text)
         except ParamsError:
             raise
         except (yaml.YAMLError, ValueError, RecursionError):

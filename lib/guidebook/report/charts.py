@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from guidebook.report.figures import COLOURS, label, plain_numbers
+from guidebook.report.figures import BESIDE, COLOURS, label, logarithmic
 from guidebook.report.tables import pick
 from guidebook.sampling.sets import ImageSet
 
@@ -78,7 +78,10 @@ def against_count(curves: dict[str, list[dict]]) -> Figure:
         errors(axes, [1 / r["n"] for r in points], points, color=colour, label=name, marker="o")
         limit = [r for r in records if r["metric"] == f"{metric}_inf"]
         errors(axes, [0] * len(limit), limit, color=colour, marker="x")
-    axes.set(xlabel="1 / number of images N", ylabel=NAMES[metric], yscale="log" if metric in LOG else "linear")
+    axes.set(xlabel="1 / number of images N", ylabel=NAMES[metric])
+    if metric in LOG:
+        logarithmic(axes.yaxis)
+        axes.yaxis.set_minor_formatter("")  # it spans decades
     axes.axvline(0, color="0.7", linewidth=0.8)
     axes.legend(fontsize=8)
     return figure
@@ -92,8 +95,7 @@ def against_cost(sets: list[tuple[ImageSet, list[dict]]], metric: str, real: lis
         of = [(images.facts["evaluations"], pick(r, metric)) for images, r in sets if images.draw.solver_name == name]
         errors(axes, *zip(*of, strict=True), color=plt.cm.tab10(k), marker=MARKERS[k], label=name)
     _finish(axes, "network evaluations per image", metric, real)
-    axes.set_xscale("log")
-    plain_numbers(axes.xaxis)
+    logarithmic(axes.xaxis)
     axes.legend(fontsize=8)
     return figure
 
@@ -112,7 +114,7 @@ def tradeoff(methods: dict[str, list[dict]], real: list[dict]) -> Figure:
             axes.annotate(f"{w:g}", (a["value"], b["value"]), **place)
     _finish(axes, NAMES["fd_judge"].replace("\n", " "), "adherence", real)
     axes.axvline(pick(real, "fd_judge")["value"], color="0.35", linestyle="--", linewidth=1)
-    axes.set_xscale("log")
+    logarithmic(axes.xaxis)
     axes.legend(fontsize=8)
     return figure
 
@@ -134,7 +136,8 @@ def obedience(records: list[dict], real: list[dict]) -> Figure:
 
 
 def _panels(metrics: Sequence[str], xlabel: str, real: list[dict]) -> tuple[Figure, np.ndarray]:
-    figure, panels = plt.subplots(1, len(metrics), figsize=(3.4 * len(metrics), 2.9), squeeze=False, layout="tight")
+    size = (3.4 * len(metrics), 2.9)
+    figure, panels = plt.subplots(1, len(metrics), figsize=size, squeeze=False, gridspec_kw=BESIDE)
     for axes, metric in zip(panels[0], metrics, strict=True):
         _finish(axes, xlabel, metric, real)
     return figure, panels[0]
@@ -161,5 +164,4 @@ def _finish(axes: Axes, xlabel: str, metric: str, real: list[dict]) -> None:
         axes.axhspan(floor["low"], floor["high"], color="0.5", alpha=0.15, linewidth=0)
     axes.set(xlabel=xlabel, ylabel=NAMES[metric])
     if metric in LOG:
-        axes.set_yscale("log")
-        plain_numbers(axes.yaxis)
+        logarithmic(axes.yaxis)

@@ -16,6 +16,7 @@ from guidebook.metrics.intervals import Z
 from guidebook.sampling.sets import ImageSet, mosaic
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0")
+BESIDE = {"left": 0, "right": 1, "wspace": 0.35}  # of axes with labels in a figure that is cut to what is drawn
 plt.rcParams.update({
     "figure.dpi": 110, "savefig.bbox": "tight", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
@@ -94,9 +95,8 @@ def loss_curves(runs: dict[str, list[dict]]) -> Figure:
     axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
     for (name, stats), colour in zip(runs.items(), COLOURS, strict=False):
         axes.plot(*losses(stats), color=colour, label=name, linewidth=1.2)
-    figure = _labelled(axes, "images seen", "training loss", yscale="log")
-    plain_numbers(axes.yaxis)
-    return figure
+    logarithmic(axes.yaxis)
+    return _labelled(axes, "images seen", "training loss")
 
 
 def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
@@ -107,7 +107,8 @@ def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
         loss = np.ma.masked_invalid(np.array(last, float)).mean(0).filled(np.nan)
         edges = np.linspace(0, timesteps, len(loss) + 1)
         axes.stairs(loss, edges, color=colour, label=name, linewidth=1.4, baseline=None)
-    return _labelled(axes, "timestep t (0 = image, last = noise)", "training loss", yscale="log")
+    logarithmic(axes.yaxis)
+    return _labelled(axes, "timestep t (0 = image, last = noise)", "training loss")
 
 
 def validation_loss(runs: dict[str, list[dict]]) -> Figure:
@@ -121,8 +122,8 @@ def validation_loss(runs: dict[str, list[dict]]) -> Figure:
             colour = plt.get_cmap("viridis")(share := (i + 0.5) / len(levels))
             axes.plot(seen, loss, ".-", color=colour, label=f"{share:.2f}", linewidth=1.2)
             axes.fill_between(seen, loss - Z * error, loss + Z * error, color=colour, alpha=0.15, linewidth=0)
-        axes.set(xlabel="images seen", title=name if lines else f"{name}: not recorded", yscale="log")
-        plain_numbers(axes.yaxis)
+        axes.set(xlabel="images seen", title=name if lines else f"{name}: not recorded")
+        logarithmic(axes.yaxis)
     plots[0][0].set_ylabel("validation loss")
     if plots[0][-1].lines:
         plots[0][-1].legend(title="training time\n0 image, 1 noise", loc="center left", bbox_to_anchor=(1, 0.5))
@@ -148,7 +149,7 @@ def image_errors(section: VP, steps: int) -> Figure:
     p, q = {"epsilon": (0.0, 1.0), "v_prediction": (-s, a), "sample": (1.0, 0.0)}[section.prediction]
     then, less = np.append(a[1:], 1.0), np.append(s[1:], 0.0)  # the image's last
     error, scale = s / abs(a * q - s * p), 1 / (1 - less * a / (then * s))
-    figure, panels = plt.subplots(1, 2, figsize=(6.8, 2.8), layout="tight")
+    figure, panels = plt.subplots(1, 2, figsize=(6.8, 2.8), gridspec_kw=BESIDE)
     for axes, y, name in zip(
         panels, (error, scale), ("error of x̂0 / error of the network", "w of CFG++ / λ"), strict=True
     ):
@@ -156,8 +157,7 @@ def image_errors(section: VP, steps: int) -> Figure:
         axes.annotate(f"{y[0]:,.3g}", (1, y[0]), xytext=(0, 7), ha="center", textcoords="offset points", fontsize=8)
         axes.axhline(1, color="0.35", linestyle="--", linewidth=1)
         axes.set(xlabel="step of DDIM", ylabel=name)
-    panels[0].set_yscale("log")
-    plain_numbers(panels[0].yaxis)
+    logarithmic(panels[0].yaxis)
     return figure
 
 
@@ -180,14 +180,15 @@ def _levels(section: VP) -> tuple[np.ndarray, np.ndarray]:
     return a, np.sqrt(1 - a**2)
 
 
-def plain_numbers(axis: Axis) -> None:
-    """Numbers of a logarithmic axis as they are written: 20, not 2 × 10¹."""
+def logarithmic(axis: Axis) -> None:
+    """A logarithmic scale, with numbers as they are written: 20, not 2 × 10¹."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(LogLocator(subs=(2, 4, 6)))
     axis.set_minor_formatter("{x:g}")
 
 
-def _labelled(axes: Axes, xlabel: str, ylabel: str, **more: str) -> Figure:
-    axes.set(xlabel=xlabel, ylabel=ylabel, **more)
+def _labelled(axes: Axes, xlabel: str, ylabel: str) -> Figure:
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.legend()
     return axes.figure

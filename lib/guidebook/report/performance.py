@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from guidebook.config.paths import RESULTS
 from guidebook.report.charts import NAMES, errors
-from guidebook.report.figures import COLOURS, label, plain_numbers
+from guidebook.report.figures import COLOURS, label, logarithmic
 from guidebook.report.tables import Html, table
 
 MISSING = Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
@@ -85,9 +85,9 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
         for name, colour in colours.items():
             axes.plot([], [], "o", color=colour, markersize=4, label=label(name))
         axes.legend(fontsize=8)
-        axes.set(xlabel="evaluations of the network per image", ylabel=NAMES["fd_judge"], xscale="log", yscale="log")
+        axes.set(xlabel="evaluations of the network per image", ylabel=NAMES["fd_judge"])
         for axis in (axes.xaxis, axes.yaxis):
-            plain_numbers(axis)
+            logarithmic(axis)
         axes.set_title(label(where(report)), fontsize=9, loc="left")
     return figure
 

@@ -12,7 +12,7 @@ from guidebook.config.paths import RESULTS
 from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED
 from guidebook.metrics.difference import times
 from guidebook.report.charts import MARKERS, arms, errors
-from guidebook.report.figures import COLOURS, label, plain_numbers
+from guidebook.report.figures import COLOURS, label, logarithmic
 from guidebook.report.tables import Html, table
 
 FILE = RESULTS / "six-images.json"
@@ -42,8 +42,8 @@ def ratios(found: dict) -> Figure:
             axes.plot(quantiles, np.linspace(0, 1, len(quantiles)), **style | {"marker": "none"})
         axes.axvline(SECOND / FIRST, color="0.35", linestyle="--", linewidth=1)
         axes.axhline(ALPHA, color="0.35", linestyle=":", linewidth=1)
-        axes.set(xscale="log", xlim=(0.3, 1.5), ylim=(0, 0.8), xlabel="second distance / first, of the same model")
-        plain_numbers(axes.xaxis)
+        logarithmic(axes.xaxis)
+        axes.set(xlim=(0.3, 1.5), ylim=(0, 0.8), xlabel="second distance / first, of the same model")
     panels[0].set_ylabel("share of draws at or below")
     panels[0].legend(fontsize=8)
     return figure
@@ -56,10 +56,10 @@ def curve(found: dict) -> Figure:
         of_all = space["curve"][-1]["value"]
         points = [times(p, 1 / of_all) for p in space["curve"]]
         errors(axes, [p["n"] * 1.03**k for p in points], points, **style)
-    axes.set(xscale="log", yscale="log", xlabel="number of images N")
+    axes.set(xlabel="number of images N")
     axes.set_ylabel(f"Fréchet distance, as a multiple\nof that of {found['spaces'][0]['curve'][-1]['n']:,} images")
     for axis in (axes.xaxis, axes.yaxis):
-        plain_numbers(axis)
+        logarithmic(axis)
         axis.set_minor_formatter("")
     axes.legend(fontsize=8)
     return figure

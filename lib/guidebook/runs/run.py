@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class NotRecorded(RuntimeError):
 class Run:
     """Parameters and a folder: params.yml, provenance.json, stats.jsonl, metrics.json, checkpoints/, model/, samples/, variants/."""
 
-    params: P.Params
+    params: P.Params = field(hash=False)  # it is long, and the path differs with it
     path: Path
     recorded: bool  # a copy without weights: it can be redrawn and nothing else
 
@@ -102,9 +102,8 @@ class Run:
 
     def metrics(self, **where: Any) -> list[dict]:
         """The metric records whose fields have the given values."""
-        found = self._read(checked.load, "metrics.json") or []
-        records = found["records"] if isinstance(found, dict) else found
-        return [r for r in records if all(r.get(k) == v for k, v in where.items())]
+        records = self._read(_records, "metrics.json") or []
+        return [{**r} for r in records if all(r.get(k) == v for k, v in where.items())]
 
     def add_metrics(self, records: list[dict]) -> None:
         write(self.path / "metrics.json", checked.dumps({"records": self.metrics() + records}))
@@ -120,6 +119,19 @@ class Run:
             return how(self.path / name) if (self.path / name).exists() else None
         except ValueError:
             raise self.corrupt(name) from None
+
+
+def _records(file: Path) -> list[dict]:
+    """The records in `metrics.json`. Raises ValueError."""
+    state = file.stat()
+    return _parsed(file, state.st_ino, state.st_size, state.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(file: Path, *state: int) -> list[dict]:
+    """The same, read once while the file is as it was: a page asks for every group of every set, and a megabyte takes 7 ms."""
+    found = checked.load(file)
+    return found["records"] if isinstance(found, dict) else found
 
 
 def open_run(params: P.Params) -> Run:
