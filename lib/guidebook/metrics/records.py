@@ -169,10 +169,7 @@ def between_sets(run: Run, subject: Subject, space: str) -> list[dict]:
     distance, near = kernel_distance(mine, real, subject.classes(n)), f"{against}, {NEIGHBOURS} neighbours"
     return [
         subject.record(kernel, distance, "jackknife", network, against, n=n),
-        *(
-            subject.record(m + ending, value, how, network, near, n=n)
-            for m, (value, how) in manifold(mine, real).items()
-        ),
+        *(subject.record(m + ending, v, how, network, near, n=n) for m, (v, how) in manifold(mine, real).items()),
     ]
 
 
