@@ -1,5 +1,6 @@
 """Files that change and hold a checksum of themselves: JSON, lines of JSON, text. Without one they are older, and believed."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -25,6 +26,19 @@ def load(file: Path) -> Any:
     if isinstance(value, dict) and (found := value.pop(KEY, None)) and found != checksum(value):
         raise ValueError
     return value
+
+
+def records(file: Path) -> list[dict]:
+    """The records in a `metrics.json`. Raises ValueError."""
+    state = file.stat()
+    return _records(file, state.st_ino, state.st_size, state.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _records(file: Path, *state: int) -> list[dict]:
+    """The same, read once while the file is as it was: a page asks for every group of every set, and a megabyte takes 7 ms."""
+    found = load(file)
+    return found["records"] if isinstance(found, dict) else found
 
 
 def dumps_lines(lines: Iterable[dict], before: str = "") -> tuple[str, str]:

@@ -102,7 +102,7 @@ class Run:
 
     def metrics(self, **where: Any) -> list[dict]:
         """The metric records whose fields have the given values."""
-        records = self._read(_records, "metrics.json") or []
+        records = self._read(checked.records, "metrics.json") or []
         return [{**r} for r in records if all(r.get(k) == v for k, v in where.items())]
 
     def add_metrics(self, records: list[dict]) -> None:
@@ -119,19 +119,6 @@ class Run:
             return how(self.path / name) if (self.path / name).exists() else None
         except ValueError:
             raise self.corrupt(name) from None
-
-
-def _records(file: Path) -> list[dict]:
-    """The records in `metrics.json`. Raises ValueError."""
-    state = file.stat()
-    return _parsed(file, state.st_ino, state.st_size, state.st_ctime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _parsed(file: Path, *state: int) -> list[dict]:
-    """The same, read once while the file is as it was: a page asks for every group of every set, and a megabyte takes 7 ms."""
-    found = checked.load(file)
-    return found["records"] if isinstance(found, dict) else found
 
 
 def open_run(params: P.Params) -> Run:
