@@ -30,6 +30,19 @@ def load(file: Path) -> Any:
     return value
 
 
+def records(file: Path) -> list[dict]:
+    """The records in a `metrics.json`. Raises ValueError."""
+    state = file.stat()
+    return _records(file, state.st_ino, state.st_size, state.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _records(file: Path, *state: int) -> list[dict]:
+    """The same, read once while the file is as it was: a page asks for every group of every set, and a megabyte takes 7 ms."""
+    found = load(file)
+    return found["records"] if isinstance(found, dict) else found
+
+
 def dumps_lines(lines: Iterable[dict], before: str = "") -> tuple[str, str]:
     """Lines of JSON, each with a checksum of it and of all before it, whose last one is `before`; and the last of theirs."""
     text = ""
@@ -61,19 +74,6 @@ def check_text(file: Path) -> None:
     first, _, text = whole.partition("\n")
     if first.startswith(f"# {KEY} ") and with_comment(text) != whole:
         raise ValueError
-
-
-def records(file: Path) -> list[dict]:
-    """The records in `metrics.json`. Raises ValueError."""
-    state = file.stat()
-    return _records(file, state.st_ino, state.st_size, state.st_ctime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _records(file: Path, *state: int) -> list[dict]:
-    """The same, read once while the file is as it was: a page asks for every group of every set, and a megabyte takes 7 ms."""
-    found = load(file)
-    return found["records"] if isinstance(found, dict) else found
 
 
 _parsed = TypeAdapter(dict | list[dict]).validate_json  # raises ValidationError, a ValueError
