@@ -20,7 +20,7 @@ from guidebook.config.params import load
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 HOSTILE = (
-    'A <b>digit</b> </script><script>window.hacked=1</script> {label} "quoted" & <img src=x onerror="window.hacked=1">'
+    'A {label} <b>digit</b> </script><script>window.hacked=1</script> "quoted" & <img src=x onerror="window.hacked=1">'
 )
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
@@ -60,7 +60,7 @@ def site(tmp_path_factory, shared, networks_counted) -> Path:
     for name in ("params", "notebooks", "book"):
         ignored = shutil.ignore_patterns("_build", "results", ".ipynb_checkpoints", "kernel-*")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
-    demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE}, text={"tokens": 77})
+    demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
     (root / "params/mnist/demo.yml").write_text(demo.yaml())
     runs = shared(root / "runs")
     place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(runs), "HF_HUB_OFFLINE": "1"}
