@@ -16,11 +16,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from guidebook.config.params import load
+from guidebook.sampling.sets import mosaic
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 HOSTILE = (
-    'A <b>digit</b> </script><script>window.hacked=1</script> {label} "quoted" & <img src=x onerror="window.hacked=1">'
+    'A {label} <b>digit</b> </script><script>window.hacked=1</script> "quoted" & <img src=x onerror="window.hacked=1">'
 )
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
@@ -37,6 +38,7 @@ from forks import forked_kernels
 from guidebook.book.build import build
 from guidebook.book.notebook import run_experiment
 from guidebook.config.params import load
+from guidebook.sampling.sets import mosaic
 from guidebook.runs.checked import with_comment
 from guidebook.runs.manifest import checksum
 from guidebook.runs.recording import record
@@ -60,7 +62,7 @@ def site(tmp_path_factory, shared, networks_counted) -> Path:
     for name in ("params", "notebooks", "book"):
         ignored = shutil.ignore_patterns("_build", "results", ".ipynb_checkpoints", "kernel-*")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
-    demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE}, text={"tokens": 77})
+    demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
     (root / "params/mnist/demo.yml").write_text(demo.yaml())
     runs = shared(root / "runs")
     place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(runs), "HF_HUB_OFFLINE": "1"}
@@ -253,13 +255,12 @@ def picture(visit: Visit, which: int) -> np.ndarray:
 
 def named(folder: Path, shown: np.ndarray) -> tuple[str, int]:
     """The guidance scale and the caption whose five samples, side by side, are what is shown, enlarged."""
-    side, found = shown.shape[0], {}
-    lefts = [round(i * (shown.shape[1] - side) / 4) for i in range(5)]
-    tiles = np.stack([shown[:, x : x + side].reshape(8, side // 8, 8, side // 8).mean((1, 3)) for x in lefts])
+    found = {}
     for scale in ("0", "1", "5"):
         (file,) = folder.glob(f"samples/w{scale}-*/images.safetensors")
-        images = load_file(file)["images"][:, 0].astype(float)
-        found |= {(scale, k): np.abs(images[k::10][:5] - tiles).mean() for k in range(10)}
+        images = load_file(file)["images"]
+        enlarged = {k: mosaic(images[k::10][:5], columns=5, tile=96, gap=6).astype(float) for k in range(10)}
+        found |= {(scale, k): np.abs(enlarged[k] - shown).mean() for k in range(10)}
     return min(found, key=found.get)
 
 
