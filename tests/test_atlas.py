@@ -7,7 +7,9 @@ import re
 import pytest
 import torch
 import yaml
-from diffusers import DiTTransformer2DModel
+from diffusers import AutoencoderKL, DiTTransformer2DModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from guidebook.book import atlas as chapter
 from guidebook.book import pages
@@ -124,6 +126,15 @@ def test_forwards_cost_what_they_are_known_to_cost(found):
 def test_the_studys_own_networks_cost_what_the_rest_of_the_study_says(experiment, found):
     of = cost(load(experiment, "paper"))
     assert (found[experiment].parameters, found[experiment].total) == (of.parameters, of.total)
+
+
+def test_an_image_from_latents_costs_what_the_claim_says_with_the_decoder(known):
+    paper = load("imagenet100", "paper")
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        AutoencoderKL(**known.resolved()["sd1-vae"].config).decode(torch.zeros(1, 4, 32, 32))
+    of = [cost(p).gmac for p in (paper.replace(model={"vae": None}), paper)]
+    assert (paper.data.resolution, paper.sample.steps) == (256, 50)
+    assert [*of, counter.get_total_flops() / 2e9] == pytest.approx([1392.4, 10.474, 311.09], rel=1e-4)
 
 
 # The counter

@@ -1,10 +1,13 @@
 """Claims: rows that are data, answered by notebooks or by their documents, computed where a configuration answers."""
 
 import ast
+import inspect
 import json
 import re
 
 import pytest
+from diffusers import AutoencoderKL, FluxPipeline
+from diffusers import StableDiffusion3Pipeline as SD3Pipeline
 
 from guidebook.book import pages
 from guidebook.config.params import ParamsError, check
@@ -93,6 +96,13 @@ def test_what_is_decided_by_the_document_spells_out_sums_that_are_right():
     assert not wrong
     unread = [c.id for c in every().values() if c.answer and UNREAD.search(SUM.sub("", c.answer.found))]
     assert not unread
+
+
+def test_what_a_library_answers_is_what_it_says():
+    defaults = inspect.signature(AutoencoderKL.__init__).parameters
+    assert str(defaults["scaling_factor"].default) in every()["celeba-vae"].answer.found
+    drawn = {inspect.signature(p.__init__).parameters["scheduler"].annotation for p in (FluxPipeline, SD3Pipeline)}
+    assert [scheduler.__name__ in every()["lecture-flux-process"].answer.found for scheduler in drawn] == [True]
 
 
 def test_a_wrong_sum_would_be_seen():
