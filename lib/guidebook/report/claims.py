@@ -44,9 +44,8 @@ class Claim(Section):
     kind: Literal["count", "contradiction", "samples", "training", "speed", "fact"]  # of what can answer it
     open: Line | None = None  # what will answer it, where nothing does yet
     answer: Settled | None = None
-    atlas: Annotated[
-        tuple[Word, ...], Tuple(0, 9)
-    ] = ()  # rows of `book/atlas.yml` that answer it, all of which must hold
+    # rows of `book/atlas.yml` that answer it, all of which must hold
+    atlas: Annotated[tuple[Word, ...], Tuple(0, 9)] = ()
 
     def conflicts(self):
         if sum(map(bool, (self.open, self.answer, self.atlas))) > 1:
