@@ -14,12 +14,16 @@ from guidebook.runs.run import Run
 def banner(run: Run, others: Sequence[Run] = ()) -> str:
     """In HTML: which run the page shows and which others of its name it does not, on what data, with which stand-ins, and where it differs from its profile."""
     facts, p = run.provenance(), run.params
+    decay = facts.get("last_decay", {}).get(p.sample.weights)
     lines = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
         "{images_seen:,} images seen, {minutes:.0f} min of training on {device}".format(
             minutes=facts["train_seconds"] / 60, **facts
         )
         if facts.get("images_seen")
+        else "",
+        f"samples are of the averaged weights {p.sample.weights}, whose decay was {decay:.4g} in the end"
+        if decay
         else "",
         facts.get("data_note"),
         facts.get("caveat"),  # what has changed since a record was made
