@@ -277,6 +277,18 @@ def test_the_page_has_a_row_for_each_claim_and_each_answer(monkeypatch):
     assert claims.FILE.name == "claims.yml"
 
 
+def test_the_page_shows_of_each_outcome_the_claims_that_have_it_or_hides_all_their_rows():
+    found = [Answer("mnist-grain", "", "holds", p=0.001), Answer("mnist-grain", "", "undecided", p=1.0)]
+    page = pages.claims([(name, name, "digits", [a]) for name, a in zip("ab", found, strict=True)])
+    style = (BOOK / "_static" / "custom.css").read_text()
+    for kind, _ in claims.OUTCOMES.values():
+        assert page.count(f'<input type="checkbox" name="{kind}" checked>') == 1
+        assert f'.filter [name="{kind}"]:not(:checked)) tr:has(.of-{kind})' in style
+    assert re.findall(r'id="mnist-grain" class="verdict holds of-(\w+)"', page) == ["holds"]
+    assert page.count('class="verdict undecided of-holds"') == 1  # the second run's, which the claim's outcome keeps
+    assert page.count('"verdict ') == len(re.findall(r'class="verdict \w+ of-\w+"', page)) >= len(every()) + 1
+
+
 def test_a_document_is_named_in_words_of_the_bibliography():
     page = pages.claims([])
     assert re.findall("^## (.*)", page, re.M) == [

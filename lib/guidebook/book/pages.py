@@ -78,7 +78,7 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
             outcomes.append(together([a for a, _ in found]))
             for i, (answer, by) in enumerate(found):
                 anchor, says = (claim.id, f"{claim.says} ({claim.where})") if i == 0 else ("", "")
-                rows.append([marked(answer.verdict, anchor), says, _found(answer, by)])
+                rows.append([marked(answer.verdict, anchor, outcomes[-1]), says, _found(answer, by)])
         name, title = _document(source)
         counts.append([name, *(outcomes.count(o) for o in OUTCOMES), len(outcomes)])
         rows = table(["verdict", "claim", "found, what it rests on, and where"], rows).text
