@@ -7,7 +7,9 @@ import re
 import pytest
 import torch
 import yaml
-from diffusers import DiTTransformer2DModel
+from diffusers import AutoencoderKL, DiTTransformer2DModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from guidebook.book import atlas as chapter
 from guidebook.book import pages
@@ -17,6 +19,7 @@ from guidebook.models import counting, published
 from guidebook.models.atlas import Atlas, Counted, Derived, Law, load_atlas, number
 from guidebook.models.counting import answers, counted
 from guidebook.models.published import Measured, cost, measure
+from guidebook.report.claims import every
 
 # What each configuration is known to have, to the digit
 PARAMETERS = {
@@ -124,6 +127,48 @@ def test_forwards_cost_what_they_are_known_to_cost(found):
 def test_the_studys_own_networks_cost_what_the_rest_of_the_study_says(experiment, found):
     of = cost(load(experiment, "paper"))
     assert (found[experiment].parameters, found[experiment].total) == (of.parameters, of.total)
+
+
+def test_an_image_from_latents_costs_what_the_claim_says_with_the_decoder(known):
+    paper = load("imagenet100", "paper")
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        AutoencoderKL(**known.resolved()["sd1-vae"].config).decode(torch.zeros(1, 4, 32, 32))
+    of = [cost(p).gmac for p in (paper.replace(model={"vae": None}), paper)]
+    assert (paper.data.resolution, paper.sample.steps) == (256, 50)
+    assert [*of, counter.get_total_flops() / 2e9] == pytest.approx([1392.4, 10.474, 311.09], rel=1e-4)
+
+
+# Of a block: two convolutions and the embedding's linear layer, a gain, a skip where the width changes; attention's queries, keys and
+# values, and what is behind them (Karras et al. 2024, config G: tables 6 and 7)
+def edm2(width: int) -> int:
+    """The parameters of EDM2's network of a width, at 64 × 64 latents of 4 channels and 1,000 classes."""
+    widths, sides, n = [width * k for k in (1, 2, 3, 4)], (64, 32, 16, 8), 3
+    emb = widths[-1]
+
+    def block(i: int, o: int, first: int, attends: bool) -> int:
+        return 9 * o * (first + o) + emb * o + 1 + i * o * (i != o) + 4 * o * o * attends
+
+    total, out, skips = width * emb + 1000 * emb + 9 * 5 * width, width, [width]  # one channel more, of ones
+    for level, (w, side) in enumerate(zip(widths, sides, strict=True)):
+        if level:
+            total += block(out, out, out, False)  # halves the side
+            skips.append(out)
+        for i in (out, *[w] * (n - 1)):
+            total += block(i, w, w, side <= 16)
+        out, skips = w, [*skips, *[w] * n]
+    total += block(out, out, out, True)
+    for w, side in zip(widths[::-1], sides[::-1], strict=True):
+        total += block(out, out, out, False)  # at the coarsest level the second block, elsewhere it doubles the side
+        for i in (out, *[w] * n):
+            total += block(wide := i + skips.pop(), w, wide, side <= 16)
+        out = w
+    return total + 9 * width * 4 + 1 + 128  # the last layer with its gain, and the weight of the loss
+
+
+def test_edm2_has_the_parameters_that_the_claim_says():
+    found = every()["lecture-edm2-sizes"].answer.found
+    assert edm2(192) == 280_212_837
+    assert [f"{edm2(w) / 1e6:,.1f}" in found for w in (128, 192, 256, 320, 384, 448)] == [True] * 6
 
 
 # The counter

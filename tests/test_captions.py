@@ -346,6 +346,35 @@ def test_the_example_of_the_thesis_is_but_for_its_commas_one_of_the_captions_of_
     assert len(texts) == 2**7  # every phrasing of the six and of the woman
 
 
+# The examples of section 3.5.3, and how far from them the captions of their attributes are
+EXAMPLES = {
+    "A photo of a young woman with straight blond hair, bangs, smiling, wearing earrings": (
+        "A photo of a young woman with straight blond hair and bangs, smiling, wearing earrings",
+        ["Young", "Straight_Hair", "Blond_Hair", "Bangs", "Smiling", "Wearing_Earrings"],
+    ),
+    "A photo of a man with black hair, a mustache, wearing eyeglasses": (
+        "A photo of a man with black hair, sporting a mustache, wearing eyeglasses",
+        ["Male", "Black_Hair", "Mustache", "Eyeglasses"],
+    ),
+    "A photo of a young man with brown hair, high cheekbones, a clean-shaven face": (
+        "A photo of a young man with brown hair and high cheekbones, clean-shaven",
+        ["Male", "Young", "Brown_Hair", "High_Cheekbones", "No_Beard"],
+    ),
+    "A photo of a woman with wavy brown hair, pale skin, wearing a necklace": (
+        "A photo of a woman with wavy brown hair and pale skin, wearing a necklace",
+        ["Wavy_Hair", "Brown_Hair", "Pale_Skin", "Wearing_Necklace"],
+    ),
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_no_caption_is_an_example_of_the_thesis_word_for_word(example):
+    ours, names = EXAMPLES[example]
+    texts = {attribute_caption(bits(names), 0, sample, 0) for sample in range(2_000)}
+    assert ours in texts
+    assert example not in texts
+
+
 def test_no_caption_is_longer_than_clip_reads():
     # What is not minor never gives way, and an attribute more takes no word away unless it contradicts: all that
     # contradict nothing stand in each of these, beside every choice of the others, in the longest of their words.

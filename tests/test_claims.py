@@ -1,10 +1,13 @@
 """Claims: rows that are data, answered by notebooks or by their documents, computed where a configuration answers."""
 
 import ast
+import inspect
 import json
 import re
 
 import pytest
+from diffusers import AutoencoderKL, FluxPipeline
+from diffusers import StableDiffusion3Pipeline as SD3Pipeline
 
 from guidebook.book import pages
 from guidebook.config.params import ParamsError, check
@@ -93,6 +96,13 @@ def test_what_is_decided_by_the_document_spells_out_sums_that_are_right():
     assert not wrong
     unread = [c.id for c in every().values() if c.answer and UNREAD.search(SUM.sub("", c.answer.found))]
     assert not unread
+
+
+def test_what_a_library_answers_is_what_it_says():
+    defaults = inspect.signature(AutoencoderKL.__init__).parameters
+    assert str(defaults["scaling_factor"].default) in every()["celeba-vae"].answer.found
+    drawn = {inspect.signature(p.__init__).parameters["scheduler"].annotation for p in (FluxPipeline, SD3Pipeline)}
+    assert [scheduler.__name__ in every()["lecture-flux-process"].answer.found for scheduler in drawn] == [True]
 
 
 def test_a_wrong_sum_would_be_seen():
@@ -265,6 +275,18 @@ def test_the_page_has_a_row_for_each_claim_and_each_answer(monkeypatch):
     assert "<td>together</td><td>1</td><td>1</td><td>0</td><td>2</td><td>4</td>" in page
     assert re.search("✗ does not hold.*1 \\+ 1 = 2.*the documents", page)
     assert claims.FILE.name == "claims.yml"
+
+
+def test_the_page_shows_of_each_outcome_the_claims_that_have_it_or_hides_all_their_rows():
+    found = [Answer("mnist-grain", "", "holds", p=0.001), Answer("mnist-grain", "", "undecided", p=1.0)]
+    page = pages.claims([(name, name, "digits", [a]) for name, a in zip("ab", found, strict=True)])
+    style = (BOOK / "_static" / "custom.css").read_text()
+    for kind, _ in claims.OUTCOMES.values():
+        assert page.count(f'<input type="checkbox" name="{kind}" checked>') == 1
+        assert f'.filter [name="{kind}"]:not(:checked)) tr:has(.of-{kind})' in style
+    assert re.findall(r'id="mnist-grain" class="verdict holds of-(\w+)"', page) == ["holds"]
+    assert page.count('class="verdict undecided of-holds"') == 1  # the second run's, which the claim's outcome keeps
+    assert page.count('"verdict ') == len(re.findall(r'class="verdict \w+ of-\w+"', page)) >= len(every()) + 1
 
 
 def test_a_document_is_named_in_words_of_the_bibliography():

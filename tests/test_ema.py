@@ -5,7 +5,10 @@ import torch
 from diffusers.training_utils import EMAModel
 
 from guidebook.config.params import ParamsError, load
+from guidebook.config.paths import RESULTS
 from guidebook.models import build
+from guidebook.report.banner import banner
+from guidebook.runs.run import opened
 from guidebook.training.ema import EMA, averages, decay_at
 
 
@@ -111,3 +114,12 @@ def test_averages_that_the_warm_up_makes_one_are_refused_and_both_named():
     assert len(averages(weights, (0.999, 0.9999), False, 5)) == 2
     assert decay_at(8_991, 0.9999, True) < 0.9999 == decay_at(89_991, 0.9999, True)
     assert decay_at(8_990, 0.999, True) == 0.999 > decay_at(8_980, 0.999, True)
+
+
+@pytest.mark.parametrize("folder", sorted(p.parent for p in RESULTS.rglob("params.yml")), ids=str)
+def test_every_record_says_what_decay_its_averages_had_in_the_end_and_its_page_does(folder):
+    run = opened(folder)
+    facts, t = run.provenance(), run.params.train
+    assert facts.get("last_decay", {}) == {f"ema-{d:g}": decay_at(facts["updates"] - 1, d, t.ema_warmup) for d in t.ema}
+    decay = facts.get("last_decay", {}).get(run.params.sample.weights)
+    assert (f", whose decay was {decay or 0:.4g} in the end" in banner(run)) == (decay is not None)

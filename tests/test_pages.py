@@ -1,5 +1,6 @@
 """Pages made from the runs say what was recorded, and no more."""
 
+import html
 import json
 import re
 from collections import Counter
@@ -7,7 +8,10 @@ from collections import Counter
 import pytest
 
 from guidebook.book import pages
-from guidebook.config.paths import RESULTS
+from guidebook.book.build import Chapter
+from guidebook.config.budget import share
+from guidebook.config.paths import NOTEBOOKS, RESULTS
+from guidebook.report.banner import fraction
 from guidebook.report.tables import table
 from guidebook.runs.run import open_run, opened
 
@@ -96,6 +100,17 @@ def test_a_set_that_differs_in_one_fact_has_a_row_that_differs(field, runs, tiny
     assert heads == []
     assert len({tuple(row) for row in found}) == 4
     assert found[0][-1] == "ddim, 25 steps"
+
+
+def test_a_recorded_run_that_falls_short_is_called_a_fraction_in_the_contents_and_says_of_what_beside_its_results():
+    runs = [opened(path.parent) for path in sorted(RESULTS.glob("*/*/params.yml"))]
+    titles = {r.name: Chapter("", r, (NOTEBOOKS / f"{r.params.experiment}.ipynb",)).title for r in runs}
+    assert titles["cifar10/best"] == "CIFAR-10 (fraction of best)"
+    assert titles["imagenet100/imagenette"] == "ImageNet-100 (fraction on imagenette)"
+    short = [r for r in runs if r.params.profile != "demo" and share(r.params, r.provenance()["images_seen"]) < 0.9]
+    assert [r.name for r in short if "fraction" not in titles[r.name]] == []
+    celeba = pages.results([r for r in runs if r.name == "celeba/fraction"])
+    assert html.unescape(celeba).count(f"\n{fraction(opened(RESULTS / 'celeba' / 'fraction'))}. Data: a subset of") == 1
 
 
 def test_how_a_set_was_drawn_is_said_in_words(runs, tiny):

@@ -18,9 +18,11 @@ from guidebook.conditioning.captions import class_captions
 from guidebook.conditioning.encoders import encode
 from guidebook.config import params as P
 from guidebook.config import schema
+from guidebook.config.budget import images, kept_checkpoints, rows
 from guidebook.config.params import Params, ParamsError, check, differences, from_notebook, load, load_file, read
 from guidebook.config.paths import NOTEBOOKS, PARAMS, RESULTS
 from guidebook.config.yamlfile import overrides
+from guidebook.runs.run import opened
 
 FILES = sorted(PARAMS.glob("*/*.yml"))
 EXPERIMENTS = sorted({path.parent.name for path in FILES})
@@ -63,6 +65,28 @@ def test_paper_profile_is_the_published_setting():
     assert (train.ema, train.clip_norm) == ((), None)
     assert (params.objective.schedule, params.objective.timesteps) == ("squaredcos_cap_v2", 1000)
     assert (params.sample.sampler, params.sample.steps, params.sample.seed) == ("ddpm", 50, 422)
+
+
+def test_the_header_of_a_published_setting_says_where_it_departs():
+    papers = {name: load(name, "paper") for name in ("wikiart", "celeba", "imagenet100")}
+    heads = {name: (PARAMS / name / "paper.yml").read_text().partition("experiment:")[0] for name in papers}
+    assert [name for name in ("wikiart", "celeba") if f"{rows(papers[name].data):,}" not in heads[name]] == []
+    assert f"every {papers['celeba'].train.checkpoint_every:g} epochs, not 5" in heads["celeba"]
+    assert "no number of attention heads" in heads["celeba"]
+    assert (
+        f"{papers['imagenet100'].train.epochs:g} epochs, where its second open question asks for 200"
+        in heads["imagenet100"]
+    )
+
+
+def test_how_samples_improve_is_seen_from_the_first_half_of_the_training_or_the_record_says_that_it_is_not():
+    plots = {page.stem for page in NOTEBOOKS.glob("*.ipynb") if "kept_checkpoints(params)" in page.read_text()}
+    runs_ = [load(path.parent.name, path.stem) for path in FILES if path.parent.name in plots]
+    recorded = [opened(path.parent) for path in RESULTS.glob("*/*/params.yml") if path.parent.parent.name in plots]
+    late = [r for r in recorded if kept_checkpoints(r.params)[0] > images(r.params) / 2]
+    assert len(runs_) + len(recorded) > 20
+    assert [p.profile for p in runs_ if kept_checkpoints(p)[0] > images(p) / 2] == []
+    assert [r.name for r in late if "checkpoints" not in r.provenance().get("caveat", "")] == []
 
 
 # What is refused: (key, value, what the line must say)

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from guidebook.config.params import load
+from guidebook.config.paths import NOTEBOOKS
 from guidebook.report import banner, tables
 from guidebook.runs.run import open_run
 
@@ -56,6 +57,21 @@ def test_what_is_not_measured_leaves_its_place_empty(gone):
     differ = [i for i, (a, b) in enumerate(zip(whole, without, strict=True)) if a != b]
     assert differ == [{1: 2, 2: 3, 3: 1}[gone]]
     assert without[differ[0]] == ""
+
+
+def test_beside_adherence_stands_what_the_judge_reads_of_real_images():
+    real = record("adherence", 0.7, 9000, guidance=None)
+    heads, rows = cells(tables.metric_table([real, record("adherence", 0.9), record("adherence", 0.4, guidance=0.0)]))
+    assert (heads, list(rows)) == (["w", "n", "adherence"], ["0", "2", "real images"])
+    assert rows["real images"] == ["9,000", "70.0 % [60.0, 80.0]"]
+
+
+def test_every_table_of_adherence_in_a_notebook_has_that_ceiling():
+    calls = [
+        line for page in NOTEBOOKS.glob("*.ipynb") for line in re.findall(r"metric_table\((.*)\)", page.read_text())
+    ]
+    assert len(calls) >= 8
+    assert [call for call in calls if "*real" not in call] == []
 
 
 def test_numbers_of_images_are_in_order_with_the_limit_last():

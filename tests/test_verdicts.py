@@ -89,6 +89,25 @@ def best(sets, rng, effect):
     return above(*((other, one) for other in others), **SCALE)
 
 
+def highest(sets, rng, effect):
+    """One set, named beforehand, above all the others."""
+    *others, one = sets(rng, (-effect, -effect, -effect, 0))
+    return above(*((one, other) for other in others), **SCALE)
+
+
+def not_farther(rng, effect):
+    """One of several cheap runs nearer than a tenth more of the distance of the dear one, at which they are where there is no effect."""
+    slow, *fast = distances(rng, (1, 1 - effect, 1 - effect, 1 - effect))
+    slow = times(slow, 1 / 1.1)
+    return above(*((run, times(slow, 1.1)) for run in fast), **SCALE).opposite()
+
+
+def lossy(rng, effect):
+    """A distance of images that went through an autoencoder, against a tenth more than that of others that did not."""
+    own, after = (record(rng.normal(m, size=N), draw=None) for m in (10.0, 11.0 + effect))
+    return above((after, times(own, 1.1)))
+
+
 def grainier(rng, effect):
     """Among the images that are read rightly in both sets."""
     return above(tuple(among_readable(rng, means(rng, (effect, 0)))), **SCALE)
@@ -114,9 +133,9 @@ def saturated(rng, effect):
     return above((high, one), (high, record(2**0.5 * rng.normal(size=N), draw=None)), **SCALE)
 
 
-def improved(rng, effect):
-    """Two measures of every larger scale above those of the least."""
-    found = [read(rng, (0, effect, effect, effect)) for _ in range(2)]
+def improved(sets, rng, effect):
+    """Two measures of every larger scale above those of the least, or below them."""
+    found = [sets(rng, (0, effect, effect, effect)) for _ in range(2)]
     return above(*((r, of[0]) for of in found for r in of[1:]), **SCALE)
 
 
@@ -296,7 +315,9 @@ ROWS = {
     "mnist-best": ("least", partial(inside, 2)),
     "cifar10-quality": ("above", partial(best, distances)),
     "cifar10-accuracy": ("above", partial(rising, read)),
+    "cifar10-adherence": ("read[-1]", partial(highest, read)),
     "cifar10-judge": ("ranked", ranks),
+    "cifar10-underestimated": ("under", ranks),
     "cifar10-null": ("above", below_half),
     "cifar10-diversity": ("above", two_diversities),
     "cifar10-fid": ("above", biased),
@@ -312,6 +333,9 @@ ROWS = {
     "samplers-training": ("above", trained),
     "samplers-ddim": ("above", partial(larger, distances)),
     "samplers-time": ("farther", faster),
+    "samplers-fewer": ("worse", not_farther),
+    "samplers-stochastic": ("spread", partial(larger, means, scales=2)),
+    "samplers-diversity": ("r, of[0]", partial(improved, means)),
     "samplers-stability": ("by_schedule", rougher),
     "celeba-stable": ("spaces", rougher),
     "celeba-richer": ("captions", trained),
@@ -320,12 +344,15 @@ ROWS = {
     "celeba-captions": ("spoken", captions),
     "imagenet100-fid": ("above", as_far),
     "imagenet100-training": ("above", trained),
+    "imagenet100-reconstruction": ("floor", lossy),
     "wikiart-loading": ("loading.data_share", waiting),
     "wikiart-sequential": ("loading.sequential", partial(timed, loading.sequential, "file after file", 20, 1)),
     "wikiart-batch": ("loading.batch_growth", partial(timed, loading.batch_growth, "step", 1.2, -1)),
     "wikiart-new": ("repeats", repeated),
     "wikiart-order": ("mild", unnoticed),
-    "lecture-alignment": ("aligned", improved),
+    "lecture-alignment": ("aligned", partial(improved, read)),
+    "lecture-classifier": ("sure[0]", partial(improved, read)),
+    "lecture-diversity": ("of[0], r", partial(improved, means)),
     "lecture-saturation": ("colours", saturated),
     "lecture-optimum": ("moves", optimum),
     "lecture-variance": ("rough", partial(rising, means)),

@@ -55,8 +55,11 @@ class Chapter:
     def title(self) -> str:
         """In the contents."""
         name = _heading(self.page[0]).partition(":")[0]
-        short = "fraction of " if self.run and departures(self.run.params) else ""
-        return f"{name} ({short}{self.run.params.profile})" if self.run else name
+        if not self.run:
+            return name
+        own = self.run.params.profile not in (*ORDER, "smoke", "fraction")  # of data of its own
+        short = "fraction of " if departures(self.run.params) else "fraction on " if own else ""
+        return f"{name} ({short}{self.run.params.profile})"
 
 
 def build(say: Callable[[str], None] = lambda line: None) -> Path:

@@ -9,6 +9,7 @@ from guidebook.book import atlas as chapter
 from guidebook.book.status import everything, overview
 from guidebook.config.errors import plain
 from guidebook.config.paths import BOOK, RESULTS
+from guidebook.report.banner import fraction
 from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, together
 from guidebook.report.tables import MEASURED, Html, escaped, measured, table
 from guidebook.runs.run import Run
@@ -29,8 +30,9 @@ def results(runs: list[Run]) -> str:
         rows = list(dict.fromkeys(measured(records, run.params.sample.seed)))
         if rows and run.params.profile != "smoke":
             facts = run.provenance()
-            seen = f"Data: {_text(facts.get('data_note', 'unknown'))}. {facts.get('images_seen', 0):,} images seen in training.\n"
-            parts += [f"## {_text(run.name)}\n", seen, table(MEASURED, rows).text + "\n"]
+            data, seen = facts.get("data_note", "unknown"), facts.get("images_seen", 0)
+            basis = f"{_text(fraction(run))}. Data: {_text(data)}. {seen:,} images seen in training.\n"
+            parts += [f"## {_text(run.name)}\n", basis, table(MEASURED, rows).text + "\n"]
     return _page("results", {"runs": "\n".join(parts)})
 
 
@@ -77,7 +79,7 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
             outcomes.append(together([a for a, _ in found]))
             for i, (answer, by) in enumerate(found):
                 anchor, says = (claim.id, f"{claim.says} ({claim.where})") if i == 0 else ("", "")
-                rows.append([marked(answer.verdict, anchor), says, _found(answer, by)])
+                rows.append([marked(answer.verdict, anchor, outcomes[-1]), says, _found(answer, by)])
         name, title = _document(source)
         counts.append([name, *(outcomes.count(o) for o in OUTCOMES), len(outcomes)])
         rows = table(["verdict", "claim", "found, what it rests on, and where"], rows).text

@@ -68,8 +68,9 @@ def _job(job: dict | None, state: str) -> dict:
 
 def _row(run: Run) -> dict:
     facts, last, now = run.provenance(), (run.stats() or [{}])[-1], state(run)
-    drawn = [r for r in run.metrics(metric="adherence") if r["guidance"] is not None]
-    best = max(drawn, key=lambda r: r["value"], default=None)
+    read = run.metrics(metric="adherence")
+    real = next((f", real images {100 * r['value']:.1f} %" for r in read if r["guidance"] is None), "")  # its ceiling
+    best = max((r for r in read if r["guidance"] is not None), key=lambda r: r["value"], default=None)
     seen, total, rate = last.get("nimg", 0), images(run.params), last.get("images_per_s")
     return {
         "run": run.name,
@@ -84,5 +85,7 @@ def _row(run: Run) -> dict:
         "text": run.params.text.encoder,
         "device": facts.get("device"),
         "commit": (facts.get("commit") or "")[:8],
-        "best adherence": f"{100 * best['value']:.1f} % at w = {best['guidance']:g}, n = {best['n']}" if best else None,
+        "best adherence": f"{100 * best['value']:.1f} % at w = {best['guidance']:g}, n = {best['n']}{real}"
+        if best
+        else None,
     }

@@ -20,9 +20,11 @@ def banner(run: Run, others: Sequence[Run] = ()) -> str:
     trained = "{images_seen:,} images seen, {minutes:.0f} min of training on {device}"
     encoder = ENCODER if p.text.encoder == EMBEDDED else p.text.encoder
     vae = AUTOENCODER if p.model.vae == EMBEDDED else p.model.vae
+    decay = facts.get("last_decay", {}).get(p.sample.weights)
     lines = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
         facts.get("images_seen") and trained.format(minutes=facts["train_seconds"] / 60, **facts),
+        decay and f"samples are of the averaged weights {p.sample.weights}, whose decay was {decay:.4g} in the end",
         facts.get("data_note"),
         facts.get("caveat"),  # what has changed since a record was made
         f"of each split this run knows the first {p.data.limit:,} at most"

@@ -121,11 +121,11 @@ def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | Non
     return verdict.outcome, note, [value, low, high], verdict.p
 
 
-def marked(verdict: str, anchor: str = "") -> Html:
-    """A verdict with its glyph, the class that colours it, and the anchor of its claim."""
+def marked(verdict: str, anchor: str = "", together: str = "") -> Html:
+    """A verdict with its glyph, the class that colours it, the anchor of its claim, and the class by which the claim's rows are filtered."""
     kind, glyph = OUTCOMES[verdict]
-    name = f' id="{anchor}"' if anchor else ""
-    return Html(f'<span{name} class="verdict {kind}">{glyph} {verdict}</span>')
+    name, of = f' id="{anchor}"' if anchor else "", f" of-{OUTCOMES[together][0]}" if together else ""
+    return Html(f'<span{name} class="verdict {kind}{of}">{glyph} {verdict}</span>')
 
 
 def together(answers: list[Answer]) -> str:

@@ -95,11 +95,15 @@ def over_trainings(record: dict | None) -> str:
 
 
 def metric_table(records: list[dict]) -> Html:
-    """Metric records as value [low, high], one row per guidance scale, one column per metric of `SHOWN`."""
+    """Metric records as value [low, high], one row per guidance scale and one of real images, one column per metric of `SHOWN`.
+
+    Real images have the most adherence that the judge can give to samples as good as they are: its ceiling.
+    """
     heads, rows = [m for m in SHOWN if pick(records, m)], []
-    for w in sorted({r["guidance"] for r in records}):
+    for w in sorted({r["guidance"] for r in records}, key=lambda w: (w is None, w)):
         at = [r for r in records if r["guidance"] == w]
-        rows.append([f"{w:g}", f"{max(r['n'] for r in at):,}", *(over_trainings(pick(at, m)) for m in heads)])
+        name = "real images" if w is None else f"{w:g}"
+        rows.append([name, f"{max(r['n'] for r in at):,}", *(over_trainings(pick(at, m)) for m in heads)])
     return table(["w", "n", *heads], rows)
 
 
