@@ -16,10 +16,8 @@ def banner(run: Run, others: Sequence[Run] = ()) -> str:
     facts, p = run.provenance(), run.params
     lines = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
-        "{images_seen:,} images seen, {minutes:.0f} min of training on {device}".format(
-            minutes=facts["train_seconds"] / 60, **facts
-        )
-        if facts.get("images_seen")
+        f"{seen:,} images seen, {facts.get('train_seconds', 0) / 60:.0f} min of training on {facts.get('device')}"
+        if (seen := facts.get("images_seen"))
         else "",
         facts.get("data_note"),
         facts.get("caveat"),  # what has changed since a record was made

@@ -27,6 +27,12 @@ def load(file: Path) -> Any:
     return value
 
 
+def load_records(file: Path) -> Any:
+    """The `records` in a file that `dumps` made; of an older one, the list that it is. Raises ValueError."""
+    value = load(file)
+    return value.get("records") if isinstance(value, dict) else value
+
+
 def dumps_lines(lines: Iterable[dict], before: str = "") -> tuple[str, str]:
     """Lines of JSON, each with a checksum of it and of all before it, whose last one is `before`; and the last of theirs."""
     text = ""

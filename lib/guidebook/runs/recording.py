@@ -9,7 +9,7 @@ from guidebook.config import params as P
 from guidebook.config.paths import runs
 from guidebook.runs.executed import complete
 from guidebook.runs.lock import lock
-from guidebook.runs.manifest import Corrupt, delete, me, replace, verify, writing
+from guidebook.runs.manifest import Corrupt, checksum, delete, me, take_place, verify, writing
 from guidebook.runs.run import Run, opened, record_of
 from guidebook.runs.trainings import trained_again, variants
 
@@ -38,7 +38,8 @@ def record(run: Run) -> Path:
         newest = {variant.name.partition(" · ")[2]: variant.path for variant in variants(run)}
         for name, path in (newest | trained_again(run)).items():
             _copy(path, aside / "variants" / name)
-        replace(aside, target)
+        checksum(aside)
+        take_place(aside, target)
     return target
 
 
