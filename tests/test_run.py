@@ -318,6 +318,15 @@ def test_a_record_whose_bytes_changed_is_not_redrawn(recorded, monkeypatch):
         draw(open_run(recorded.params), 1.0, 130)
 
 
+@pytest.mark.parametrize("size", [0, 5, 12, 200])
+def test_params_that_were_cut_are_not_taken_for_those_of_another_version(live, size):
+    """Which other trainings leave out in silence."""
+    file = live.path / "params.yml"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(Corrupt, match=r"params\.yml is not what was written; put it back"):
+        opened(live.path)
+
+
 def test_a_notebook_whose_widgets_changed_is_not_complete(live):
     page = live.path / "notebook.ipynb"
     notebook = json.loads(page.read_text())

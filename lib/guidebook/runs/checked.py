@@ -59,10 +59,9 @@ def with_comment(text: str) -> str:
 
 
 def check_text(file: Path) -> None:
-    """Raises ValueError where the text in a file is not what was written there `with_comment`."""
-    whole = file.read_text()
-    first, _, text = whole.partition("\n")
-    if first.startswith(f"# {KEY} ") and with_comment(text) != whole:
+    """Raises ValueError where the text in a file is not what was written there `with_comment`, or nothing is left of it."""
+    whole, mark = file.read_text(), f"# {KEY} "
+    if mark.startswith(whole[: len(mark)]) and with_comment(whole.partition("\n")[2]) != whole:
         raise ValueError
 
 
