@@ -1,6 +1,7 @@
 """The contents of the book: what a build fills in, what it may leave out, and what it refuses to lose."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,18 @@ def test_a_build_that_fails_leaves_the_old_pages_and_nothing_of_its_own(built, e
         built(fail)
     assert (build.OUTPUT / "index.html").read_text() == "old"
     assert not build.ASIDE.exists()
+
+
+def test_a_first_build_that_fails_leaves_no_pages_and_the_next_makes_them(built):
+    shutil.rmtree(build.OUTPUT)
+
+    def fail():
+        raise NotebookFailed("a warning")
+
+    with pytest.raises(NotebookFailed):
+        built(fail)
+    assert [f.name for f in build.OUTPUT.parent.iterdir()] == [".lock"]
+    assert built(pages) == "new"
 
 
 def test_what_a_killed_build_left_is_gone_after_the_next(built):

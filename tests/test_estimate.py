@@ -77,6 +77,14 @@ def test_the_disk_holds_decoded_images_and_latents(runs, experiment, gb):
     assert rest / estimate.GB == pytest.approx(gb, rel=0.03)
 
 
+def test_what_was_counted_before_is_verified(runs, tiny, caplog):
+    known = counted(tiny)
+    (file,) = runs.glob("atlas/cost-*/cost.json")
+    file.write_text(file.read_text().replace(f"{known.parameters}", f"{known.parameters}1"))
+    assert counted(tiny) == known
+    assert "cost.json is not what was written; it is made anew" in caplog.text
+
+
 def test_what_is_here_is_not_downloaded(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("guidebook.config.hub.cached", lambda *_: tmp_path)
     assert download(load("mnist", "demo")) == "nothing"

@@ -107,12 +107,24 @@ def test_a_lock_cut_short_at_any_byte_is_taken_over(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "owner", ["3", "[]", "null", '{"host": 3}', '{"host": "x", "job": 12}', '{"host": "x", "job": ["-h"]}', "[" * 10**5]
+    "owner",
+    [
+        *("3", "[]", "null", '{"host": 3}', '{"host": "x", "job": 12}', '{"host": "x", "job": ["-h"]}', "[" * 10**5),
+        *('{"host": "x", "job": "1\\u0000"}', '{"host": "x\\ny", "job": "1"}', f'{{"host": "{"x" * 10**7}"}}'),
+    ],
+    ids=range(10),
 )
 def test_a_lock_of_another_form_names_nobody_and_is_taken_over(tmp_path, owner):
     (tmp_path / "lock.json").write_text(owner)
     assert not held(tmp_path)
     assert takes(tmp_path)
+
+
+def test_a_folder_in_the_place_of_a_lock_is_named_and_holds_nothing(tmp_path):
+    (tmp_path / "lock.json").mkdir()
+    assert not held(tmp_path)
+    with pytest.raises(OSError, match=r"lock of .* was not written .*Is a directory.*/lock\.json'"), lock(tmp_path):
+        pass
 
 
 def test_a_lock_of_another_host_is_believed(tmp_path):

@@ -20,10 +20,11 @@ from guidebook.config.params import ParamsError, load
 from guidebook.config.paths import ROOT
 from guidebook.metrics.measure import measure, measure_real
 from guidebook.runs import run as module
+from guidebook.runs.executed import complete, sign
 from guidebook.runs.lock import Locked, lock
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.recording import record, removed
-from guidebook.runs.run import NotRecorded, all_runs, every_run, find, folder, open_run, opened
+from guidebook.runs.run import NotRecorded, every_run, find, folder, foremost, open_run, opened
 from guidebook.sampling.draw import draw
 from guidebook.sampling.explore import trajectory
 from guidebook.sampling.sampler import draw_now
@@ -235,7 +236,7 @@ def test_a_record_with_a_link_is_neither_read_nor_taken_for_a_live_run(file, rec
     (recorded.path / file).symlink_to(moved)
     with pytest.raises(ParamsError, match=r"mnist/smoke holds a link or a device, \S+: "):
         opened(recorded.path)
-    assert [run for run in all_runs() if run.path == recorded.path] == []
+    assert [run for run in foremost(every_run()) if run.path == recorded.path] == []
 
 
 def test_a_record_with_a_pipe_is_refused_and_not_waited_for(recorded):
@@ -325,6 +326,25 @@ def test_a_record_whose_bytes_changed_is_not_redrawn(recorded, monkeypatch):
     flipped(next(recorded.path.glob("samples/w1-*/sheet.png")))
     with pytest.raises(Corrupt, match=r"sheet\.png"):
         draw(open_run(recorded.params), 1.0, 130)
+
+
+@pytest.mark.parametrize("size", [0, 5, 12, 200])
+def test_params_that_were_cut_are_not_taken_for_those_of_another_version(live, size):
+    """Which other trainings leave out in silence."""
+    file = live.path / "params.yml"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(Corrupt, match=r"params\.yml is not what was written; put it back"):
+        opened(live.path)
+
+
+def test_a_notebook_whose_widgets_changed_is_not_complete(live):
+    page = live.path / "notebook.ipynb"
+    notebook = json.loads(page.read_text())
+    page.write_text(json.dumps(notebook | {"metadata": {"widgets": {"value": 1}}}))
+    sign(page, "key")
+    assert complete(page, "key")
+    page.write_text(page.read_text().replace('"value": 1', '"value": 7'))
+    assert not complete(page)
 
 
 def test_a_run_whose_provenance_is_gone_is_not_one_of_todays_commit(live):
@@ -485,8 +505,8 @@ def test_of_two_runs_of_a_profile_the_one_that_keeps_to_it_is_found_and_shown(ru
             age(run.path / name, seconds)
     path = two[newest].path
     assert find("mnist", "smoke").path == path
-    assert {run.owner for run in all_runs()} == {path}
-    assert {run.name for run in all_runs()} == {"mnist/smoke", "mnist/smoke · x"}
+    assert {run.owner for run in foremost(every_run())} == {path}
+    assert {run.name for run in foremost(every_run())} == {"mnist/smoke", "mnist/smoke · x"}
     (path / "notebook.ipynb").unlink()
     assert find("mnist", "smoke").path != path
 
@@ -500,7 +520,7 @@ def test_a_live_run_is_found_before_its_record(recorded, live):
 def test_a_folder_without_params_is_no_run(live):
     (live.path.parent / "smoke-00000000").mkdir()
     assert find("mnist", "smoke").path == live.path
-    assert all(run.path.name != "smoke-00000000" for run in all_runs())
+    assert all(run.path.name != "smoke-00000000" for run in foremost(every_run()))
 
 
 def test_all_runs_are_the_live_ones_and_the_records_that_none_replaces(recorded, live):
@@ -509,7 +529,7 @@ def test_all_runs_are_the_live_ones_and_the_records_that_none_replaces(recorded,
     for file in recorded.path.with_name("demo").rglob("params.yml"):
         file.write_text(demo.yaml())
         file.with_name("manifest.json").unlink()  # a record from before there were checksums
-    names = {run.name: run.recorded for run in all_runs()}
+    names = {run.name: run.recorded for run in foremost(every_run())}
     assert names == {
         "mnist/demo": True,
         "mnist/demo · caption-dropout": True,
@@ -520,7 +540,7 @@ def test_all_runs_are_the_live_ones_and_the_records_that_none_replaces(recorded,
 
 def test_a_run_that_is_not_finished_does_not_hide_a_record(recorded, live):
     (live.path / "notebook.ipynb").unlink()
-    assert {run.recorded for run in all_runs()} == {True}
+    assert {run.recorded for run in foremost(every_run())} == {True}
     assert find("mnist", "smoke").path == recorded.path
 
 
@@ -528,7 +548,7 @@ def test_a_run_with_params_of_another_version_is_left_out(live, caplog):
     older = live.path.with_name("smoke-00000000")
     shutil.copytree(live.path, older)
     (older / "params.yml").write_text("experiment: mnist\n")
-    assert [run.path for run in all_runs() if run.path == older] == []
+    assert [run.path for run in foremost(every_run()) if run.path == older] == []
     assert "left out" in caplog.text
 
 
@@ -543,7 +563,7 @@ def test_a_runs_state_says_how_far_it_is(live, recorded):
 
 
 def test_the_overview_has_a_row_for_every_run_with_what_was_seen_and_found(live):
-    rows = {row["run"]: row for row in overview()}
+    rows = {row["run"]: row for row in overview(foremost(every_run()))}
     assert list(rows) == ["mnist/smoke", "mnist/smoke · caption-dropout"]
     row = rows["mnist/smoke"]
     assert (row["images seen"], row["of"], row["state"]) == (128, 128, "complete")
@@ -558,7 +578,7 @@ def test_beside_the_best_adherence_stands_what_the_judge_reads_of_real_images(li
 
 def test_a_run_that_never_trained_has_a_row(runs, tiny):
     open_run(tiny)
-    [row] = overview()
+    [row] = overview(foremost(every_run()))
     assert (row["images seen"], row["of"], row["state"], row["best adherence"]) == (0, 128, "stopped", None)
 
 

@@ -290,12 +290,36 @@ def test_a_run_that_was_submitted_again_is_shown_with_its_later_job(runs, tmp_pa
     task = {"name": "mnist/smoke", "folder": str(runs / "mnist" / "smoke-00000000")}
     for job in ("9", "10"):
         (runs / "jobs" / f"{job}.json").write_text(json.dumps([{"job": f"{job}_0"} | task]))
-    assert [job["job"] for job in submit.jobs()] == ["9_0", "10_0"]
+    assert [job["job"] for job in submit.jobs()] == ["9_0", "10_0"]  # whose log lies beside its record, as it did once
+    assert [job["log"] for job in submit.jobs()] == [f"{runs}/jobs/{job}.log" for job in ("9_0", "10_0")]
     (row,) = [row for row in everything() if row["job"]]
     assert (row["job"], row["job state"]) == ("10_0", "RUNNING")
 
 
 FAILED = "guidebook: mnist.ipynb, cell 6: ValueError: `[x]`\n(the whole traceback is in /r/notebook.partial.ipynb)"
+JOB = {"job": "5_0", "name": "mnist/smoke", "folder": "/nowhere", "log": "/nowhere/5_0.log"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "null", "3", '"x"', "[3]", "[null]", "[{}]", "[" * 10**5, "\xff", json.dumps([JOB | {"folder": 3}]),
+     json.dumps([{"job": "5_0"}]), json.dumps([JOB | {"log": None}])],
+    ids=range(13),
+)  # fmt: skip
+def test_jobs_of_another_form_are_left_out_in_one_line_that_names_them(runs, tmp_path, monkeypatch, caplog, text):
+    program(tmp_path / "squeue", "true")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (runs / "jobs").mkdir()
+    (runs / "jobs" / "5.json").write_bytes(text.encode("latin-1"))
+    (runs / "jobs" / "6.json").write_text(json.dumps([JOB | {"job": "6_0"}]))
+    (runs / "jobs" / "notes.json").write_text("of somebody")
+    assert [job["job"] for job in submit.jobs()] == ["6_0"]
+    assert everything() == []
+    assert {r.getMessage() for r in caplog.records} == {
+        f"left out: {runs / 'jobs' / '5.json'} is not what was written; delete it"
+    }
+
+
 LOGS = {
     0: ("T mnist: start 1, job 7 on n\nguidebook: stopped, saved\nT mnist: exit status 75", "stopped", None),
     1: (f"T mnist: start 1, job 8 on n\n{FAILED}\nT mnist: exit status 1", "failed", "mnist.ipynb, cell 6: ValueError: `[x]`"),

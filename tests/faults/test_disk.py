@@ -2,16 +2,19 @@
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from forks import executed
 from PIL import Image
 
 from faults.lives import EPOCH, EVERY, PROCESSES, checkpoints, refused, same_lines, same_weights, the_run, trained
@@ -20,7 +23,9 @@ from guidebook.book.notebook import missing
 from guidebook.data.batches import Stream
 from guidebook.data.cache import Cache
 from guidebook.data.shards import Shards
-from guidebook.runs.run import opened
+from guidebook.runs.artifact import Parts, artifact
+from guidebook.runs.executed import complete, sign
+from guidebook.runs.run import open_run, opened
 from guidebook.sampling.draw import draw
 from guidebook.sampling.sets import path_of
 from guidebook.sampling.spec import Draw
@@ -212,6 +217,42 @@ def test_a_disk_that_fills_while_images_are_drawn_keeps_what_is_drawn(unbroken, 
     )
 
 
+def test_whatever_is_not_written_is_named_with_its_folder(tiny, tmp_path, disk, monkeypatch):
+    small = disk(tmp_path / "runs", 100 * PAGE)
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(small.place))
+    run, record = open_run(tiny), {"metric": "grain", "value": 1.0, "low": 0.0, "high": 2.0, "n": 1, "guidance": None}
+    executed(run.path)
+    small.leave(0)
+    writers = {
+        "provenance.json": lambda: run.note(said="x" * PAGE),
+        "metrics.json": lambda: run.add_metrics([record | {"said": "x" * PAGE}]),
+        "notebook.ipynb": lambda: sign(run.path / "notebook.ipynb", "x" * PAGE),
+    }
+    for name, write in writers.items():
+        with pytest.raises(OSError, match=rf"{re.escape(str(run.path / name))} was not written \(\[Errno 28\]"):
+            write()
+    assert complete(run.path / "notebook.ipynb")
+
+
+def test_an_array_made_in_parts_is_named_wherever_the_disk_fills(tmp_path, disk):
+    """At its rows, at the note of a part, at all notes, at the manifest."""
+    small, said = disk(tmp_path, 100 * PAGE), []
+    parts = Parts([0, 1, 2], {"x": ((PAGE,), "uint8")})
+    for pages in (0, 3, 2, 1, 9):
+        small.leave(pages)
+        try:
+            artifact(
+                tmp_path, "things", [], lambda first, end: ({"x": np.ones((end - first, PAGE), np.uint8)}, []), parts
+            )
+            break
+        except OSError as error:
+            said.append(str(error))
+        small.relieve()
+    assert len(said) == 4
+    assert "manifest.json" in said[-1]
+    assert [text for text in said if "things" not in text or "No space left" not in text] == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_full_disk_while_the_notebook_is_written_keeps_the_page_before(tmp_path, disk, tally):
@@ -227,6 +268,7 @@ def test_a_full_disk_while_the_notebook_is_written_keeps_the_page_before(tmp_pat
     assert status == 1, text
     assert text.count("guidebook: ") == 1
     assert "No space left on device" in text
+    assert ".partial.ipynb was not written" in text
     assert "Traceback" not in text
     assert here.page.read_bytes() == page
     assert missing(here.page) == []

@@ -23,7 +23,7 @@ from guidebook.data.images import DataError, load
 from guidebook.report import banner, tables, widgets
 from guidebook.report.claims import Answer, Answers
 from guidebook.runs.manifest import MANIFEST, checksum
-from guidebook.runs.run import all_runs, open_run, opened
+from guidebook.runs.run import every_run, foremost, open_run, opened
 from guidebook.sampling.sets import ImageSet, image_set
 from guidebook.sampling.spec import Draw
 from guidebook.training import checkpoint
@@ -271,7 +271,7 @@ def test_a_params_file_of_a_run_that_was_tampered_with_is_refused(runs, tiny, tm
             opened(run.path)
         assert len(str(caught.value).splitlines()) == 1
         caplog.clear()
-        assert run.path not in [r.path for r in all_runs()]
+        assert run.path not in [r.path for r in foremost(every_run())]
         assert "left out" in caplog.text
     assert not list(tmp_path.rglob("pwned"))
 

@@ -41,6 +41,7 @@ def real(root: Path, experiment: str) -> Study:
     for name in ("params", "notebooks"):
         shutil.copytree(ROOT / name, root / name)
     shutil.copytree(ROOT / "book", root / "book", ignore=shutil.ignore_patterns("_build", "results"))
+    shutil.copytree(ROOT / "book/results/mnist", root / "book/results/mnist")  # of which the chapters speak
     return Study(root, root / "runs", experiment, "smoke")
 
 

@@ -23,7 +23,7 @@ from guidebook.report.banner import banner, fraction
 from guidebook.report.claims import answers
 from guidebook.runs.lock import lock
 from guidebook.runs.manifest import take_place, writing
-from guidebook.runs.run import Run, every_run, foremost
+from guidebook.runs.run import Run, every_run, foremost, usable
 from guidebook.sampling.draw import sample_set
 from guidebook.sampling.sets import mosaic
 from guidebook.sampling.spec import Draw
@@ -70,7 +70,7 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     another build goes on.
     """
     toc = _contents()
-    OUTPUT.mkdir(parents=True, exist_ok=True)
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     with lock(OUTPUT.parent), writing(ASIDE, "the book"):
         shutil.rmtree(ASIDE, ignore_errors=True)  # of a build that was killed
         _build(toc, say)
@@ -81,7 +81,7 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
 
 def _build(toc: dict, say: Callable[[str], None]) -> None:
     """Makes the pages in BUILT."""
-    every = every_run()
+    every = usable(every_run())
     found = foremost(every)
     chapters, extra = [c for name in _experiments() for c in _chapters(name, found, say)], []
     named = {run.name: run for run in found if run.finished and EXPLORER.exists()}

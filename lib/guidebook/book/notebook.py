@@ -88,6 +88,8 @@ def _draw(page: tuple) -> None:
 
     try:
         execute(*page, threads=1)
+    except NotebookFailed as failed:
+        raise NotebookFailed(f"the page {page[1].stem}: {failed}") from None
     finally:
         ensure_event_loop().close()  # the thread's, which jupyter_client leaves open
 
@@ -175,6 +177,8 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
         text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
         message = f"{source.name}, cell {error.exec_count}: {text}\n(the whole traceback is in {aside})"
         raise NotebookFailed(message) from None
+    except OSError as error:
+        raise OSError(f"{aside} was not written ({error})") from error
     except RuntimeError as error:  # the kernel died
         raise NotebookFailed(f"{source.name}: {error}\n(executed so far: {aside})") from None
     finally:

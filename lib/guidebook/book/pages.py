@@ -2,18 +2,22 @@
 
 import functools
 import json
+import logging
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from guidebook.book import atlas as chapter
 from guidebook.book.status import everything, overview
-from guidebook.config.errors import plain
+from guidebook.config.errors import ParamsError, plain
 from guidebook.config.paths import BOOK, RESULTS
 from guidebook.report.banner import fraction
 from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, together
 from guidebook.report.tables import MEASURED, Html, escaped, measured, table
 from guidebook.runs.run import Run
 
+log = logging.getLogger(__name__)
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
 COVERAGE = RESULTS / "coverage.json"  # written by `python -m bench.coverage`
 # Groups of records that are points of a figure or another protocol: their page shows them.
@@ -26,8 +30,12 @@ def results(runs: list[Run]) -> str:
     for run in runs:
         records = [r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)]
         records.sort(key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
-        # A way that is also the run's usual one gives the same images under two names: once is enough.
-        rows = list(dict.fromkeys(measured(records, run.params.sample.seed)))
+        try:
+            # A way that is also the run's usual one gives the same images under two names: once is enough.
+            rows = list(dict.fromkeys(measured(records, run.params.sample.seed)))
+        except (ParamsError, KeyError) as error:  # a draw that is none, a field that lacks
+            log.warning("left out: %s: %s", run.path / "metrics.json", error)
+            continue
         if rows and run.params.profile != "smoke":
             facts = run.provenance()
             data, seen = facts.get("data_note", "unknown"), facts.get("images_seen", 0)
@@ -39,7 +47,7 @@ def results(runs: list[Run]) -> str:
 def status(runs: list[Run]) -> str:
     """`status.md`: state, data and code of every run."""
     shown = {run.name: run for run in runs if run.params.profile != "smoke"}
-    rows = [row for row in overview() if row["run"] in shown]
+    rows = overview([*shown.values()])
     progress = ("run", "state", "images seen", "of", "best adherence")
     place = ("run", "data", "text", "device", "images/s")
     code = ("run", "training", "python", "torch", "diffusers", "guidebook", "commit", "data fingerprint")
@@ -126,11 +134,11 @@ def intro(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
 
 def reliability() -> str:
     """`reliability.md`: every promise with the faults that were tried."""
-    if not FAULTS.exists():
-        lacking = "No test of faults has been recorded yet: `make test-faults` writes one."
-        return _page("reliability", {"summary": lacking})
-    record = json.loads(FAULTS.read_text())
-    made, faults = record["made"], record["faults"]
+    none = {"summary": "No test of faults has been recorded yet: `make test-faults` writes one."}
+    return _page("reliability", _recorded(FAULTS, _faults, none))
+
+
+def _faults(made: dict, faults: list[dict]) -> dict[str, str]:
     tried, held = (sum(f[k] for f in faults) for k in ("tried", "held"))
     summary = (
         f"In all the promises were put to the test {tried:,} times and held {held:,} times: on {_text(made['date'])}, at commit "
@@ -144,19 +152,28 @@ def reliability() -> str:
         row = [fault, tried, held, "; ".join(dict.fromkeys(f["detail"] for f in rounds))]
         promises.setdefault(str(promise), []).append(row)
     heads = ["fault", "tried", "held", "what was seen"]
-    return _page("reliability", {p: table(heads, rows).text for p, rows in promises.items()} | {"summary": summary})
+    return {p: table(heads, rows).text for p, rows in promises.items()} | {"summary": summary}
 
 
 def how_to_read() -> str:
     """`how-to-read.md`: how often each interval held what it should, in simulation."""
-    if not COVERAGE.exists():
-        return _page("how-to-read", {"coverage": "Nothing was simulated yet: `python -m bench.coverage` does."})
-    record = json.loads(COVERAGE.read_text())
-    heads, rows = ["interval of", "holds what it should", "its width over that of the scatter"], []
-    for r in record["rows"]:
-        rows.append((f"{r['what']}; {r['of']}".rstrip("; "), f"{r['coverage']:.1%}", f"{r['width']:.2f}"))
-    made = {k: _text(v) for k, v in record["made"].items()}
-    return _page("how-to-read", made | {"coverage": table(heads, rows).text})
+    none = {"coverage": "Nothing was simulated yet: `python -m bench.coverage` does."}
+    return _page("how-to-read", _recorded(COVERAGE, _coverage, none))
+
+
+def _coverage(made: dict, rows: list[dict]) -> dict[str, str]:
+    lines = [[f"{r['what']}; {r['of']}".rstrip("; "), f"{r['coverage']:.1%}", f"{r['width']:.2f}"] for r in rows]
+    heads = ["interval of", "holds what it should", "its width over that of the scatter"]
+    return {k: _text(v) for k, v in made.items()} | {"coverage": table(heads, lines).text}
+
+
+def _recorded(file: Path, parts: Callable[..., dict[str, str]], none: dict[str, str]) -> dict[str, str]:
+    """The parts of a page made of a record of no run, or those of a page without one. Raises ParamsError."""
+    try:
+        return parts(**json.loads(file.read_bytes())) if file.exists() else none
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        why = f"{type(error).__name__}: {plain(error)[:200]}"
+        raise ParamsError(f"{file} is not what was written ({why}); put it back, or delete it") from None
 
 
 def _page(name: str, parts: dict[str, str]) -> str:

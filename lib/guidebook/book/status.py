@@ -5,7 +5,7 @@ import logging
 from guidebook.config.budget import images
 from guidebook.runs.lock import held
 from guidebook.runs.manifest import Corrupt
-from guidebook.runs.run import Run, all_runs, every_run
+from guidebook.runs.run import Run, every_run
 from guidebook.slurm.submit import ENDED, SubmitError, failure, jobs
 
 log = logging.getLogger(__name__)
@@ -15,9 +15,9 @@ ORDER = (
 )  # fmt: skip
 
 
-def overview() -> list[dict]:
-    """One row per name of a run or variant, live or recorded: the book's table."""
-    return [_row(run) for run in all_runs()]
+def overview(runs: list[Run]) -> list[dict]:
+    """One row per run: the book's table."""
+    return [_row(run) for run in runs]
 
 
 def everything() -> list[dict]:

@@ -3,7 +3,6 @@
 Every number comes from `params.yml`, `provenance.json`, a set of samples or a metric record; what has none is left out.
 """
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from guidebook.config.pretrained import EMBEDDED
 from guidebook.report.tables import MEASURED, measured, table
 from guidebook.runs.run import Run
 from guidebook.runtime.seeds import seed_of
+from guidebook.sampling.sets import stored
 from guidebook.sampling.spec import Draw
 
 SHOWN = 4  # images that the card's code draws
@@ -79,7 +79,7 @@ def _captions(run: Run) -> tuple[list[str], bool]:
     if not entry.attributes:
         return [caption_of(p, i % len(entry.classes), i) for i in range(SHOWN)], True
     for file in sorted(run.path.glob("samples/w[0-9]*/set.json")):  # named by `draw` for its guidance scale
-        facts = json.loads(file.read_text())
+        facts = stored(file.parent).facts
         if facts["draw"].get("prompt") is None and facts["draw"]["seed"] == p.sample.seed:
             return [caption_of(p, label, i) for i, label in enumerate(facts["labels"][:SHOWN])], True
     return [caption_of(p, bits(["Young", "Smiling", "Brown_Hair"]), i) for i in range(SHOWN)], False

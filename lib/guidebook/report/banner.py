@@ -17,13 +17,14 @@ AUTOENCODER = "a small autoencoder that was trained on the training images, a st
 def banner(run: Run, others: Sequence[Run] = ()) -> str:
     """In HTML: which run the page shows and which others of its name it does not, on what data, with which stand-ins, and where it differs from its profile."""
     facts, p = run.provenance(), run.params
-    trained = "{images_seen:,} images seen, {minutes:.0f} min of training on {device}"
+    seen = facts.get("images_seen")
     encoder = ENCODER if p.text.encoder == EMBEDDED else p.text.encoder
     vae = AUTOENCODER if p.model.vae == EMBEDDED else p.model.vae
     decay = facts.get("last_decay", {}).get(p.sample.weights)
     lines = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
-        facts.get("images_seen") and trained.format(minutes=facts["train_seconds"] / 60, **facts),
+        seen
+        and f"{seen:,} images seen, {facts.get('train_seconds', 0) / 60:.0f} min of training on {facts.get('device')}",
         decay and f"samples are of the averaged weights {p.sample.weights}, whose decay was {decay:.4g} in the end",
         facts.get("data_note"),
         facts.get("caveat"),  # what has changed since a record was made

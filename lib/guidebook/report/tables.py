@@ -6,7 +6,7 @@ from typing import Any
 
 from guidebook.conditioning.grammar import active, attribute_caption
 from guidebook.config.errors import plain
-from guidebook.config.params import digest
+from guidebook.config.params import check, digest
 from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
 
@@ -122,7 +122,7 @@ def measured(records: list[dict], seed: int | None = None) -> list[tuple]:
     for r in records:
         metric = " of ".join([r["metric"], *([r["attribute"].replace("_", " ")] if r.get("attribute") else [])])
         w = "real images" if r["guidance"] is None else f"{r['guidance']:g}"
-        draw = r["draw"] and Draw.model_validate(r["draw"])
+        draw = r["draw"] and check(r["draw"], f"draw of {metric}", Draw)
         how = (draw.weights, ", ".join(draw.words(seed))) if draw else (None, None)
         by = (r["interval"], r["extractor"], r["reference"], *how)
         rows.append((metric, w, with_interval(r), f"{r['n']:,}", *by))

@@ -1,6 +1,5 @@
 """Files that change and hold a checksum of themselves: JSON, lines of JSON, text. Without one they are older, and believed."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -30,17 +29,10 @@ def load(file: Path) -> Any:
     return value
 
 
-def records(file: Path) -> list[dict]:
-    """The records in a `metrics.json`. Raises ValueError."""
-    state = file.stat()
-    return _records(file, state.st_ino, state.st_size, state.st_ctime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _records(file: Path, *state: int) -> list[dict]:
-    """The same, read once while the file is as it was: a page asks for every group of every set, and a megabyte takes 7 ms."""
-    found = load(file)
-    return found["records"] if isinstance(found, dict) else found
+def load_records(file: Path) -> Any:
+    """The `records` in a file that `dumps` made; of an older one, the list that it is. Raises ValueError."""
+    value = load(file)
+    return value.get("records") if isinstance(value, dict) else value
 
 
 def dumps_lines(lines: Iterable[dict], before: str = "") -> tuple[str, str]:
@@ -69,10 +61,9 @@ def with_comment(text: str) -> str:
 
 
 def check_text(file: Path) -> None:
-    """Raises ValueError where the text in a file is not what was written there `with_comment`."""
-    whole = file.read_text()
-    first, _, text = whole.partition("\n")
-    if first.startswith(f"# {KEY} ") and with_comment(text) != whole:
+    """Raises ValueError where the text in a file is not what was written there `with_comment`, or nothing is left of it."""
+    whole, mark = file.read_text(), f"# {KEY} "
+    if mark.startswith(whole[: len(mark)]) and with_comment(whole.partition("\n")[2]) != whole:
         raise ValueError
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from guidebook.runs.checked import checksum
+from guidebook.runs.manifest import write
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -23,14 +24,16 @@ def complete(path: Path, key: str | None = None) -> bool:
     """Whether a notebook was executed to its last cell (where a key is given, with that key) and holds what it held then."""
     try:
         notebook = json.loads(path.read_bytes())
-        facts, cells = notebook["metadata"]["guidebook"], notebook["cells"]
-        return facts["cells"] == checksum(cells) and key in (None, facts["key"]) and not missing(path)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        facts = notebook["metadata"].pop("guidebook")
+        return facts["sha256"] == checksum(notebook) and key in (None, facts["key"]) and not missing(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
 def sign(path: Path, key: str) -> None:
-    """Notes in a notebook what it was made of, and a checksum of its cells."""
+    """Notes in a notebook what it was made of, and a checksum of all else, its widgets too."""
     notebook = json.loads(path.read_text())
-    notebook["metadata"]["guidebook"] = {"key": key, "cells": checksum(notebook["cells"])}
-    path.write_text(json.dumps(notebook, indent=1))
+    notebook["metadata"].pop("guidebook", None)
+    facts = {"key": key, "sha256": checksum(notebook)}
+    notebook["metadata"]["guidebook"] = facts
+    write(path, json.dumps(notebook, indent=1))

@@ -85,8 +85,10 @@ def _owner(file: Path) -> dict:
     try:
         owner = json.loads(file.read_text())
         kinds = {"pid": int, "host": str, "job": str | None, "start": int}
-        return owner if all(isinstance(owner.get(k, _me()[k]), kind) for k, kind in kinds.items()) else {}
-    except (FileNotFoundError, ValueError, AttributeError, RecursionError):
+        words = [owner.get(k) or "" for k in ("host", "job")]
+        fits = all(isinstance(owner.get(k, _me()[k]), kind) for k, kind in kinds.items())
+        return owner if fits and all(len(word) < 300 and word.isprintable() for word in words) else {}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return {}
 
 

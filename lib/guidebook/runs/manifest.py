@@ -37,7 +37,7 @@ def writing(aside: Path, what: str) -> Iterator[None]:
 def write(file: Path, data: bytes | str, what: str = "", temporary: Path | None = None) -> None:
     """Writes a file, by way of a temporary one beside it, completely or not at all. Raises OSError with `what`."""
     aside = temporary or file.with_name(f".{file.name}.{me()}")
-    with writing(aside, what or file.name):
+    with writing(aside, what or str(file)):
         aside.write_bytes(data.encode() if isinstance(data, str) else data)
         fsync(aside)
         os.replace(aside, file)
@@ -75,17 +75,16 @@ def rename(aside: Path, folder: Path) -> None:
 
 
 def take_place(aside: Path, folder: Path) -> None:
-    """Gives a folder its name. Of another one of that name, which is gone afterwards, there is one or the other at every moment."""
+    """Gives a folder its name; where another has it, that one is gone afterwards, and at every moment there is one or the other."""
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
     if not folder.is_dir():
         os.replace(aside, folder)
-        return fsync(folder.parent)
-    if ctypes.CDLL(None).renameat2(here, os.fsencode(aside), here, os.fsencode(folder), exchange):
+    elif ctypes.CDLL(None).renameat2(here, os.fsencode(aside), here, os.fsencode(folder), exchange):
         old = folder.rename(folder.with_name(f".old-{folder.name}-{me()}"))  # a disk of a network cannot exchange
         os.replace(aside, folder)
         aside = old
     fsync(folder.parent)
-    shutil.rmtree(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -104,7 +103,7 @@ def checksum(folder: Path) -> None:
     for inner in filter(Path.is_dir, shown):
         checksum(inner)
     if hashes := {f.name: _sha256(f) for f in shown if f.is_file()}:
-        (folder / MANIFEST).write_text(_text(hashes))
+        write(folder / MANIFEST, _text(hashes))
     for path in [*folder.iterdir(), folder]:
         fsync(path)
 
@@ -122,7 +121,7 @@ def verify(folder: Path, remedy: str) -> list[str]:
         # A manifest is taken only as it was written: no byte of it may differ, not even one that means nothing.
         bad = [n for n, sha in hashes.items() if not (folder / n).is_file() or _sha256(folder / n) != sha]
         bad = bad if _text(hashes) == text else [MANIFEST]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         hashes, bad = {}, [MANIFEST]
     if bad or not hashes:
         # On one line, whatever a changed manifest calls them.

@@ -12,13 +12,13 @@ def params_in(folder: Path, results: Path) -> tuple[Params, bool]:
     """The parameters in a folder, and whether it is one of the records in `results`. Raises ParamsError, Corrupt."""
     within = _place(folder, results)
     if (folder / MANIFEST).exists():
-        verify(folder, "`guidebook record` its run again")
+        verify(folder, f"`guidebook record` its run again, to {folder}")
     try:
         checked.check_text(folder / "params.yml")
     except ValueError:
         again = "put it back, or run again with the same parameters"
-        raise Corrupt(f"{folder.name}: params.yml is not what was written; {again}") from None
-    params = check(read(folder / "params.yml"), folder.name)
+        raise Corrupt(f"{folder / 'params.yml'} is not what was written; {again}") from None
+    params = check(read(folder / "params.yml"), str(folder / "params.yml"))
     if within:
         named = Path(params.experiment, params.profile)
         if within.parent.name == "variants":

@@ -17,7 +17,7 @@ from guidebook.config import params as P
 from guidebook.config import pretrained
 from guidebook.config.budget import kept
 from guidebook.config.paths import RESULTS, ROOT, runs
-from guidebook.runs import checked
+from guidebook.runs import checked, facts
 from guidebook.runs.manifest import Corrupt, write
 from guidebook.runs.place import params_in
 
@@ -85,16 +85,16 @@ class Run:
 
     def provenance(self) -> dict:
         """The notes on the run. This and what follows raise Corrupt where a file is not what was written."""
-        return self._read(checked.load, "provenance.json") or {}
+        return self._read(checked.load, "provenance.json", facts.Provenance) or {}
 
-    def note(self, **facts: Any) -> None:
+    def note(self, **noted: Any) -> None:
         """Adds facts to `provenance.json`."""
-        write(self.path / "provenance.json", checked.dumps(self.provenance() | facts))
+        write(self.path / "provenance.json", checked.dumps(self.provenance() | noted))
 
     def stats(self) -> list[dict]:
         """The lines of `stats.jsonl`; a line cut short by a crash is left out."""
         file, seen = self.path / "stats.jsonl", self.provenance().get("images_seen", 0)
-        lines = self._read(checked.load_lines, "stats.jsonl") or []
+        lines = self._read(checked.load_lines, "stats.jsonl", list[facts.Line]) or []
         done = file.exists() if self.recorded else (self.path / "model").is_dir()  # its last line is of the last image
         if done and (lines[-1]["nimg"] if lines else 0) < seen:
             raise self.corrupt("stats.jsonl", "lacks its last lines")
@@ -102,7 +102,7 @@ class Run:
 
     def metrics(self, **where: Any) -> list[dict]:
         """The metric records whose fields have the given values."""
-        records = self._read(checked.records, "metrics.json") or []
+        records = self._read(checked.load_records, "metrics.json", list[facts.Measured]) or []
         return [{**r} for r in records if all(r.get(k) == v for k, v in where.items())]
 
     def add_metrics(self, records: list[dict]) -> None:
@@ -112,13 +112,21 @@ class Run:
         """The error of a file in the folder, with what to do."""
         lost = self.path / name if name == "metrics.json" else self.owner  # all can be measured anew
         again = "`guidebook record` its run again" if self.recorded else f"delete {lost} and run again"
-        return Corrupt(f"{self.path.name}: {name} {what}; put it back, or {again}")
+        return Corrupt(f"{self.path / name} {what}; put it back, or {again}")
 
-    def _read(self, how: Callable, name: str) -> Any:
+    def _read(self, how: Callable, name: str, kind: Any) -> Any:
+        """What a file holds, if it is there, with values of their kinds."""
+        file = self.path / name
         try:
-            return how(self.path / name) if (self.path / name).exists() else None
-        except ValueError:
+            state = file.stat()
+            value, wrong = facts.held(how, kind, file, state.st_ino, state.st_size, state.st_ctime_ns)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
             raise self.corrupt(name) from None
+        if wrong:
+            raise self.corrupt(name, f"has {wrong}")
+        return value
 
 
 def open_run(params: P.Params) -> Run:
@@ -175,8 +183,9 @@ def every_run() -> list[Run]:
     return _readable(file.parent for root in (RESULTS, runs()) for file in _by_age(root, *patterns))
 
 
-def all_runs() -> list[Run]:
-    return foremost(every_run())
+def usable(runs: Iterable[Run]) -> list[Run]:
+    """The runs whose files hold what pages show of them; a warning names the others."""
+    return _readable(runs, lambda run: (run.stats(), run.metrics()) and run)
 
 
 def foremost(every: list[Run]) -> list[Run]:
@@ -188,14 +197,14 @@ def foremost(every: list[Run]) -> list[Run]:
     return [found[name] for name in sorted(found)]
 
 
-def _readable(folders: Iterable[Path]) -> list[Run]:
-    """The runs in folders, without those that cannot be read; a warning names them."""
+def _readable(places: Iterable, read: Callable = opened) -> list[Run]:
+    """The runs in folders, or of those opened, without those that cannot be read; a warning names them."""
     found = []
-    for folder in folders:
+    for place in places:
         try:
-            found.append(opened(folder))
+            found.append(read(place))
         except (P.ParamsError, Corrupt) as error:
-            log.warning("left out: %s", error)
+            log.warning("left out: %s: %s", getattr(place, "path", place), error)
     return found
 
 

@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from guidebook.config.errors import plain
 from guidebook.runs.artifact import artifact, place
 from guidebook.runs.lock import owned
-from guidebook.runs.manifest import MANIFEST, verify
+from guidebook.runs.manifest import MANIFEST, Corrupt, verify
 from guidebook.runs.preemption import stopping
 from guidebook.runs.run import SHEET, Run
 from guidebook.sampling.spec import Draw
@@ -114,15 +115,25 @@ def stored(folder: Path) -> ImageSet:
     """The set in a folder. Raises Corrupt where a file is not what was written."""
     if any((folder / name).exists() for name in (MANIFEST, "images.safetensors")):  # a record has neither
         verify(folder, f"delete {folder} and run again: it is drawn anew")
-    facts = json.loads((folder / "set.json").read_text())
-    if (file := folder / "images.safetensors").exists():
-        pixels = load_file(file)["images"]
-    else:
-        c, h, w = facts["shape"]
-        with Image.open(folder / "sheet.png", formats=["PNG"]) as image:
-            grid = np.array(image).reshape(-1, h, COLUMNS, w, c)
-        pixels = grid.transpose(0, 2, 4, 1, 3).reshape(-1, c, h, w)[: min(facts["n"], facts.get("kept", SHEET))]
+    try:
+        facts = json.loads((folder / "set.json").read_text())
+        pixels = (
+            load_file(file)["images"] if (file := folder / "images.safetensors").exists() else _first(folder, **facts)
+        )
+    except Exception as error:  # of an older record, or a stranger's: a broken image raises nearly anything
+        why = f"{type(error).__name__}: {plain(error)[:200]}"
+        raise Corrupt(
+            f"{folder}: set.json and its images cannot be read ({why}); `guidebook record` its run again"
+        ) from None
     return ImageSet(folder.name[:-9], folder, pixels, facts)
+
+
+def _first(folder: Path, shape: list[int], n: int, kept: int = SHEET, **facts) -> np.ndarray:
+    """The first images of a set (N, C, H, W) from its sheet."""
+    c, h, w = shape
+    with Image.open(folder / "sheet.png", formats=["PNG"]) as image:
+        grid = np.array(image).reshape(-1, h, COLUMNS, w, c)
+    return grid.transpose(0, 2, 4, 1, 3).reshape(-1, c, h, w)[: min(n, kept)]
 
 
 def sheet(images: "np.ndarray | Tensor", columns: int = COLUMNS) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Experiments as SLURM jobs: the tasks of an array, missing data and weights, and states in the queue."""
 
 import json
+import logging
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,11 +10,13 @@ from shlex import join
 from guidebook.config import params as P
 from guidebook.config import paths, pretrained
 from guidebook.data.files import available, located
+from guidebook.runs.manifest import write
 from guidebook.runs.run import folder
 from guidebook.slurm.script import Task, book_script, logs, records, script
 from guidebook.slurm.site import BOOK, Cluster
 
 ENDED = "not queued"
+log = logging.getLogger(__name__)
 
 
 class SubmitError(RuntimeError):
@@ -130,7 +133,7 @@ def submit(cluster: Cluster, work: list[Task]) -> list[dict]:
     submitted[array].append({"job": last, **made, "log": f"{after}/book-{last}.log"})
     for array, rows in submitted.items():
         lines = ",\n".join(map(json.dumps, rows))
-        (records() / f"{array}.json").write_text(f"[\n{lines}\n]\n")
+        write(records() / f"{array}.json", f"[\n{lines}\n]\n")
     return [row for rows in submitted.values() for row in rows]
 
 
@@ -139,8 +142,8 @@ def jobs() -> list[dict]:
 
     `job`, `name`, `folder`, `log`, `state`, `reason`, `left` (time to its limit). Raises SubmitError.
     """
-    files = sorted(records().glob("*.json"), key=lambda f: int(f.stem))  # by job number: 9 before 10
-    found = [job for file in files for job in json.loads(file.read_text())]
+    files = [f for f in records().glob("*.json") if f.stem.isdecimal()]
+    found = [job for file in sorted(files, key=lambda f: int(f.stem)) for job in _submitted(file)]  # 9 before 10
     asked = ("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%L")
     lines = _slurm(*asked).splitlines() if found and shutil.which("squeue") else []
     rows = (dict(zip(("job", "state", "reason", "left"), x.split("|"), strict=True)) for x in lines)
@@ -149,10 +152,22 @@ def jobs() -> list[dict]:
     return sorted(found, key=lambda job: (job["state"] != ENDED, job["state"] != "PENDING"))
 
 
+def _submitted(file: Path) -> list[dict]:
+    """The tasks of an array in a file of `submit`; of an older one the log lies beside it. One that cannot be read is left out."""
+    try:
+        found = [{"log": str(file.with_name(f"{job['job']}.log"))} | job for job in json.loads(file.read_bytes())]
+        if all(isinstance(job[key], str) for job in found for key in ("job", "name", "folder", "log")):
+            return found
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    log.warning("left out: %s is not what was written; delete it", file)
+    return []
+
+
 def failure(job: dict) -> str | None:
     """The last line in the log of a job that failed; None where it ended well, was stopped, or never began."""
-    log = Path(job["log"])
-    text = log.read_text(errors="replace").rpartition(": start ")[2] if log.exists() else ""  # of its last start
+    file = Path(job["log"])
+    text = file.read_text(errors="replace").rpartition(": start ")[2] if file.is_file() else ""  # of its last start
     said, end, status = text.rpartition(": exit status ")
     lines = [line for line in (said.splitlines()[:-1] if end else text.splitlines()) if line.strip()]
     if not lines or status.split()[:1] in (["0"], ["75"]):

@@ -17,7 +17,7 @@ from guidebook.data.files import available
 from guidebook.models import published
 from guidebook.models.published import Measured
 from guidebook.runs.artifact import artifact, place
-from guidebook.runs.manifest import Corrupt
+from guidebook.runs.manifest import Corrupt, intact
 from guidebook.runs.run import every_run
 
 GB = 1e9
@@ -36,7 +36,7 @@ def counted(params: Params) -> Measured:
         (aside / "cost.json").write_text(json.dumps(asdict(published.cost(params))))
 
     folder = place(runs() / "atlas", "cost", spec)
-    folder = folder if folder.is_dir() else artifact(runs() / "atlas", "cost", spec, make)
+    folder = folder if intact(folder) else artifact(runs() / "atlas", "cost", spec, make)
     return Measured(**json.loads((folder / "cost.json").read_text()))
 
 
@@ -58,8 +58,8 @@ def hours(params: Params) -> str:
     for run in every_run():
         with suppress(Corrupt):  # of another run: `status` names it
             if run.provenance().get("device") == device and _kind(run.params) == kind and (lines := run.stats()):
-                found = run, lines[-1]["images_per_s"]
-    if found is None:
+                found = run, lines[-1].get("images_per_s")
+    if not (found and found[1]):
         return f"not known: no run of this network and batch has trained on {device}; its first minutes say it"
     run, rate = found
     return f"{images(params) / rate / 3600:.2g}, at {rate:,.0f} images/s as in {run.name}, measured on {device}"
