@@ -573,7 +573,7 @@ def test_the_overview_has_a_row_for_every_run_with_what_was_seen_and_found(live)
 
 def test_beside_the_best_adherence_stands_what_the_judge_reads_of_real_images(live):
     live.add_metrics([METRIC | {"guidance": None, "value": 0.9}])
-    assert overview()[0]["best adherence"] == "50.0 % at w = 1, n = 130, real images 90.0 %"
+    assert overview([live])[0]["best adherence"] == "50.0 % at w = 1, n = 130, real images 90.0 %"
 
 
 def test_a_run_that_never_trained_has_a_row(runs, tiny):
