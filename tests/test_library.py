@@ -140,7 +140,7 @@ def test_a_record_says_that_it_keeps_fewer_images_than_were_drawn(caplog, monkey
     ("name", "said"),
     [("mnist/smoke", "no run of mnist/smoke is trained yet: guidebook run mnist --profile smoke"),
      ("mnsit/demo", "experiment 'mnsit' is not known .nearest: mnist."), ("mnist/dmeo", "profile 'dmeo' is not known .nearest: demo."),
-     ("mnist", "'mnist' is no folder of a run: write EXPERIMENT/PROFILE, as mnist/demo")],
+     ("/nowhere/demo", "./nowhere/demo. is no folder of a run"), ("mnist", "'mnist' is no folder of a run: write EXPERIMENT/PROFILE, as mnist/demo")],
 )  # fmt: skip
 def test_a_run_that_there_is_not_says_what_to_do(runs, name, said):
     with pytest.raises(ParamsError, match=said):

@@ -94,7 +94,7 @@ def find(name: str | PathLike) -> R.Run:
         if not (run := R.opened(Path(name))).trained:
             raise P.ParamsError(f"{run.name} in {name} is not trained to its end: run it again, it goes on")
         return run
-    if not slash:
+    if not (experiment and slash):
         raise P.ParamsError(
             f"{str(name)[:60]!r} is no folder of a run: write EXPERIMENT/PROFILE, as mnist/demo, or a folder"
         )
