@@ -81,7 +81,7 @@ build.draw_pages = hostile
 with forked_kernels():
     build.build()
 """
-CAPTION = r"A {label} `{download}` $\href{javascript:hacked()}{x}$ \(\href{javascript:hacked()}{x}\) </script><script>window.hacked=1</script> ]]> ../../x"
+CAPTION = r"A {label} `{std:doc}` $\href{javascript:hacked()}{x}$ \(\href{javascript:hacked()}{x}\) </script><script>window.hacked=1</script> ]]> ../../x"
 # What records must hold so that they can be drawn at all: names of metrics, of sets, of solvers
 NEEDED = re.compile(
     r"\.(metric|group|set|key|f16|bench|kind|sampler|experiment|profile)$|\.draw\b|spaces.*\.name$|inception$|date$"
