@@ -22,6 +22,8 @@ GRAMMAR = {
     "model.kind": ("choice", None), "model.vae": ("choice or null", "embedded"), "model.channels": ("list", [32, 64, 96]),
     "model.layers_per_block": ("count", 2), "model.num_heads": ("count", 16),
     "model.modulation": ("choice", "scale-shift"),
+    "model.patch": ("count", 4), "model.hidden": ("count", 48), "model.layers": ("count", 3),
+    "model.conditioning": ("choice", "in-context"),
     "objective.kind": ("choice", "flow"), "objective.schedule": ("choice", "scaled_linear"),
     "objective.betas": ("list or null", [0.00085, 0.012]), "objective.timesteps": ("count", 500),
     "objective.prediction": ("choice", "v_prediction"), "objective.min_snr_gamma": ("rate or null", 5.0),
@@ -60,13 +62,19 @@ OBJECTIVES = {
     "flow": {"kind": "flow", "mean": 0.0, "std": 1.0},
     "edm": {"kind": "edm", "sigma_data": 0.5, "mean": -1.2, "std": 1.2, "largest": 80.0},
 }
+MODELS = {
+    "dit": {"kind": "dit", "patch": 2, "hidden": 32, "layers": 2, "num_heads": 8, "conditioning": "adaln-zero"},
+}  # fmt: skip
 
-# Three whole files: two profiles that extend no other, and one of another objective
+# Four whole files: two profiles that extend no other, one of another objective and one of another network
 PROFILES = {name: (PARAMS / "mnist" / f"{name}.yml").read_text() for name in ("demo", "paper")}
 _demo = PROFILES["demo"]
 PROFILES["flow"] = "".join([
     _demo[: _demo.index("objective:")], yaml.safe_dump({"objective": OBJECTIVES["flow"]}, sort_keys=False),
     _demo[_demo.index("train:") :].replace("spacing: leading", "spacing: trailing"),
+])  # fmt: skip
+PROFILES["dit"] = "".join([
+    _demo[: _demo.index("model:")], yaml.safe_dump({"model": MODELS["dit"]}, sort_keys=False), _demo[_demo.index("objective:") :],
 ])  # fmt: skip
 RAW = {name: yaml.safe_load(text) for name, text in PROFILES.items()}
 DEMO = RAW["demo"]

@@ -11,6 +11,7 @@ from guidebook import models
 from guidebook.config import params as P
 from guidebook.config.schema import Model
 from guidebook.export.pipeline import export
+from guidebook.models.dit import DiT
 from guidebook.models.published import cost
 from guidebook.runs.preemption import Preempted, Stop
 from guidebook.runs.run import open_run
@@ -18,6 +19,16 @@ from guidebook.runtime.seeds import seed_of
 from guidebook.sampling.draw import draw
 from guidebook.training.loop import train
 from guidebook.training.model import load_model
+
+DIT = {"kind": "dit", "patch": 2, "hidden": 16, "layers": 1, "num_heads": 2, "conditioning": "adaln-zero"}
+FLOW = {"kind": "flow", "mean": 0.0, "std": 1.0}
+
+
+def macs_of_dit(d: int, places: int, tokens: int) -> int:
+    """Multiply-adds of one block for a patch of 4 numbers: embedders, attention to the image and to the text, the rest."""
+    embedders = places * 4 * d + (256 + d + 512 + d) * d + tokens * 512 * d
+    attention = 4 * places * d**2 + 2 * places**2 * d + 2 * (places + tokens) * d**2 + 2 * places * tokens * d
+    return embedders + attention + 8 * places * d**2 + (6 + 2) * d**2 + places * d * 4
 
 
 @pytest.fixture
@@ -33,10 +44,20 @@ def params(tiny, monkeypatch):
     return P.check(raw, "the test")
 
 
-def test_it_trains_resumes_samples_guides_and_is_exported(runs, params, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "kind", "macs"),
+    [
+        ({}, Conv, 64 * (9 * 8 + 9 * 8) + (512 + 1) * 8),
+        ({"model": DIT, "train": {"lr": 0.01}}, DiT, macs_of_dit(16, 4 * 4, 8)),
+        ({"model": DIT, "train": {"lr": 0.01}, "objective": FLOW, "sample": {"spacing": "trailing"}}, DiT, macs_of_dit(16, 4 * 4, 8)),
+    ],
+    ids=["new", "dit", "dit-flow"],
+)  # fmt: skip
+def test_it_trains_resumes_samples_guides_and_is_exported(changes, kind, macs, runs, params, tmp_path, monkeypatch):
+    params = params.replace(**changes)
     net = models.build(params)
     assert cost(params).parameters == sum(p.numel() for p in net.parameters())
-    assert cost(params).total == 64 * (9 * 8 + 9 * 8) + (512 + 1) * 8
+    assert cost(params).total == macs
 
     run = open_run(params)
     asked = iter([False, False, True])
@@ -49,7 +70,7 @@ def test_it_trains_resumes_samples_guides_and_is_exported(runs, params, tmp_path
     train(open_run(params))
     for weights in ("raw", params.sample.weights):
         found, unbroken = load_model(run, weights), load_model(open_run(params), weights)
-        assert type(found) is Conv
+        assert type(found) is kind
         assert all(torch.equal(w, unbroken.state_dict()[k]) for k, w in found.state_dict().items())
         assert not any(torch.equal(w, net.state_dict()[k]) for k, w in found.state_dict().items())
 

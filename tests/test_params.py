@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import yaml
-from grammar import DEFAULTED, DEMO, FREE, GRAMMAR, OBJECTIVES, SECTIONS, edited, keys
+from grammar import DEFAULTED, DEMO, FREE, GRAMMAR, MODELS, OBJECTIVES, SECTIONS, edited, keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from papermill.inspection import inspect_notebook
@@ -26,10 +26,11 @@ from guidebook.runs.run import opened
 
 FILES = sorted(PARAMS.glob("*/*.yml"))
 EXPERIMENTS = sorted({path.parent.name for path in FILES})
-# Everything that mnist/demo resolves to, its parameters, and those of other objectives
+# Everything that mnist/demo resolves to, its parameters, and those of other objectives and networks
 WHOLE = load("mnist", "demo").model_dump(mode="json")
 EVERY = [key for key in keys(WHOLE) if "." in key and not key.endswith(".kind")]
 OTHERS = [(kind, f"objective.{key}") for kind, values in OBJECTIVES.items() for key in values if key != "kind"]
+OTHERS += [(kind, f"model.{key}") for kind, values in MODELS.items() for key in values if key != "kind"]
 
 
 def refusal(raw, where="demo.yml") -> str:
@@ -580,7 +581,8 @@ NEEDS = {
 @pytest.mark.parametrize(("kind", "key"), [*(("vp", key) for key in EVERY), *OTHERS])
 def test_training_key_changes_with_what_training_depends_on_and_with_nothing_else(kind, key):
     section, _, name = key.partition(".")
-    a = load("mnist", "demo").replace(objective=OBJECTIVES.get(kind, {}), sample=TRAILING if kind != "vp" else {})
+    changes = {"objective": OBJECTIVES.get(kind, {}), "model": MODELS.get(kind, {})}
+    a = load("mnist", "demo").replace(**changes, sample=TRAILING if kind != "vp" else {})
     a = a.replace(**NEEDS.get(key, {}))
     b = a.replace(**{section: {name: GRAMMAR[key][1]}})
     assert (a.training_key != b.training_key) == (section not in ("sample", "evaluate") and key not in FREE)

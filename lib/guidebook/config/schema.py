@@ -117,6 +117,22 @@ class UNet(Model):
     modulation: Literal["shift", "scale-shift"] = "shift"  # what the time does to the features of residual blocks
 
 
+class DiT(Model):
+    """A transformer on patches (Peebles & Xie 2023). Its sizes, hidden × layers × num_heads (table 1): S 384 × 12 × 6,
+    B 768 × 12 × 12, L 1024 × 24 × 16, XL 1152 × 28 × 16; each with a patch of 2, 4 or 8."""
+
+    kind: Literal["dit"] = "dit"
+    patch: Annotated[int, Field(ge=1, le=64)]  # pixels, or points of a latent, across a patch
+    hidden: Annotated[int, Field(ge=4, le=8192, multiple_of=4)]  # numbers per patch: sine and cosine of column and row
+    layers: Annotated[int, Field(ge=1, le=200)]
+    num_heads: Annotated[int, Field(ge=1, le=256)]
+    conditioning: Literal["in-context", "cross-attention", "adaln", "adaln-zero"]  # how time and text come in
+
+    def conflicts(self):
+        if self.hidden % self.num_heads:
+            yield f"model.num_heads = {self.num_heads} must divide model.hidden = {self.hidden}"
+
+
 class Objective(Kinds):
     """The path from image to noise, what the network predicts of it, and the weight of its error."""
 

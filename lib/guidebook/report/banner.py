@@ -47,10 +47,11 @@ def fraction(run: Run) -> str:
     """The basis of a run's verdicts in a few words; where one publication has the setting, in what the run falls short of it."""
     p, seen = run.params, run.provenance().get("images_seen")
     paper = published(p) or p
+    mine, theirs = (x.model.model_dump(include={"kind", "channels", "hidden", "layers"}) for x in (p, paper))
     words = [
         *([] if paper is p else [f"{percent(share(p, seen), 1)} of the published training"]),
         f"{_part(p.data, paper.data)} at {p.data.resolution}×{p.data.resolution}",
-        *(["a smaller network"] if p.model.channels != paper.model.channels else []),
+        *([f"{'a smaller' if mine['kind'] == theirs['kind'] else 'another'} network"] if mine != theirs else []),
         *(["stand-in text encoder"] if p.text.encoder == EMBEDDED else []),
         *(["stand-in autoencoder"] if p.model.vae == EMBEDDED else []),
         f"n = {p.evaluate.samples:,}",
