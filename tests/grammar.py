@@ -66,15 +66,12 @@ MODELS = {
     "dit": {"kind": "dit", "patch": 2, "hidden": 32, "layers": 2, "num_heads": 8, "conditioning": "adaln-zero"},
 }  # fmt: skip
 
-# Four whole files: two profiles that extend no other, one of another objective and one of another network
+# Three whole files: two profiles that extend no other, and one of another objective
 PROFILES = {name: (PARAMS / "mnist" / f"{name}.yml").read_text() for name in ("demo", "paper")}
 _demo = PROFILES["demo"]
 PROFILES["flow"] = "".join([
     _demo[: _demo.index("objective:")], yaml.safe_dump({"objective": OBJECTIVES["flow"]}, sort_keys=False),
     _demo[_demo.index("train:") :].replace("spacing: leading", "spacing: trailing"),
-])  # fmt: skip
-PROFILES["dit"] = "".join([
-    _demo[: _demo.index("model:")], yaml.safe_dump({"model": MODELS["dit"]}, sort_keys=False), _demo[_demo.index("objective:") :],
 ])  # fmt: skip
 RAW = {name: yaml.safe_load(text) for name, text in PROFILES.items()}
 DEMO = RAW["demo"]

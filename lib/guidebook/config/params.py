@@ -99,8 +99,7 @@ def _in_data(p: Params) -> Iterator[str]:
     if vae and (p.data.range != (-1, 1) or entry.channels != 3 or p.data.resolution % VAES[vae][1]):
         needed = f"colour images with data.range [-1, 1] and a data.resolution that {VAES[vae][1]} divides"
         yield f"model.vae = {vae} takes {needed}, not {list(p.data.range)} and {p.data.resolution}"
-    side = p.data.resolution // (VAES[vae][1] if vae else 1)
-    if p.model.kind == "dit" and side % p.model.patch:
+    if p.model.kind == "dit" and (side := p.data.resolution // (VAES[vae][1] if vae else 1)) % p.model.patch:
         yield f"model.patch = {p.model.patch} must divide the {side} {'points of a latent' if vae else 'pixels'} across"
     if p.train.file_rows and entry.window:
         yield f"train.file_rows sorts images that are in memory, and {p.data.name} is streamed"
@@ -185,8 +184,7 @@ def _profile(experiment: str, profile: str, below: tuple[str, ...] = ()) -> dict
             raise ParamsError(f"{kind} {word[:60]!r} is not known{nearest(word, names)}; there are: {', '.join(names)}")
     if (name := f"{experiment}/{profile}") in below:
         raise ParamsError(f"{name} extends itself")
-    path = PARAMS / experiment / f"{profile}.yml"
-    return _extended(read(path), path.name, (*below, name))
+    return _extended(read(PARAMS / experiment / f"{profile}.yml"), f"{profile}.yml", (*below, name))
 
 
 def _extended(raw: dict, where: str, below: tuple[str, ...] = ()) -> dict:
