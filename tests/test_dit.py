@@ -152,7 +152,7 @@ def test_the_order_of_patches_every_token_the_pooled_text_and_the_time_change_th
     usual = net(x, t, cond)
     assert torch.equal(usual, net(x, t, Condition(cond.tokens, pooled=cond.tokens.mean(1))))
     assert all(((other - usual).flatten(1).abs().amax(1) > 1e-4).all() for other in others)
-    torch.testing.assert_close(net(x[2:3], t[2], cond[2:3]), usual[2:3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(net(x[2:3], t[2], cond[2:3]), usual[2:3], rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
@@ -162,7 +162,8 @@ def test_it_takes_the_continuous_times_of_an_objective(path):
     t = path.random_times(4, rng)
     assert t.is_floating_point()
     assert path.loss(net, x, torch.randn(x.shape, generator=rng), t, cond).isfinite().all()
-    assert ((path(net, x, t, cond) - path(net, x, 1.05 * t, cond)).flatten(1).abs().amax(1) > 1e-3).all()
+    a, b = (net(x, path.embed(time), cond) for time in (t, 1.05 * t))
+    assert ((a - b).flatten(1).abs().amax(1) > 1e-3).all()
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path):
