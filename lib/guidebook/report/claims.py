@@ -148,7 +148,7 @@ def forest(answers: list[Answer]) -> str:
     lines, height, reach = [], 20 * len(decided) + 30, 8.0
     for i, answer in enumerate(decided):
         value, low, high = answer.effect
-        x, y = max(-reach, min(reach, 2 * value / (high - low))) if high > low else 0.0, 20 * i + 14
+        x, y = max(-reach, min(reach, 2 * value / max(high - low, 1e-12))), 20 * i + 14
         kind, glyph = OUTCOMES[answer.verdict]
         title = f"<title>{escaped(f'{answer.claim}: {answer.note}')}</title>"
         lines.append(
