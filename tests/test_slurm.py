@@ -329,6 +329,9 @@ LOGS = {
     ),
     3: ("T mnist: start 1, job 9 on n\nmnist 30 s: cell 3", "training", None),
     4: (f"T mnist: start 1, job 9 on n\n{FAILED}\nT mnist: exit status 1", "queued", None),
+    5: (  # killed as it ended
+        "T mnist: start 1, job 9 on n\nguidebook: stopped training after 448 images, saved; run again to go on", "stopped", None,
+    ),
 }  # fmt: skip
 
 
@@ -362,7 +365,7 @@ def test_a_failed_job_is_named_with_the_last_line_of_its_log_below_what_runs_and
     }
     others = {row["run"]: (row["state"], row["reason"]) for row in rows if "seed" not in row}
     assert others == {"the book": ("failed", "a page failed"), "no python": ("failed", "no python")}
-    assert [row["state"] for row in rows] == ["training", "queued", *["failed"] * 4, "stopped"]
+    assert [row["state"] for row in rows] == ["training", "queued", *["failed"] * 4, "stopped", "stopped"]
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(status_table([*rows, rows[0] | {"run": "old", "state": "recorded"}]))
     shown = console.export_text()

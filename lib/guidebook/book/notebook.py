@@ -20,7 +20,7 @@ from pkgutil import resolve_name
 from guidebook.config.params import Params, digest
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.runs.executed import complete, missing, sign
-from guidebook.runs.preemption import SIGNALS, Preempted, drop_stale, request
+from guidebook.runs.preemption import SAVED, SIGNALS, Preempted, drop_stale, request
 from guidebook.runs.progress import FILE, told
 from guidebook.runs.run import Run, open_run
 from guidebook.runs.trainings import trained_again
@@ -89,6 +89,8 @@ def _draw(page: tuple) -> None:
     try:
         execute(*page, threads=1)
     except NotebookFailed as failed:
+        if page[0].stem == page[1].stem:  # the notebook's name says which page
+            raise
         raise NotebookFailed(f"the page {page[1].stem}: {failed}") from None
     finally:
         ensure_event_loop().close()  # the thread's, which jupyter_client leaves open
@@ -173,7 +175,7 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
     except PapermillExecutionError as error:
         if error.ename == "Preempted":  # no failure: nothing is to be read there
             aside.unlink(missing_ok=True)
-            raise Preempted(error.evalue.removeprefix("stopped ").removesuffix(", saved; run again to go on")) from None
+            raise Preempted(error.evalue.removeprefix("stopped ").removesuffix(SAVED)) from None
         text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
         message = f"{source.name}, cell {error.exec_count}: {text}\n(the whole traceback is in {aside})"
         raise NotebookFailed(message) from None

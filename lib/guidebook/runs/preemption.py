@@ -17,6 +17,7 @@ from guidebook.runtime.distributed import agreed, barrier, world
 
 EVERY = 0.1  # seconds between looks for the file
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SAVED = ", saved; run again to go on"
 
 
 class Preempted(SystemExit):
@@ -27,7 +28,7 @@ class Preempted(SystemExit):
         self.what = what
 
     def __str__(self) -> str:
-        return f"stopped {self.what}, saved; run again to go on"
+        return f"stopped {self.what}{SAVED}"
 
 
 def request(stop: Path) -> None:

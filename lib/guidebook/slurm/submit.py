@@ -11,6 +11,7 @@ from guidebook.config import params as P
 from guidebook.config import paths, pretrained
 from guidebook.data.files import available, located
 from guidebook.runs.manifest import write
+from guidebook.runs.preemption import SAVED
 from guidebook.runs.run import folder
 from guidebook.slurm.script import Task, book_script, logs, records, script
 from guidebook.slurm.site import BOOK, Cluster
@@ -170,7 +171,7 @@ def failure(job: dict) -> str | None:
     text = file.read_text(errors="replace").rpartition(": start ")[2] if file.is_file() else ""  # of its last start
     said, end, status = text.rpartition(": exit status ")
     lines = [line for line in (said.splitlines()[:-1] if end else text.splitlines()) if line.strip()]
-    if not lines or status.split()[:1] in (["0"], ["75"]):
+    if not lines or status.split()[:1] in (["0"], ["75"]) or lines[-1].endswith(SAVED):  # the last: killed as it ended
         return None
     ours = [line for line in lines if end and line.startswith("guidebook: ")]  # where a traceback lies comes after it
     return (ours or lines)[-1].removeprefix("guidebook: ")
