@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -56,6 +57,13 @@ def test_pages_are_drawn_beside_each_other_each_in_its_own_environment_and_told_
     draw_pages(pages, said.append)
     assert len(said) == 2
     assert {**os.environ, "JUPYTER_PREFER_ENV_PATH": ""} == {**environment, "JUPYTER_PREFER_ENV_PATH": ""}
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel does not group processes by session")
+def test_a_kernel_is_as_nice_as_what_began_it(page, monkeypatch):
+    monkeypatch.setattr(os, "nice", lambda more: 7)
+    source = "import time; time.sleep(0.5); assert open('/proc/self/autogroup').read().endswith('nice 7\\n')"
+    draw_pages([page("a", source)], print)
 
 
 SLOW = "import time; from pathlib import Path; Path('{}.begun').touch(); time.sleep(30)"

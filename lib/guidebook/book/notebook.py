@@ -156,6 +156,9 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
         async def start_kernel(self, **options) -> None:
             await super().start_kernel(env=environment, cwd=str(source.parent), **options)
             _kernels.add(self.provisioner.pid)
+            # Linux weighs sessions against each other, and a kernel begins one: without this, `nice` would be void.
+            with suppress(OSError):
+                Path(f"/proc/{self.provisioner.pid}/autogroup").write_text(str(os.nice(0)))
             started.append(self.provisioner.pid)
 
     started: list[int] = []
