@@ -171,7 +171,9 @@ def failure(job: dict) -> str | None:
     text = file.read_text(errors="replace").rpartition(": start ")[2] if file.is_file() else ""  # of its last start
     said, end, status = text.rpartition(": exit status ")
     lines = [line for line in (said.splitlines()[:-1] if end else text.splitlines()) if line.strip()]
-    if not lines or status.split()[:1] in (["0"], ["75"]) or lines[-1].endswith(SAVED):  # the last: killed as it ended
+    if not lines or status.split()[:1] in (["0"], ["75"]):
+        return None
+    if lines[-1].endswith((SAVED, " stop requested")):  # killed as it ended
         return None
     ours = [line for line in lines if end and line.startswith("guidebook: ")]  # where a traceback lies comes after it
     return (ours or lines)[-1].removeprefix("guidebook: ")
