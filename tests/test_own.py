@@ -363,7 +363,7 @@ def test_a_new_experiment_has_params_that_load_and_a_notebook_of_its_kind(place,
         compile(cell, "cell", "exec")
     text = "".join("".join(c["source"]) for c in cells)
     assert ("judge_record" in text) == (make is classes)
-    assert ("Each image has a caption of its own" in text) == (make is captions)
+    assert ("Each image has a caption. It goes" in text) == (make is captions)
     assert ('"judge"' in text) == (make is classes)
     assert not {"classes", "captions"} & {tag for c in cells for tag in c["metadata"].get("tags", [])}
     assert 'experiment = "birds"' in text

@@ -100,8 +100,9 @@ def found(path: str) -> Own:
         raise DataError(f"{plain(path)} holds {len(every)} images: at least ten are needed")
     if names != ATTRIBUTES:  # classes that occur; one alone is a caption
         names = tuple(name for name in names or () if name in set(every))
-    captions = tuple(dict.fromkeys([*dict.fromkeys(held[:PROMPTS]), *every])) if len(names) < 2 else ()
-    names = captions[: len(set(held[:PROMPTS]))] or names
+    prompts = list(dict.fromkeys(held))[:PROMPTS]
+    captions = tuple(dict.fromkeys([*prompts, *every])) if len(names) < 2 else ()
+    names = captions[: len(prompts)] or names
     known = {name: i for i, name in enumerate(captions or names)}
     labels = {s: [known.get(row.text, row.text) for row in part] for s, part in parts.items()}
     files = {s: list(dict.fromkeys(row.file for row in part)) for s, part in parts.items()}

@@ -4,7 +4,8 @@ One convention throughout: w = 1 is off (the conditional answer), w = 0 is uncon
 Ho & Salimans (2022) write w − 1 for our w. Whatever a network predicts, ε and x0 at one x are affine in it, so weighting two
 answers by w and 1 − w is the same for all. Ways compose: an interval (`between`) and another network to be led away from (`against`,
 autoguidance) go with each of them and are no rows. A new way is one function and one row in `WAYS` here, its name and settings in `config.sampling`
-(`SETTINGS`, `Guiding`), and what it cannot be combined with in `sampling.spec` and `config.params`.
+(`SETTINGS`, `Guiding`), and what it cannot be combined with there, in `sampling.spec` and in `config.params`; one with a network of its
+own has a branch in `sampling.sampler`.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The judge's network, a classifier of real images, and the recipe by which it is trained.
+"""The judge's network, a classifier of real images, and how a recipe trains it; `metrics.judge` has the recipe of each set.
 
 After Page's ResNet-9 ("How to train your ResNet", 2018) and Jordan (2024).
 """

@@ -1,4 +1,7 @@
-"""The protocol of a backbone: a network net(x, t, condition) → F, where F is what the objective makes of (x0, ε)."""
+"""The protocol of a backbone: a network net(x, t, condition) → F, where F is what the objective makes of (x0, ε).
+
+A new one is a file here, a row of `models.backbones` and a subclass of `Model` in `config.schema`; `tests/backbones.py` has the least.
+"""
 
 from abc import abstractmethod
 from typing import Self
