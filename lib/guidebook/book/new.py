@@ -43,7 +43,7 @@ def written(name: str, path: Path) -> list[Path]:
 
 
 def _words(name: str, path: str, images: own.Own) -> dict[str, Any]:
-    """What the templates leave open."""
+    """Values by name for the blanks of the templates."""
     there, entry = images.contents, images.contents.entry
     kinds, epochs = len(entry.classes), max(1, SEEN // there.train)
     longest = max(len(re.findall(r"\w+|[^\w\s]", text)) for text in images.captions or entry.classes)

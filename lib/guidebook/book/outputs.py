@@ -71,7 +71,7 @@ def _harmless(text: str) -> str:
 
 
 def _known(model: dict) -> bool:
-    """Whether a widget is of a harmless kind."""
+    """A check that a widget is of an allowed kind: it links and shows nothing else."""
     name, state = model["model_name"].removesuffix("Model"), model["state"]
     modules = {model["model_module"], state.get("_model_module"), state.get("_view_module")} - {None}
     linked = {*state.get("source", ())[1:], *state.get("target", ())[1:]}  # else one may set what is refused here

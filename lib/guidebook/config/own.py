@@ -43,7 +43,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Contents(Section):
-    """What there is below `data.path`: read from the files where params do not hold it, and kept with the run."""
+    """Contents of `data.path`, its counts and classes: read from the files where params do not hold it, and kept with the run."""
 
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     classes: Annotated[tuple[Name, ...], Tuple(1, 1000)]  # or attributes; of captions those that samples are drawn for
@@ -217,7 +217,7 @@ def _kind(schema) -> tuple[str, Sequence[str] | None, list[str]]:
 
 
 def features(schema) -> dict[str, Any]:
-    """What the hub's metadata say of the columns of a parquet schema; nothing where there are none, or they are damaged."""
+    """Features of the columns of a parquet schema by the hub's metadata; none where there are none, or they are damaged."""
     with contextlib.suppress(ValueError, TypeError, LookupError):
         return dict(json.loads(schema.metadata[b"huggingface"])["info"]["features"])
     return {}

@@ -85,11 +85,11 @@ class Solver(Section):
 
     @property
     def starts_late(self) -> bool:
-        """Whether the noisiest timestep is not visited, so that diffusers' `steps_offset` is read, and would move the others."""
+        """A check for schedules that leave out the noisiest timestep, for which diffusers' `steps_offset` is read, and would move the others."""
         return self.spacing == "leading"
 
     def misses_noise_level(self, timesteps: int) -> bool:
-        """Whether diffusers' DDIM steps to another noise level than that of the next timestep: where they are not evenly spaced."""
+        """A check for unevenly spaced timesteps, where diffusers' DDIM steps to another noise level than the next one's."""
         uneven = self.spacing == "linspace" or (self.spacing == "trailing" and timesteps % self.steps > 0)
         return self.sampler == "ddim" and uneven
 

@@ -226,7 +226,7 @@ class Stream(contextlib.AbstractContextManager):
         self._failed = self._failed or (None if decoded.cancelled() else decoded.exception())
 
     def _my_test(self, row: int) -> bool:
-        """Whether a row is held out, for this process to decode, and not kept yet."""
+        """A check for held-out rows that this process has to decode, and has not kept yet."""
         mine = self.shards.held_out(row) and (row // HELD - self._start) % self._stride == 0
         return mine and self.cache.keeps and self.cache.lacks(row)
 

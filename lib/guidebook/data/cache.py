@@ -63,7 +63,7 @@ class Cache:
                 log.warning("%s", allow(self.skipped, len(self.skipped), self.shards.rows, self.bad_share, self.name))
 
     def complete(self) -> bool:
-        """Whether everything is decoded, by whomever. Raises OSError where the disk is full, DataError."""
+        """A check that all images are decoded, by whichever process. Raises OSError where the disk is full, DataError."""
         if self.arrays is None and (self.folder.is_dir() or (self.keeps and self._state.all())):
             self.decode()
         return self.arrays is not None
