@@ -59,7 +59,7 @@ def candidates(params: Params, w: float) -> list[Candidate]:
     """What may be faster: every solver with fewer steps than the pipeline's, guided at its scale or in an interval."""
     own = (params.sample, *params.sample.solvers)
     solvers = dict.fromkeys(Solver(**s.model_dump(include=set(Solver.model_fields))) for s in own)
-    intervals = [way for m in params.sample.methods if m.between and not m.against for way in m.each()]
+    intervals = [way for m in params.sample.methods if m.between and not m.against for way, _ in m.each()]
     fewer = [s for s in solvers if s.steps < usual(params.objective).steps]
     return [(s, way) for s in fewer for way in [Guidance(w=w), *intervals]]
 

@@ -6,6 +6,7 @@ from diffusers.training_utils import EMAModel
 
 from guidebook.config.params import ParamsError, load
 from guidebook.config.paths import RESULTS
+from guidebook.config.schema import track_name
 from guidebook.models import build
 from guidebook.report.banner import banner
 from guidebook.runs.run import opened
@@ -120,6 +121,7 @@ def test_averages_that_the_warm_up_makes_one_are_refused_and_both_named():
 def test_every_record_says_what_decay_its_averages_had_in_the_end_and_its_page_does(folder):
     run = opened(folder)
     facts, t = run.provenance(), run.params.train
-    assert facts.get("last_decay", {}) == {f"ema-{d:g}": decay_at(facts["updates"] - 1, d, t.ema_warmup) for d in t.ema}
+    last = {track_name(d): decay_at(facts["updates"] - 1, d, t.ema_warmup) for d in t.ema}
+    assert facts.get("last_decay", {}) == pytest.approx(last)
     decay = facts.get("last_decay", {}).get(run.params.sample.weights)
     assert (f", whose decay was {decay or 0:.4g} in the end" in banner(run)) == (decay is not None)

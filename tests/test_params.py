@@ -721,6 +721,7 @@ def test_any_text_as_a_file_gives_one_line(tmp_path_factory, text):
         ({"sample": {"methods": [{"name": "x", "w": [2], "between": [5.0, 0.3]}]}}, "between = [5.0, 0.3] must be [low, high]"),
         ({"sample": {"methods": [{"name": "x", "w": [2], "against": {}}]}}, "against: give run and share, or weights or at"),
         ({"sample": {"methods": [{"name": "x", "w": [2], "against": {"weights": "ema-0.5"}}]}}, "'ema-0.5' must be one of"),
+        ({"sample": {"methods": [{"name": "x", "w": [2], "weights": ["raw", "power-0.1"]}]}}, "'power-0.1' must be one of"),
         ({"sample": {"methods": [{"name": "x", "w": [w]} for w in (1, 2)]}},
          "['x', 'x'] must name every method once: put all its scales into one entry's w"),
     ],

@@ -9,9 +9,10 @@ import torch
 from guidebook.config.params import ParamsError, load
 from guidebook.runs.run import open_run
 from guidebook.training import checkpoint, train
-from guidebook.training.ema import EMA, decay_at, exponent
+from guidebook.training.ema import EMA, decay_at
 from guidebook.training.model import load_model
-from guidebook.training.reconstruction import combination, product, reconstructed
+from guidebook.training.power import combination, density, exponent, product
+from guidebook.training.reconstruction import reconstructed
 from guidebook.training.step import Trainer
 
 PAIRS = {0.05: 16.972, 0.1: 6.937, 0.13: 4.604, 0.15: 3.558, 0.25: 0.720}  # Karras et al. 2024: σ_rel and γ
@@ -41,6 +42,15 @@ def test_an_impulse_counts_by_the_power_function_and_spreads_by_the_length(lengt
     times = (np.arange(n) + 0.5) / n
     mean = np.average(times, weights=seen)
     assert np.sqrt(np.average((times - mean) ** 2, weights=seen)) == pytest.approx(length, rel=1e-3)
+
+
+@pytest.mark.parametrize("length", PAIRS)
+def test_a_profile_counts_the_whole_training_once_and_spreads_by_its_length(length):
+    tau = (np.arange(10_000) + 0.5) / 10_000
+    seen = density(length, tau)
+    assert seen.mean() == pytest.approx(1, rel=1e-4)
+    mean = np.average(tau, weights=seen)
+    assert np.sqrt(np.average((tau - mean) ** 2, weights=seen)) == pytest.approx(length, rel=1e-4)
 
 
 def test_the_first_update_takes_the_weights_and_the_warm_up_of_decays_is_the_power_function_of_exponent_eight():

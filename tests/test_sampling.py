@@ -240,10 +240,25 @@ def test_autoguidance_leads_away_from_a_variant(run):
     assert (at1.facts["evaluations"], at2.facts["evaluations"]) == (2, 4)
 
 
+def test_a_list_of_ways_that_grows_by_a_row_draws_that_row_alone(run):
+    rows = [{"name": "plain", "w": [1.0, 2.0], "weights": ["raw", "ema-0.9"]}]
+    seen = []
+    for grown in (rows, [*rows, {"name": "more", "w": [2.0], "between": [0.5, 50.0]}]):
+        params = run.params.replace(sample={"methods": grown})
+        assert open_run(params).path == run.path  # nothing is trained again
+        each = [pair for method in params.sample.methods for pair in method.each()]
+        sets = [draw(open_run(params), way, 10, weights=weights).folder for way, weights in each]
+        seen.append({folder: folder.stat().st_mtime_ns for folder in sets})
+    assert [len(s) for s in seen] == [4, 5]
+    assert seen[1].items() >= seen[0].items()
+    (new,) = seen[1].keys() - seen[0].keys()
+    assert "interval" in new.name
+
+
 def test_an_interval_of_autoguidance_with_another_ema_length_is_one_entry_of_the_params(run):
     """Its guide is the run itself with other weights, as they were; both are in the digest, and shown to a reader."""
     method = {"name": "own", "w": [2.0], "between": [0.5, 50.0], "against": {"weights": "raw", "at": 64}}
-    (entry,) = run.params.replace(sample={"methods": [method]}).sample.methods[0].each()
+    ((entry, _),) = run.params.replace(sample={"methods": [method]}).sample.methods[0].each()
     found = draw(run, entry, 10)
     others = [entry.against.model_copy(update=u) for u in ({"weights": None}, {"at": None})]
     sets = [

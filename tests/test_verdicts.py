@@ -277,6 +277,33 @@ def optimum(rng, effect):
     return said("lecture-optimum", may=may, moves=moves)
 
 
+def lengths(rng, *steps, spread=0.1) -> list[list[dict]]:
+    """Distances of trainings, by the length of an average: they differ by the steps, from ten on."""
+    found = [[] for _ in steps]
+    for seed in range(COUNT):
+        noise = rng.normal(size=N)
+        for of, step in zip(found, steps, strict=True):
+            value = 10 + step + spread * rng.normal()
+            of.append(record(noise + rng.normal(size=N), value=value, training=seed))
+    return found
+
+
+def dramatic(rng, effect):
+    """Of three lengths the one that is farthest from real images, against twice the distance of the nearest."""
+    averages = lengths(rng, 0, 0, {1: 30, 0: 10, -1: 2}[effect])
+    pairs = [([times(r, 2) for r in low], high) for low in averages for high in averages if low is not high]
+    return said("lecture-ema-length", above=above, twice=pairs)
+
+
+def best_length(rng, effect):
+    """The best length of three scales: another in the last, or the same, or there two are."""
+    last, may = {1: (9, 9, 0), 0: (0, 0, 9), -1: (0, 9, 9)}[effect], {}
+    for w, steps in enumerate([(0, 9, 9), (0, 9, 9), last]):
+        cell = lengths(rng, *steps)
+        may[w] = {cell.index(of) for of in lowest(cell, ("weights",), 3)}
+    return said("lecture-ema-guidance", may=may, moves=moves)
+
+
 def varied(rng, effect):
     """Shares of clear and of vague images, against one in twenty."""
     sure = rng.random(N) < {1: 0.5, 0: 0.05, -1: 0.005}[effect]
@@ -365,6 +392,9 @@ ROWS = {
     "lecture-forwards": ("ratios", twice),
     "lecture-modulation": ("modulated", trained),
     "lecture-generalisation": ("jumps", averaged),
+    "lecture-ema-length": ("twice", dramatic),
+    "lecture-ema-guidance": ("moves", best_length),
+    "sahu-variability": ("jumps", rougher),
     "sahu-significant": ("significant", partial(of_six, page.significant)),
     "sahu-six": ("apart", partial(of_six, page.apart)),
 }

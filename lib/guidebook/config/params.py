@@ -70,7 +70,7 @@ class Params(Section):
 def _in_sampling(p: Params) -> Iterator[str]:
     """Conflicts of the sampling with the objective and within itself."""
     vp, s = p.objective if p.objective.kind == "vp" else None, p.sample
-    for weights in (s.weights, *(m.against.weights for m in s.methods if m.against and m.against.weights)):
+    for weights in s.all_weights:
         if not p.train.has(weights):
             yield f"sample.weights = {weights!r:.40} must be one of {p.train.tracks[:9]}, which train.ema keeps"
     if len(set(s.guidance)) < len(s.guidance):

@@ -64,14 +64,16 @@ class Guidance(Guiding):
 
 
 class Method(Guiding):
-    """A named way to guide, with the scales it is tried at."""
+    """A named way to guide, with the scales and the weights that it is tried with: all of one with all of the other."""
 
     name: Word
     w: Annotated[tuple[Scale, ...], Tuple(1)]
+    weights: Annotated[tuple[Weights, ...], Tuple(0)] = ()  # none is the run's own
 
-    def each(self) -> list[Guidance]:
+    def each(self) -> list[tuple[Guidance, Weights | None]]:
+        """Every combination: guidance and weights, None for the run's own."""
         way = {key: getattr(self, key) for key in Guiding.model_fields}
-        return [Guidance(**way, w=w) for w in self.w]
+        return [(Guidance(**way, w=w), weights) for weights in self.weights or (None,) for w in self.w]
 
 
 class Solver(Section):
@@ -112,6 +114,12 @@ class Sample(Solver):
     def solver(self) -> Solver:
         """The run's own, as one of those that are compared."""
         return Solver(**{key: getattr(self, key) for key in Solver.model_fields})
+
+    @property
+    def all_weights(self) -> list[Weights]:
+        """The weights that images are drawn with, those of guides included."""
+        of_methods = (w for m in self.methods for w in (*m.weights, m.against and m.against.weights))
+        return [*dict.fromkeys(filter(None, (self.weights, *of_methods)))]
 
     def conflicts(self):
         yield from super().conflicts()

@@ -65,14 +65,14 @@ def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequenc
 
 
 # The truly lowest leaves a set where one of its K − 1 rivals is shown to be below it: by chance α / (K − 1) / cells each
-def lowest(records: Sequence[dict], differ: Sequence[str] = (), cells: int = 1) -> list[dict]:
-    """The records that may have the lowest value: those that no other is shown to be below.
+def lowest(records: Sequence[Records], differ: Sequence[str] = (), cells: int = 1) -> list[Records]:
+    """The records, or those of several trainings, that may have the lowest value: those that no other is shown to be below.
 
     In 19 of 20 experiments the truly lowest is among them, in all of `cells` such sets at once (Bonferroni). Raises NotComparable.
     """
     level = 2 * ALPHA / max(len(records) - 1, 1) / cells  # of an interval with two sides, of which one decides
 
-    def beaten(one: dict) -> bool:
+    def beaten(one: Records) -> bool:
         rivals = (other for other in records if other is not one)
         return any(difference(one, other, differ).interval(level)[1] > 0 for other in rivals)
 

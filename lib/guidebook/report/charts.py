@@ -1,12 +1,14 @@
 """Charts of metric records. Every value is drawn with its 95 % interval, and beside the score of real images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from guidebook.config.schema import length_of
 from guidebook.report.figures import BESIDE, COLOURS, label, logarithmic
 from guidebook.report.tables import pick
 from guidebook.sampling.sets import ImageSet
@@ -34,15 +36,18 @@ MARKERS = "osD^vPX*"
 
 def against_guidance(runs: dict[str, list[dict]], metrics: Sequence[str], real: list[dict]) -> Figure:
     """Metrics against w, one panel each, one line per run; dashed is the test split of real images."""
-    figure, panels = _panels(metrics, "guidance scale w (1 = off)", real)
-    for axes, metric in zip(panels, metrics, strict=True):
-        for k, (name, records) in enumerate(runs.items()):
-            points = sorted((r for r in records if r["metric"] == metric), key=lambda r: r["guidance"])
-            place = np.arange(len(points)) + 0.08 * k  # scales stand evenly, and runs beside each other
-            errors(axes, place, points, color=COLOURS[k], label=name, marker="o")
-            axes.set_xticks(np.arange(len(points)), [f"{r['guidance']:g}" for r in points])
-    panels[0].legend(fontsize=8)
-    return figure
+    return _against(runs, metrics, real, "guidance scale w (1 = off)", itemgetter("guidance"))
+
+
+def against_length(runs: dict[str, list[dict]], metrics: Sequence[str], real: list[dict]) -> Figure:
+    """Metrics against the length of the average of weights, 0 being the last weights, one panel each, one line per run."""
+    return _against(runs, metrics, real, "length of the average (share of the training)", averaged)
+
+
+def averaged(record: dict) -> float:
+    """The length of the average whose samples a record is of; 0 of the last weights."""
+    weights = record["draw"]["weights"]
+    return 0.0 if weights == "raw" else length_of(weights)
 
 
 def against_images(progress: dict[int, list[dict]], metrics: Sequence[str], real: list[dict]) -> Figure:
@@ -132,6 +137,20 @@ def obedience(records: list[dict], real: list[dict]) -> Figure:
     axes.set_yticks(up, [label(name.replace("_", " ")) for name in names], fontsize=7)
     axes.set(xlabel="seen where asked for − seen where not there (shares)", ylim=(-1, len(points)))
     axes.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def _against(
+    runs: dict[str, list[dict]], metrics: Sequence[str], real: list[dict], xlabel: str, key: Callable
+) -> Figure:
+    figure, panels = _panels(metrics, xlabel, real)
+    for axes, metric in zip(panels, metrics, strict=True):
+        for k, (name, records) in enumerate(runs.items()):
+            points = sorted((r for r in records if r["metric"] == metric), key=key)
+            place = np.arange(len(points)) + 0.08 * k  # values stand evenly, and runs beside each other
+            errors(axes, place, points, color=COLOURS[k], label=name, marker="o")
+            axes.set_xticks(np.arange(len(points)), [f"{key(r):g}" for r in points])
+    panels[0].legend(fontsize=8)
     return figure
 
 

@@ -14,6 +14,7 @@ from guidebook.config.schema import VP
 from guidebook.metrics.curves import losses
 from guidebook.metrics.intervals import Z
 from guidebook.sampling.sets import ImageSet, mosaic
+from guidebook.training.power import density
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0")
 BESIDE = {"left": 0, "right": 1, "wspace": 0.35}  # of axes with labels in a figure that is cut to what is drawn
@@ -159,6 +160,15 @@ def image_errors(section: VP, steps: int) -> Figure:
         axes.set(xlabel="step of DDIM", ylabel=name)
     logarithmic(panels[0].yaxis)
     return figure
+
+
+def profiles(lengths: Sequence[float]) -> Figure:
+    """How much each moment of a training counts in power-function averages of these lengths, at its end."""
+    axes, tau = plt.figure(figsize=(5.6, 2.8)).add_subplot(), np.linspace(0, 1, 400)
+    for i, length in enumerate(sorted(lengths)):
+        colour = plt.get_cmap("viridis")((i + 0.5) / len(lengths))
+        axes.plot(tau, density(length, tau), color=colour, label=f"{length:g}", linewidth=1.2)
+    return _labelled(axes, "share of the training", "weight of the moment")
 
 
 def label(words: str) -> str:

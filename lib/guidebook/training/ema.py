@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 
 from guidebook.config.errors import ParamsError
 from guidebook.config.schema import length_of, track_name
+from guidebook.training.power import exponent
 
 Track = float | str  # a decay, or `power:LENGTH`
 
@@ -37,15 +37,6 @@ def decay_at(k: int, track: Track, warmup: bool) -> float:
     if not warmup:
         return track
     return min(track, (1 + k) / (10 + k)) if k else 0.0
-
-
-# σ² = (γ + 1) / ((γ + 2)² (γ + 3))
-def exponent(length: float) -> float:
-    """γ of the power-function average whose weights have the standard deviation `length`, over the time of its end.
-
-    The largest root of γ³ + 7 γ² + (16 − σ⁻²) γ + 12 − σ⁻² (Karras et al. 2024, eq. 3).
-    """
-    return float(np.roots([1, 7, 16 - length**-2, 12 - length**-2]).real.max())
 
 
 def averages(

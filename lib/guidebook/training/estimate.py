@@ -83,7 +83,7 @@ def memory(params: Params) -> tuple[int, int]:
     part = min(t.micro_batch or t.batch, t.batch // t.processes)
     step = (4 + tracks) * weights + part * network.activations * (FP32 if t.precision == "fp32" else FP32 // 2)
     pixels = d.entry.channels * d.resolution**2
-    sets = len(s.guidance) + sum(len(m.w) for m in s.methods) + len(s.solvers)
+    sets = len(s.guidance) + sum(len(m.each()) for m in s.methods) + len(s.solvers)
     disk = (t.keep_checkpoints + 1) * (3 + tracks) * weights + (1 + tracks) * weights
     disk += sets * params.evaluate.samples * pixels
     snapshots = -(-updates(params) // snapshot_steps(params))

@@ -1,9 +1,6 @@
 """Averages of weights of any length, after the training, from snapshots of two power-function averages (Karras et al. 2024, §3.2)."""
 
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from guidebook import models
 from guidebook.config.budget import images, snapshot_steps
@@ -12,12 +9,10 @@ from guidebook.config.schema import length_of
 from guidebook.runs.artifact import artifact
 from guidebook.runs.run import Run
 from guidebook.training import checkpoint
-from guidebook.training.ema import exponent
+from guidebook.training.power import combination, exponent
 
 SNAPSHOTS = "snapshots"
 LEAST = 4  # moments with snapshots that a reconstruction may rest on
-# t and γ of the weights p(τ) = (γ + 1) τ^γ / t^(γ + 1) of an average of the time from 0 to t
-Profile = tuple[float, float]
 
 
 def reconstructed(run: Run, weights: str, at: int | None = None) -> Path:
@@ -54,20 +49,3 @@ def reconstructed(run: Run, weights: str, at: int | None = None) -> Path:
         net.save_pretrained(aside)
 
     return artifact(run.path / "reconstructed", weights, {"weights": weights, "at": end}, make)
-
-
-# A x = b  with  A_ij = ⟨p_i, p_j⟩,  b_i = ⟨p_i, p⟩
-def combination(profiles: Sequence[Profile], target: Profile) -> np.ndarray:
-    """Shares x (n,) that sum to 1, by which averages of these profiles come nearest to one of the target's, in least squares (appendix C)."""
-    times, exponents = np.array(profiles, float).T
-    gram = product(times[:, None], exponents[:, None], times[None], exponents[None])
-    shares = np.linalg.lstsq(gram, product(times, exponents, *target), rcond=1e-15)[0]
-    return shares / shares.sum()
-
-
-# ⟨p_a, p_b⟩ = (γ_a + 1) (γ_b + 1) (t_a / t_b)^(γ_b where t_a < t_b, else −γ_a) / ((γ_a + γ_b + 1) max(t_a, t_b))
-def product(t_a: np.ndarray, gamma_a: np.ndarray, t_b: np.ndarray, gamma_b: np.ndarray) -> np.ndarray:
-    """Inner products ∫ p_a(τ) p_b(τ) dτ of profiles (Karras et al. 2024, appendix C); arrays broadcast."""
-    power = np.where(t_a < t_b, gamma_b, -gamma_a)
-    scale = (gamma_a + 1) * (gamma_b + 1) / ((gamma_a + gamma_b + 1) * np.maximum(t_a, t_b))
-    return scale * (t_a / t_b) ** power
