@@ -163,7 +163,7 @@ def image_errors(section: VP, steps: int) -> Figure:
 
 
 def profiles(lengths: Sequence[float]) -> Figure:
-    """How much each moment of a training counts in power-function averages of these lengths, at its end."""
+    """Weights over time of power-function averages of these lengths, at the end of a training."""
     axes, tau = plt.figure(figsize=(5.6, 2.8)).add_subplot(), np.linspace(0, 1, 400)
     for i, length in enumerate(sorted(lengths)):
         colour = plt.get_cmap("viridis")((i + 0.5) / len(lengths))
