@@ -185,7 +185,7 @@ def test_a_set_without_a_hub_is_found_or_refused_on_this_machine(folder, monkeyp
 @pytest.mark.parametrize(
     ("data", "refusal"),
     [
-        ({"name": "digits", "subset": {"train": 9, "test": 9}}, "made by code: set data.limit"),
+        ({"name": "digits", "subset": {"train": 9, "test": 9}}, "which is made by code, names classes and no folder"),
         ({"name": "mnist", "subset": {"train": 9}}, "data.subset.test is missing for data.name = mnist"),
         ({"name": "wikiart", "subset": {"train": 9, "test": 9}}, "data.subset.test is not taken"),
         ({"name": "mnist", "subset": {"train": 60_001, "test": 9}}, "60001 is more than the published 60000"),

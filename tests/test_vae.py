@@ -6,8 +6,16 @@ from diffusers import AutoencoderKL
 
 from guidebook.config.params import ParamsError
 from guidebook.config.params import load as load_params
-from guidebook.config.pretrained import EMBEDDED, PRETRAINED, SD_VAE, PretrainedMissing, available, resolve
-from guidebook.config.schema import VAES, Data
+from guidebook.config.pretrained import (
+    EMBEDDED,
+    PRETRAINED,
+    SD_VAE,
+    PretrainedMissing,
+    available,
+    latent_shape,
+    resolve,
+)
+from guidebook.config.schema import Data
 from guidebook.data.images import from_uint8, load
 from guidebook.models import small_vae
 from guidebook.models.autoencoder import (
@@ -43,7 +51,7 @@ def test_shapes_there_and_back(vae, images):
     moments = vae.encode(images[:5])
     assert moments.shape == (5, 8, 4, 4)
     assert moments.dtype == torch.float32
-    assert vae.factor == VAES[EMBEDDED][1] == 2
+    assert vae.factor == latent_shape(EMBEDDED)[1] == 2
     back = vae.decode(torch.zeros(3, 4, 4, 4))
     assert back.shape == (3, 3, 8, 8)
     assert back.dtype == torch.uint8

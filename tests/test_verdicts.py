@@ -395,6 +395,9 @@ ROWS = {
     "lecture-ema-length": ("twice", dramatic),
     "lecture-ema-guidance": ("moves", best_length),
     "sahu-variability": ("jumps", rougher),
+    "sahu-collapse": ("high", partial(larger, means, scales=2)),
+    "sahu-diversity": ("enhanced", partial(larger, means, scales=2)),
+    "sahu-alignment": ("enhanced", partial(improved, read)),
     "sahu-significant": ("significant", partial(of_six, page.significant)),
     "sahu-six": ("apart", partial(of_six, page.apart)),
 }

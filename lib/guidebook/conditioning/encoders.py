@@ -1,6 +1,6 @@
 """Frozen text encoders: captions to embeddings (L, D), where D is the encoder's width.
 
-CLIP (Radford et al. 2021), or `embedded`: a small text transformer of CLIP's architecture with fixed random weights, by which
+CLIP (Radford et al. 2021), that of a pipeline, or `embedded`: a small text transformer of CLIP's architecture with fixed random weights, by which
 captions differ but have no meaning.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from guidebook.conditioning.captions import WORD
-from guidebook.config.pretrained import EMBEDDED, located
+from guidebook.config.pretrained import EMBEDDED, is_pipeline, located, text_width
 from guidebook.config.schema import Text
 
 if TYPE_CHECKING:  # transformers takes seconds to import
@@ -46,9 +46,8 @@ class Encoder:
 def _clip(name: str) -> "Parts":
     from transformers import CLIPTextModel, CLIPTokenizerFast
 
-    folder = located(name)
-    model = CLIPTextModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True), model.eval()
+    model = CLIPTextModel.from_pretrained(located(name, "text_encoder"), use_safetensors=True, local_files_only=True)
+    return CLIPTokenizerFast.from_pretrained(located(name, "tokenizer"), local_files_only=True), model.eval()
 
 
 @torch.no_grad()
@@ -109,7 +108,14 @@ ENCODERS = {EMBEDDED: Encoder(WIDTH, _embedded), CLIP: Encoder(512, lambda capti
 
 def encoders(text: Text) -> list[Encoder]:
     """Those of a run: one, or several side by side."""
-    return [ENCODERS[name] for name in ([text.encoder] if isinstance(text.encoder, str) else text.encoder)]
+    names = [text.encoder] if isinstance(text.encoder, str) else text.encoder
+    return [
+        Encoder(text_width(n), functools.partial(_of_pipeline, n)) if is_pipeline(n) else ENCODERS[n] for n in names
+    ]
+
+
+def _of_pipeline(name: str, captions: Iterable[str]) -> "Parts":
+    return _clip(name)
 
 
 def width(text: Text) -> int:

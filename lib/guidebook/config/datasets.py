@@ -194,8 +194,8 @@ class Subset(Section):
     def misfits(self, name: str) -> Iterator[str]:
         """Why this cannot be a part of the set `name`."""
         published = CATALOG[name]
-        if published.stand_in is None:
-            yield f"data.subset is for files, and data.name = {name} is made by code: set data.limit"
+        if published.stand_in is None and (self.folder or not self.classes):
+            yield f"data.subset of data.name = {name}, which is made by code, names classes and no folder: for fewer images set data.limit"
         if bool(self.test) == bool(published.window):
             rule = "is not taken, as every tenth row is held out," if self.test else "is missing"
             yield f"data.subset.test {rule} for data.name = {name}"

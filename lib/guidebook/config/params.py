@@ -7,7 +7,7 @@ A profile is `params/<experiment>/<profile>.yml`, exactly what `papermill -f` ta
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -15,19 +15,21 @@ from typing import Any
 import yaml
 from pydantic import SerializeAsAny, ValidationError
 
+from guidebook.config import together
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
 from guidebook.config.paths import PARAMS
+from guidebook.config.pretrained import is_pipeline
 from guidebook.config.sampling import Sample
-from guidebook.config.schema import VAES, WORD, Data, Evaluate, Model, Objective, Section, Text, Train, Word
+from guidebook.config.schema import WORD, Data, Evaluate, Model, Objective, Section, Text, Train, Word
 from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "snapshots", "processes", "tracker",
         "channels_last", "compile")  # fmt: skip
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
-LATER = dict.fromkeys(("train.file_rows", "data.subset", "data.path", "data.contents")) | {"model.modulation": "shift"}
-# Solvers, spacings and ways to guide of objectives with discrete timesteps
-NEEDS_VP = ("unipc", "leading", "classifier")
+LATER = dict.fromkeys(("train.file_rows", "data.subset", "data.path", "data.contents", "model.init")) | {
+    "model.modulation": "shift", "model.cross_attention": "inner",
+}  # fmt: skip
 
 
 class Params(Section):
@@ -44,8 +46,9 @@ class Params(Section):
     evaluate: Evaluate
 
     def conflicts(self):
-        yield from _in_sampling(self)
-        yield from _in_data(self)
+        yield from together.in_sampling(self)
+        yield from together.in_data(self)
+        yield from together.in_pretrained(self)
 
     @property
     def training_key(self) -> str:
@@ -65,48 +68,6 @@ class Params(Section):
 
     def yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def _in_sampling(p: Params) -> Iterator[str]:
-    """Conflicts of the sampling with the objective and within itself."""
-    vp, s = p.objective if p.objective.kind == "vp" else None, p.sample
-    for weights in s.all_weights:
-        if not p.train.has(weights):
-            yield f"sample.weights = {weights!r:.40} must be one of {p.train.tracks[:9]}, which train.ema keeps"
-    if len(set(s.guidance)) < len(s.guidance):
-        yield f"sample.guidance = {list(s.guidance)[:9]} must name every scale once"
-    ways = [name for x in (s, *s.solvers) for name in (x.sampler, x.spacing)] + [m.combine for m in s.methods]
-    if not vp and (names := [name for name in NEEDS_VP if name in ways]):
-        yield f"sample: {', '.join(names)} needs objective.kind = vp, not {p.objective.kind}"
-    if p.objective.kind == "flow" and "karras" in ways:
-        yield "sample.spacing = karras needs a finite first noise level, and that of objective.kind = flow is infinite"
-    for solver in (s, *s.solvers) if vp else ():
-        if solver.steps > vp.timesteps:
-            yield f"sample.steps = {solver.steps} must not exceed objective.timesteps = {vp.timesteps}"
-        if vp.zero_terminal_snr and (solver.spacing in ("leading", "karras") or solver.sampler == "heun"):
-            needed = "sample.spacing trailing or linspace, which visit the last timestep, and no sample.sampler heun"
-            yield f"objective.zero_terminal_snr needs {needed}"
-
-
-def _in_data(p: Params) -> Iterator[str]:
-    """Conflicts with the data set."""
-    entry, vae, n, classes = p.data.entry, p.model.vae, p.evaluate.samples, len(p.data.entry.classes)
-    if entry.attributes and p.data.caption and "{gender}" not in p.data.caption:
-        rule = "null, for captions that are built from attributes, or hold {gender}"
-        yield f"data.caption must be {rule} for data.name = {p.data.name}"
-    if not entry.attributes:
-        yield from p.data.misfits(p.text.tokens)
-    if vae and (p.data.range != (-1, 1) or entry.channels != 3 or p.data.resolution % VAES[vae][1]):
-        needed = f"colour images with data.range [-1, 1] and a data.resolution that {VAES[vae][1]} divides"
-        yield f"model.vae = {vae} takes {needed}, not {list(p.data.range)} and {p.data.resolution}"
-    if p.model.kind == "dit" and (side := p.data.resolution // (VAES[vae][1] if vae else 1)) % p.model.patch:
-        yield f"model.patch = {p.model.patch} must divide the {side} {'points of a latent' if vae else 'pixels'} across"
-    if p.train.file_rows and entry.window:
-        yield f"train.file_rows sorts images that are in memory, and {p.data.name} is streamed"
-    if (vae or entry.attributes or entry.captioned) and any(m.combine == "classifier" for m in p.sample.methods):
-        yield "sample.methods: classifier reads the one class of an image in its pixels: not with model.vae or faces"
-    if not entry.attributes and (n % classes or n < 3 * classes):
-        yield f"evaluate.samples = {n} must be a multiple of {classes}, the number of classes, and at least {3 * classes}"
 
 
 SECTIONS = tuple(n for n, f in Params.model_fields.items() if issubclass(f.annotation, Section))
@@ -146,6 +107,12 @@ def load(experiment: str, profile: str, overrides: Mapping[str, Any] | None = No
 def load_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
     """A params file that may lie anywhere. Raises ParamsError."""
     return _changed(_extended(read(path), path.name), path.name, overrides)
+
+
+def origin(params: Params) -> Params:
+    """The params of the training whose weights a training begins with; its own where there is no such training. Raises ParamsError."""
+    init = params.model.init
+    return load(*init.partition("@")[0].split("/")) if init and not is_pipeline(init) else params
 
 
 def named(word: str, profile: str) -> tuple[str, str]:

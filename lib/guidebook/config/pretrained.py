@@ -1,9 +1,12 @@
-"""Pretrained weights, in the hub's cache at pinned revisions, and their embedded stand-ins. Imports no torch."""
+"""Pretrained weights, in the hub's cache at pinned revisions or in a folder, and their embedded stand-ins. Imports no torch."""
 
+import hashlib
+import json
 import logging
 import os
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from guidebook.config import hub
 
@@ -20,10 +23,17 @@ class Pretrained(NamedTuple):
     key: str  # the parameter that names it
     revision: str
     files: tuple[str, ...]  # without which it cannot be loaded
-    stand_in: str
+    stand_in: str | None  # None is no stand-in
 
 
-CLIP, SD_VAE = "openai/clip-vit-base-patch32", "stabilityai/sd-vae-ft-mse"
+CLIP, SD_VAE, SD = "openai/clip-vit-base-patch32", "stabilityai/sd-vae-ft-mse", "CompVis/stable-diffusion-v1-4"
+FOLDER = r"[~./][^\x00-\x1f\x7f]{0,4095}"  # of a pipeline that is not the hub's
+# Files of a pipeline of Stable Diffusion's kind: U-Net, autoencoder, text encoder, tokenizer
+PARTS = (
+    "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors",
+    "tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json",
+)  # fmt: skip
 PRETRAINED = {
     CLIP: Pretrained(
         "text encoder", "text.encoder", "c237dc49a33fc61debc9276459120b7eac67e7ef",  # this commit adds the safetensors
@@ -33,21 +43,32 @@ PRETRAINED = {
         "autoencoder", "model.vae", "31f26fdeee1355a5c34592e401dd41e45d25a493",
         ("config.json", "diffusion_pytorch_model.safetensors"), "an autoencoder that is trained here",
     ),
+    # What model.safetensors there are came with this commit
+    SD: Pretrained("pipeline", "model.init", "133a221b8aa7292a167afc5127cb63fb5005638b", PARTS, None),
 }  # fmt: skip
 
 
+def is_pipeline(name: Any) -> bool:
+    """Whether a name is that of a whole pipeline: text encoder, autoencoder and network, which were trained together."""
+    return isinstance(name, str) and (name == SD or bool(re.fullmatch(FOLDER, name)))
+
+
 def folder(name: str) -> Path | None:
-    """The folder of a model in the hub's cache; None where one of its files is not there."""
-    place = hub.cached(name, PRETRAINED[name].revision)
-    return place if all((place / file).is_file() for file in PRETRAINED[name].files) else None
+    """The folder of a model, a pipeline's or in the hub's cache; None where one of its files is not there."""
+    return None if _missing(name) else _place(name)
 
 
-def located(name: str) -> Path:
-    """The folder of a model in the hub's cache. Raises PretrainedMissing."""
-    if not (place := folder(name)):
-        kind = PRETRAINED[name].kind
-        raise PretrainedMissing(f"{kind} {name} is not in the cache: `guidebook fetch EXPERIMENT` brings it")
-    return place
+def located(name: str, part: str = "") -> Path:
+    """The folder of a model, or of a part of it where it is a pipeline. Raises PretrainedMissing."""
+    place, missing = _place(name), _missing(name)
+    if missing and name in PRETRAINED:
+        model = PRETRAINED[name]
+        what = f"{model.kind} {name} is not in the cache (revision {model.revision[:8]}, {missing[0]})"
+        raise PretrainedMissing(f"{what}: `guidebook fetch EXPERIMENT` brings it")
+    if missing:
+        rule = "it is one that StableDiffusionPipeline.save_pretrained writes, of safetensors"
+        raise PretrainedMissing(f"{name} is no folder of a pipeline: {missing[0]} is not there; {rule}")
+    return place / part if is_pipeline(name) else place
 
 
 def available(name: str) -> bool:
@@ -55,8 +76,40 @@ def available(name: str) -> bool:
     return name == EMBEDDED or folder(name) is not None
 
 
+def latent_shape(vae: str) -> tuple[int, int]:
+    """Channels of an autoencoder's latents, and pixels that one of their points stands for, across and down."""
+    if is_pipeline(vae) and available(vae):
+        known = json.loads((located(vae, "vae") / "config.json").read_text())
+        return known["latent_channels"], 2 ** (len(known["block_out_channels"]) - 1)
+    return (4, 2) if vae == EMBEDDED else (4, 8)
+
+
+def text_width(encoder: str) -> int:
+    """Numbers in the embedding of a token."""
+    if is_pipeline(encoder) and available(encoder):
+        return json.loads((located(encoder, "text_encoder") / "config.json").read_text())["hidden_size"]
+    return 768 if is_pipeline(encoder) else 512
+
+
+def _place(name: str) -> Path:
+    if name in PRETRAINED:
+        return hub.cached(name, PRETRAINED[name].revision)
+    return Path(re.sub("@[0-9a-f]{8}$", "", name)).expanduser()
+
+
+def _missing(name: str) -> list[str]:
+    files = PRETRAINED[name].files if name in PRETRAINED else PARTS
+    return [file for file in files if not (_place(name) / file).is_file()]
+
+
 def resolve(name: str) -> str:
-    """The model, or `embedded` with a warning where its weights are not in the cache; in a job of SLURM raises PretrainedMissing."""
+    """The model, a pipeline's folder with its version, or `embedded` with a warning where its weights are not in the cache.
+
+    Raises PretrainedMissing for a pipeline that is not there, for which there is no stand-in, and in a job of SLURM for any model.
+    """
+    if is_pipeline(name):
+        place = located(name).resolve()
+        return name if name in PRETRAINED else f"{place}@{version(place)}"
     if available(name):
         return name
     model = PRETRAINED[name]
@@ -67,13 +120,25 @@ def resolve(name: str) -> str:
     return EMBEDDED
 
 
+def version(place: Path) -> str:
+    """8 hex digits of all files of a pipeline's folder."""
+    known = hashlib.sha256()
+    for file in PARTS:
+        with (place / file).open("rb") as content:
+            known.update(hashlib.file_digest(content, "sha256").digest())
+    return known.hexdigest()[:8]
+
+
 def fetch(name: str) -> str:
     """The place of a model's weights, downloaded into the cache. Raises PretrainedMissing."""
     if name == EMBEDDED:
         return "needs no download"
+    if name not in PRETRAINED:
+        return str(located(name))
     model = PRETRAINED[name]
     what = {"revision": model.revision, "allow_patterns": ["*.json", "*.txt", *model.files]}
     if why := hub.download(name, lambda: available(name), **what):
-        cure = f"fetch it with internet and room on the disk, or set {model.key}={EMBEDDED}, a stand-in"
+        cure = "fetch it with internet and room on the disk"
+        cure += f", or set {model.key}={EMBEDDED}, a stand-in" if model.stand_in else ""
         raise PretrainedMissing(f"{model.kind} {name}: the hub did not give it ({why}); {cure}")
     return str(folder(name))

@@ -5,11 +5,12 @@ import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, WrapValidator, model_validator
 
 from guidebook.config import own
 from guidebook.config.datasets import CATALOG, DataError, Entry, Subset
 from guidebook.config.errors import nearest, shown
+from guidebook.config.pretrained import is_pipeline
 from guidebook.config.section import Kinds, Section, Tuple
 
 WORD = r"^[a-z0-9][a-z0-9-]{0,39}$"  # what may become the name of a folder
@@ -20,12 +21,11 @@ Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Location = Annotated[float, Field(ge=-100, le=100)]
 Line = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\p{Cc}]+$")]
-Weights = Annotated[str, Field(pattern=r"^(raw|(ema|power)-0\.\d{1,9})$")]
+Weights = Annotated[str, Field(pattern=r"^(raw|init|(ema|power)-0\.\d{1,9})$")]
 Power = Annotated[str, Field(pattern=r"^power:0\.\d{1,9}$")]
 LONGEST = 12**-0.5  # length of the power-function average in which all weights of a training count alike
-
-# Autoencoders: channels of a latent, and pixels that one of its points stands for, across and down
-VAES = {"embedded": (4, 2), "stabilityai/sd-vae-ft-mse": (4, 8)}
+# The name of one of a list, or the folder of a diffusers pipeline
+OrFolder = WrapValidator(lambda value, handler: value if is_pipeline(value) else handler(value))
 
 
 class Data(Section):
@@ -97,14 +97,19 @@ def same(items: Iterable[Hashable]) -> tuple[int, int] | None:
 
 
 class Text(Section):
-    encoder: Literal["embedded", "openai/clip-vit-base-patch32"]
+    encoder: Annotated[Literal["embedded", "openai/clip-vit-base-patch32", "CompVis/stable-diffusion-v1-4"], OrFolder]
     tokens: Annotated[int, Field(ge=3, le=77)]  # captions are padded or cut to this length
 
 
 class Model(Kinds):
     """The network. A new kind is one class here, a file in `guidebook.models` and a row of its `backbones()`."""
 
-    vae: Literal["embedded", "stabilityai/sd-vae-ft-mse"] | None = None  # whose latents are learnt; None is the pixels
+    # Whose latents are learnt; None is the pixels
+    vae: (
+        Annotated[Literal["embedded", "stabilityai/sd-vae-ft-mse", "CompVis/stable-diffusion-v1-4"], OrFolder] | None
+    ) = None
+    # Whose weights the training begins with: a pipeline, or EXPERIMENT/PROFILE, a training of this study; None is random ones
+    init: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
 
 class UNet(Model):
@@ -115,6 +120,9 @@ class UNet(Model):
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
     num_heads: Annotated[int, Field(ge=1, le=256)]  # what diffusers calls attention_head_dim
     modulation: Literal["shift", "scale-shift"] = "shift"  # what the time does to the features of residual blocks
+    cross_attention: Literal["inner", "fine"] = (
+        "inner"  # levels that read the text: all but the first and last, or all but the last
+    )
 
 
 class DiT(Model):
@@ -214,7 +222,9 @@ class Train(Section):
     def has(self, weights: str) -> bool:
         """True for weights that are kept, or that can be reconstructed from the snapshots of two power-function averages."""
         several = sum(isinstance(entry, str) for entry in self.ema) > 1
-        return weights in self.tracks or (several and weights[:6] == "power-" and length_of(weights) < LONGEST)
+        return weights in (*self.tracks, "init") or (
+            several and weights[:6] == "power-" and length_of(weights) < LONGEST
+        )
 
 
 def track_name(entry: float | str) -> str:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from guidebook.config import own
-from guidebook.config.datasets import DataError, Entry
+from guidebook.config.datasets import CATALOG, DataError, Entry
 from guidebook.config.params import Data
 from guidebook.config.paths import runs
 from guidebook.data import described, parquet
@@ -131,12 +131,24 @@ def from_uint8(pixels: torch.Tensor, low: float, high: float) -> torch.Tensor:
 
 
 def _embedded(data: Data) -> Images:
-    """Both splits of a set that is made at once, no more than the limit: seed 0 is the training split, 1 the test split."""
-    entry, (source, make) = data.entry, EMBEDDED[data.name]
-    sizes = (min(rows, data.limit or rows) for rows in (entry.train, entry.test))
+    """Both splits of a set that is made at once, no more than the limit: seed 0 is the training split, 1 the test split.
+
+    Of some of its classes, the images that the whole set has of them.
+    """
+    entry, whole, (source, make) = data.entry, CATALOG[data.name], EMBEDDED[data.name]
+    sizes = (rows if entry.numbers else min(rows, data.limit or rows) for rows in (whole.train, whole.test))
     made = (make(n, seed, data.resolution) for seed, n in enumerate(sizes))
     splits = [Split(images, labels if labels.ndim == 1 else packed(labels)) for images, labels in made]
+    if entry.numbers:
+        splits = [_of_classes(split, entry.numbers) for split in splits]
     return _resident(data, source, splits)
+
+
+def _of_classes(split: Split, numbers: Sequence[int]) -> Split:
+    """The images of some classes, which are numbered anew in this order."""
+    order = torch.tensor(numbers)
+    rows = torch.isin(split.labels, order)
+    return Split(split.images[rows], (split.labels[rows, None] == order).int().argmax(1))
 
 
 def _digits(n: int, seed: int, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,7 @@ from guidebook.config.params import Params
 from guidebook.diffusion.solvers import scheduler
 from guidebook.export.card import card
 from guidebook.export.pixel_pipeline import PixelPipeline
-from guidebook.models.autoencoder import autoencoder
+from guidebook.models.autoencoder import of_run
 from guidebook.models.space import shape_of
 from guidebook.runs import manifest
 from guidebook.runs.lock import owned
@@ -90,7 +90,7 @@ def pipeline(run: Run) -> DiffusionPipeline:
         sections = {"objective": params.objective, "solver": params.sample.solver}
         known = {name: section.model_dump(mode="json") for name, section in sections.items()}
         return PixelPipeline(net, **shared, **known, shape=shape_of(params), range=params.data.range)
-    vae = copy.deepcopy(autoencoder(params.model.vae, params.data).network)
+    vae = copy.deepcopy(of_run(params).network)
     shared |= {"unet": net.stock()}
     shared["vae"] = vae.to("cpu", memory_format=torch.contiguous_format)
     noise_scheduler = run_scheduler(params)

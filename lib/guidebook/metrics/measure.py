@@ -96,6 +96,12 @@ def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
     return pairs, records
 
 
+def psnr_records(run: Run, images: ImageSet, other: ImageSet) -> list[dict]:
+    """`psnr` (dB) of each sample to the one of the same seed in another set of as many: how far two models draw alike."""
+    make = lazily("roundtrip:of_same_seeds", other=other)
+    return once(run, of_samples(run, images), "same seeds", make, [other.folder.name], needed=True)
+
+
 def neighbours(run: Run, images: ImageSet, n: int = 20) -> ImageSet:
     """The n samples that lie nearest to a training image, nearest first, each followed by that image."""
     make = lazily("copying:beside_nearest", n=n)

@@ -8,16 +8,17 @@ from guidebook.metrics.frechet import frechet_to
 from guidebook.metrics.groups import FRECHET, JACKKNIFE, TRAIN
 from guidebook.metrics.records import SPACES, reference
 from guidebook.metrics.subject import Subject, of_real
-from guidebook.models.autoencoder import autoencoder
+from guidebook.models.autoencoder import of_run
 from guidebook.runs.progress import measured
 from guidebook.runs.run import Run
+from guidebook.sampling.sets import ImageSet
 
 PART = 500
 
 
 def there_and_back(run: Run, images: torch.Tensor) -> torch.Tensor:
     """Images (N, 3, H, W) uint8 encoded and decoded again, by the posterior's mean in half precision, as latents are kept."""
-    vae = autoencoder(run.params.model.vae, run.params.data)
+    vae = of_run(run.params)
     parts = measured(images.split(PART), "round trip", "part")
     return torch.cat([vae.decode(vae.scale * vae.encode(part).chunk(2, 1)[0].half().float()) for part in parts])
 
@@ -42,16 +43,27 @@ def after(run: Run) -> Split:
     return Split(there_and_back(run, before.images), before.labels)
 
 
+# 10 log₁₀(255² / mean squared error)
+def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Peak signal-to-noise ratio (N,) in dB of images (N, C, H, W) uint8, image by image; 78 dB of equal ones."""
+    return 10 * torch.log10(255**2 / (a.double() - b.double()).square().mean((1, 2, 3)).clamp(min=1e-3))
+
+
+def of_same_seeds(run: Run, samples: Subject, other: ImageSet) -> list[dict]:
+    """psnr."""
+    values = psnr(samples.images, other.images)
+    return [samples.record("psnr", intervals.mean(values.numpy()), "normal", "pixels", other.name)]
+
+
 def errors(run: Run, trip: Subject) -> list[dict]:
     """psnr, ssim."""
     from torchmetrics.functional.image import structural_similarity_index_measure as similarity
 
     ratios, alike = [], []
     for a, b in zip(_before(run).images.split(PART), trip.images.split(PART), strict=True):
-        error = (a.double() - b.double()).square().mean((1, 2, 3))
-        ratios.append(10 * torch.log10(255**2 / error.clamp(min=1e-3)))
+        ratios.append(psnr(a, b))
         alike.append(similarity(b.float(), a.float(), data_range=255.0, reduction="none"))
-    how = ("normal", autoencoder(run.params.model.vae, run.params.data), "test split")
+    how = ("normal", of_run(run.params), "test split")
     found = {"psnr": torch.cat(ratios), "ssim": torch.cat(alike)}
     return [trip.record(metric, intervals.mean(values.numpy()), *how) for metric, values in found.items()]
 

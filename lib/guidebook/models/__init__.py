@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file
 
 from guidebook.conditioning.encoders import width
-from guidebook.config.params import Params
+from guidebook.config.params import Params, ParamsError, origin
+from guidebook.config.pretrained import is_pipeline, located
 from guidebook.models.space import shape_of
+from guidebook.runs import manifest
+from guidebook.runs import run as R
 from guidebook.runtime.seeds import seed_of
 
 if TYPE_CHECKING:  # diffusers takes seconds to import, and a page that is redrawn needs none
@@ -31,6 +35,29 @@ def build(params: Params) -> "Backbone":
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(params.train.seed, "weights"))
         return kind.of(params.model, shape, tokens)
+
+
+def initial(params: Params) -> "Backbone":
+    """The backbone that a training begins with: of random weights, or of those that `model.init` names, in float32.
+
+    Raises PretrainedMissing, Corrupt, and ParamsError where those are of another network than the params have.
+    """
+    network, init = build(params), params.model.init
+    if not init:
+        return network
+    if is_pipeline(init):
+        folder = located(init, "unet")
+    else:
+        folder = R.folder(R.resolved(origin(params))) / "model" / "raw"
+        manifest.verify(folder, f"delete {folder.parent} and run again: it is trained on from its last checkpoint")
+    weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+    own = {name: tuple(w.shape) for name, w in network.state_dict().items()}
+    if unlike := sorted(own.items() ^ {name: tuple(w.shape) for name, w in weights.items()}):
+        (name, shape), more = unlike[0], len({n for n, _ in unlike}) - 1
+        where = "is not in its weights" if name in own and name not in weights else "is not so in model"
+        raise ParamsError(f"model.init = {init} is of another network: {name} {list(shape)} {where} (and {more} more)")
+    network.load_state_dict(weights)
+    return network
 
 
 def load(folder: Path) -> "Backbone":

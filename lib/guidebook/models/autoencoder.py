@@ -1,6 +1,6 @@
 """Frozen autoencoders: images to the latents that a model learns, and back.
 
-`stabilityai/sd-vae-ft-mse` (Rombach et al. 2022), or `embedded`: a small one of the same kind, trained on the run's images.
+`stabilityai/sd-vae-ft-mse` (Rombach et al. 2022), that of a pipeline, or `embedded`: a small one of the same kind, trained on the run's images.
 """
 
 import functools
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from guidebook.config.params import Params, origin
 from guidebook.config.pretrained import EMBEDDED, PRETRAINED, located
 from guidebook.config.schema import Data
 from guidebook.data.images import from_uint8, load, to_uint8
@@ -66,6 +67,11 @@ def posterior(moments: torch.Tensor, eps: torch.Tensor, scale: float) -> torch.T
     return scale * (mean + (0.5 * logvar).exp() * eps)
 
 
+def of_run(params: Params) -> Autoencoder:
+    """That of a run; an embedded one is that of the training whose weights it begins with. Raises PretrainedMissing and Preempted."""
+    return autoencoder(params.model.vae, origin(params).data)
+
+
 @functools.lru_cache(maxsize=2)
 def autoencoder(vae: str, data: Data) -> Autoencoder:
     """The autoencoder on this process's device; `embedded` is trained on the data set where that was not done before.
@@ -79,7 +85,8 @@ def autoencoder(vae: str, data: Data) -> Autoencoder:
         # What two machines train by one recipe differs, so the name holds the hash of the weights.
         name = f"{folder.name}@{json.loads((folder / manifest.MANIFEST).read_text())[WEIGHTS][:8]}"
     else:
-        folder, name = located(vae), f"{vae}@{PRETRAINED[vae].revision[:8]}"
+        folder = located(vae, "vae")
+        name = f"{vae}@{PRETRAINED[vae].revision[:8]}" if vae in PRETRAINED else vae
 
     network = AutoencoderKL.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
     return Autoencoder(network.to(world().device, memory_format=torch.channels_last), name)

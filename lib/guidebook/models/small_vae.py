@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from guidebook.config.paths import runs
-from guidebook.config.schema import VAES, Data
+from guidebook.config.pretrained import EMBEDDED, latent_shape
+from guidebook.config.schema import Data
 from guidebook.data.images import Images, from_uint8, order
 from guidebook.runs.artifact import artifact
 from guidebook.runs.fit import fit, state_of
@@ -60,7 +61,7 @@ def _loss(network: torch.nn.Module, split: torch.Tensor, step: int) -> torch.Ten
 
 def build(resolution: int) -> torch.nn.Module:
     """The network, with random weights."""
-    channels, n = VAES["embedded"][0], len(WIDTHS)
+    channels, n = latent_shape(EMBEDDED)[0], len(WIDTHS)
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(

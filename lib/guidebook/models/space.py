@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from guidebook.config.params import Params
-from guidebook.config.pretrained import PretrainedMissing
-from guidebook.config.schema import VAES
+from guidebook.config.pretrained import PretrainedMissing, latent_shape
 from guidebook.data.images import Images, Split, Streamed, from_uint8, to_uint8
-from guidebook.models.autoencoder import Autoencoder, autoencoder, posterior
+from guidebook.models.autoencoder import Autoencoder, of_run, posterior
 from guidebook.models.latents import latents
 
 
@@ -16,7 +15,7 @@ def space(params: Params, known: str | None = None) -> "Pixels | Latents":
     """That of a run. Raises PretrainedMissing where it began with another autoencoder (`known`): its latents mean something else."""
     if not params.model.vae:
         return Pixels(params)
-    vae = autoencoder(params.model.vae, params.data)
+    vae = of_run(params)
     if known not in (None, vae.name):
         raise PretrainedMissing(
             f"the run began with the autoencoder {known}, now there is {vae.name}: put the first one back, or "
@@ -27,7 +26,7 @@ def space(params: Params, known: str | None = None) -> "Pixels | Latents":
 
 def shape_of(params: Params) -> tuple[int, int, int]:
     """(C, H, W) of what the model learns. Loads nothing."""
-    channels, factor = VAES[params.model.vae] if params.model.vae else (params.data.entry.channels, 1)
+    channels, factor = latent_shape(params.model.vae) if params.model.vae else (params.data.entry.channels, 1)
     return channels, params.data.resolution // factor, params.data.resolution // factor
 
 

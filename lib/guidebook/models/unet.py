@@ -1,4 +1,4 @@
-"""The study's U-Net: diffusers' network with cross-attention to the text on its inner levels (Rombach et al. 2022)."""
+"""The study's U-Net: diffusers' network with cross-attention to the text on its inner levels, or Stable Diffusion's (Rombach et al. 2022)."""
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -17,15 +17,17 @@ class UNet(Backbone, UNet2DConditionModel):
 
     @classmethod
     def of(cls, model: Model, shape: tuple[int, int, int], width: int) -> "UNet":
-        inner, (channels, side, _) = len(model.channels) - 2, shape
+        levels, (channels, side, _) = len(model.channels), shape
+        # Whether each level reads the text, from the outermost
+        reads = [model.cross_attention == "fine", *[True] * (levels - 2), False]
         return cls(
             sample_size=side,
             in_channels=channels,
             out_channels=channels,
             block_out_channels=model.channels,
             layers_per_block=model.layers_per_block,
-            down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * inner, "DownBlock2D"),
-            up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * inner, "UpBlock2D"),
+            down_block_types=tuple("CrossAttnDownBlock2D" if r else "DownBlock2D" for r in reads),
+            up_block_types=tuple("CrossAttnUpBlock2D" if r else "UpBlock2D" for r in reversed(reads)),
             cross_attention_dim=width,
             attention_head_dim=model.num_heads,  # diffusers' name for the number of heads
             resnet_time_scale_shift="scale_shift" if model.modulation == "scale-shift" else "default",

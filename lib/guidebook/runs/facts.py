@@ -28,6 +28,7 @@ class Provenance(Facts):
     versions: dict[str, Any] = {}
     data: dict[str, Any] = {}
     last_decay: dict[str, Number] = {}
+    moved: dict[str, Number] = {}
 
 
 class Line(Facts):

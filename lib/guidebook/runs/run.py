@@ -142,10 +142,16 @@ def open_run(params: P.Params) -> Run:
 
 
 def resolved(params: P.Params) -> P.Params:
-    """The parameters with what depends on this machine: the encoders whose weights are available, and the precision."""
-    changes = {"text": {"encoder": pretrained.resolve(params.text.encoder)}}
+    """The parameters with what depends on this machine: the weights that are available, at their version, and the precision."""
+    changes: dict[str, dict] = {"text": {"encoder": pretrained.resolve(params.text.encoder)}, "model": {}}
     if params.model.vae:
-        changes["model"] = {"vae": pretrained.resolve(params.model.vae)}
+        changes["model"]["vae"] = pretrained.resolve(params.model.vae)
+    if init := params.model.init:  # with what it holds now
+        before = P.origin(params)
+        name = init.partition("@")[0]
+        changes["model"]["init"] = (
+            pretrained.resolve(init) if before is params else f"{name}@{resolved(before).training_key}"
+        )
     if params.train.precision == "auto":
         from guidebook.runtime.precision import native_bf16
 

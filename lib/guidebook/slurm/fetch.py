@@ -8,7 +8,7 @@ from guidebook.config.datasets import DataError
 from guidebook.config.params import Params
 from guidebook.data.files import files_of
 from guidebook.data.images import Images, Streamed, load
-from guidebook.models.autoencoder import autoencoder
+from guidebook.models.autoencoder import of_run
 from guidebook.models.latents import encoded
 from guidebook.runs.manifest import intact
 
@@ -41,7 +41,7 @@ def _encoded(params: Params, images: Images) -> str:
     if tasks > 1 and int(os.environ["SLURM_ARRAY_TASK_MAX"]) - first + 1 != tasks:
         raise DataError("the tasks of the array must be numbered without gaps: submit all of it, as --array=0-15, say")
     share = (int(os.environ["SLURM_ARRAY_TASK_ID"]) - first, tasks) if tasks > 1 else None
-    model = autoencoder(params.model.vae, params.data)
+    model = of_run(params)
     folder = encoded(model, images.train.images, images.fingerprint, params.data.flips, share=share)
     state = f" in {folder}" if intact(folder) else ": this share is done, the last task to end puts them together"
     return f"{params.data.name}: latents of {model.name}{state}"

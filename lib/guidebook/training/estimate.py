@@ -12,7 +12,6 @@ from guidebook.config import pretrained
 from guidebook.config.budget import images, rows, snapshot_steps, updates
 from guidebook.config.params import Params, ParamsError
 from guidebook.config.paths import runs
-from guidebook.config.schema import VAES
 from guidebook.data.files import available
 from guidebook.models import published
 from guidebook.models.published import Measured
@@ -91,7 +90,7 @@ def memory(params: Params) -> tuple[int, int]:
     if d.entry.mapped or d.entry.window:
         disk += (rows(d) + d.entry.test) * pixels  # decoded
     if params.model.vae:  # mean and log-variance of each point, in half precision, of mirrored images too
-        channels, side = VAES[params.model.vae]
+        channels, side = pretrained.latent_shape(params.model.vae)
         disk += rows(d) * (1 + d.flips) * 2 * channels * (d.resolution // side) ** 2 * 2
     return step, disk
 

@@ -4,10 +4,11 @@ import contextlib
 from collections.abc import Iterator
 
 from guidebook.config.budget import checkpoint_steps, snapshot_steps
+from guidebook.config.params import origin
 from guidebook.runs import launch
 from guidebook.runs.lock import owned
 from guidebook.runs.preemption import Stop, stopping
-from guidebook.runs.run import Run
+from guidebook.runs.run import Run, open_run
 from guidebook.runtime.distributed import barrier
 from guidebook.training.checkpoint import Writer, resume
 from guidebook.training.model import publish
@@ -29,6 +30,8 @@ def train(run: Run) -> None:
     if run.trained:
         return
     run.needs("the training")
+    if (before := origin(run.params)) is not run.params:  # whose weights it begins with
+        train(open_run(before))
     if launch.wanted(run.params):
         return launch.do(run, "train")
     with owned(run.path), stopping(run) as stop:

@@ -30,12 +30,14 @@ def publish(run: Run, trainer: Trainer) -> None:
 
 
 def load_model(run: Run, weights: str, at: int | None = None) -> "models.Backbone":
-    """The backbone with raw or averaged weights, in evaluation mode: trained to its end, or as it was after `at` images.
+    """The backbone with raw, averaged or initial weights, in evaluation mode: trained to its end, or as it was after `at` images.
 
     Weights `power-LENGTH` that the training did not keep are reconstructed from its snapshots. Raises manifest.Corrupt, and
     FileNotFoundError where no checkpoint was kept `at` so many.
     """
     run.needs(f"the model ({weights})")
+    if weights == "init":
+        return models.initial(run.params).eval()
     if weights not in run.params.train.tracks:
         return models.load(reconstructed(run, weights, at))
     if at is None:

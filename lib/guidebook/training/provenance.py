@@ -8,6 +8,7 @@ import torch
 
 from guidebook.config.datasets import DataError
 from guidebook.data.images import Streamed
+from guidebook.models import initial
 from guidebook.runs.lock import job_id
 from guidebook.runs.run import Run, commit
 from guidebook.runtime.distributed import world
@@ -38,7 +39,20 @@ def conclude(run: Run, trainer: Trainer) -> None:
     data, updates = _data(run, trainer), trainer.nimg // run.params.train.batch
     decays = {a.name: decay_at(updates - 1, a.track, a.warmup) for a in trainer.averages}
     facts = {"train_seconds": round(trainer.seconds, 1), "images_seen": trainer.nimg, "updates": updates, "data": data}
-    run.note(**facts, **({"last_decay": decays} if decays else {}))
+    moved = {"moved": _moved(run, trainer)} if run.params.model.init else {}
+    run.note(**facts, **({"last_decay": decays} if decays else {}), **moved)
+
+
+# ‖θ − θ₀‖ / ‖θ₀‖
+def _moved(run: Run, trainer: Trainer) -> dict[str, float]:
+    """How far each kind of weights is from those that the training began with, as a share of their norm."""
+    begun = {name: w.double() for name, w in initial(run.params).state_dict().items()}
+    every = {"raw": trainer.model.state_dict()} | {a.name: a.weights for a in trainer.averages}
+    norm = sum(w.square().sum().item() for w in begun.values()) ** 0.5
+    return {
+        kind: sum((w.cpu().double() - begun[name]).square().sum().item() for name, w in weights.items()) ** 0.5 / norm
+        for kind, weights in every.items()
+    }
 
 
 def _data(run: Run, trainer: Trainer) -> dict:

@@ -16,7 +16,7 @@ from guidebook.data import described
 from guidebook.data.batches import Batch, feed
 from guidebook.data.images import Images, Streamed, load
 from guidebook.diffusion.objective import Network, Objective, objective
-from guidebook.models import build
+from guidebook.models import initial
 from guidebook.models.space import Latents, Pixels, space
 from guidebook.runtime import distributed
 from guidebook.runtime.lanes import Lanes
@@ -81,7 +81,7 @@ class Trainer:
         self.nimg, self.seconds = 0, 0.0  # images seen, and seconds until the last line of statistics
         self._clear()
         self.total, self.profiler = images(params), Profiler(self.device)  # images of the whole training
-        self.model = build(params).place(self.device, t).train()
+        self.model = initial(params).place(self.device, t).train()
         if t.compile:
             self.model.compile()  # in place: the weights keep their names
         self.wrapped = distributed.shared(self.model)
