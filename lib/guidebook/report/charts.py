@@ -145,11 +145,12 @@ def _against(
 ) -> Figure:
     figure, panels = _panels(metrics, xlabel, real)
     for axes, metric in zip(panels, metrics, strict=True):
-        for k, (name, records) in enumerate(runs.items()):
-            points = sorted((r for r in records if r["metric"] == metric), key=key)
-            place = np.arange(len(points)) + 0.08 * k  # values stand evenly, and runs beside each other
+        lines = {name: sorted((r for r in of if r["metric"] == metric), key=key) for name, of in runs.items()}
+        values = sorted({key(r) for of in lines.values() for r in of})
+        for k, (name, points) in enumerate(lines.items()):
+            place = [values.index(key(r)) + 0.08 * k for r in points]  # values stand evenly, and runs beside each other
             errors(axes, place, points, color=COLOURS[k], label=name, marker="o")
-            axes.set_xticks(np.arange(len(points)), [f"{key(r):g}" for r in points])
+        axes.set_xticks(range(len(values)), [f"{x:g}" for x in values])
     panels[0].legend(fontsize=8)
     return figure
 
