@@ -52,7 +52,7 @@ def initial(params: Params) -> "Backbone":
         manifest.verify(folder, f"delete {folder.parent} and run again: it is trained on from its last checkpoint")
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
     own = {name: tuple(w.shape) for name, w in network.state_dict().items()}
-    if unlike := sorted(own.items() ^ {name: tuple(w.shape) for name, w in weights.items()}):
+    if unlike := sorted(own.items() ^ {name: tuple(w.shape) for name, w in weights.items()}.items()):
         (name, shape), more = unlike[0], len({n for n, _ in unlike}) - 1
         where = "is not in its weights" if name in own and name not in weights else "is not so in model"
         raise ParamsError(f"model.init = {init} is of another network: {name} {list(shape)} {where} (and {more} more)")
