@@ -181,8 +181,8 @@ def test_published_weights_that_are_not_here_are_refused_with_their_revision_and
             {"model": {"init": "Nonesuch/v1"}},
             "model.init = 'Nonesuch/v1': it is CompVis/stable-diffusion-v1-4, the folder",
         ),
-        ({"model": {"init": SD}}, f"model.init = {SD}: all three name one pipeline"),
-        ({"text": {"encoder": "./x"}}, "text.encoder = ./x, model.vae = embedded"),
+        ({"model": {"init": SD}}, f"model.init = '{SD}': all three name one pipeline"),
+        ({"text": {"encoder": "./x"}}, "text.encoder = './x', model.vae = 'embedded'"),
         ({"model": {"init": None}, "sample": {"weights": "init"}}, "sample.weights = init are those of model.init"),
     ],
 )

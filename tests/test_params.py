@@ -113,7 +113,7 @@ REFUSED = {
     "absolute path": ("profile", "/etc/passwd", ["profile", "'/etc/passwd'", "pattern"]),
     "path with a line end": ("profile", "demo\n", ["profile", "'demo\\n'", "pattern"]),
     "hidden name": ("experiment", ".mnist", ["experiment", "'.mnist'", "pattern"]),
-    "encoder from a path": ("text.encoder", "../clip", ["text.encoder", "'../clip'", "'embedded'"]),
+    "encoder from a path": ("text.encoder", "../clip", ["text.encoder", "'../clip'", "model.vae = None", "one pipeline"]),
     "weights from a path": ("sample.weights", "../raw", ["sample.weights", "'../raw'", "raw"]),
     "empty list": ("sample.guidance", [], ["sample.guidance", "[]", "at least 1"]),
     "list for a section": ("train", [1], ["train", "[1]", "dictionary"]),
@@ -274,7 +274,7 @@ def test_a_file_that_calls_itself_otherwise_is_refused(tmp_path, monkeypatch):
 
 
 def test_experiments_are_found_by_a_profile_that_they_have():
-    assert P.having("best") == ["celeba", "cifar10", "imagenet100", "samplers", "wikiart"]
+    assert P.having("best") == ["celeba", "cifar10", "imagenet100", "samplers", "stable-diffusion", "wikiart"]
 
 
 def test_an_override_changes_one_value_and_nothing_else():

@@ -65,7 +65,7 @@ def in_pretrained(p: "Params") -> Iterator[str]:
         yield f"model.init = {shown(init)}: it is {pretrained.SD}, the folder of a pipeline, or a training, EXPERIMENT/PROFILE"
     whole = [name for name in named.values() if name and pretrained.is_pipeline(name)]
     if whole and len({*named.values()}) > 1:
-        given = ", ".join(f"{key} = {name}" for key, name in named.items())
+        given = ", ".join(f"{key} = {shown(name)}" for key, name in named.items())
         yield f"{given}: all three name one pipeline, since its parts were trained together"
     if "init" in p.sample.all_weights and not init:
         yield "sample.weights = init are those of model.init, which is null"
