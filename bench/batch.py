@@ -9,7 +9,7 @@ from bench import measuring
 from bench.apart import apart
 from guidebook.config.params import Params, check
 from guidebook.data.images import load
-from guidebook.runs.run import resolved
+from guidebook.runs.resolved import resolved
 from guidebook.training.step import prepared
 
 SIZES = (0.5, 1, 2)  # of the parameters' batch; the thesis compares one with another four times as large

@@ -21,7 +21,8 @@ from guidebook.data.images import to_uint8
 from guidebook.diffusion.solvers import scheduler
 from guidebook.models.backbone import Backbone
 from guidebook.runs import manifest
-from guidebook.runs.run import Run, resolved
+from guidebook.runs.resolved import resolved
+from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
 from guidebook.runtime.seeds import generator
 from guidebook.sampling.sampler import Sampler

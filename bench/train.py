@@ -11,7 +11,7 @@ from bench.example import Example
 from guidebook.config.params import Params
 from guidebook.data.images import load
 from guidebook.models.published import cost
-from guidebook.runs.run import resolved
+from guidebook.runs.resolved import resolved
 from guidebook.training.step import Trainer, prepared
 
 

@@ -1,6 +1,5 @@
 """Fine-tuning: a training that begins with the weights of a pipeline's folder, or of another training."""
 
-import json
 import shutil
 import string
 
@@ -35,8 +34,7 @@ def pipeline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     letters = [*string.ascii_lowercase, *(c + "</w>" for c in string.ascii_lowercase)]
     ends = ["<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate([*letters, *ends])}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
+    vocabulary = {word: i for i, word in enumerate([*letters, *ends])}
     with torch.random.fork_rng():
         torch.manual_seed(5)
         made = StableDiffusionPipeline(
@@ -54,8 +52,8 @@ def pipeline(tmp_path_factory):
                 vocab_size=len(letters) + 2, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
                 num_attention_heads=2, max_position_embeddings=77, bos_token_id=52, eos_token_id=53, pad_token_id=53,
             )),
-            tokenizer=CLIPTokenizer(folder / "vocab.json", folder / "merges.txt", model_max_length=77),
-            scheduler=DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+            tokenizer=CLIPTokenizer(vocabulary, [], model_max_length=77),
+            scheduler=DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False),
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
     made.save_pretrained(folder)

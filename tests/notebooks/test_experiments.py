@@ -17,7 +17,18 @@ from guidebook.runs.recording import record
 from guidebook.runs.run import opened
 
 # mnist has tests of its own
-EXPERIMENTS = ["cifar10", "samplers", "wikiart", "celeba", "imagenet100", "grain", "sweep", "choices", "ema", "stable-diffusion"]
+EXPERIMENTS = [
+    "cifar10",
+    "samplers",
+    "wikiart",
+    "celeba",
+    "imagenet100",
+    "grain",
+    "sweep",
+    "choices",
+    "ema",
+    "stable-diffusion",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -32,7 +32,7 @@ FOLDER = r"[~./][^\x00-\x1f\x7f]{0,4095}"  # of a pipeline that is not the hub's
 PARTS = (
     "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
     "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors",
-    "tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json",
+    "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json",
 )  # fmt: skip
 PRETRAINED = {
     CLIP: Pretrained(
@@ -121,11 +121,11 @@ def resolve(name: str) -> str:
 
 
 def version(place: Path) -> str:
-    """8 hex digits of all files of a pipeline's folder."""
+    """8 hex digits of the settings, words and weights in a pipeline's folder."""
     known = hashlib.sha256()
-    for file in PARTS:
-        with (place / file).open("rb") as content:
-            known.update(hashlib.file_digest(content, "sha256").digest())
+    for file in sorted(f for kind in ("json", "txt", "safetensors") for f in place.rglob(f"*.{kind}")):
+        with file.open("rb") as content:
+            known.update(str(file.relative_to(place)).encode() + hashlib.file_digest(content, "sha256").digest())
     return known.hexdigest()[:8]
 
 

@@ -79,7 +79,7 @@ def judge(data: Data) -> Judge:
         raise DataError("a judge reads classes, and these images have captions of their own: leave out its metrics")
     images, device = load(data), world().device
     part = data.subset or (data.contents and data.entry.attributes)  # whatever its size
-    ways = recipes()[data.entry.stand_in if part else data.name]
+    ways = recipes()[(part and data.entry.stand_in) or data.name]
     recipe = ways.get(device.type, ways["cpu"])
     if data.contents and not recipe.attributes:  # some hundred steps for the fewest images
         recipe = replace(recipe, epochs=max(recipe.epochs, 20_000 // len(images.train)))

@@ -12,8 +12,8 @@ from guidebook.conditioning.encoders import width
 from guidebook.config.params import Params, ParamsError, origin
 from guidebook.config.pretrained import is_pipeline, located
 from guidebook.models.space import shape_of
-from guidebook.runs import manifest
-from guidebook.runs import run as R
+from guidebook.runs import manifest, run
+from guidebook.runs.resolved import resolved
 from guidebook.runtime.seeds import seed_of
 
 if TYPE_CHECKING:  # diffusers takes seconds to import, and a page that is redrawn needs none
@@ -48,7 +48,7 @@ def initial(params: Params) -> "Backbone":
     if is_pipeline(init):
         folder = located(init, "unet")
     else:
-        folder = R.folder(R.resolved(origin(params))) / "model" / "raw"
+        folder = run.folder(resolved(origin(params))) / "model" / "raw"
         manifest.verify(folder, f"delete {folder.parent} and run again: it is trained on from its last checkpoint")
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
     own = {name: tuple(w.shape) for name, w in network.state_dict().items()}

@@ -14,12 +14,12 @@ from typing import Any
 
 from guidebook import __version__
 from guidebook.config import params as P
-from guidebook.config import pretrained
 from guidebook.config.budget import kept
 from guidebook.config.paths import RESULTS, ROOT, runs
 from guidebook.runs import checked, facts
 from guidebook.runs.manifest import Corrupt, write
 from guidebook.runs.place import params_in
+from guidebook.runs.resolved import resolved
 
 log = logging.getLogger(__name__)
 SHEET = 100  # a record keeps the first so many images of a set, or ten of each class where that is more
@@ -139,24 +139,6 @@ def open_run(params: P.Params) -> Run:
     if not (folder(params) / "params.yml").exists():  # a run keeps the encoders it began with
         params = resolved(params)
     return _live(params, folder(params))
-
-
-def resolved(params: P.Params) -> P.Params:
-    """The parameters with what depends on this machine: the weights that are available, at their version, and the precision."""
-    changes: dict[str, dict] = {"text": {"encoder": pretrained.resolve(params.text.encoder)}, "model": {}}
-    if params.model.vae:
-        changes["model"]["vae"] = pretrained.resolve(params.model.vae)
-    if init := params.model.init:  # with what it holds now
-        before = P.origin(params)
-        name = init.partition("@")[0]
-        changes["model"]["init"] = (
-            pretrained.resolve(init) if before is params else f"{name}@{resolved(before).training_key}"
-        )
-    if params.train.precision == "auto":
-        from guidebook.runtime.precision import native_bf16
-
-        changes["train"] = {"precision": "bf16" if native_bf16() else "fp32"}
-    return params.replace(**changes)
 
 
 def folder(params: P.Params) -> Path:

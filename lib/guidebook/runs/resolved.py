@@ -1,0 +1,22 @@
+"""Parameters with what depends on the machine that a run begins on."""
+
+from guidebook.config import pretrained
+from guidebook.config.params import Params, origin
+
+
+def resolved(params: Params) -> Params:
+    """The parameters with what depends on this machine: the weights that are available, at their version, and the precision."""
+    changes: dict[str, dict] = {"text": {"encoder": pretrained.resolve(params.text.encoder)}, "model": {}}
+    if params.model.vae:
+        changes["model"]["vae"] = pretrained.resolve(params.model.vae)
+    if init := params.model.init:  # with what it holds now
+        before = origin(params)
+        name = init.partition("@")[0]
+        changes["model"]["init"] = (
+            pretrained.resolve(init) if before is params else f"{name}@{resolved(before).training_key}"
+        )
+    if params.train.precision == "auto":
+        from guidebook.runtime.precision import native_bf16
+
+        changes["train"] = {"precision": "bf16" if native_bf16() else "fp32"}
+    return params.replace(**changes)
