@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from guidebook.conditioning.encoders import encode
 from guidebook.config import pretrained
-from guidebook.config.params import ParamsError, load, origin
+from guidebook.config.params import ParamsError, digest, load, origin
 from guidebook.config.pretrained import SD, PretrainedMissing
 from guidebook.data import images
 from guidebook.export.pipeline import export
@@ -132,8 +132,11 @@ def test_a_training_that_goes_on_from_another_trains_that_first_and_shares_its_a
     train(run)
     before = open_run(origin(run.params))
     assert before.trained
-    assert run.params.model.init == f"stable-diffusion/pretraining-smoke@{before.params.training_key}"
-    assert equal(initial(run.params), before.path / "model" / "raw")
+    assert (
+        run.params.model.init
+        == f"stable-diffusion/pretraining-smoke@{digest([before.params.training_key, 'ema-0.99'])}"
+    )
+    assert equal(initial(run.params), before.path / "model" / before.params.sample.weights)
     assert run.provenance()["autoencoder"] == before.provenance()["autoencoder"]
     first, last = (draw(run, 2.0, 20, weights=name) for name in ("init", "raw"))
     (found,) = psnr_records(run, last, first)

@@ -38,7 +38,7 @@ def build(params: Params) -> "Backbone":
 
 
 def initial(params: Params) -> "Backbone":
-    """The backbone that a training begins with: of random weights, or of those that `model.init` names, in float32.
+    """The backbone that a training begins with: of random weights, or of those that `model.init` names, of a training those it samples with.
 
     Raises PretrainedMissing, Corrupt, and ParamsError where those are of another network than the params have.
     """
@@ -48,7 +48,8 @@ def initial(params: Params) -> "Backbone":
     if is_pipeline(init):
         folder = located(init, "unet")
     else:
-        folder = run.folder(resolved(origin(params))) / "model" / "raw"
+        before = resolved(origin(params))
+        folder = run.folder(before) / "model" / before.sample.weights
         manifest.verify(folder, f"delete {folder.parent} and run again: it is trained on from its last checkpoint")
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
     own = {name: tuple(w.shape) for name, w in network.state_dict().items()}

@@ -1,7 +1,7 @@
 """Parameters with what depends on the machine that a run begins on."""
 
 from guidebook.config import pretrained
-from guidebook.config.params import Params, origin
+from guidebook.config.params import Params, digest, origin
 
 
 def resolved(params: Params) -> Params:
@@ -10,13 +10,15 @@ def resolved(params: Params) -> Params:
     if params.model.vae:
         changes["model"]["vae"] = pretrained.resolve(params.model.vae)
     if init := params.model.init:  # with what it holds now
-        before = origin(params)
-        name = init.partition("@")[0]
-        changes["model"]["init"] = (
-            pretrained.resolve(init) if before is params else f"{name}@{resolved(before).training_key}"
-        )
+        changes["model"]["init"] = pretrained.resolve(init) if pretrained.is_pipeline(init) else _trained(params)
     if params.train.precision == "auto":
         from guidebook.runtime.precision import native_bf16
 
         changes["train"] = {"precision": "bf16" if native_bf16() else "fp32"}
     return params.replace(**changes)
+
+
+def _trained(params: Params) -> str:
+    """The training that `model.init` names, with 8 hex digits of all that its weights depend on."""
+    before = resolved(origin(params))
+    return f"{before.experiment}/{before.profile}@{digest([before.training_key, before.sample.weights])}"
