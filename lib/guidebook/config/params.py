@@ -110,9 +110,32 @@ def load_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
 
 
 def origin(params: Params) -> Params:
-    """The params of the training whose weights a training begins with; its own where there is no such training. Raises ParamsError."""
-    init = params.model.init
-    return load(*init.partition("@")[0].split("/")) if init and not is_pipeline(init) else params
+    """The params of the training whose weights a training begins with, with its encoders and precision; its own where there is none.
+
+    Raises ParamsError, also where they have changed since `model.init` was `pinned`.
+    """
+    if not (init := params.model.init) or is_pipeline(init):
+        return params
+    alike = {
+        "text.encoder": params.text.encoder,
+        "model.vae": params.model.vae,
+        "train.precision": params.train.precision,
+    }
+    name, _, version = init.partition("@")
+    before = load(*name.split("/"), alike)
+    if version not in ("", _version(before)):
+        raise ParamsError(f"model.init = {init}: what it is made of has changed since, it is {_version(before)} now")
+    return before
+
+
+def pinned(params: Params) -> str | None:
+    """`model.init` with 8 hex digits of all that the weights of a training depend on. Raises ParamsError."""
+    before = origin(params)
+    return params.model.init if before is params else f"{before.experiment}/{before.profile}@{_version(before)}"
+
+
+def _version(params: Params) -> str:
+    return digest([params.training_key, params.sample.weights])
 
 
 def named(word: str, profile: str) -> tuple[str, str]:

@@ -6,9 +6,12 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guidebook.config import hub
+
+if TYPE_CHECKING:
+    from guidebook.config.params import Params
 
 EMBEDDED = "embedded"  # the stand-in of each kind, which needs no download
 log = logging.getLogger(__name__)
@@ -69,6 +72,20 @@ def located(name: str, part: str = "") -> Path:
         rule = "it is one that StableDiffusionPipeline.save_pretrained writes, of safetensors"
         raise PretrainedMissing(f"{name} is no folder of a pipeline: {missing[0]} is not there; {rule}")
     return place / part if is_pipeline(name) else place
+
+
+def named(params: "Params") -> list[str]:
+    """Models that a run takes from elsewhere, each once: text encoder, autoencoder, pipeline."""
+    init = params.model.init if is_pipeline(params.model.init) else None
+    return [*dict.fromkeys(filter(None, (params.text.encoder, params.model.vae, init)))]
+
+
+def wanted(name: str) -> str:
+    """A model that is not here, in words, and its stand-in."""
+    if name not in PRETRAINED:
+        return f"pipeline {name}"
+    model = PRETRAINED[name]
+    return f"{model.kind} {name}" + (f" (or --set {model.key}={EMBEDDED}, a stand-in)" if model.stand_in else "")
 
 
 def available(name: str) -> bool:

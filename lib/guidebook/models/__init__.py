@@ -13,7 +13,6 @@ from guidebook.config.params import Params, ParamsError, origin
 from guidebook.config.pretrained import is_pipeline, located
 from guidebook.models.space import shape_of
 from guidebook.runs import manifest, run
-from guidebook.runs.resolved import resolved
 from guidebook.runtime.seeds import seed_of
 
 if TYPE_CHECKING:  # diffusers takes seconds to import, and a page that is redrawn needs none
@@ -48,7 +47,7 @@ def initial(params: Params) -> "Backbone":
     if is_pipeline(init):
         folder = located(init, "unet")
     else:
-        before = resolved(origin(params))
+        before = origin(params)
         folder = run.folder(before) / "model" / before.sample.weights
         manifest.verify(folder, f"delete {folder.parent} and run again: it is trained on from its last checkpoint")
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")

@@ -21,7 +21,7 @@ def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
     for params in wanted:
         name, entry = params.data.name, params.data.entry
         files = files_of(params.data, download=True) if entry.stand_in else None
-        for weights in filter(None, (params.text.encoder, params.model.vae)):
+        for weights in pretrained.named(params):
             yield f"{weights}: {pretrained.fetch(weights)}"
         if entry.mapped and not decode:
             yield f"{name}: in {params.data.path or files.train[0].parent}"

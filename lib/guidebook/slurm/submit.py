@@ -44,6 +44,9 @@ def _task(experiment: str, profile: str, settings: dict, cluster: Cluster) -> Ta
 
         settings = settings | {"train.precision": "bf16" if cluster.gpus_per_node or native_bf16("cpu") else "fp32"}
         params = params.replace(train={"precision": settings["train.precision"]})
+    if params.model.init and params.model.init != P.pinned(params):
+        settings = settings | {"model.init": P.pinned(params)}
+        params = params.replace(model={"init": settings["model.init"]})
     n, least = params.train.processes, cluster.processes
     if n != least if cluster.gpus_per_node else n % cluster.nodes:
         fit = f"{cluster.nodes} nodes with {cluster.gpus_per_node} GPUs: one a GPU, and as many on every node; {least} would"
@@ -52,7 +55,7 @@ def _task(experiment: str, profile: str, settings: dict, cluster: Cluster) -> Ta
     for key, value in settings.items():
         change = ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
         words += change
-        fetch += change if key.startswith(("data.", "text.", "model.vae")) else []
+        fetch += change if key.startswith(("data.", "text.", "model.vae", "model.init")) else []
     name = f"{experiment}/{profile}" + (f", seed {settings['train.seed']}" if "train.seed" in settings else "")
     return Task(name, tuple(words), str(folder(params)), n, missing(params), f"guidebook fetch {join(fetch)}", cluster)
 
@@ -67,10 +70,9 @@ def missing(params: P.Params) -> tuple[str, ...]:
         files = located(data, subset)
         for file in (*files.train, *files.test):
             opened(str(file)).close()
-    for name in filter(None, (params.text.encoder, params.model.vae)):
+    for name in pretrained.named(params):
         if not pretrained.available(name):
-            model = pretrained.PRETRAINED[name]
-            names.append(f"{model.kind} {name} (or --set {model.key}={pretrained.EMBEDDED}, a stand-in)")
+            names.append(pretrained.wanted(name))
     return tuple(names)
 
 

@@ -23,7 +23,7 @@ GB = 1e9
 FP32 = 4  # bytes
 MANY = 1024  # images: more than published settings compute at once on a device
 # Bytes: of the files as published; what is not here is not known before it is fetched
-DOWNLOADS = {"cifar10": 143_646_105, "wikiart": 32_000_000_000}
+DOWNLOADS = {"cifar10": 143_646_105, "wikiart": 32_000_000_000, pretrained.SD: 4_264_941_228}
 
 
 def counted(params: Params) -> Measured:
@@ -115,6 +115,6 @@ def check_memory(params: Params) -> None:
 def download(params: Params) -> str:
     """Files still to be fetched, with their size where that is known."""
     missing = [] if available(params.data.name, params.data.subset) else [params.data.name]
-    missing += [name for name in (params.text.encoder, params.model.vae) if name and not pretrained.available(name)]
+    missing += [name for name in pretrained.named(params) if not pretrained.available(name)]
     sizes = [f"{n} {f'{DOWNLOADS[n] / GB:.2g} GB' if n in DOWNLOADS else 'of a size not known here'}" for n in missing]
     return ", ".join(sizes) or "nothing"
