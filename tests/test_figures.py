@@ -100,3 +100,23 @@ def test_a_line_joins_the_trainings_of_one_seed():
 def test_a_kind_that_was_not_measured_leaves_the_figure_empty():
     (axes,) = charts.by_training({"a": [of_seed(0, 1.0)], "b": None}).axes
     assert list(axes.containers) == []
+
+
+def test_lines_of_unlike_scales_and_lengths_each_stand_at_their_own():
+    """A tick is a value, and a point of a line stands at its tick but for the step by which lines are set apart."""
+    some = {"metric": "grain", "low": 0.0, "high": 2.0, "value": 1.0}
+    lines = {"a": (1, 2, 5), "b": (2, 3)}
+    by_scale = {name: [some | {"guidance": float(w)} for w in ws] for name, ws in lines.items()}
+    weights = {1: "raw", 2: "power-0.05", 3: "power-0.1", 5: "power-0.25"}
+    by_length = {name: [some | {"draw": {"weights": weights[w]}} for w in ws] for name, ws in lines.items()}
+    ticks = (["1", "2", "3", "5"], ["0", "0.05", "0.1", "0.25"])
+    for figure, names in zip(
+        (charts.against_guidance(by_scale, ["grain"], []), charts.against_length(by_length, ["grain"], [])),
+        ticks,
+        strict=True,
+    ):
+        (axes,) = figure.axes
+        assert [t.get_text() for t in axes.get_xticklabels()] == names
+        found = [container.lines[0].get_xdata() for container in axes.containers]
+        np.testing.assert_allclose(found[0], [0, 1, 3], atol=1e-9)
+        np.testing.assert_allclose(found[1], np.array([1, 2]) + 0.08, atol=1e-9)
