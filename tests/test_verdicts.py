@@ -16,9 +16,9 @@ from test_training_curves import curve
 from bench import six
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.metrics.attributes import difference as obedience
-from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED, Verdict, above, least, lowest, moves
+from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED, Verdict, above, least, lowest, moved, moves
 from guidebook.metrics.copying import copies, copying, expected
-from guidebook.metrics.curves import early, roughness
+from guidebook.metrics.curves import apart, early, roughness
 from guidebook.metrics.difference import among, difference, influence, minus, numbers, times
 from guidebook.metrics.frechet import frechet_to, gaussian
 from guidebook.metrics.intervals import mean, share, wilson
@@ -297,11 +297,20 @@ def dramatic(rng, effect):
 
 def best_length(rng, effect):
     """The best length of three scales: another in the last, or the same, or there two are."""
-    last, may = {1: (9, 9, 0), 0: (0, 0, 9), -1: (0, 9, 9)}[effect], {}
-    for w, steps in enumerate([(0, 9, 9), (0, 9, 9), last]):
-        cell = lengths(rng, *steps)
-        may[w] = {cell.index(of) for of in lowest(cell, ("weights",), 3)}
-    return said("lecture-ema-guidance", may=may, moves=moves)
+    last = {1: (9, 9, 0), 0: (0, 0, 9), -1: (0, 9, 9)}[effect]
+    outcome, level = moved([lengths(rng, *steps) for steps in ((0, 9, 9), (0, 9, 9), last)])
+    assert outcome == UNDECIDED or level <= ALPHA
+    return said("lecture-ema-guidance", outcome=outcome, level=level)
+
+
+def steadier(rng, effect):
+    """Several curves jump more and lie farther apart than others."""
+    noise, sides = (0.1 * 2**effect, 0.1), {"jumps": [], "spread": []}
+    for s in noise:
+        curves = [curve(rng, s) for _ in range(5)]
+        sides["jumps"].append(numbers([roughness(c) for c in curves], "roughness"))
+        sides["spread"].append(numbers(apart(curves), "apart"))
+    return above(tuple(sides["jumps"]), tuple(sides["spread"]), training=True)
 
 
 def varied(rng, effect):
@@ -393,11 +402,11 @@ ROWS = {
     "lecture-modulation": ("modulated", trained),
     "lecture-generalisation": ("jumps", averaged),
     "lecture-ema-length": ("twice", dramatic),
-    "lecture-ema-guidance": ("moves", best_length),
-    "sahu-variability": ("jumps", rougher),
+    "lecture-ema-guidance": ("outcome", best_length),
+    "sahu-variability": ("spread", steadier),
     "sahu-collapse": ("high", partial(larger, means, scales=2)),
-    "sahu-diversity": ("enhanced", partial(larger, means, scales=2)),
-    "sahu-alignment": ("enhanced", partial(improved, read)),
+    "sahu-diversity": ("middle", partial(larger, means, scales=2)),
+    "sahu-alignment": ("middle", partial(larger, read)),
     "sahu-significant": ("significant", partial(of_six, page.significant)),
     "sahu-six": ("apart", partial(of_six, page.apart)),
 }

@@ -16,6 +16,7 @@ from PIL import Image
 
 from guidebook.book import outputs, pages
 from guidebook.book.notebook import NotebookFailed, draw_pages, run_experiment
+from guidebook.config.budget import published
 from guidebook.config.errors import nearest
 from guidebook.config.params import departures
 from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
@@ -57,8 +58,11 @@ class Chapter:
         name = _heading(self.page[0]).partition(":")[0]
         if not self.run:
             return name
-        own = self.run.params.profile not in (*ORDER, "smoke", "fraction")  # of data of its own
-        short = "fraction of " if departures(self.run.params) else "fraction on " if own else ""
+        p, paper = self.run.params, published(self.run.params)
+        own = (
+            paper and p.profile not in (*ORDER, "fraction") and p.data.entry.stand_in and p.data.name != paper.data.name
+        )
+        short = "fraction of " if departures(p) else "fraction on " if own else ""
         return f"{name} ({short}{self.run.params.profile})"
 
 

@@ -109,13 +109,7 @@ ENCODERS = {EMBEDDED: Encoder(WIDTH, _embedded), CLIP: Encoder(512, lambda capti
 def encoders(text: Text) -> list[Encoder]:
     """Those of a run: one, or several side by side."""
     names = [text.encoder] if isinstance(text.encoder, str) else text.encoder
-    return [
-        Encoder(text_width(n), functools.partial(_of_pipeline, n)) if is_pipeline(n) else ENCODERS[n] for n in names
-    ]
-
-
-def _of_pipeline(name: str, captions: Iterable[str]) -> "Parts":
-    return _clip(name)
+    return [Encoder(text_width(n), lambda captions, n=n: _clip(n)) if is_pipeline(n) else ENCODERS[n] for n in names]
 
 
 def width(text: Text) -> int:

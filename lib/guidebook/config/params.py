@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 from pydantic import SerializeAsAny, ValidationError
 
-from guidebook.config import together
+from guidebook.config import conflicts
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
 from guidebook.config.paths import PARAMS
-from guidebook.config.pretrained import is_pipeline
+from guidebook.config.pretrained import content, is_pipeline, unversioned
 from guidebook.config.sampling import Sample
 from guidebook.config.schema import WORD, Data, Evaluate, Model, Objective, Section, Text, Train, Word
 from guidebook.config.yamlfile import read
@@ -46,9 +46,9 @@ class Params(Section):
     evaluate: Evaluate
 
     def conflicts(self):
-        yield from together.in_sampling(self)
-        yield from together.in_data(self)
-        yield from together.in_pretrained(self)
+        yield from conflicts.in_sampling(self)
+        yield from conflicts.in_data(self)
+        yield from conflicts.in_pretrained(self)
 
     @property
     def training_key(self) -> str:
@@ -56,6 +56,8 @@ class Params(Section):
         parts = self.model_dump(mode="json", include={"data", "text", "model", "objective", "train"})
         for free in FREE:
             del parts["train"][free]
+        for section, name in (("text", "encoder"), ("model", "vae"), ("model", "init")):  # what lies there decides
+            parts[section][name] = content(parts[section].get(name))
         for key, usual in LATER.items():
             section, name = key.split(".")
             if parts[section].get(name) == usual or key == "data.path":  # what lies there decides, wherever it lies
@@ -116,13 +118,12 @@ def origin(params: Params) -> Params:
     """
     if not (init := params.model.init) or is_pipeline(init):
         return params
-    alike = {
-        "text.encoder": params.text.encoder,
-        "model.vae": params.model.vae,
-        "train.precision": params.train.precision,
-    }
+    alike = {"text.encoder": params.text.encoder, "model.vae": params.model.vae}
+    alike |= {f"train.{name}": getattr(params.train, name) for name in ("precision", "processes")}
     name, _, version = init.partition("@")
     before = load(*name.split("/"), alike)
+    if before.model.init or before.objective != params.objective:
+        raise ParamsError(f"model.init = {init}: it begins with weights of its own, or has another objective")
     if version not in ("", _version(before)):
         raise ParamsError(f"model.init = {init}: what it is made of has changed since, it is {_version(before)} now")
     return before
@@ -224,6 +225,7 @@ def departures(params: Params) -> list[tuple[str, Any, Any]]:
     how = {f"train.{name}" for name in FREE}
     own = {f"data.{key}": getattr(params.data, key) for key in ("path", "contents")} if params.data.contents else None
     changed = differences(load(params.experiment, params.profile, own), params)
+    changed = [(key, x, y) for key, x, y in changed if key != "model.init" or x != unversioned(y)]
     return [c for c in changed if c[0] not in how | {"evaluate.trainings"} and c[:2] != ("train.precision", "auto")]
 
 

@@ -1,5 +1,6 @@
 """Pretrained weights, in the hub's cache at pinned revisions or in a folder, and their embedded stand-ins. Imports no torch."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -30,13 +31,15 @@ class Pretrained(NamedTuple):
 
 
 CLIP, SD_VAE, SD = "openai/clip-vit-base-patch32", "stabilityai/sd-vae-ft-mse", "CompVis/stable-diffusion-v1-4"
-FOLDER = r"[~./][^\x00-\x1f\x7f]{0,4095}"  # of a pipeline that is not the hub's
+FOLDER = r"(~?/|\.{1,2}/)[^\x00-\x1f\x7f]{1,4000}"  # of a pipeline that is not the hub's
 # Files of a pipeline of Stable Diffusion's kind: U-Net, autoencoder, text encoder, tokenizer
 PARTS = (
     "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
     "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors",
     "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json",
 )  # fmt: skip
+FACTORS = {EMBEDDED: 2, SD_VAE: 8, SD: 8}  # pixels that a point of an autoencoder's latents stands for, across and down
+WIDTHS = {EMBEDDED: 512, CLIP: 512, SD: 768}  # numbers of a text encoder's token
 PRETRAINED = {
     CLIP: Pretrained(
         "text encoder", "text.encoder", "c237dc49a33fc61debc9276459120b7eac67e7ef",  # this commit adds the safetensors
@@ -46,7 +49,7 @@ PRETRAINED = {
         "autoencoder", "model.vae", "31f26fdeee1355a5c34592e401dd41e45d25a493",
         ("config.json", "diffusion_pytorch_model.safetensors"), "an autoencoder that is trained here",
     ),
-    # What model.safetensors there are came with this commit
+    # The commit that adds the safetensors
     SD: Pretrained("pipeline", "model.init", "133a221b8aa7292a167afc5127cb63fb5005638b", PARTS, None),
 }  # fmt: skip
 
@@ -71,6 +74,10 @@ def located(name: str, part: str = "") -> Path:
     if missing:
         rule = "it is one that StableDiffusionPipeline.save_pretrained writes, of safetensors"
         raise PretrainedMissing(f"{name} is no folder of a pipeline: {missing[0]} is not there; {rule}")
+    if name != unversioned(name) and version(place) != name[-8:]:
+        raise PretrainedMissing(
+            f"{name}: the folder holds other files now; put the first ones back, or delete the run's folder"
+        )
     return place / part if is_pipeline(name) else place
 
 
@@ -93,25 +100,41 @@ def available(name: str) -> bool:
     return name == EMBEDDED or folder(name) is not None
 
 
+def unversioned(name: str | None) -> str | None:
+    """A name without the version that was added where a run began."""
+    return name and re.sub("@[0-9a-f]{8}$", "", name)
+
+
+def content(name: str | None) -> str | None:
+    """What a name stands for: of a folder with its version the version alone, wherever it lies."""
+    return name[-9:] if is_pipeline(name) and unversioned(name) != name else name
+
+
 def latent_shape(vae: str) -> tuple[int, int]:
     """Channels of an autoencoder's latents, and pixels that one of their points stands for, across and down."""
-    if is_pipeline(vae) and available(vae):
-        known = json.loads((located(vae, "vae") / "config.json").read_text())
-        return known["latent_channels"], 2 ** (len(known["block_out_channels"]) - 1)
-    return (4, 2) if vae == EMBEDDED else (4, 8)
+    if vae in FACTORS:
+        return 4, FACTORS[vae]
+    return _setting(vae, "vae", "latent_channels"), 2 ** (len(_setting(vae, "vae", "block_out_channels")) - 1)
 
 
 def text_width(encoder: str) -> int:
     """Numbers in the embedding of a token."""
-    if is_pipeline(encoder) and available(encoder):
-        return json.loads((located(encoder, "text_encoder") / "config.json").read_text())["hidden_size"]
-    return 768 if is_pipeline(encoder) else 512
+    return WIDTHS[encoder] if encoder in WIDTHS else _setting(encoder, "text_encoder", "hidden_size")
+
+
+def _setting(pipeline: str, part: str, name: str) -> Any:
+    """A value of the settings of a part. Raises PretrainedMissing."""
+    file = located(pipeline, part) / "config.json"
+    try:
+        return json.loads(file.read_text())[name]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise PretrainedMissing(f"{file} does not say {name}: it is no part of a pipeline") from None
 
 
 def _place(name: str) -> Path:
     if name in PRETRAINED:
         return hub.cached(name, PRETRAINED[name].revision)
-    return Path(re.sub("@[0-9a-f]{8}$", "", name)).expanduser()
+    return Path(unversioned(name)).expanduser()
 
 
 def _missing(name: str) -> list[str]:
@@ -137,10 +160,14 @@ def resolve(name: str) -> str:
     return EMBEDDED
 
 
+@functools.cache
 def version(place: Path) -> str:
-    """8 hex digits of the settings, words and weights in a pipeline's folder."""
-    known = hashlib.sha256()
-    for file in sorted(f for kind in ("json", "txt", "safetensors") for f in place.rglob(f"*.{kind}")):
+    """8 hex digits of the settings, words and weights of the parts in a pipeline's folder."""
+    known, parts = hashlib.sha256(), {Path(file).parts[0] for file in PARTS if "/" in file}
+    files = (
+        file for part in parts for file in (place / part).iterdir() if file.suffix in (".json", ".txt", ".safetensors")
+    )
+    for file in sorted(files):
         with file.open("rb") as content:
             known.update(str(file.relative_to(place)).encode() + hashlib.file_digest(content, "sha256").digest())
     return known.hexdigest()[:8]

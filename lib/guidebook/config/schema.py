@@ -120,9 +120,8 @@ class UNet(Model):
     layers_per_block: Annotated[int, Field(ge=1, le=8)]
     num_heads: Annotated[int, Field(ge=1, le=256)]  # what diffusers calls attention_head_dim
     modulation: Literal["shift", "scale-shift"] = "shift"  # what the time does to the features of residual blocks
-    cross_attention: Literal["inner", "fine"] = (
-        "inner"  # levels that read the text: all but the first and last, or all but the last
-    )
+    # Levels that read the text: all but the first and the last, or, as in Stable Diffusion, all but the last
+    cross_attention: Literal["inner", "all-but-last"] = "inner"
 
 
 class DiT(Model):

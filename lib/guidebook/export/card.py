@@ -13,7 +13,7 @@ from guidebook.conditioning.captions import caption_of, words
 from guidebook.conditioning.grammar import bits
 from guidebook.config.errors import plain
 from guidebook.config.paths import ROOT
-from guidebook.config.pretrained import EMBEDDED
+from guidebook.config.pretrained import EMBEDDED, PRETRAINED, is_pipeline
 from guidebook.report.tables import MEASURED, measured, table
 from guidebook.runs.run import Run
 from guidebook.runtime.seeds import seed_of
@@ -41,15 +41,18 @@ def card(run: Run) -> str:
     cited = ROOT / "CITATION.cff"
     license = yaml.safe_load(cited.read_text()).get("license") if cited.exists() else None
     known = ModelCardData(
-        license=str(license).lower() if license else None,
+        license=str(license).lower()
+        if license and not is_pipeline(p.model.init)
+        else None,  # else that of the first weights
+        base_model=p.model.init if p.model.init in PRETRAINED else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["text-to-image", "diffusion", "classifier-free-guidance", "guidebook"],
         datasets=[entry.hub] if entry.hub else None,
     )
     made = ModelCard.from_template(
-        known, template_path=Path(__file__).with_name("card.md"), name=plain(run.name), d=p.data, s=p.sample, text=p.text,
-        entry=entry, note=_safe(entry.note), side=p.data.resolution, vae=p.model.vae, caption=_safe(p.data.caption),
+        known, template_path=Path(__file__).with_name("card.md"), name=plain(run.name), d=p.data, s=p.sample, text=_safe(p.text.model_dump()), init=_safe(p.model.init),
+        entry=entry, note=_safe(entry.note), side=p.data.resolution, vae=_safe(p.model.vae), caption=_safe(p.data.caption),
         batch=p.train.batch, precision=p.train.precision, experiment=f"{p.experiment}/{p.profile}", key=p.training_key,
         facts=_safe(run.provenance()), decay=run.provenance().get("last_decay", {}).get(p.sample.weights), count=SHOWN,
         stand_ins=[what for what, there in stand_ins.items() if there],

@@ -65,12 +65,14 @@ def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequenc
 
 
 # The truly lowest leaves a set where one of its K − 1 rivals is shown to be below it: by chance α / (K − 1) / cells each
-def lowest(records: Sequence[Records], differ: Sequence[str] = (), cells: int = 1) -> list[Records]:
+def lowest(
+    records: Sequence[Records], differ: Sequence[str] = (), cells: int = 1, alpha: float = ALPHA
+) -> list[Records]:
     """The records, or those of several trainings, that may have the lowest value: those that no other is shown to be below.
 
     In 19 of 20 experiments the truly lowest is among them, in all of `cells` such sets at once (Bonferroni). Raises NotComparable.
     """
-    level = 2 * ALPHA / max(len(records) - 1, 1) / cells  # of an interval with two sides, of which one decides
+    level = 2 * alpha / max(len(records) - 1, 1) / cells  # of an interval with two sides, of which one decides
 
     def beaten(one: Records) -> bool:
         rivals = (other for other in records if other is not one)
@@ -90,3 +92,17 @@ def moves(cells: Sequence[set]) -> str:
     if not set.intersection(*cells):
         return HOLDS
     return FAILS if all(len(cell) == 1 for cell in cells) else UNDECIDED
+
+
+def moved(cells: Sequence[Sequence[Records]], differ: Sequence[str] = ()) -> tuple[str, float]:
+    """Outcome of `moves` for what is `lowest` in each cell, of as many records in one order, and the least level that decides so."""
+    found = UNDECIDED, 1.0
+    for alpha in (ALPHA, 0.02, 0.01, 0.005, 0.002, 0.001, 1e-4):
+        may = [lowest(cell, differ, len(cells), alpha) for cell in cells]
+        places = [
+            {i for i, one in enumerate(cell) if any(one is r for r in of)} for cell, of in zip(cells, may, strict=True)
+        ]
+        if (outcome := moves(places)) == UNDECIDED or found[0] not in (outcome, UNDECIDED):
+            break
+        found = outcome, alpha
+    return found

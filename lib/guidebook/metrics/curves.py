@@ -26,6 +26,13 @@ def roughness(values: Sequence[float]) -> float | None:
     return float(np.sqrt(np.square(np.diff(y, 2)).mean() / 6)) if len(y) > 2 else None
 
 
+# s_k² = Σ_i (y_ki − ȳ_i)² / m, y = log value, ȳ_i the mean over trainings
+def apart(curves: Sequence[Sequence[float]]) -> list[float]:
+    """Distance of each of several trainings from their mean, moment by moment, as a share of the level: of (K, m) positive values, (K,)."""
+    y = np.log(curves)
+    return np.sqrt(np.square(y - y.mean(0)).mean(1)).tolist()
+
+
 def early(seen: Sequence[float], loss: Sequence[float], share: float = 0.25) -> float | None:
     """The part of a loss's whole fall, from its first value to the mean of its last tenth, that is done after a share of the training.
 

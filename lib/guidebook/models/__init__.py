@@ -46,18 +46,34 @@ def initial(params: Params) -> "Backbone":
         return network
     if is_pipeline(init):
         folder = located(init, "unet")
+        _check_noise(params)
     else:
         before = origin(params)
         folder = run.folder(before) / "model" / before.sample.weights
         manifest.verify(folder, f"delete {folder.parent} and run again: it is trained on from its last checkpoint")
+    known = json.loads((folder / "config.json").read_text())
+    own = json.loads(json.dumps({k: v for k, v in network.config.items() if k[0] != "_" and k != "sample_size"}))
+    if unlike := [(k, known[k], v) for k, v in own.items() if k in known and known[k] != v]:
+        raise ParamsError(
+            f"model.init = {init} is of another network: {unlike[0][0]} is {unlike[0][1]}, in model {unlike[0][2]}"
+        )
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
-    own = {name: tuple(w.shape) for name, w in network.state_dict().items()}
-    if unlike := sorted(own.items() ^ {name: tuple(w.shape) for name, w in weights.items()}.items()):
-        (name, shape), more = unlike[0], len({n for n, _ in unlike}) - 1
-        where = "is not in its weights" if name in own and name not in weights else "is not so in model"
-        raise ParamsError(f"model.init = {init} is of another network: {name} {list(shape)} {where} (and {more} more)")
     network.load_state_dict(weights)
     return network
+
+
+def _check_noise(params: Params) -> None:
+    """Raises ParamsError where the objective is not the one that a pipeline's network was trained on."""
+    known = json.loads((located(params.model.init, "scheduler") / "scheduler_config.json").read_text())
+    o = params.objective.model_dump(mode="json")
+    own = {"beta_schedule": "schedule", "num_train_timesteps": "timesteps", "prediction_type": "prediction"}
+    found = [(name, known[name], o.get(mine)) for name, mine in own.items() if name in known]
+    found += [
+        (name, known.get(name), beta)
+        for name, beta in zip(("beta_start", "beta_end"), o.get("betas") or (), strict=False)
+    ]
+    if unlike := [f"{name} is {there}, in objective {here}" for name, there, here in found if there != here]:
+        raise ParamsError(f"model.init = {params.model.init} was trained on another objective: {unlike[0]}")
 
 
 def load(folder: Path) -> "Backbone":

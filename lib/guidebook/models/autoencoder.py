@@ -68,7 +68,7 @@ def posterior(moments: torch.Tensor, eps: torch.Tensor, scale: float) -> torch.T
 
 
 def of_run(params: Params) -> Autoencoder:
-    """That of a run; an embedded one is that of the training whose weights it begins with. Raises PretrainedMissing and Preempted."""
+    """The autoencoder of a run; where it goes on from another training, that of the other. Raises PretrainedMissing and Preempted."""
     return autoencoder(params.model.vae, origin(params).data)
 
 

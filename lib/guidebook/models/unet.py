@@ -19,7 +19,7 @@ class UNet(Backbone, UNet2DConditionModel):
     def of(cls, model: Model, shape: tuple[int, int, int], width: int) -> "UNet":
         levels, (channels, side, _) = len(model.channels), shape
         # Whether each level reads the text, from the outermost
-        reads = [model.cross_attention == "fine", *[True] * (levels - 2), False]
+        reads = [model.cross_attention == "all-but-last", *[True] * (levels - 2), False]
         return cls(
             sample_size=side,
             in_channels=channels,

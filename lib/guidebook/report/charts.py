@@ -28,6 +28,7 @@ NAMES = {
     "saturation": "saturation (mean of HSV's)",
     "adherence_attribute": "attribute read as asked\n(balanced accuracy)",
     "roughness": "roughness about the trend\n(share of the level)",
+    "apart": "distance from the mean of all trainings\n(share of the level)",
     "copying": "nearer to the train split than an\nunseen image (probability)",
 }
 LOG = ("fd_judge", "fd_random", "fid")
@@ -149,7 +150,7 @@ def _against(
         values = sorted({key(r) for of in lines.values() for r in of})
         for k, (name, points) in enumerate(lines.items()):
             place = [values.index(key(r)) + 0.08 * k for r in points]  # values stand evenly, and runs beside each other
-            errors(axes, place, points, color=COLOURS[k], label=name, marker="o")
+            errors(axes, place, points, color=COLOURS[k % len(COLOURS)], label=name, marker=MARKERS[k // len(COLOURS)])
         axes.set_xticks(range(len(values)), [f"{x:g}" for x in values])
     panels[0].legend(fontsize=8)
     return figure

@@ -16,7 +16,7 @@ from guidebook.metrics.intervals import Z
 from guidebook.sampling.sets import ImageSet, mosaic
 from guidebook.training.power import density
 
-COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0")
+COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0", "#b8860b", "#4b8b9b", "#9c4668", "#6b6b6b")
 BESIDE = {"left": 0, "right": 1, "wspace": 0.35}  # of axes with labels in a figure that is cut to what is drawn
 plt.rcParams.update({
     "figure.dpi": 110, "savefig.bbox": "tight", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,

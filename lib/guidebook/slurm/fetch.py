@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from guidebook.config import pretrained
 from guidebook.config.datasets import DataError
-from guidebook.config.params import Params
+from guidebook.config.params import Params, origin
 from guidebook.data.files import files_of
 from guidebook.data.images import Images, Streamed, load
 from guidebook.models.autoencoder import of_run
@@ -18,7 +18,7 @@ def fetched(wanted: Iterable[Params], decode: bool) -> Iterator[str]:
 
     With `decode`, every image of a set too large for memory is decoded and every latent encoded, of which a task of an array does its share.
     """
-    for params in wanted:
+    for params in (each for one in wanted for each in ([one] if origin(one) is one else [origin(one), one])):
         name, entry = params.data.name, params.data.entry
         files = files_of(params.data, download=True) if entry.stand_in else None
         for weights in pretrained.named(params):

@@ -73,7 +73,7 @@ def missing(params: P.Params) -> tuple[str, ...]:
     for name in pretrained.named(params):
         if not pretrained.available(name):
             names.append(pretrained.wanted(name))
-    return tuple(names)
+    return tuple(dict.fromkeys([*names, *(missing(before) if (before := P.origin(params)) is not params else ())]))
 
 
 def lacking(work: list[Task]) -> str | None:

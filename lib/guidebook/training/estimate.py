@@ -71,7 +71,7 @@ def _kind(params: Params) -> list:
     if precision == "auto":
         precision = "bf16" if resolve_name("guidebook.runtime.precision:native_bf16")() else "fp32"
     how = [t.batch, t.micro_batch, t.processes, t.channels_last, t.compile, precision]
-    return [params.model, params.text.tokens, d.resolution, d.entry.channels, *how]
+    return [params.model.model_copy(update={"init": None}), params.text.tokens, d.resolution, d.entry.channels, *how]
 
 
 # Weights, their gradient and AdamW's two moments, each average; and the outputs of layers, which the gradient needs

@@ -1,14 +1,15 @@
 """Training: a loop that can stop anywhere and go on as if it had not."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 from guidebook.config.budget import checkpoint_steps, snapshot_steps
-from guidebook.config.params import origin
+from guidebook.config.params import Params, origin
 from guidebook.runs import launch
-from guidebook.runs.lock import owned
+from guidebook.runs.lock import Locked, owned
 from guidebook.runs.preemption import Stop, stopping
-from guidebook.runs.run import Run, open_run
+from guidebook.runs.run import Run, folder, open_run
 from guidebook.runtime.distributed import barrier
 from guidebook.training.checkpoint import Writer, resume
 from guidebook.training.model import publish
@@ -18,6 +19,7 @@ from guidebook.training.step import Trainer, prepared
 from guidebook.training.tracking import tracking
 from guidebook.training.validation import Validation
 
+WAIT = 2.0  # seconds between two looks whether another process has ended
 LOG_EVERY = 20  # steps between lines of stats.jsonl
 
 
@@ -30,8 +32,9 @@ def train(run: Run) -> None:
     if run.trained:
         return
     run.needs("the training")
-    if (before := origin(run.params)) is not run.params:  # whose weights it begins with
-        train(open_run(before))
+    before = origin(run.params)
+    if before is not run.params and not (folder(before) / "model").is_dir():
+        _train_before(run, before)
     if launch.wanted(run.params):
         return launch.do(run, "train")
     with owned(run.path), stopping(run) as stop:
@@ -50,6 +53,18 @@ def train(run: Run) -> None:
             publish(run, trainer)
             writer.finish()
             barrier()
+
+
+def _train_before(run: Run, before: Params) -> None:
+    """Trains what a run begins with, which others may begin with, too: one of them trains and the others wait. Raises as `train`."""
+    with stopping(run) as stop:
+        while True:
+            try:
+                return train(open_run(before))
+            except Locked:
+                if stop.asked():
+                    stop.obey("waiting for another process's training")
+                time.sleep(WAIT)
 
 
 def lines(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from guidebook.conditioning.encoders import width
 from guidebook.config.datasets import DataError
 from guidebook.data.images import Streamed
 from guidebook.models import initial
@@ -30,7 +31,9 @@ def describe(run: Run, trainer: Trainer) -> None:
     began = {"from": trainer.nimg, "at": datetime.now(UTC).isoformat(timespec="seconds")}
     entries = [*known.get("stretches", []), {**began, **commit(), **where, "job": job_id()}]
     vae = {"autoencoder": trainer.space.autoencoder.name} if run.params.model.vae else {}
-    facts = {"text_encoder": run.params.text.encoder, "data_note": data.note, "data": _data(run, trainer)}
+    text = run.params.text
+    shapes = {"latent" if vae else "image": list(trainer.space.shape), "caption": [text.tokens, width(text)]}
+    facts = {"text_encoder": text.encoder, "shapes": shapes, "data_note": data.note, "data": _data(run, trainer)}
     run.note(**vae, **where, **facts, stretches=entries)
 
 
@@ -45,11 +48,13 @@ def conclude(run: Run, trainer: Trainer) -> None:
 
 # ‖θ − θ₀‖ / ‖θ₀‖
 def _moved(run: Run, trainer: Trainer) -> dict[str, float]:
-    """How far each kind of weights is from those that the training began with, as a share of their norm."""
+    """Distance of each kind of weights from those that the training began with, as a share of their norm; and the most that it can be."""
     begun = {name: w.double() for name, w in initial(run.params).state_dict().items()}
     every = {"raw": trainer.model.state_dict()} | {a.name: a.weights for a in trainer.averages}
     norm = sum(w.square().sum().item() for w in begun.values()) ** 0.5
-    return {
+    steps, numbers = trainer.nimg // run.params.train.batch, sum(w.numel() for w in begun.values())
+    most = {"most": run.params.train.lr * steps * numbers**0.5 / norm}  # a step of Adam is the rate at most, or so
+    return most | {
         kind: sum((w.cpu().double() - begun[name]).square().sum().item() for name, w in weights.items()) ** 0.5 / norm
         for kind, weights in every.items()
     }

@@ -38,7 +38,7 @@ def in_sampling(p: "Params") -> Iterator[str]:
 def in_data(p: "Params") -> Iterator[str]:
     """Conflicts with the data set."""
     entry, vae, n, classes = p.data.entry, p.model.vae, p.evaluate.samples, len(p.data.entry.classes)
-    factor = pretrained.latent_shape(vae)[1] if vae else 1
+    factor = pretrained.FACTORS.get(vae, 1)  # that of a folder's is read when it is opened
     if entry.attributes and p.data.caption and "{gender}" not in p.data.caption:
         rule = "null, for captions that are built from attributes, or hold {gender}"
         yield f"data.caption must be {rule} for data.name = {p.data.name}"
@@ -58,7 +58,7 @@ def in_data(p: "Params") -> Iterator[str]:
 
 
 def in_pretrained(p: "Params") -> Iterator[str]:
-    """Conflicts among what is taken from elsewhere: a pipeline is taken whole, and latents are those that the first weights know."""
+    """Conflicts among what is taken from elsewhere: the parts of a pipeline were trained together."""
     named = {"text.encoder": p.text.encoder, "model.vae": p.model.vae, "model.init": p.model.init}
     init = p.model.init
     if init and not (pretrained.is_pipeline(init) or re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+(@[0-9a-f]{8})?", init)):
