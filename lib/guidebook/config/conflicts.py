@@ -1,20 +1,16 @@
-"""Values of several sections of the params that cannot go together, a sentence each."""
+"""Conflicts between the sections of the params, p: values that cannot go together, a sentence each."""
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from guidebook.config import pretrained
 from guidebook.config.errors import shown
-
-if TYPE_CHECKING:
-    from guidebook.config.params import Params
+from guidebook.config.section import Section
 
 # Solvers, spacings and ways to guide of objectives with discrete timesteps
 NEEDS_VP = ("unipc", "leading", "classifier")
 
 
-def in_sampling(p: "Params") -> Iterator[str]:
+def in_sampling(p: Section) -> Iterator[str]:
     """Conflicts of the sampling with the objective and within itself."""
     vp, s = p.objective if p.objective.kind == "vp" else None, p.sample
     for weights in s.all_weights:
@@ -35,7 +31,7 @@ def in_sampling(p: "Params") -> Iterator[str]:
             yield f"objective.zero_terminal_snr needs {needed}"
 
 
-def in_data(p: "Params") -> Iterator[str]:
+def in_data(p: Section) -> Iterator[str]:
     """Conflicts with the data set."""
     entry, vae, n, classes = p.data.entry, p.model.vae, p.evaluate.samples, len(p.data.entry.classes)
     factor = pretrained.FACTORS.get(vae, 1)  # that of a folder's is read when it is opened
@@ -57,7 +53,7 @@ def in_data(p: "Params") -> Iterator[str]:
         yield f"evaluate.samples = {n} must be a multiple of {classes}, the number of classes, and at least {3 * classes}"
 
 
-def in_pretrained(p: "Params") -> Iterator[str]:
+def in_pretrained(p: Section) -> Iterator[str]:
     """Conflicts among what is taken from elsewhere: the parts of a pipeline were trained together."""
     named = {"text.encoder": p.text.encoder, "model.vae": p.model.vae, "model.init": p.model.init}
     init = p.model.init

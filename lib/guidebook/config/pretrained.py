@@ -7,12 +7,9 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from guidebook.config import hub
-
-if TYPE_CHECKING:
-    from guidebook.config.params import Params
 
 EMBEDDED = "embedded"  # the stand-in of each kind, which needs no download
 log = logging.getLogger(__name__)
@@ -81,7 +78,7 @@ def located(name: str, part: str = "") -> Path:
     return place / part if is_pipeline(name) else place
 
 
-def named(params: "Params") -> list[str]:
+def named(params: Any) -> list[str]:
     """Models that a run takes from elsewhere, each once: text encoder, autoencoder, pipeline."""
     init = params.model.init if is_pipeline(params.model.init) else None
     return [*dict.fromkeys(filter(None, (params.text.encoder, params.model.vae, init)))]
@@ -160,14 +157,18 @@ def resolve(name: str) -> str:
     return EMBEDDED
 
 
-@functools.cache
 def version(place: Path) -> str:
     """8 hex digits of the settings, words and weights of the parts in a pipeline's folder."""
-    known, parts = hashlib.sha256(), {Path(file).parts[0] for file in PARTS if "/" in file}
-    files = (
-        file for part in parts for file in (place / part).iterdir() if file.suffix in (".json", ".txt", ".safetensors")
-    )
-    for file in sorted(files):
+    parts = {Path(file).parts[0] for file in PARTS if "/" in file}
+    every = (file for part in parts for file in (place / part).iterdir())
+    files = sorted(file for file in every if file.suffix in (".json", ".txt", ".safetensors"))
+    return _hashed(place, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@functools.lru_cache(maxsize=4)
+def _hashed(place: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    known = hashlib.sha256()
+    for file, _, _ in files:
         with file.open("rb") as content:
             known.update(str(file.relative_to(place)).encode() + hashlib.file_digest(content, "sha256").digest())
     return known.hexdigest()[:8]

@@ -9,12 +9,11 @@ def resolved(params: Params) -> Params:
     changes: dict[str, dict] = {"text": {"encoder": pretrained.resolve(params.text.encoder)}, "model": {}}
     if params.model.vae:
         changes["model"]["vae"] = pretrained.resolve(params.model.vae)
+    if pretrained.is_pipeline(params.model.init):
+        changes["model"]["init"] = pretrained.resolve(params.model.init)
     if params.train.precision == "auto":
         from guidebook.runtime.precision import native_bf16
 
         changes["train"] = {"precision": "bf16" if native_bf16() else "fp32"}
     params = params.replace(**changes)
-    init = params.model.init
-    if init and pretrained.is_pipeline(init):
-        return params.replace(model={"init": pretrained.resolve(init)})
-    return params.replace(model={"init": pinned(params)}) if init else params
+    return params.replace(model={"init": pinned(params)}) if params.model.init else params
