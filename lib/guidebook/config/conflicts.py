@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+
 from guidebook.config import pretrained
 from guidebook.config.errors import shown
 from guidebook.config.section import Section
