@@ -26,8 +26,7 @@ FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "snapshots", "pro
         "channels_last", "compile")  # fmt: skip
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
 LATER = dict.fromkeys(("train.file_rows", "data.subset", "data.path", "data.contents")) | {"model.modulation": "shift"}
-# Solvers, spacings and ways to guide of objectives with discrete timesteps
-NEEDS_VP = ("unipc", "leading", "classifier")
+NEEDS_VP = ("unipc", "leading", "classifier")  # solver, spacing and way to guide of discrete timesteps
 
 
 class Params(Section):
@@ -231,10 +230,11 @@ def departures(params: Params) -> list[tuple[str, Any, Any]]:
     """`(key, its profile's value, its own)` where a run differs from its profile in more than how it is run."""
     if params.profile not in _names(PARAMS / params.experiment):
         return []
-    how = {f"train.{name}" for name in FREE}
-    own = {f"data.{key}": getattr(params.data, key) for key in ("path", "contents")} if params.data.contents else None
-    changed = differences(load(params.experiment, params.profile, own), params)
-    return [c for c in changed if c[0] not in how | {"evaluate.trainings"} and c[:2] != ("train.precision", "auto")]
+    own = {f"data.{key}": getattr(params.data, key) for key in ("path", "contents")}  # which are said with the data
+    apart = {f"train.{name}" for name in FREE} | {"evaluate.trainings", *own}
+    alike = params.data.contents and _profile(params.experiment, params.profile)["data"]["name"] == params.data.name
+    changed = differences(load(params.experiment, params.profile, own if alike else None), params)
+    return [c for c in changed if c[0] not in apart and c[:2] != ("train.precision", "auto")]
 
 
 def check_word(word: str, what: str) -> None:
