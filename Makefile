@@ -13,7 +13,7 @@ help: ## this list
 book: .venv/.installed ## build the HTML book from the records, then run the MNIST demo and build again (minutes the first time)
 	@echo "book: building the pages of the recorded runs"
 	@$(BIN)/guidebook build
-	@echo "book: open book/_build/html/index.html; running the MNIST demo meanwhile (minutes on two CPU cores)"
+	@echo "book: open book/_build/html/index.html; running the MNIST demo meanwhile (about six minutes on two CPU cores)"
 	@$(BIN)/guidebook run mnist --profile demo
 	@$(BIN)/guidebook build
 

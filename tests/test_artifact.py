@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import platform
 import random
 import shutil
 import signal
@@ -17,7 +18,7 @@ from faults.lives import PROCESSES, deadly
 
 from guidebook.config.schema import Text
 from guidebook.runs import artifact as module
-from guidebook.runs import preemption
+from guidebook.runs import manifest, preemption
 from guidebook.runs.artifact import PARTS, Parts, arrays, artifact, notes, place
 from guidebook.runs.manifest import intact, verify
 from guidebook.runs.preemption import Preempted, stopping
@@ -430,6 +431,17 @@ def test_a_folder_has_its_name_once_it_is_complete(tmp_path):
     assert verify(folder, "") == ["a.txt"]
     assert list(root.iterdir()) == [folder]
     assert len(made) == 1
+
+
+def test_what_a_killed_process_left_of_a_folder_is_gone_when_it_is_made(tmp_path):
+    name, dead = place(tmp_path, "judge", SPEC).name, 2**22 + 1  # more than a process id may be
+    owners = {f"{manifest.here()}-{dead}", f"{platform.node()}-0123abcd-{os.getppid()}"}
+    others = {f"{manifest.here()}-{os.getppid()}", "elsewhere-0123abcd-1"}  # one at work, one of which nothing is known
+    for owner in owners | others:
+        (tmp_path / f".{name}-{owner}").mkdir()
+    (tmp_path / f".{name}.fit").touch()
+    folder = artifact(tmp_path, "judge", SPEC, lambda aside: (aside / "a.txt").write_text("made"))
+    assert {f.name for f in tmp_path.iterdir()} == {folder.name, f".{name}.fit", *(f".{name}-{o}" for o in others)}
 
 
 def test_another_spec_is_another_folder(tmp_path):

@@ -94,6 +94,27 @@ def pages(text="new"):
     (build.BUILT / "index.html").write_text(text)
 
 
+def test_pages_that_are_new_or_say_something_else_are_named(built, monkeypatch):
+    def page(folder, name, text, contents):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"<nav>{contents}</nav><article class='bd-article'>{text}</article>")
+
+    def make():
+        for name, text in (("log.html", "a"), ("claims.html", "c"), ("experiments/birds.html", "d")):
+            page(build.BUILT, name, text, "mnist, birds")
+        (build.BUILT / "index.html").write_text("<meta>")
+
+    said = []
+    for name, text in (("log.html", "a"), ("claims.html", "b"), ("gone.html", "a")):
+        page(build.OUTPUT, name, text, "mnist")
+    monkeypatch.setattr(build, "_build", lambda toc, say: make())
+    assert build.build(said.append) == build.OUTPUT / "index.html"
+    assert said == ["new: experiments/birds.html", "changed: claims.html"]
+    said.clear()
+    build.build(said.append)
+    assert said == []
+
+
 def test_new_pages_take_the_place_of_those_before_and_leave_nothing_beside(built):
     assert built(pages) == "new"
     assert not build.ASIDE.exists()

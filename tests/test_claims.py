@@ -289,6 +289,19 @@ def test_the_page_shows_of_each_outcome_the_claims_that_have_it_or_hides_all_the
     assert page.count('"verdict ') == len(re.findall(r'class="verdict \w+ of-\w+"', page)) >= len(every()) + 1
 
 
+def test_a_forest_plot_is_to_scale_and_its_words_do_not_shrink_with_the_page():
+    effects = {"a": [0.5, 0.0, 1.0], "b": [-0.2, -0.3, -0.1], "c": [9.0, 8.9, 9.1], "d": None}
+    shown = claims.forest([Answer(k, "", "holds", effect=e, note="n < 3 & so on") for k, e in effects.items()])
+    bars = re.findall(r'<line x1="([\d.]+)%" x2="([\d.]+)%".*?cx="([\d.]+)%"', shown)
+    found = {k: [round((float(x) - 50) / 5, 2) for x in bar] for k, bar in zip("abc", bars, strict=True)}
+    assert found == {"a": [0.0, 2.0, 1.0], "b": [-3.0, -1.0, -2.0], "c": [7.0, 9.0, 8.0]}  # at most 8 half widths
+    assert shown.count("n &lt; 3 &amp; so on") == 3
+    assert "viewBox" not in shown
+    assert "<text" not in shown  # words are the page's own
+    assert "\n\n" not in shown
+    assert claims.forest([]) == ""
+
+
 def test_a_document_is_named_in_words_of_the_bibliography():
     page = pages.claims([])
     assert re.findall("^## (.*)", page, re.M) == [

@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from guidebook import __version__
@@ -55,6 +56,10 @@ def test_help_lists_every_command(guidebook):
     assert done.returncode == 0
     commands = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
     assert {"run", "show", "record", "remove", "train", "status", "fetch", "build"} <= commands
+    assert "`run`, `train` and `show` take `demo`, `submit` and `fetch` take `paper`" in " ".join(done.stdout.split())
+    taken = ((name, o) for name, c in get_command(app).commands.items() for o in c.params if o.name == "profile")
+    profiles = dict.fromkeys(("run", "train", "show"), "demo") | dict.fromkeys(("submit", "fetch"), "paper")
+    assert {name: option.default for name, option in taken} == profiles
 
 
 def test_help_answers_within_half_a_second(guidebook):

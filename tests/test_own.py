@@ -11,10 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from papermill.translators import PythonTranslator
 from PIL import Image
+from typer.testing import CliRunner
 
+from guidebook.book import build
 from guidebook.book import new as module
 from guidebook.book.notebook import run_experiment
+from guidebook.cli import app
 from guidebook.conditioning.captions import caption_of
 from guidebook.conditioning.source import conditions, sample_labels
 from guidebook.config import own
@@ -22,6 +26,7 @@ from guidebook.config.datasets import ATTRIBUTES, DataError
 from guidebook.config.params import ParamsError, load
 from guidebook.data import images
 from guidebook.metrics.judge import judge
+from guidebook.runs.run import open_run
 from guidebook.training.step import prepared
 
 
@@ -373,3 +378,76 @@ def test_a_new_experiment_has_params_that_load_and_a_notebook_of_its_kind(place,
     with pytest.raises(ParamsError, match="is there already"):
         module.written("birds", place / "images")
     assert str(place / "images") in demo.read_text()
+    assert ("One seed per caption, by its number in the table above, over" in text) == (make is captions)
+    assert ("One seed per class, over" in text) == (make is classes)
+
+
+def test_what_a_new_experiment_found_is_said(place):
+    said = CliRunner().invoke(app, ["new", "birds", "--data", str(classes(place / "a"))])
+    assert said.exit_code == 0, said.exception
+    first, wrote, last = said.stdout.splitlines()
+    assert first == "found 36 training and 4 test images, every tenth of all, with 2 classes; 12×12 to 14×12 pixels"
+    assert wrote.startswith("wrote ")
+    assert str(place / "notebooks" / "birds.ipynb") in wrote
+    assert last == "next: guidebook run birds, then guidebook build"
+    shard(place / "c.parquet", text=[f"tree {i}" for i in range(40)])
+    assert module.found(place / "c.parquet") == [
+        "found 36 training and 4 test images, every tenth of all, with 40 captions; 12×12 to 14×12 pixels"
+    ]
+
+
+def test_captions_that_repeat_are_told_and_are_classes_where_folders_name_them(place):
+    root = captions(place / "birds")
+    rows = [(f"{i:03}.png", ("a red kite", "a barn owl", "a wren", "a coot")[i % 4]) for i in range(40)]
+    (root / "metadata.csv").write_text("\n".join(map(",".join, [("file_name", "text"), *rows])))
+    _, told = module.found(root)
+    assert told.startswith(
+        "only 4 captions for 40 images: where they are classes, put the images of each into a folder"
+    )
+    for name, text in rows:
+        (root / text).mkdir(exist_ok=True)
+        (root / name).rename(root / text / name)
+    (root / "metadata.csv").unlink()
+    own.found.cache_clear()
+    assert own.found(str(root)).contents.entry.classes == ("a barn owl", "a coot", "a red kite", "a wren")
+    assert len(module.found(root)) == 1
+
+
+@pytest.mark.parametrize("command", ["train", "run"])
+def test_a_run_whose_images_are_refused_leaves_nothing(tmp_path, runs, monkeypatch, command):
+    (classes(tmp_path / "birds") / "red_kite" / "006.png").write_bytes(png(6)[:-30])
+    (tmp_path / "birds.yml").write_text(params(tmp_path / "birds").yaml())
+    monkeypatch.setattr("guidebook.training.estimate.check_memory", mock.Mock(side_effect=DataError("refused")))
+    done = CliRunner().invoke(app, [command, str(tmp_path / "birds.yml")])
+    assert isinstance(done.exception, DataError)
+    assert list(runs.glob("cifar10*")) == []
+
+
+def test_a_page_names_no_folder_of_the_machine_that_drew_it(tmp_path, runs, monkeypatch):
+    run = open_run(params(classes(tmp_path / "é" / "birds")))
+    values = run.params.model_dump(mode="json")
+    cells = [
+        ("# Birds", ()),
+        ("data = None", ["parameters"]),
+        (PythonTranslator.codify(values), ["injected-parameters"]),
+    ]
+    for name, shown in (("source", cells[:2]), ("executed", cells)):
+        written = [
+            {"cell_type": "code" if tags else "markdown", "source": text, "metadata": {"tags": [*tags]}}
+            for text, tags in shown
+        ]
+        written = [c | ({"execution_count": 1, "outputs": []} if c["cell_type"] == "code" else {}) for c in written]
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps({"cells": written, "metadata": {}}))
+    monkeypatch.setattr(build, "SOURCE", tmp_path / "pages")
+    build.SOURCE.mkdir()
+    build._stage(
+        build.Chapter("birds", run, (tmp_path / "source.ipynb", tmp_path / "executed.ipynb", values, None)), []
+    )
+    page = json.loads((build.SOURCE / "birds.ipynb").read_text())
+    text = "".join(cell["source"] for cell in page["cells"])
+    assert '"path": "birds"' in text
+    assert str(tmp_path) not in text
+    shown = {}
+    exec(text[text.index("# Parameters") :], shown)
+    assert shown["train"] == values["train"]
+    assert shown["data"] == values["data"] | {"path": "birds"}

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import types
 from pathlib import Path
@@ -15,7 +16,10 @@ import pytest
 import torch
 from forks import executed
 
+from guidebook.book.notebook import _kernel_environment
 from guidebook.book.status import overview, state
+from guidebook.config import paths
+from guidebook.config.datasets import DataError
 from guidebook.config.params import ParamsError, load
 from guidebook.config.paths import ROOT
 from guidebook.metrics.measure import measure, measure_real
@@ -23,7 +27,8 @@ from guidebook.runs import run as module
 from guidebook.runs.executed import complete, sign
 from guidebook.runs.lock import Locked, lock
 from guidebook.runs.manifest import Corrupt
-from guidebook.runs.recording import record, removed
+from guidebook.runs.preemption import Preempted, current
+from guidebook.runs.recording import begun, record, removed
 from guidebook.runs.run import NotRecorded, every_run, find, folder, foremost, open_run, opened
 from guidebook.sampling.draw import draw
 from guidebook.sampling.explore import trajectory
@@ -31,6 +36,7 @@ from guidebook.sampling.sampler import draw_now
 from guidebook.sampling.sets import image_set
 from guidebook.training.loop import train
 from guidebook.training.model import load_model
+from guidebook.training.step import Trainer
 
 METRIC = {"metric": "adherence", "value": 0.5, "low": 0.4, "high": 0.6, "n": 130, "guidance": 1.0, "key": "0123abcd"}
 DROPOUT = {"train": {"caption_dropout": 0.1}}
@@ -85,6 +91,16 @@ def test_a_run_is_found_again_when_only_what_follows_training_changes(runs, tiny
     second = open_run(tiny.replace(sample={"guidance": [7]}, evaluate={"samples": 40}))
     assert second.path == first.path
     assert opened(first.path).params.sample.guidance == (7,)
+
+
+def test_places_that_are_set_to_nothing_are_those_of_the_checkout(monkeypatch):
+    for name in ("GUIDEBOOK_RUNS", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):
+        monkeypatch.setenv(name, "")
+    assert paths.runs() == ROOT / "runs"
+    code = "from guidebook.config import paths; print(paths.ROOT)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.strip() == str(ROOT)
+    assert _kernel_environment(None, None)["GUIDEBOOK_RUNS"] == ""  # a kernel works in another folder
 
 
 def test_another_training_gets_another_folder(runs, tiny):
@@ -237,6 +253,19 @@ def test_a_record_with_a_link_is_neither_read_nor_taken_for_a_live_run(file, rec
     with pytest.raises(ParamsError, match=r"mnist/smoke holds a link or a device, \S+: "):
         opened(recorded.path)
     assert [run for run in foremost(every_run()) if run.path == recorded.path] == []
+
+
+def test_a_record_without_its_parameters_is_named_and_left_out(recorded, caplog):
+    (recorded.path / "params.yml").unlink()
+    assert recorded.path not in [run.path for run in every_run()]
+    assert f"left out: {recorded.path}: " in caplog.text
+    assert "holds no params.yml" in caplog.text
+    shutil.rmtree(recorded.path)
+    (module.RESULTS / "bench").mkdir()
+    (module.RESULTS / "bench" / "report.json").touch()
+    caplog.clear()
+    every_run()
+    assert caplog.text == ""
 
 
 def test_a_record_with_a_pipe_is_refused_and_not_waited_for(recorded):
@@ -574,6 +603,48 @@ def test_the_overview_has_a_row_for_every_run_with_what_was_seen_and_found(live)
 def test_beside_the_best_adherence_stands_what_the_judge_reads_of_real_images(live):
     live.add_metrics([METRIC | {"guidance": None, "value": 0.9}])
     assert overview([live])[0]["best adherence"] == "50.0 % at w = 1, n = 130, real images 90.0 %"
+
+
+def test_a_training_that_was_stopped_has_seen_the_images_that_its_message_names(runs, tiny, monkeypatch):
+    run, step = open_run(tiny), Trainer.step
+
+    def stopped(trainer):
+        step(trainer)
+        current().signalled = trainer.nimg == 48  # lines of statistics are written after 64 and 128
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopped)
+        with pytest.raises(Preempted, match="training after 48 images"):
+            train(run)
+    assert [(row["images seen"], row["state"]) for row in overview([run])] == [(48, "stopped")]
+    shutil.rmtree(run.path / "checkpoints")
+    assert overview([run])[0]["images seen"] == 0
+    train(run)
+    assert overview([run])[0]["images seen"] == 128
+
+
+def refused(params, *made):
+    """The folder of a run whose work is refused when these files of it were made."""
+    with begun(params) as run:
+        for file in (run.path / name for name in made):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        raise DataError(run.path)
+
+
+@pytest.mark.parametrize("made", ["", "stats.jsonl", "samples/w1/images.safetensors", "notebook.partial.ipynb"])
+def test_where_work_is_refused_before_anything_was_made_no_folder_stays(runs, tiny, made):
+    (folder(tiny) / "samples").mkdir(parents=True)
+    with pytest.raises(DataError):
+        refused(tiny, *filter(None, [made]))
+    assert [file.name for file in runs.iterdir()] == ["mnist"] * bool(made)
+    assert (folder(tiny) / made).exists() == bool(made)
+
+
+def test_a_folder_that_another_process_works_on_stays_where_work_is_refused(runs, tiny):
+    with lock(open_run(tiny).path), pytest.raises(DataError):
+        refused(tiny)
+    assert opened(folder(tiny)).params == tiny
 
 
 def test_a_run_that_never_trained_has_a_row(runs, tiny):

@@ -112,6 +112,13 @@ def test_a_task_whose_command_is_missing_fails_and_is_not_requeued(runs, tmp_pat
     assert not (tmp_path / "scontrol-was-called").exists()
 
 
+def test_a_place_that_is_set_to_nothing_is_not_that_of_a_job(runs, monkeypatch):
+    monkeypatch.setenv("HF_HOME", "")
+    text = script(tasks(["mnist"], "smoke", {}, None, SITE))
+    assert "export GUIDEBOOK_RUNS=" in text
+    assert "HF_HOME" not in text
+
+
 def test_words_that_mean_something_to_a_shell_stay_words(runs, monkeypatch, tmp_path):
     monkeypatch.setenv("GUIDEBOOK_DATA", str(tmp_path / "it's $(here); `there`"))
     work = tasks(

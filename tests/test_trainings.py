@@ -1,18 +1,22 @@
 """The same run trained again: found by its seed alone, told beside its own values, kept in its record."""
 
+import os
 import shutil
 
 import numpy as np
 import pytest
 from forks import executed
 
+from guidebook.book.progress import _cells
+from guidebook.book.status import overview
 from guidebook.metrics.difference import again
 from guidebook.metrics.measure import measure
 from guidebook.metrics.subject import packed
 from guidebook.report import charts, tables
+from guidebook.runs.lock import lock
 from guidebook.runs.recording import record
 from guidebook.runs.run import open_run, opened
-from guidebook.runs.trainings import siblings, trained_again
+from guidebook.runs.trainings import siblings, trained_again, turn
 from guidebook.sampling.draw import draw
 from guidebook.training.loop import train
 
@@ -38,6 +42,34 @@ def test_siblings_differ_in_their_seed_alone(runs, tiny):
     assert trained_again(run) == {"seed-1": inside.path, "seed-3": same.path, "caption-dropout-seed-3": again.path}
     (same.path / "params.yml").write_text("experiment: mnist\n")
     assert [s.path for s in siblings(run)] == [inside.path]
+
+
+def test_a_training_among_others_of_its_notebook_says_which_it_is(runs, tiny, monkeypatch):
+    run, said = open_run(tiny), []
+    assert turn(run) == ""
+    _, second = run.trainings(2)
+    monkeypatch.setattr("guidebook.runs.progress.tell", said.append)
+    with lock(run.path):
+        (row,) = (r for r in overview([run, second]) if r["state"] == "training")
+    assert (row["run"], row["training"], _cells(row | {"folder": "", "job": None})["state"]) == (
+        "mnist/smoke",
+        "1 of 2",
+        "training 1 of 2",
+    )
+    train(run)
+    assert turn(second) == "2 of 2"
+    train(second)
+    first, later = ([text for text in said if name in text] for name in ("smoke,", "smoke · seed-1,"))
+    assert first[0] == "training 1 of 2: mnist/smoke, 0 of 128 images"
+    assert later[0] == "training 2 of 2: mnist/smoke · seed-1, 0 of 128 images"
+
+
+def test_a_variant_that_no_notebook_asks_for_any_more_is_no_training_of_it(runs, tiny):
+    run = open_run(tiny)
+    old = run.variant("caption-dropout", **DROPOUT)
+    os.utime(old.path / "params.yml", (0, 0))
+    run.trainings(3)
+    assert turn(run) == "1 of 3"
 
 
 def test_the_mean_over_trainings_is_covered_by_its_two_level_interval():

@@ -14,7 +14,8 @@ from guidebook import __version__
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-    help="A reproducible study of guidance in text-to-image diffusion.",
+    help="A reproducible study of guidance in text-to-image diffusion. Where no profile is named, `run`, `train` and `show` "
+    "take `demo`, `submit` and `fetch` take `paper`.",
 )  # fmt: skip
 WHICH = "an experiment, as mnist or mnist/paper, or a params file of one's own, as PARAMS.yml"
 Experiment = Annotated[str, typer.Argument(metavar="EXPERIMENT", help=WHICH)]
@@ -89,10 +90,10 @@ def run(
         raise ParamsError(f"experiment {strange[0]!r} has no notebook; `guidebook train` trains without one")
     from guidebook.book.notebook import run_experiment
     from guidebook.book.progress import watching
-    from guidebook.runs.run import open_run
+    from guidebook.runs.recording import begun
 
     for params in chosen:
-        with watching(open_run(params)):
+        with begun(params) as opened, watching(opened):
             done, new = run_experiment(params)
         print(f"{done.name}: {'done' if new else 'nothing to do'}, {done.path}")
 
@@ -103,9 +104,10 @@ def new(
     data: Annotated[Path, typer.Option(help="images with metadata.csv or a folder a class, or parquet files")],
 ) -> None:
     """Write params and a notebook for images of one's own."""
-    from guidebook.book.new import written
+    from guidebook.book.new import found, written
 
-    print(*written(name, data), f"run it: guidebook run {name}, then guidebook build", sep="\n")
+    files = ", ".join(map(str, written(name, data)))
+    print(*found(data), f"wrote {files}", f"next: guidebook run {name}, then guidebook build", sep="\n")
 
 
 @app.command()
@@ -124,11 +126,11 @@ def show(experiment: Experiment, profile: Profile = "demo", set_: Set = None, as
 def train(experiment: Experiment, profile: Profile = "demo", set_: Set = None) -> None:
     """Train alone, without the notebook."""
     (params,) = _load([experiment], profile, set_)
-    from guidebook.runs.run import open_run
+    from guidebook.runs.recording import begun
     from guidebook.training.loop import train as go
 
-    opened = open_run(params)
-    go(opened)
+    with begun(params) as opened:
+        go(opened)
     if int(os.environ.get("RANK", 0)) == 0:
         print(opened.path)
 
@@ -147,7 +149,7 @@ def record(runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="fo
 def remove(
     runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN…", help="folders in runs/<experiment>")] = None,
 ) -> None:
-    """Delete runs with all that they hold; without a RUN, list those that are not complete. Records stay."""
+    """Delete runs with all that they hold; without a RUN, list those that are not complete. Records stay, and what runs share."""
     from guidebook.book.status import everything
     from guidebook.runs.recording import removed
 

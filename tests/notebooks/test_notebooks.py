@@ -196,6 +196,15 @@ def test_a_notebook_that_stops_early_fails_and_leaves_no_page(case, tmp_path):
     assert not (tmp_path / "out" / "notebook.ipynb").exists()
 
 
+@pytest.mark.parametrize(("code", "stays"), [("raise DataError('no images')", False), ("1 / 0", True)])
+def test_a_refusal_that_says_what_to_do_leaves_no_half_of_a_notebook(code, stays, tmp_path):
+    source = notebook(tmp_path / "broken.ipynb", "from guidebook.config.datasets import DataError", code)
+    with pytest.raises(NotebookFailed) as failed:
+        execute(source, tmp_path / "notebook.ipynb", {})
+    assert (len(str(failed.value).splitlines()) == 2) == stays
+    assert (tmp_path / "notebook.partial.ipynb").exists() == stays
+
+
 def test_a_notebook_that_fails_now_is_not_done_because_it_once_was(tmp_path):
     source, target = notebook(tmp_path / "broken.ipynb", "x = 1"), tmp_path / "notebook.ipynb"
     assert execute(source, target, {})

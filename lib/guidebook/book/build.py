@@ -70,16 +70,21 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
     """Builds `book/_build/html` from the runs that are there and the recorded results; returns its first page.
 
     Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell, or a chapter of `_toc.yml`
-    that does not exist; the pages are then those of before. `say` hears of each step. Raises NotebookFailed, Locked while
-    another build goes on.
+    that does not exist; the pages are then those of before. `say` hears of each step, and in the end which pages are new or
+    changed. Raises NotebookFailed, Locked while another build goes on.
     """
     toc = _contents()
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     with lock(OUTPUT.parent), writing(ASIDE, "the book"):
         shutil.rmtree(ASIDE, ignore_errors=True)  # of a build that was killed
         _build(toc, say)
+        before, now = _articles(OUTPUT), _articles(BUILT)
         take_place(BUILT, OUTPUT)
         shutil.rmtree(ASIDE)
+    changed = {page for page in now.keys() & before.keys() if now[page] != before[page]}
+    for word, found in (("new", now.keys() - before.keys()), ("changed", changed)):
+        if found:
+            say(f"{word}: {', '.join(sorted(found))}")
     return OUTPUT / "index.html"
 
 
@@ -177,11 +182,31 @@ def _stage(c: Chapter, others: list[Run]) -> None:
         tags = cell["metadata"].get("tags", [])
         if "injected-parameters" in tags:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
+            if c.run and c.run.params.data.path:
+                cell["source"] = _without_place(c.page[2])
         elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
     note = c.run and {"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(c.run, others)}
     notebook["cells"] = [title, *([note] if note else []), *rest]
     (SOURCE / f"{c.file}.ipynb").write_text(json.dumps(notebook))
+
+
+def _without_place(values: dict) -> str:
+    """Parameters as papermill writes them, but of the path of the images, which is the builder's, its last part alone."""
+    from papermill.translators import PythonTranslator
+
+    data = values["data"]
+    return PythonTranslator.codify(values | {"data": data | {"path": Path(data["path"]).name}})
+
+
+def _articles(html: Path) -> dict[str, str]:
+    """What each page says, by its place, without the contents of the book beside it."""
+    found = {}
+    for file in html.rglob("*.html"):
+        _, there, rest = file.read_text().partition("<article")
+        if there:
+            found[str(file.relative_to(html))] = rest.partition("</article>")[0]
+    return found
 
 
 def _hero(run: Run) -> None:

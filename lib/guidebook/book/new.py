@@ -1,17 +1,27 @@
 """A new experiment on images of one's own: params and a notebook, written from a template."""
 
+import contextlib
+import io
+import itertools
 import json
+import math
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from guidebook.config import own
 from guidebook.config.params import ParamsError, check_word, load
 from guidebook.config.paths import NOTEBOOKS, PARAMS
+from guidebook.data.parquet import rows
 
 TEMPLATE = NOTEBOOKS / "template"  # own.ipynb, demo.yml, smoke.yml
 SEEN = 8000  # images of the demo's training: minutes on two CPU cores
+LOOKED_AT = 200  # images whose size is told
+REPEATED = 10  # images of a caption from which on it may be a class
 
 
 def written(name: str, path: Path) -> list[Path]:
@@ -24,14 +34,14 @@ def written(name: str, path: Path) -> list[Path]:
     for taken in (folder, notebook):
         if taken.exists():
             raise ParamsError(f"{taken} is there already: take another name, or delete it")
-    path = path.expanduser().absolute()
-    images = own.found(str(path))
+    path = _place(path)
+    images = own.found(path)
     if images.contents.entry.attributes:
         change = f"guidebook run celeba --set data.name={own.NAME} --set data.path={path}"
         raise ParamsError(f"these are faces with CelebA's attributes, and have an experiment: {change}")
     folder.mkdir(parents=True)
     try:
-        words = _words(name, str(path), images)
+        words = _words(name, path, images)
         for profile in ("demo", "smoke"):
             (folder / f"{profile}.yml").write_text((TEMPLATE / f"{profile}.yml").read_text().format(**words))
             load(name, profile)
@@ -40,6 +50,34 @@ def written(name: str, path: Path) -> list[Path]:
         raise
     notebook.write_text(json.dumps(_cells(words), indent=1, ensure_ascii=False) + "\n")
     return [folder / "demo.yml", folder / "smoke.yml", notebook]
+
+
+def found(path: Path) -> list[str]:
+    """What lies below a path, in a line; and in another one how captions that repeat could be classes."""
+    images = own.found(_place(path))
+    there, n = images.contents, images.contents.train + images.contents.test
+    sizes = sorted(_sizes(images), key=math.prod)
+    pixels = " to ".join(dict.fromkeys(f"{width}×{height}" for width, height in (*sizes[:1], *sizes[-1:])))
+    _, _, counts = there.entry.note.partition(": ")
+    lines = [f"found {counts}" + (f"; {pixels} pixels" if pixels else "")]
+    if 1 < there.captions <= n // REPEATED:
+        lines.append(
+            f"only {there.captions} captions for {n:,} images: where they are classes, put the images of each into a folder that it "
+            "names, without metadata, and a judge will read the samples"
+        )
+    return lines
+
+
+def _place(path: Path) -> str:
+    return str(path.expanduser().absolute())
+
+
+def _sizes(images: own.Own) -> Iterator[tuple[int, int]]:
+    """Width and height of some of the training images, as their headers have them."""
+    every = (raw for file in images.files["train"] for raw, _ in rows(file, images.contents.image, ()))
+    for raw in itertools.islice(every, LOOKED_AT):
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as image:
+            yield image.size  # what cannot be read is refused by its name when it is decoded
 
 
 def _words(name: str, path: str, images: own.Own) -> dict[str, Any]:
@@ -56,10 +94,11 @@ def _words(name: str, path: str, images: own.Own) -> dict[str, Any]:
     if entry.captioned:
         return words | {
             "kind": "caption", "caption": "phrasings: 1", "tokens": min(77, 2 + longest), "groups": '("blind", "colour", "copying")',
-            "prompts": "  # captions of held-out images", "rows": "[str(i + 1) for i in range(len(prompts))]",
+            "row": "caption, by its number in the table above", "prompts": "  # captions of held-out images",
+            "rows": "[str(i + 1) for i in range(len(prompts))]",
         }  # fmt: skip
     return words | {
-        "kind": "class", "caption": 'caption: "A photo of a {label}"', "tokens": min(77, 6 + longest),
+        "kind": "class", "row": "class", "caption": 'caption: "A photo of a {label}"', "tokens": min(77, 6 + longest),
         "groups": '("judge", "blind", "colour", "copying")', "prompts": "", "rows": "prompts",
     }  # fmt: skip
 
@@ -72,6 +111,6 @@ def _cells(words: dict[str, Any]) -> dict:
         tags = [tag for tag in cell["metadata"].get("tags", []) if tag not in other.values()]
         cell |= {"id": str(number), "metadata": {"tags": tags} if tags else {}}
         cell["source"] = [
-            re.sub(r"{(name|images|kind|prompts|rows|groups)}", lambda m: words[m[1]], x) for x in cell["source"]
+            re.sub(r"{(name|images|row|prompts|rows|groups)}", lambda m: words[m[1]], x) for x in cell["source"]
         ]
     return notebook

@@ -29,6 +29,7 @@ from guidebook.runtime.malloc import SETTINGS
 MOST = 4  # pages drawn at once, each in a kernel of its own
 # Of PNGs, whose runs of equal bytes are all that is packed: 1.7 times as fast as by default; charts are as large, grids of images larger
 FIGURES = {"bbox_inches": "tight", "pil_kwargs": {"compress_type": zlib.Z_RLE}}
+REFUSALS = ("DataError", "ParamsError", "PretrainedMissing")  # errors that say in one line what to do
 _kernels: set[int] = set()  # process ids of those that execute
 
 
@@ -180,8 +181,11 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
             aside.unlink(missing_ok=True)
             raise Preempted(error.evalue.removeprefix("stopped ").removesuffix(SAVED)) from None
         text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
-        message = f"{source.name}, cell {error.exec_count}: {text}\n(the whole traceback is in {aside})"
-        raise NotebookFailed(message) from None
+        message = f"{source.name}, cell {error.exec_count}: {text}"
+        if error.ename in REFUSALS:
+            aside.unlink(missing_ok=True)
+            raise NotebookFailed(message) from None
+        raise NotebookFailed(f"{message}\n(the whole traceback is in {aside})") from None
     except OSError as error:
         raise OSError(f"{aside} was not written ({error})") from error
     except RuntimeError as error:  # the kernel died
@@ -195,7 +199,7 @@ def _kernel_environment(record: Path | None, threads: int | None) -> dict[str, s
     environment = {**SETTINGS, **os.environ}
     environment.pop("GUIDEBOOK_RECORD", None)
     for place in ("GUIDEBOOK_RUNS", "GUIDEBOOK_DATA", "GUIDEBOOK_ROOT"):
-        if place in environment:
+        if environment.get(place):
             environment[place] = os.path.abspath(environment[place])
     if threads:
         environment.setdefault("OMP_NUM_THREADS", str(threads))

@@ -100,7 +100,7 @@ def _cells(row: dict) -> dict[str, str]:
         "run": row["run"],
         "key": key[1] if key else "",  # of the folder runs/<run>-<key>; a record has none
         "seed": str(row.get("seed", "")),
-        "state": row["state"],
+        "state": " ".join(filter(None, (row["state"], row.get("training")))),
         "job": job,
         "images seen": seen,
         "images/s": f"{row['images/s']:,}" if working and row["images/s"] else "",

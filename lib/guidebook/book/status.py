@@ -3,9 +3,11 @@
 import logging
 
 from guidebook.config.budget import images
+from guidebook.runs import checkpoints
 from guidebook.runs.lock import held
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import Run, every_run
+from guidebook.runs.trainings import turn
 from guidebook.slurm.submit import ENDED, SubmitError, failure, jobs
 
 log = logging.getLogger(__name__)
@@ -72,10 +74,13 @@ def _row(run: Run) -> dict:
     real = next((f", real images {100 * r['value']:.1f} %" for r in read if r["guidance"] is None), "")  # its ceiling
     best = max((r for r in read if r["guidance"] is not None), key=lambda r: r["value"], default=None)
     seen, total, rate = last.get("nimg", 0), images(run.params), last.get("images_per_s")
+    if now == "stopped":  # lines of statistics are not written at the moment of a stop: what is saved counts
+        seen = max(map(checkpoints.images, checkpoints.saved(run.path / "checkpoints")), default=0)
     return {
         "run": run.name,
         "seed": run.params.train.seed,
         "state": now,
+        "training": turn(run) if now == "training" else "",
         "images seen": seen,
         "of": total,
         "images/s": round(rate) if rate else None,

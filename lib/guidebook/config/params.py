@@ -222,11 +222,12 @@ def departures(params: Params) -> list[tuple[str, Any, Any]]:
     """`(key, its profile's value, its own)` where a run differs from its profile in more than how it is run."""
     if params.profile not in _names(PARAMS / params.experiment):
         return []
-    how = {f"train.{name}" for name in FREE}
-    own = {f"data.{key}": getattr(params.data, key) for key in ("path", "contents")} if params.data.contents else None
-    changed = differences(load(params.experiment, params.profile, own), params)
+    own = {f"data.{key}": getattr(params.data, key) for key in ("path", "contents")}  # which are said with the data
+    apart = {f"train.{name}" for name in FREE} | {"evaluate.trainings", *own}
+    alike = params.data.contents and _profile(params.experiment, params.profile)["data"]["name"] == params.data.name
+    changed = differences(load(params.experiment, params.profile, own if alike else None), params)
     changed = [(key, x, y) for key, x, y in changed if key != "model.init" or x != unversioned(y)]
-    return [c for c in changed if c[0] not in how | {"evaluate.trainings"} and c[:2] != ("train.precision", "auto")]
+    return [c for c in changed if c[0] not in apart and c[:2] != ("train.precision", "auto")]
 
 
 def check_word(word: str, what: str) -> None:

@@ -141,28 +141,29 @@ def together(answers: list[Answer]) -> str:
 
 
 def forest(answers: list[Answer]) -> str:
-    """A forest plot in SVG: the difference that each answer rests on, in half widths of its 95 % interval, so that ±1 decides."""
-    decided = [a for a in answers if a.effect]
+    """A forest plot in HTML: the difference that each answer rests on, in half widths of its 95 % interval, so that ±1 decides.
+
+    Each answer has a picture of its own, whose places are shares of its width: words are as large on a narrow page as on a wide one.
+    """
+    decided, reach = [a for a in answers if a.effect], 8.0
     if not decided:
         return ""
-    lines, height, reach = [], 20 * len(decided) + 30, 8.0
-    for i, answer in enumerate(decided):
+    lines = []
+    for answer in decided:
         value, low, high = answer.effect
-        x, y = max(-reach, min(reach, 2 * value / max(high - low, 1e-12))), 20 * i + 14
+        x = max(-reach, min(reach, 2 * value / max(high - low, 1e-12)))
+        left, middle, right = (f"{50 + 50 * at / (reach + 2):.1f}%" for at in (x - 1, x, x + 1))
         kind, glyph = OUTCOMES[answer.verdict]
-        title = f"<title>{escaped(f'{answer.claim}: {answer.note}')}</title>"
         lines.append(
-            f'<g class="verdict {kind}">{title}<text x="250" y="{y + 4}" text-anchor="end">{escaped(answer.claim)}</text>'
-            f'<line x1="{450 + 20 * (x - 1):.0f}" x2="{450 + 20 * (x + 1):.0f}" y1="{y}" y2="{y}" stroke="currentColor" stroke-width="2"/>'
-            f'<circle cx="{450 + 20 * x:.0f}" cy="{y}" r="4" fill="currentColor"/><text x="650" y="{y + 4}">{glyph} {answer.verdict}</text></g>'
+            f'<div class="verdict {kind}"><span>{escaped(answer.claim)}</span>'
+            f'<svg role="img"><title>{escaped(f"{answer.claim}: {answer.note}")}</title>'
+            f'<line class="zero" x1="50%" x2="50%" y1="0" y2="100%"/><line x1="{left}" x2="{right}" y1="50%" y2="50%"/>'
+            f'<circle cx="{middle}" cy="50%" r="4"/></svg><span>{glyph} {answer.verdict}</span></div>'
         )
-    axis = f'<line x1="450" x2="450" y1="0" y2="{height - 24}" stroke="currentColor" stroke-dasharray="3 3"/>'
     words = "against the claim · no difference · for the claim"
-    below = f'<text x="450" y="{height - 6}" text-anchor="middle">{words}</text>'
-    return (
-        f'<div class="scroll"><svg class="forest" viewBox="0 0 760 {height}" role="img" aria-label="Differences that verdicts rest on">'
-        f"{axis}{''.join(lines)}{below}</svg></div>"
-    )
+    below = f'<div><span></span><span class="words">{words}</span></div>'
+    label = "Differences that verdicts rest on"
+    return f'<div class="forest" role="group" aria-label="{label}">{"".join(lines)}{below}</div>'
 
 
 def broken(unguided: dict, real: dict, classes: int) -> str | None:

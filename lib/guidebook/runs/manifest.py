@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import glob
 import hashlib
 import json
 import logging
@@ -56,11 +57,15 @@ def append(file: Path, text: str) -> None:
 def whole(folder: Path, what: str) -> Iterator[Path]:
     """A folder to write into, which is hashed and gets the name `folder` when it is complete. Raises OSError with `what`.
 
-    Where another process gave its own that name first, the first one counts, though two trainings on a GPU are not equal.
+    Where another process gave its own that name first, the first one counts, though two trainings on a GPU are not equal. What
+    processes of this machine left that were killed while they made it is removed.
     """
-    aside = folder.with_name(f".{folder.name}-{me()}")
+    before = f".{folder.name}-"
+    aside = folder.with_name(before + me())
     with unless(folder), writing(aside, what):
-        shutil.rmtree(aside, ignore_errors=True)
+        for left in folder.parent.glob(f"{glob.escape(before + platform.node())}-*"):
+            if left == aside or not running(left.name.removeprefix(before)):
+                shutil.rmtree(left, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
         rename(aside, folder)
@@ -161,6 +166,12 @@ def here() -> str:
 def me() -> str:
     """This process, among those of all machines."""
     return f"{here()}-{os.getpid()}"
+
+
+def running(process: str) -> bool:
+    """Whether a process, by its name among those of all machines, runs on this one."""
+    machine, _, pid = process.rpartition("-")
+    return machine == here() and Path(f"/proc/{pid}").exists()
 
 
 def delete(folder: Path) -> None:

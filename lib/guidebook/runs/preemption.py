@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from guidebook.runs.manifest import here, me
+from guidebook.runs.manifest import me, running
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import agreed, barrier, world
 
@@ -39,8 +39,7 @@ def request(stop: Path) -> None:
 def drop_stale(stop: Path) -> None:
     """Removes a file STOP for a signal to a command that is gone: it is not meant for the next one."""
     text = stop.read_text() if stop.exists() else ""
-    machine, _, pid = text.rpartition("-")
-    if text and not (machine == here() and Path(f"/proc/{pid}").exists()):
+    if text and not running(text):
         stop.unlink(missing_ok=True)
 
 

@@ -3,18 +3,34 @@
 import filecmp
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from guidebook.config import params as P
 from guidebook.config.paths import runs
 from guidebook.runs import run as R
 from guidebook.runs.executed import complete
-from guidebook.runs.lock import lock
+from guidebook.runs.lock import Locked, lock
 from guidebook.runs.manifest import Corrupt, checksum, delete, me, take_place, verify, writing
 from guidebook.runs.trainings import trained_again, variants
 
 log = logging.getLogger(__name__)
+BEGUN = {"params.yml", "provenance.json", ".lock"}  # files of a run of which nothing was made yet
 FACTS, SETS = ("params.yml", "provenance.json", "stats.jsonl", "metrics.json"), ("set.json", "sheet.png")
+
+
+@contextmanager
+def begun(params: P.Params) -> Iterator[R.Run]:
+    """The run of these parameters, to work on. Where that is refused before anything was made, no folder of a run stays."""
+    run = R.open_run(params)
+    try:
+        yield run
+    except Exception:
+        with suppress(OSError, Locked, P.ParamsError):  # another process works on it, or removed it; or it is a record
+            if {file.name for file in run.path.rglob("*") if file.is_file()} <= BEGUN:
+                removed(run.path).parent.rmdir()
+        raise
 
 
 def record(run: R.Run) -> Path:

@@ -166,9 +166,11 @@ def find(experiment: str, profile: str) -> Run:
 
 
 def every_run() -> list[Run]:
-    """Every recorded and every live run, with its variants; of each kind the oldest first."""
+    """Every recorded and every live run, with its variants; of each kind the oldest first. A record without parameters is named."""
     patterns = "*/[!.]*/params.yml", "*/[!.]*/variants/*/params.yml"
-    return _readable(file.parent for root in (RESULTS, runs()) for file in _by_age(root, *patterns))
+    records = (folder for p in patterns for folder in RESULTS.glob(p.removesuffix("params.yml")))
+    lost = [folder for folder in records if not (folder / "params.yml").exists()]
+    return _readable([*lost, *(file.parent for root in (RESULTS, runs()) for file in _by_age(root, *patterns))])
 
 
 def usable(runs: Iterable[Run]) -> list[Run]:

@@ -27,6 +27,15 @@ def variants(run: Run) -> list[Run]:
     return _opened(run.path.glob("variants/*/params.yml"))
 
 
+def turn(run: Run) -> str:
+    """`1 of 2`: where a training stands among those that its notebook has asked for so far; empty where it is the only one."""
+    own, *others = (run.owner / "params.yml", *run.owner.glob("variants/*/params.yml"))
+    began = own.stat().st_mtime_ns  # written anew whenever a notebook begins, and those of its variants after it
+    asked = [run.owner, *(file.parent for file in others if file.stat().st_mtime_ns >= began)]
+    trained = sum((folder / "model").is_dir() for folder in asked)
+    return f"{trained + 1} of {len(asked)}" if len(asked) > 1 else ""
+
+
 def trained_again(run: Run) -> dict[str, Path]:
     """Folders of the other trainings of a run and of its variants, by the names of the variants that a record keeps them as."""
     own = [run, *(v for v in variants(run) if _seed(v) == _seed(run))]

@@ -72,7 +72,7 @@ def _head(cluster: Cluster, name: str, options: list[str]) -> str:
     place["gpus-per-node"] = cluster.gpus if cluster.gpus_per_node else None
     shared = [f"--job-name={name}", f"--time={cluster.time}", *(f"--{k}={v}" for k, v in place.items() if v)]
     shared += ["--open-mode=append", f"--cpus-per-task={cluster.cpus}", *options, *cluster.sbatch]
-    kept = {k: os.path.abspath(os.environ[k]) for k in KEPT if k in os.environ}
+    kept = {k: os.path.abspath(os.environ[k]) for k in KEPT if os.environ.get(k)}
     exports = {"GUIDEBOOK_ROOT": os.path.abspath(ROOT)} | kept | OFFLINE | cluster.environment
     lines = [*(f"#SBATCH {option}" for option in shared), f"cd {shlex.quote(str(ROOT))} || exit 1", *cluster.setup]
     return "\n".join(["#!/bin/bash", *lines, *(f"export {k}={shlex.quote(v)}" for k, v in exports.items())])

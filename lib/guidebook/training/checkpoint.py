@@ -4,8 +4,6 @@ A checkpoint is a folder `nimg-<images seen>` of safetensors files, `state.json`
 """
 
 import json
-import logging
-import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,13 +11,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from guidebook.runs.manifest import MANIFEST, verify, whole
+from guidebook.runs.checkpoints import complete, images
+from guidebook.runs.manifest import verify, whole
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import total, world
 from guidebook.training.step import Tensors, Trainer
-
-log = logging.getLogger(__name__)
-NAME = re.compile(r"nimg-(\d{10,})")
 
 
 def save(folder: Path, nimg: int, tensors: Tensors, state: dict, keep: int, grid: int) -> Path:
@@ -87,22 +83,6 @@ class Writer:
         with self._thread:  # a write that has begun is finished, whatever ended the training
             if error is None:
                 self.wait()
-
-
-def complete(folder: Path) -> list[Path]:
-    """The complete checkpoints, oldest first. What a crash left unfinished is skipped with a log line."""
-    found = []
-    for path in sorted(folder.glob("*")):
-        if NAME.fullmatch(path.name) and (path / MANIFEST).is_file():
-            found.append(path)
-        else:
-            log.warning("skipped %s: not a complete checkpoint", path.name)
-    return sorted(found, key=images)
-
-
-def images(path: Path) -> int:
-    """Images seen at a checkpoint, by its name."""
-    return int(NAME.fullmatch(path.name)[1])
 
 
 def load(path: Path, device="cpu") -> tuple[Tensors, dict]:

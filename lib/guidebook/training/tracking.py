@@ -8,6 +8,7 @@ from guidebook.runs.checked import dumps_lines
 from guidebook.runs.manifest import append, write
 from guidebook.runs.progress import Bar
 from guidebook.runs.run import Run
+from guidebook.runs.trainings import turn
 from guidebook.runtime.distributed import world
 from guidebook.training.step import Trainer
 
@@ -38,7 +39,8 @@ def tracking(run: Run, trainer: Trainer) -> Iterator[Callable[[dict], None]]:
         bar.update(line["nimg"] - bar.n)
         bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
 
-    with Bar(None, f"training {run.name}", trainer.total, initial=trainer.nimg, unit="image") as bar:
+    what = f"training {place}: {run.name}" if (place := turn(run)) else f"training {run.name}"
+    with Bar(None, what, trainer.total, initial=trainer.nimg, unit="image") as bar:
         yield track
 
 
