@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import threading
 import types
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from faults.lives import TIMING
 
 from guidebook.config.datasets import CATALOG, DataError
 from guidebook.data import cache as module
@@ -19,12 +21,13 @@ from guidebook.data.cache import Cache
 from guidebook.data.decode import decode, progressive
 from guidebook.data.drawn import paintings
 from guidebook.data.files import Files
-from guidebook.data.images import Streamed, load
+from guidebook.data.images import Streamed, load, spread
 from guidebook.data.shards import Shards
-from guidebook.runs import artifact, manifest
-from guidebook.runs.artifact import PARTS
+from guidebook.runs import manifest
 from guidebook.runs.manifest import intact
+from guidebook.runs.run import open_run
 from guidebook.training.checkpoint import Writer
+from guidebook.training.loop import train
 from guidebook.training.profiler import PARTS as STEPS
 from guidebook.training.step import prepared
 from guidebook.training.validation import Validation
@@ -185,17 +188,57 @@ def test_what_began_too_late_is_cleared_away(data):
     assert [f.name for f in data.cache.folder.parent.iterdir()] == [data.cache.folder.name]
 
 
+def begun(data, monkeypatch, parts: int = 1) -> Cache:
+    """A cache of which so many parts are made, and row 6 is decoded."""
+    cache, real = again(data), Cache._fill
+
+    def stopped(self, first, end):
+        if first == 5 * parts:
+            raise KeyboardInterrupt
+        return real(self, first, end)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "_fill", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            cache.decode()
+    cache.image(next(row for row in data.shards.read(1) if row.number == 6))
+    return cache
+
+
 def test_rows_that_were_decoded_before_the_machine_restarted_do_not_count_and_parts_do(data, monkeypatch):
-    data.cache.keep()
-    data.cache._write(6, np.zeros((3, SIDE, SIDE), np.uint8), 0)
-    data.cache._state[6] = module.DECODED
-    artifact.write_json(data.cache.aside, f"{PARTS}/000000000-000000005.json", [{"bad": [], "progressive": 0}], "")
+    begun(data, monkeypatch)
     for start, rows in (("here", [0, 1, 2, 3, 4, 6]), ("another", [0, 1, 2, 3, 4])):
         if start == "another":
             monkeypatch.setattr(module, "here", lambda: "another-start")
         cache = again(data)
         cache.keep()
         assert kept(cache) == rows
+
+
+IMAGE = 3 * SIDE**2
+CHANGED = {  # a file, and its byte that changes: of row 3, of row 9, of row 3, of row 6
+    "train.npy": -(TRAIN - 3) * IMAGE + 5, "test.npy": -5 * IMAGE + 5, "labels.npy": -(59 - 3) * 8, "state-": 6 * 4,
+    "000000000-000000005.json": -30, "bad-000000005.json": 30,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_changed_byte_or_a_cut_of_what_is_half_decoded_changes_no_image(data, name, cut, restarted, monkeypatch):
+    wanted, skipped = [split.clone() for k in ("train", "test") for split in data.cache.split(k)], data.skipped
+    shutil.rmtree(data.cache.folder)
+    (file,) = (f for f in begun(data, monkeypatch, parts=2).aside.rglob("*") if f.name.startswith(name))
+    raw, at = file.read_bytes(), CHANGED[name] % file.stat().st_size
+    file.write_bytes(raw[: len(raw) // 2] if cut else raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+    if restarted:
+        monkeypatch.setattr(module, "here", lambda: "another-start")
+    cache = again(data)
+    cache.keep()
+    assert torch.equal(cache.some([*range(9)])[0], wanted[0][:9])
+    found = [split for k in ("train", "test") for split in cache.split(k)]
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert [text.split(":")[0] for text in cache.skipped] == [text.split(":")[0] for text in skipped]
 
 
 def test_what_another_machine_decodes_meanwhile_is_left_alone(data, monkeypatch):
@@ -349,15 +392,32 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(data, param
     other.feed.close()
 
 
-def test_the_held_out_images_of_a_stream_are_asked_once_they_are_decoded(data, params):
-    trainer = prepared(params, data)
-    validation = Validation(trainer)
-    trainer.step()
-    assert validation() == {}
-    for _ in range(6):  # over the end of the first epoch
-        trainer.step()
+def test_the_held_out_images_of_a_stream_are_asked_whether_they_are_decoded_or_not(data, params):
+    trainer, held = prepared(params, data), [9, 19, 29, 39, 49]
+    before = Validation(trainer)()
+    assert kept(data.cache) == held  # and no other was decoded for it
+    assert Validation(trainer)() == before
+    data.cache.close()  # as where the disk has no room for what is decoded
+    assert kept(data.cache) == []
+    assert Validation(trainer)() == before
     trainer.feed.close()
-    assert validation()["validation_loss"] > 0
+    data.cache.decode()
+    assert Validation(trainer)() == before
+    assert torch.equal(spread(data, 64).images, data.test.images)
+    assert torch.equal(spread(data, 3).labels, data.test.labels[[0, 2, 4]])
+
+
+def test_a_training_writes_the_same_lines_whatever_was_decoded_before_it(data, params, runs, monkeypatch):
+    params, found = params.replace(train={"checkpoint_every": 0.25}), []
+    for decoded in (False, True):
+        monkeypatch.setenv("GUIDEBOOK_RUNS", str(runs / f"{decoded}"))
+        load.cache_clear()
+        if decoded:
+            load(params.data).cache.decode()
+        train(run := open_run(params))
+        found.append([{k: v for k, v in line.items() if k not in TIMING} for line in run.stats()])
+    assert found[0] == found[1]
+    assert all("validation_loss" in line for line in found[0] if line["nimg"] % 12 == 0)
 
 
 def test_parts_of_a_step_add_up_to_the_step(data, params):

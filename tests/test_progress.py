@@ -1,9 +1,13 @@
 """Progress: what long work says of itself, and that it can be stopped on the way."""
 
+import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from guidebook.book.notebook import partial
+from guidebook.book.progress import _line
 from guidebook.runs.preemption import Preempted, stopping
 from guidebook.runs.progress import FILE, Bar, clock, measured, tell, told
 from guidebook.runs.run import open_run
@@ -49,6 +53,22 @@ def test_nothing_is_told_where_nobody_asked_and_a_full_disk_stops_nothing(tmp_pa
     assert not [*tmp_path.iterdir()]
     monkeypatch.setenv(FILE, str(tmp_path / "absent" / "file"))
     tell("measuring")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\xc2", b"{", b"[]", b"{}", b'{"cells": 1}', b'{"cells": [{"cell_type": "code"}]}']
+)
+def test_whoever_watches_a_notebook_passes_over_what_is_damaged(raw, tmp_path):
+    run = SimpleNamespace(path=tmp_path)
+    assert _line(run) == "starting"
+    partial(tmp_path / "notebook.ipynb").write_bytes(raw)
+    assert _line(run) == "starting"
+    cell = {"cell_type": "code", "execution_count": 1}
+    partial(tmp_path / "notebook.ipynb").write_text(json.dumps({"cells": [cell, cell | {"execution_count": None}]}))
+    told(tmp_path / "notebook.ipynb").write_bytes(b"10 \xc3")
+    assert _line(run) == "cell 2 of 2"
+    told(tmp_path / "notebook.ipynb").write_text("10 %")
+    assert _line(run) == "cell 2 of 2, 10 %"
 
 
 def test_a_stop_is_obeyed_between_two_items_of_a_measurement(tiny, runs):

@@ -1,12 +1,14 @@
 """Power-function averages, and averages of any length after the training: closed forms, and a real training by brute force."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from guidebook.config.params import ParamsError, load
+from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import open_run
 from guidebook.training import checkpoint, train
 from guidebook.training.ema import EMA, decay_at
@@ -169,6 +171,32 @@ def test_the_end_of_a_training_is_not_an_earlier_moment(trained):
         assert reconstructed(run, "power-0.19", 1472).is_dir()
     finally:
         gone.rename(last)
+
+
+@pytest.mark.parametrize("damage", ["gone", "without a manifest", "a byte", "cut"])
+def test_of_damaged_snapshots_no_other_weights_come(trained, damage):
+    run, _ = trained
+    whole = run.path / "snapshots" / "nimg-0000000640"
+    kept = shutil.copytree(whole, run.path / "put-aside")
+    file = whole / "power-0.1.safetensors"
+    raw = file.read_bytes()
+    if damage == "gone":
+        shutil.rmtree(whole)
+    elif damage == "without a manifest":
+        (whole / "manifest.json").unlink()
+    else:
+        file.write_bytes(raw[: len(raw) // 2] if damage == "cut" else raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:])
+    try:
+        with pytest.raises(
+            Corrupt, match=rf"nimg-0000000640.* is not .*; put it back, or delete {run.path} and run again"
+        ):
+            reconstructed(run, "power-0.21")
+        assert reconstructed(run, "power-0.21", 576).is_dir()  # of before
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+        kept.rename(whole)
+    assert reconstructed(run, "power-0.21").is_dir()
+    shutil.rmtree(run.path / "reconstructed")
 
 
 BAD = {

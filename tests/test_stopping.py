@@ -159,8 +159,9 @@ def test_a_stop_for_a_command_that_is_gone_is_not_meant_for_the_next_and_a_perso
     gone.wait()
     for text, stays in (
         ("", True), (me(), True), (f"{here()}-{gone.pid}", False), ("another-host-0123abcd-1", False), ("odd", False),
+        ("\udcff\0", False),
     ):  # fmt: skip
-        stop.write_text(text)
+        stop.write_bytes(text.encode(errors="surrogateescape"))
         preemption.drop_stale(stop)
         assert stop.exists() == stays, text
     preemption.drop_stale(stop)

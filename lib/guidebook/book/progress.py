@@ -112,10 +112,10 @@ def _cells(row: dict) -> dict[str, str]:
 
 def _line(run: Run) -> str:
     text = "starting"
-    with suppress(OSError, ValueError):  # it is not there yet
+    with suppress(OSError, ValueError, KeyError, TypeError):  # it is not there yet, or damaged
         cells = code_cells(partial(run.path / "notebook.ipynb"))
         done = sum(isinstance(c["execution_count"], int) for c in cells)
         text = f"cell {min(done + 1, len(cells))} of {len(cells)}"
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         text = ", ".join(filter(None, (text, told(run.path / "notebook.ipynb").read_text())))
     return text

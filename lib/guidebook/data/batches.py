@@ -153,13 +153,10 @@ class Stream(contextlib.AbstractContextManager):
                 raise decoded
             coming.append(decoded)
             self._room.release()
-        side = self.cache.resolution
-        images, labels = np.empty((n, 3, side, side), np.uint8), np.empty(n, np.int64)
         # The last first: by then the others are mostly done, and the decoders were not disturbed.
-        for i in reversed(range(n)):
-            images[i], labels[i] = coming.pop().result()
+        images = [decoded.result() for decoded in reversed(coming)]
         self.seen += n * self._stride
-        return torch.from_numpy(images), torch.from_numpy(labels)
+        return self.cache.stacked(images[::-1])
 
     def close(self) -> None:
         self._ended.set()

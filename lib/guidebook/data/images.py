@@ -88,6 +88,18 @@ def load(data: Data) -> Images | Streamed:
     return Streamed(data, files).decoded() if entry.mapped else _read(data, files)
 
 
+def spread(data: Images | Streamed, most: int) -> Split:
+    """So many of the held-out images at most, from the first to the last; of a stream none but these is decoded. Raises DataError."""
+    streams = isinstance(data, Streamed)
+    held = (
+        data.shards.held_out(torch.arange(data.shards.rows)).argwhere()[:, 0]
+        if streams
+        else torch.arange(len(data.test))
+    )
+    rows = held[torch.linspace(0, len(held) - 1, min(most, len(held))).long()]
+    return Split(*data.cache.some(rows.tolist())) if streams else Split(data.test.images[rows], data.test.labels[rows])
+
+
 @functools.lru_cache(maxsize=2)
 def shuffled(n: int, seed: int, epoch: int) -> torch.Tensor:
     """An epoch's random order (n,)."""

@@ -117,7 +117,7 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> None:
     # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
     for i in Bar(range(k, k + len(ranges), n), what, unit="part", disable=bool(k)):
         i = i % len(ranges) if n == 1 else i
-        if i < len(ranges) and not _made(aside, markers[i], parts, *ranges[i]) and not folder.is_dir():
+        if i < len(ranges) and not is_made(aside, markers[i], parts, *ranges[i]) and not folder.is_dir():
             rows, noted = make(*ranges[i])
             with unless(folder):
                 for name, values in rows.items():
@@ -135,8 +135,8 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> None:
     barrier()
 
 
-def _made(aside: Path, marker: str, parts: Parts, first: int, end: int) -> bool:
-    """Whether a part was made, now or before an interruption, and its rows are those that were written."""
+def is_made(aside: Path, marker: str, parts: Parts, first: int, end: int) -> bool:
+    """A check that a part was made, now or before an interruption, and its rows are those that were written."""
     if not (aside / marker).exists():
         return False
     try:

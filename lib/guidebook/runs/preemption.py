@@ -38,7 +38,7 @@ def request(stop: Path) -> None:
 
 def drop_stale(stop: Path) -> None:
     """Removes a file STOP for a signal to a command that is gone: it is not meant for the next one."""
-    text = stop.read_text() if stop.exists() else ""
+    text = stop.read_text(errors="replace") if stop.exists() else ""
     if text and not running(text):
         stop.unlink(missing_ok=True)
 

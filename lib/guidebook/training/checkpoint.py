@@ -85,9 +85,10 @@ class Writer:
                 self.wait()
 
 
-def load(path: Path, device="cpu") -> tuple[Tensors, dict]:
+def load(path: Path, device="cpu", remedy: str = "") -> tuple[Tensors, dict]:
     """The tensors and the state of a checkpoint. Raises Corrupt where a file is not what was written."""
-    names = verify(path, f"delete the folder {path} and run again: training goes on from the checkpoint before it")
+    usual = f"delete the folder {path} and run again: training goes on from the checkpoint before it"
+    names = verify(path, remedy or usual)
     state = json.loads((path / "state.json").read_text())
     files = [path / n for n in names if n.endswith(".safetensors")]
     # Several processes call it cpu:0, which safetensors does not know.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from guidebook.conditioning.condition import Condition
-from guidebook.data.images import Streamed
+from guidebook.data.images import spread
 from guidebook.runtime.distributed import world
 from guidebook.runtime.seeds import generator
 from guidebook.training.step import Trainer
@@ -24,14 +24,15 @@ class Validation:
     def __call__(self) -> dict:
         """Fields of a line of `stats.jsonl`: the mean loss; by level, from the image on, that of all images and its standard error.
 
-        No fields where this is not the main process, or the held-out images of a stream are not decoded yet.
+        No fields where this is not the main process, or less than two images are held out.
         """
         trainer = self._trainer
-        streams = isinstance(trainer.data, Streamed) and trainer.data.cache.arrays is None
-        if streams or not world().is_main_process:
+        if not world().is_main_process:
             return {}
         self._fixed = self._fixed or _fixed(trainer)
         x0, cond, noise, times = self._fixed
+        if len(x0) < 2:
+            return {}
         trainer.model.eval()
         with torch.autocast(x0.device.type, torch.bfloat16, enabled=trainer.params.train.precision == "bf16"):
             # `forward`, because what `compile` made is for batches of another size
@@ -48,11 +49,11 @@ class Validation:
 
 def _fixed(trainer: Trainer) -> tuple[Tensor, Condition, Tensor, Tensor]:
     """x_0 (n, *shape) of n images spread over the held-out ones, their captions, noise (levels, n, *shape) and times (levels,)."""
-    where, test, objective, device = trainer.space, trainer.data.test, trainer.objective, trainer.device
-    rows = torch.linspace(0, len(test) - 1, min(IMAGES, len(test))).long()
+    where, objective, device = trainer.space, trainer.objective, trainer.device
+    held = spread(trainer.data, IMAGES)
     rng = generator(SEED, "validation", device=device)
-    x0 = where.encoded(test.images[rows].to(device), rng)
-    noise = torch.randn(LEVELS, len(rows), *where.shape, generator=rng, device=device)
+    x0 = where.encoded(held.images.to(device), rng)
+    noise = torch.randn(LEVELS, len(x0), *where.shape, generator=rng, device=device)
     times = objective.times((torch.arange(LEVELS, device=device) + 0.5) / LEVELS)
-    cond = trainer.conditions(test.labels[rows], torch.arange(len(rows)))
+    cond = trainer.conditions(held.labels, torch.arange(len(held)))
     return x0, cond, noise, times.long() if objective.timesteps else times
