@@ -22,7 +22,8 @@ from guidebook.config.params import Data
 from guidebook.data.decode import decode
 from guidebook.data.drawn.scenes import KINDS, random_scenes, render
 from guidebook.data.files import Files, available, located
-from guidebook.data.images import DataError, from_uint8, in_files, load, order, to_uint8
+from guidebook.data.images import DataError, from_uint8, load, to_uint8
+from guidebook.data.order import in_files, order
 
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**63 - 1)

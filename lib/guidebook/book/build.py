@@ -58,12 +58,10 @@ class Chapter:
         name = _heading(self.page[0]).partition(":")[0]
         if not self.run:
             return name
-        p, paper = self.run.params, published(self.run.params)
-        own = (
-            paper and p.profile not in (*ORDER, "fraction") and p.data.entry.stand_in and p.data.name != paper.data.name
-        )
-        short = "fraction of " if departures(p) else "fraction on " if own else ""
-        return f"{name} ({short}{self.run.params.profile})"
+        profile, files, paper = self.run.params.profile, self.run.params.data, published(self.run.params)
+        own = paper and profile not in (*ORDER, "fraction") and files.entry.stand_in and files.name != paper.data.name
+        short = "fraction of " if departures(self.run.params) else "fraction on " if own else ""
+        return f"{name} ({short}{profile})"
 
 
 def build(say: Callable[[str], None] = lambda line: None) -> Path:

@@ -22,7 +22,8 @@ from guidebook.config.datasets import HELD, DataError
 from guidebook.config.schema import Train
 from guidebook.data.cache import threads
 from guidebook.data.decode import quiet
-from guidebook.data.images import Images, Split, Streamed, in_files, order, shuffled
+from guidebook.data.images import Images, Split, Streamed
+from guidebook.data.order import in_files, order, shuffled
 from guidebook.data.shards import Row, Window
 from guidebook.runtime.distributed import world
 

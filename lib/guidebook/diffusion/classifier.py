@@ -13,7 +13,8 @@ from torch import nn
 from guidebook.config.params import Params
 from guidebook.config.paths import runs
 from guidebook.config.schema import Data
-from guidebook.data.images import Split, from_uint8, load, order
+from guidebook.data.images import Split, from_uint8, load
+from guidebook.data.order import order
 from guidebook.diffusion.objective import Objective, objective
 from guidebook.runs.artifact import artifact
 from guidebook.runs.fit import fit, state_of

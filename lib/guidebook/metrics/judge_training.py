@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from guidebook.data.images import Split, order, unpacked
+from guidebook.data.images import Split, unpacked
+from guidebook.data.order import order
 from guidebook.runs.fit import fit
 from guidebook.runtime.precision import native_bf16
 from guidebook.runtime.seeds import generator, seed_of

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from guidebook.config.paths import runs
 from guidebook.config.pretrained import EMBEDDED, latent_shape
 from guidebook.config.schema import Data
-from guidebook.data.images import Images, from_uint8, order
+from guidebook.data.images import Images, from_uint8
+from guidebook.data.order import order
 from guidebook.runs.artifact import artifact
 from guidebook.runs.fit import fit, state_of
 from guidebook.runtime.precision import native_bf16
