@@ -117,6 +117,6 @@ def test_lines_of_unlike_scales_and_lengths_each_stand_at_their_own():
     ):
         (axes,) = figure.axes
         assert [t.get_text() for t in axes.get_xticklabels()] == names
-        found = [container.lines[0].get_xdata() for container in axes.containers]
+        found = [np.asarray(container.lines[0].get_xdata(), float) for container in axes.containers]
         np.testing.assert_allclose(found[0], [0, 1, 3], atol=1e-9)
         np.testing.assert_allclose(found[1], np.array([1, 2]) + 0.08, atol=1e-9)

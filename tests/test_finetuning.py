@@ -69,8 +69,12 @@ def tuned(pipeline, runs):
 
 
 def of(pipeline, **changes):
-    """Params of a fine-tuning of a folder."""
-    whole = {"text": {"encoder": str(pipeline), "tokens": 77}, "sample": {"spacing": "linspace", "steps": 4}}
+    """Params of a fine-tuning of a folder, whose network predicts ε."""
+    noise = {"prediction": "epsilon", "min_snr_gamma": None} | changes.pop("objective", {})
+    whole = {"objective": noise} | {
+        "text": {"encoder": str(pipeline), "tokens": 77},
+        "sample": {"spacing": "linspace", "steps": 4},
+    }
     whole |= {"model": {"init": str(pipeline), "vae": str(pipeline)}, "train": {"precision": "fp32"}}
     return SMOKE.replace(**whole | changes)
 
