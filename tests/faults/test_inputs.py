@@ -358,6 +358,7 @@ def test_a_pickle_called_safetensors_is_refused_and_does_not_run(kind, sealed, t
         for name in [*names, *(n.replace(".safetensors", ".bin") for n in names if whole == raw)]:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(whole, folder)
+            use()  # as it is, it is read
             for file in folder.glob("*.safetensors") if name.endswith(".bin") else ():
                 file.unlink()
             (folder / name).write_bytes(payload)
@@ -423,7 +424,7 @@ def test_facts_of_a_set_stay_text(text, runs, tiny, tmp_path, monkeypatch):
 
 WATCHED = """
 import os, sys
-OWN, seen = sys.argv.pop(1), []
+seen = []
 def hook(event, args):
     if event == "open" and isinstance(args[0], (str, bytes)):
         mode, flags = args[1], args[2]
@@ -442,7 +443,7 @@ from guidebook.cli import main
 try:
     main()
 finally:
-    print("SEEN", *sorted({s for s in seen if s and not s.startswith(OWN)}), sep="\\n")
+    print("SEEN", *sorted(set(filter(None, seen))), sep="\\n")
 """
 
 
@@ -455,13 +456,15 @@ def test_a_training_with_hostile_parameters_writes_only_into_its_run_folder(tiny
     places["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path / "tmp" / "inductor")
     (tmp_path / "tmp").mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, str(tmp_path / "runs"), "train", "tiny.yml"], cwd=tmp_path / "here",
+        [sys.executable, "-c", WATCHED, "train", "tiny.yml"], cwd=tmp_path / "here",
         env=os.environ | places, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    own = (str(tmp_path / "tmp"), "/dev/", "/proc/")
-    elsewhere = [s for s in done.stdout.partition("SEEN\n")[2].splitlines() if not s.startswith(own)]
+    written, runs = done.stdout.partition("SEEN\n")[2].splitlines(), str(tmp_path / "runs")
+    assert any(s.startswith(f"{runs}/mnist/") and s.endswith("/stats.jsonl") for s in written)  # it is watched
+    elsewhere = [s for s in written if not s.startswith((runs, str(tmp_path / "tmp"), "/dev/", "/proc/"))]
     commands = {s for s in elsewhere if s.startswith("run:")}
+    assert "run:git" in commands
     assert commands <= {"run:git", "run:ldconfig"}, commands  # the commit; a dependency that looks for a library
     assert sorted(set(elsewhere) - commands) == []
     assert [p.name for p in (tmp_path / "here").iterdir()] == ["tiny.yml"]
