@@ -14,6 +14,7 @@ from guidebook.book.status import everything
 from guidebook.config.params import ParamsError, load
 from guidebook.metrics import judge as judges
 from guidebook.metrics.measure import measure
+from guidebook.metrics.records import SPACES, reference
 from guidebook.models import autoencoder
 from guidebook.runs import manifest
 from guidebook.runs.executed import complete
@@ -63,8 +64,6 @@ def forget() -> None:
     judges.judge.cache_clear()
     autoencoder.autoencoder.cache_clear()
     measure.__globals__["_siblings"].cache_clear()
-    from guidebook.metrics.records import reference
-
     reference.cache_clear()
 
 
@@ -96,9 +95,12 @@ def numbers(params, path: Path) -> dict[str, str]:
         found[weights] = digest(dict(load_model(run, weights).state_dict()))
     for path in checkpoint.complete(run.path / "checkpoints"):
         found[path.name] = digest(*checkpoint.load(path)[0].values())
-    found["judge"] = digest(judges.judge(params.data).features(images.images))
+    for space in ("judge", "random"):
+        network = SPACES[space](params.data)
+        found[space] = digest(network.features(images.images), reference(params.data, network).mean)
     trainer = prepared(run.params, known=run.provenance()["autoencoder"])
-    found["latents"] = digest(trainer.feed.batch(0).images)
+    batch = trainer.feed.batch(0)
+    found["latents"], found["captions"] = digest(batch.images), digest(trainer.conditions(*batch[1:]).tokens)
     return found
 
 
@@ -108,11 +110,11 @@ def kind(file: Path, root: Path) -> str:
     return "/".join([*parts[:-1], file.name]).replace("/raw/", "/ema/")
 
 
-FOUND, HARMLESS = "found", "harmless"
+FOUND, MADE, HARMLESS = "found", "made anew", "harmless"
 
 
-def outcome(params, path: Path, file: Path, expected: dict[str, str]) -> str:
-    """What a damaged file leads to: it is found, harmless, or what went wrong."""
+def outcome(params, path: Path, file: Path, raw: bytes, expected: dict[str, str]) -> str:
+    """What a damaged file, once `raw`, leads to: it is found, made anew, harmless, or what went wrong."""
     try:
         everything()  # never stopped by one bad run
         found = numbers(params, path)
@@ -126,7 +128,9 @@ def outcome(params, path: Path, file: Path, expected: dict[str, str]) -> str:
     changed = [name for name in expected if found[name] != expected[name]]
     if changed == ["page"]:
         return FOUND  # the notebook is executed again
-    return f"changed in silence: {', '.join(changed)}" if changed else HARMLESS
+    if changed:
+        return f"changed in silence: {', '.join(changed)}"
+    return MADE if file.read_bytes() == raw else HARMLESS
 
 
 def damages(raw: bytes, rng: random.Random, n: int):
@@ -147,14 +151,14 @@ def attacked(params, original: Path, root: Path, patch, files: list[Path], each:
     (run,) = (root / "runs").glob("celeba/smoke-*")
     places = {"runs": run, "results": root / "results" / "celeba" / "smoke"}
     known = {name: numbers(params, path) for name, path in places.items()}
-    rng, outcomes = random.Random(0), {FOUND: set(), HARMLESS: set()}
+    rng, outcomes = random.Random(0), {FOUND: set(), MADE: set(), HARMLESS: set()}
     for file in files:
         inside, raw, stat = file.relative_to(original), file.read_bytes(), file.stat()
         for what, damaged in damages(raw, rng, each):
             (root / inside).write_bytes(damaged)
             os.utime(root / inside, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # its time says nothing
             name = inside.parts[0]
-            result = outcome(params, places[name], root / inside, known[name])
+            result = outcome(params, places[name], root / inside, raw, known[name])
             wrong = "" if result in outcomes else f"{inside}, {what}: "
             outcomes.setdefault(f"{wrong}{result}", set()).add(kind(file, original))
             shutil.rmtree(root)
@@ -168,11 +172,19 @@ def kinds(original: Path) -> dict[str, Path]:
 
 
 def holds(outcomes: dict[str, set[str]]) -> None:
-    wrong = outcomes.keys() - {FOUND, HARMLESS}
+    wrong = outcomes.keys() - {FOUND, MADE, HARMLESS}
     assert not wrong, "\n".join(sorted(wrong)[:9])
+    unread = {where for where in outcomes[HARMLESS] if not where.endswith(CHANGING)}
+    assert not unread, f"nothing reads {', '.join(sorted(unread))}, so that nothing could go wrong"
 
 
-OWN = ("metrics.json", "provenance.json", "stats.jsonl", "params.yml", "notebook.ipynb", "moments.npy", "set.json")
+CHANGING = (
+    "metrics.json",
+    "provenance.json",
+    "stats.jsonl",
+    "params.yml",
+)  # damage to their checksum alone is harmless
+OWN = (*CHANGING, "notebook.ipynb", "moments.npy", "set.json")
 
 
 def test_a_file_that_changes_and_a_cache_prove_their_bytes(params, original, tmp_path, monkeypatch):
@@ -194,6 +206,6 @@ def test_of_every_kind_of_file_a_byte_flipped_or_a_cut_is_found_or_harmless(
     outcomes = attacked(params, original, tmp_path / "attacked", monkeypatch, [*every.values()], 3)
     holds(outcomes)
     tally(3, "a byte flipped, a file cut, in every kind of file of a run, its record and its caches", len(every), len(every),
-        f"{len(outcomes[FOUND])} kinds refused in one line, {len(outcomes[HARMLESS])} made anew or without effect, "
+        f"{len(outcomes[FOUND])} kinds refused in one line, {len(outcomes[MADE])} made anew, {len(outcomes[HARMLESS])} without effect, "
         "three flips and up to six cuts each",
     )  # fmt: skip

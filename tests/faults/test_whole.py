@@ -101,10 +101,15 @@ def killed(here: Study, seconds: dict[str, float], kills: int, rng: random.Rando
             if done[command] >= share:
                 break
             if command == "run":  # it is done before it was killed often enough: its last stages again
-                for kind in rng.sample(["model", "metrics.json", "samples", "notebook.ipynb"], 1):
-                    file = here.folder / kind
-                    shutil.rmtree(file) if file.is_dir() else file.unlink()
+                again(here, rng.choice(["model", "metrics.json", "samples"]))
     return done
+
+
+def again(here: Study, lost: str) -> None:
+    """Takes something away that a run has made, and its notebook: while that is complete, nothing is made again."""
+    here.page.unlink()
+    file = here.folder / lost
+    shutil.rmtree(file) if file.is_dir() else file.unlink()
 
 
 def same(a: dict[str, bytes], b: dict[str, bytes]) -> list[str]:
@@ -120,6 +125,12 @@ def test_a_small_experiment_that_is_killed_ends_as_one_that_is_not(tmp_path, tal
     here = small(tmp_path / "killed")
     done = killed(here, seconds, int(os.environ.get("KILLS", 7)), random.Random(0))
     assert same(proved(here), whole) == []
+    for lost in ("model", "metrics.json", "samples"):
+        again(here, lost)
+        assert same(proved(here), whole) != []  # the comparison notices
+        status, text = ended(started(here, "run"))
+        assert status == 0, text
+        assert same(proved(here), whole) == []
     n = sum(done.values())
     tally(2, "SIGKILL at a random moment of a whole small experiment", n, n,
         f"{done['run']} while it ran, {done['record']} while it was recorded, {done['build']} while the book was built; "
@@ -132,6 +143,7 @@ def test_a_small_experiment_that_is_killed_ends_as_one_that_is_not(tmp_path, tal
 @pytest.mark.parametrize("experiment", ["mnist", "celeba", "samplers"])
 def test_an_experiment_that_is_killed_ends_as_one_that_is_not(experiment, tmp_path, tally):
     whole, seconds = unbroken(real(tmp_path / "whole", experiment))
+    assert sum(name.startswith("runs/") for name in whole) > 10
     here = real(tmp_path / "killed", experiment)
     done = killed(here, seconds, int(os.environ.get("KILLS", 10)), random.Random(experiment))
     assert same(proved(here), whole) == []
