@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, above
-from guidebook.metrics.curves import early, losses, roughness
+from guidebook.metrics.curves import apart, early, losses, roughness
 from guidebook.metrics.difference import numbers
 
 ROUNDS, LINES = 1000, 35
@@ -27,6 +27,14 @@ def test_roughness_is_the_share_by_which_values_are_off_their_trend(noise):
     rng = np.random.default_rng(0)
     found = [roughness(curve(rng, noise)[5:]) ** 2 for _ in range(300)]
     assert np.mean(found) ** 0.5 == pytest.approx(noise, rel=0.03)
+
+
+def test_trainings_are_apart_by_the_share_by_which_they_are_off_their_mean_whatever_its_course():
+    course = curve(np.random.default_rng(3), 0.5)
+    found = apart([course * np.exp(by) for by in (0.3, -0.1, -0.2)])
+    np.testing.assert_allclose(found, [0.3, 0.1, 0.2], rtol=1e-9)
+    turns = np.where(np.arange(LINES) % 2, 1.0, -1.0)
+    np.testing.assert_allclose(apart([course * np.exp(0.1 * turns), course * np.exp(-0.1 * turns)]), 0.1, rtol=1e-9)
 
 
 def test_a_straight_line_is_not_seen_in_fewer_than_three_values():
