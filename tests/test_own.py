@@ -396,6 +396,13 @@ def test_what_a_new_experiment_found_is_said(place):
     ]
 
 
+def test_files_that_cannot_be_read_are_refused_before_a_new_experiment_is_written(place, monkeypatch):
+    monkeypatch.setattr(module, "rows", mock.Mock(side_effect=DataError("no whole parquet file")))
+    done = CliRunner().invoke(app, ["new", "birds", "--data", str(classes(place / "a"))])
+    assert isinstance(done.exception, DataError)
+    assert not (place / "params" / "birds").exists()
+
+
 def test_captions_that_repeat_are_told_and_are_classes_where_folders_name_them(place):
     root = captions(place / "birds")
     rows = [(f"{i:03}.png", ("a red kite", "a barn owl", "a wren", "a coot")[i % 4]) for i in range(40)]

@@ -106,8 +106,8 @@ def new(
     """Write params and a notebook for images of one's own."""
     from guidebook.book.new import found, written
 
-    files = ", ".join(map(str, written(name, data)))
-    print(*found(data), f"wrote {files}", f"next: guidebook run {name}, then guidebook build", sep="\n")
+    lines, files = found(data), written(name, data)
+    print(*lines, f"wrote {', '.join(map(str, files))}", f"next: guidebook run {name}, then guidebook build", sep="\n")
 
 
 @app.command()
