@@ -50,12 +50,14 @@ def card(run: Run) -> str:
         tags=["text-to-image", "diffusion", "classifier-free-guidance", "guidebook"],
         datasets=[entry.hub] if entry.hub else None,
     )
+    facts = run.provenance()
     made = ModelCard.from_template(
-        known, template_path=Path(__file__).with_name("card.md"), name=plain(run.name), d=p.data, s=p.sample, text=_safe(p.text.model_dump()), init=_safe(p.model.init), of_others=is_pipeline(p.model.init),
-        entry=entry, note=_safe(entry.note), side=p.data.resolution, vae=_safe(p.model.vae), caption=_safe(p.data.caption),
+        known, template_path=Path(__file__).with_name("card.md"), name=plain(run.name), d=p.data, s=p.sample,
+        text=_safe(p.text.model_dump()), init=_safe(p.model.init), of_others=is_pipeline(p.model.init), entry=entry,
+        note=_safe(entry.note), side=p.data.resolution, vae=_safe(p.model.vae), caption=_safe(p.data.caption),
         batch=p.train.batch, precision=p.train.precision, experiment=f"{p.experiment}/{p.profile}", key=p.training_key,
-        facts=_safe(run.provenance()), decay=run.provenance().get("last_decay", {}).get(p.sample.weights) if p.train.ema_warmup else None, count=SHOWN,
-        stand_ins=[what for what, there in stand_ins.items() if there],
+        facts=_safe(facts), decay=facts.get("last_decay", {}).get(p.sample.weights) if p.train.ema_warmup else None,
+        stand_ins=[what for what, there in stand_ins.items() if there], count=SHOWN,
         measured=table(MEASURED, rows).text.replace("</tr>", "</tr>\n") if rows else "", seed_of=f"{seed_of.__module__}.seed_of",
         walk=", ".join(Draw.of(p, 1.0, 1).walk()), words=", ".join(words(p)), **_use(run),
     )  # fmt: skip
