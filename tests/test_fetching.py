@@ -44,7 +44,7 @@ def test_tasks_of_an_array_encode_a_share_each_and_the_last_to_end_puts_them_tog
     for name in ("ID", "COUNT", "MIN", "MAX"):
         monkeypatch.delenv(f"SLURM_ARRAY_TASK_{name}")
     alone = list(fetched([FACES], decode=True))
-    assert alone == ["embedded: needs no download", "embedded: needs no download", "faces: drawn", said]
+    assert alone == ["embedded: needs no download", "faces: drawn", said]  # each model once
     np.testing.assert_array_equal(np.load(folder / "moments.npy"), shared)
 
 
