@@ -198,7 +198,7 @@ def _without_place(values: dict) -> str:
 
 
 def _articles(html: Path) -> dict[str, str]:
-    """What each page says, by its place, without the contents of the book beside it."""
+    """Text of each page, by its place, without the contents of the book beside it."""
     found = {}
     for file in html.rglob("*.html"):
         _, there, rest = file.read_text().partition("<article")

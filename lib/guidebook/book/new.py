@@ -53,7 +53,7 @@ def written(name: str, path: Path) -> list[Path]:
 
 
 def found(path: Path) -> list[str]:
-    """What lies below a path, in a line; and in another one how captions that repeat could be classes."""
+    """Description of what lies below a path, in a line; in another one, how captions that repeat could be classes."""
     images = own.found(_place(path))
     there, n = images.contents, images.contents.train + images.contents.test
     sizes = sorted(_sizes(images), key=math.prod)

@@ -52,7 +52,7 @@ PRETRAINED = {
 
 
 def is_pipeline(name: Any) -> bool:
-    """Whether a name is that of a whole pipeline: text encoder, autoencoder and network, which were trained together."""
+    """A check for the name of a whole pipeline: text encoder, autoencoder and network, which were trained together."""
     return isinstance(name, str) and (name == SD or bool(re.fullmatch(FOLDER, name)))
 
 
@@ -103,7 +103,7 @@ def unversioned(name: str | None) -> str | None:
 
 
 def content(name: str | None) -> str | None:
-    """What a name stands for: of a folder with its version the version alone, wherever it lies."""
+    """The content that a name stands for: of a folder with its version the version alone, wherever it lies."""
     return name[-9:] if is_pipeline(name) and unversioned(name) != name else name
 
 

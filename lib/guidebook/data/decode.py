@@ -70,13 +70,13 @@ def decode(raw: bytes | None, channels: int, side: int | None = None) -> np.ndar
 
 
 def progressive(raw: bytes) -> bool:
-    """Whether an image file is a JPEG that is stored in several passes over the whole picture."""
+    """A check for a JPEG that is stored in several passes over the whole picture."""
     with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
         return bool(image.info.get("progressive"))
 
 
 def _in_passes(raw: bytes, image: Image.Image) -> bool:
-    """Whether a JPEG's coefficients are held until its last pass: a progressive one, or one with a scan for each colour."""
+    """A check for a JPEG whose coefficients are held until its last pass: a progressive one, or one with a scan for each colour."""
     if image.format == "PNG":
         return False
     at = 2  # of the segments before the first scan, each 0xFF, its kind, and its length

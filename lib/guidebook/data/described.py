@@ -1,4 +1,4 @@
-"""What is said of a data set, held to its files: how many images, and of which classes. Imports no torch."""
+"""Descriptions of a data set, held to its files: how many images, and of which classes. Imports no torch."""
 
 import math
 import re

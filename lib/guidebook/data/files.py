@@ -64,7 +64,7 @@ def of_split(name: str, split: str) -> list[Path]:
 
 
 def available(name: str, subset: Subset | None = None) -> bool:
-    """Whether a data set needs no download: it is embedded, or its files are all on this machine."""
+    """A check for a data set that needs no download: it is embedded, or its files are all on this machine."""
     return name == own.NAME or CATALOG[name].stand_in is None or not _found(name, subset).missing
 
 
