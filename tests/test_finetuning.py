@@ -143,7 +143,7 @@ def test_a_training_that_goes_on_from_another_trains_that_first_and_shares_its_a
         == f"stable-diffusion/pretraining-smoke@{digest([before.params.training_key, 'ema-0.99'])}"
     )
     assert equal(initial(run.params), before.path / "model" / before.params.sample.weights)
-    with pytest.raises(ParamsError, match="what it is made of has changed since, it is [0-9a-f]{8} now"):
+    with pytest.raises(ParamsError, match=r"what it is made of has changed since, it is [0-9a-f]{8} now"):
         initial(run.params.replace(model={"init": "stable-diffusion/pretraining-smoke@00000000"}))
     assert run.provenance()["autoencoder"] == before.provenance()["autoencoder"]
     first, last = (draw(run, 2.0, 20, weights=name) for name in ("init", "raw"))
