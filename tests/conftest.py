@@ -1,12 +1,10 @@
 """What all tests share: no network, an own runs folder, and parameters small enough to train in a second."""
 
-import fcntl
 import json
 import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,22 +60,6 @@ def shared(tmp_path_factory):
         return runs
 
     return share
-
-
-@pytest.fixture(scope="session")
-def networks_counted(shared, tmp_path_factory) -> Path:
-    """A folder of runs in which the networks of the atlas are counted: once, by one worker, within a minute of one core."""
-    from guidebook.models.atlas import load_atlas
-    from guidebook.models.counting import counted
-
-    runs = shared(tmp_path_factory.mktemp("counted"))
-    with open(runs / "atlas" / ".lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        patch.setenv("GUIDEBOOK_RUNS", str(runs))
-        began = time.process_time()
-        counted(load_atlas())
-        assert time.process_time() - began < 60
-    return runs
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import time
 
 import pytest
 import torch
@@ -11,15 +12,17 @@ from diffusers import AutoencoderKL, DiTTransformer2DModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.costs import costs
 from guidebook.book import atlas as chapter
 from guidebook.book import pages
 from guidebook.config.params import ParamsError, check, load
 from guidebook.config.paths import BOOK
 from guidebook.models import counting, published
 from guidebook.models.atlas import Atlas, Counted, Derived, Law, load_atlas, number
-from guidebook.models.counting import answers, counted
+from guidebook.models.counting import answers, count, counted
 from guidebook.models.published import Measured, cost, measure
 from guidebook.report.claims import every
+from guidebook.runs import checked
 
 # What each configuration is known to have, to the digit
 PARAMETERS = {
@@ -68,14 +71,28 @@ def known() -> Atlas:
 
 
 @pytest.fixture(scope="module")
-def found(known, networks_counted) -> dict[str, Measured]:
-    """All networks, counted anew in this session."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDEBOOK_RUNS", str(networks_counted))
-        return counted(known)
+def found(known) -> dict[str, Measured]:
+    """All networks, counted anew, within a minute of one core."""
+    began = time.process_time()
+    counts = count(known)
+    assert time.process_time() - began < 60
+    return counts
 
 
 # What was counted
+
+
+def test_the_repository_keeps_what_is_counted(found):
+    """Else, and after a change of a network or a profile: `python -m bench.costs` counts them anew."""
+    assert checked.load(counting.FILE) == costs(found)
+
+
+def test_nothing_is_counted_that_the_repository_keeps(known, found, runs, monkeypatch):
+    monkeypatch.setattr(published, "cost", lambda _: pytest.fail("counted again"))
+    monkeypatch.setattr(counting, "count", lambda _: pytest.fail("counted again"))
+    assert counted(known) == found
+    assert counting.cost(load("mnist", "paper")).parameters == PARAMETERS["mnist"]
+    assert list(runs.iterdir()) == []
 
 
 def test_every_network_has_the_parameters_that_it_is_known_to_have(known, found):

@@ -29,14 +29,6 @@ SUM = re.compile(rf"({NUMBER}(?: [+−×/] {NUMBER})+) = ({NUMBER})")
 UNREAD = re.compile(r"(?<!\b[wIpd]) =")  # an equation that is no sum of numbers, other than w = 5
 
 
-@pytest.fixture(scope="module", autouse=True)
-def atlas(networks_counted):
-    """The atlas is counted."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GUIDEBOOK_RUNS", str(networks_counted))
-        yield
-
-
 def answered_by_notebooks() -> list[str]:
     """The ids in the source of every `Answers` of every notebook."""
     cells = [c for n in NOTEBOOKS.glob("*.ipynb") for c in json.loads(n.read_text())["cells"]]

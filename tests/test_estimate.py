@@ -4,9 +4,11 @@ import pytest
 
 from guidebook.book.notebook import run_experiment
 from guidebook.config.params import ParamsError, load
+from guidebook.models import counting
+from guidebook.models.counting import cost
 from guidebook.runs.run import open_run
 from guidebook.training import estimate
-from guidebook.training.estimate import check_memory, counted, download, facts, hours, memory
+from guidebook.training.estimate import check_memory, download, facts, hours, memory
 from guidebook.training.loop import train
 
 
@@ -39,15 +41,21 @@ def test_the_disk_holds_the_snapshots_of_two_averages_as_they_are_written(runs, 
     assert memory(more)[1] - memory(two)[1] == pytest.approx(written, rel=0.05)  # as many again; names take the rest
 
 
-def test_a_network_is_counted_once(runs, tiny, monkeypatch):
-    first = counted(tiny)
+@pytest.fixture
+def unknown(tmp_path, monkeypatch):
+    """The repository keeps no costs."""
+    monkeypatch.setattr(counting, "FILE", tmp_path / "costs.json")
+
+
+def test_a_network_is_counted_once(runs, tiny, unknown, monkeypatch):
+    first = cost(tiny)
     assert first.total > 0
     monkeypatch.setattr("guidebook.models.published.cost", lambda _: pytest.fail("counted again"))
-    assert counted(tiny) == first
+    assert cost(tiny) == first
 
 
 def test_memory_grows_with_the_batch_on_a_device_and_with_averages(runs, tiny):
-    network = counted(tiny)
+    network = cost(tiny)
     plain = tiny.replace(train={"ema": [], "precision": "fp32"}, sample={"weights": "raw"})
     (whole, _), (half, _), (shared, _), (averaged, _) = (
         memory(plain.replace(train=t)) for t in ({}, {"micro_batch": 8}, {"processes": 2}, {"ema": [0.9, 0.99]})
@@ -73,15 +81,15 @@ def test_the_disk_holds_decoded_images_and_latents(runs, experiment, gb):
         "sample": {"guidance": [1.0], "weights": "raw"},
     }
     params = load(experiment, "paper").replace(**few)
-    rest = memory(params)[1] - (3 * 3 + 1) * 4 * counted(params).parameters
+    rest = memory(params)[1] - (3 * 3 + 1) * 4 * cost(params).parameters
     assert rest / estimate.GB == pytest.approx(gb, rel=0.03)
 
 
-def test_what_was_counted_before_is_verified(runs, tiny, caplog):
-    known = counted(tiny)
+def test_what_was_counted_before_is_verified(runs, tiny, unknown, caplog):
+    known = cost(tiny)
     (file,) = runs.glob("atlas/cost-*/cost.json")
     file.write_text(file.read_text().replace(f"{known.parameters}", f"{known.parameters}1"))
-    assert counted(tiny) == known
+    assert cost(tiny) == known
     assert "cost.json is not what was written; it is made anew" in caplog.text
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from guidebook.config.params import load
+from guidebook.models.counting import FILE
 from guidebook.sampling.sets import mosaic
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,7 @@ from forks import forked_kernels
 from guidebook.book.build import build
 from guidebook.book.notebook import run_experiment
 from guidebook.config.params import load
+from guidebook.models.counting import FILE
 from guidebook.sampling.sets import mosaic
 from guidebook.runs.checked import with_comment
 from guidebook.runs.manifest import checksum
@@ -56,12 +58,14 @@ with forked_kernels():
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory, shared, networks_counted) -> Path:
+def site(tmp_path_factory, shared) -> Path:
     """A project of its own whose demo is as small as `smoke`, run, recorded once more as `paper`, and built."""
     root = tmp_path_factory.mktemp("project")
     for name in ("params", "notebooks", "book"):
         ignored = shutil.ignore_patterns("_build", "results", ".ipynb_checkpoints", "kernel-*")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    (root / "book/results").mkdir()
+    shutil.copy(FILE, root / "book/results")
     demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
     (root / "params/mnist/demo.yml").write_text(demo.yaml())
     runs = shared(root / "runs")

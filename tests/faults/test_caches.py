@@ -19,7 +19,8 @@ from guidebook.data.drawn import paintings
 from guidebook.diffusion import classifier
 from guidebook.metrics import judge as judges
 from guidebook.metrics.networks import RandomConvolutions
-from guidebook.models import autoencoder, small_vae
+from guidebook.models import autoencoder, counting, small_vae
+from guidebook.models.counting import cost
 from guidebook.models.latents import latents
 from guidebook.runs import manifest
 from guidebook.runs.manifest import Corrupt
@@ -29,7 +30,6 @@ from guidebook.sampling.sampler import drawn
 from guidebook.sampling.sets import path_of
 from guidebook.sampling.spec import Draw
 from guidebook.training import train
-from guidebook.training.estimate import counted
 from guidebook.training.reconstruction import reconstructed
 
 FACES = load("celeba", "smoke").replace(data={"limit": 40, "resolution": 8, "phrasings": 2}, text={"tokens": 60})
@@ -78,7 +78,7 @@ CACHES: dict[str, tuple[str, Callable]] = {
     "judge": ("judges/judge-*", judge),
     "noisy classifier": ("judges/noisy-*", noisy),
     "features": ("features/*", lambda tiny: RandomConvolutions(1).features(module.load(tiny.data).train.images)),
-    "cost": ("atlas/cost-*", lambda tiny: dataclasses.asdict(counted(tiny))),
+    "cost": ("atlas/cost-*", lambda tiny: dataclasses.asdict(cost(tiny))),
     "reconstructed average": ("mnist/smoke-*/reconstructed/*", averaged),
     "parts of samples": ("mnist/smoke-*/samples/.parts-*", parts),
 }
@@ -97,6 +97,7 @@ def small(tiny, tmp_path_factory):
         patch.setattr(paintings, "SHORT", (90, 110))
         paintings._grain.cache_clear()
         folder = tmp_path_factory.mktemp("caches")
+        patch.setattr(counting, "FILE", folder / "none.json")  # what the repository keeps
         patch.setenv("GUIDEBOOK_RUNS", str(folder))
         train(open_run(tiny.replace(train=POWER, sample={"weights": "raw"})))
         yield folder

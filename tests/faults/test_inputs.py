@@ -201,8 +201,7 @@ def test_text_from_outside_is_shown_and_never_run(text, runs, tiny, tally):
     tally(8, "hostile text in a page", len(held), sum(held), detail)
 
 
-def test_text_from_outside_is_shown_and_never_run_on_the_page_of_claims(networks_counted, monkeypatch):
-    monkeypatch.setenv("GUIDEBOOK_RUNS", str(networks_counted))
+def test_text_from_outside_is_shown_and_never_run_on_the_page_of_claims():
     page = pages.claims(
         [("", text, text, [Answer("mnist-grain", text, "holds", text, (1.0, 0.5, 1.5))]) for text in HOSTILE]
     )

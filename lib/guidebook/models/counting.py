@@ -1,18 +1,25 @@
-"""The networks of the atlas counted: once, then found where rows, params, versions and code are the same."""
+"""Costs of networks, counted once: of the atlas and of each backbone. Those of the study's own files are kept in the repository."""
 
 import importlib.metadata
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from guidebook.config.params import load
-from guidebook.config.paths import runs
+from guidebook.config.params import Params, load
+from guidebook.config.paths import RESULTS, runs
 from guidebook.models import published
 from guidebook.models.atlas import Atlas
 from guidebook.models.published import Measured
-from guidebook.runs.artifact import artifact
+from guidebook.runs import checked
+from guidebook.runs.artifact import artifact, place
+from guidebook.runs.manifest import intact
 
+FILE = RESULTS / "costs.json"  # written by `python -m bench.costs`; a test counts them anew
 MAKERS = ("torch", "diffusers", "transformers")  # whose versions a count depends on
+Spec = dict[str, Any]
 
 
 def count(atlas: Atlas) -> dict[str, Measured]:
@@ -30,20 +37,51 @@ def count(atlas: Atlas) -> dict[str, Measured]:
 
 
 def counted(atlas: Atlas) -> dict[str, Measured]:
-    """The same, found where it was counted before, from the same rows, params, versions and code."""
-    spec = {
-        "rows": [row.model_dump(mode="json") for row in atlas.resolved().values()],
-        "laws": [(law.of, law.sides) for law in atlas.laws],
-        "params": {row.params: load(*row.params.split("/")) for row in atlas.counts if row.params},
-        "code": [file.read_text() for file in sorted(Path(published.__file__).parent.glob("*.py"))],
-        "versions": {name: importlib.metadata.version(name) for name in MAKERS},
-    }
+    """The same, from where it was counted before."""
+    return _once("atlas", spec_of(atlas), lambda: count(atlas))
 
-    def make(aside: Path) -> None:
-        (aside / "atlas.json").write_text(json.dumps({name: asdict(m) for name, m in count(atlas).items()}))
 
-    folder = artifact(runs() / "atlas", "atlas", spec, make, what="counting published networks")
-    return {name: Measured(**facts) for name, facts in json.loads((folder / "atlas.json").read_text()).items()}
+def spec_of(of: Atlas | Params) -> Spec:
+    """All that the costs of an atlas, or of a run's backbone, depend on but for code."""
+    if isinstance(of, Params):
+        spec = {"network": [of.model, of.data.name, of.data.subset, of.data.resolution, of.text]}
+    else:
+        spec = {
+            "rows": [row.model_dump(mode="json") for row in of.resolved().values()],
+            "laws": [(law.of, law.sides) for law in of.laws],
+            "params": {row.params: load(*row.params.split("/")) for row in of.counts if row.params},
+        }
+    return spec | {"versions": {name: importlib.metadata.version(name) for name in MAKERS}}
+
+
+def cost(params: Params) -> Measured:
+    """The cost of a run's backbone. Importing a network takes seconds, so it is counted once."""
+    (found,) = _once("cost", spec_of(params), lambda: {"": published.cost(params)}).values()
+    return found
+
+
+def key(kind: str, spec: Spec) -> str:
+    """The name under which `FILE` keeps costs."""
+    return place(Path(), kind, spec).name
+
+
+def _once(kind: str, spec: Spec, make: Callable[[], dict[str, Measured]]) -> dict[str, Measured]:
+    """Costs by name, from the repository, else from the runs, else counted."""
+    with suppress(OSError, ValueError, KeyError):
+        return _parsed(checked.load(FILE)[key(kind, spec)])
+    spec |= {"code": [file.read_text() for file in sorted(Path(published.__file__).parent.glob("*.py"))]}
+
+    def write(aside: Path) -> None:
+        (aside / f"{kind}.json").write_text(json.dumps({name: asdict(m) for name, m in make().items()}))
+
+    folder = place(runs() / "atlas", kind, spec)
+    if not intact(folder):
+        artifact(runs() / "atlas", kind, spec, write, what="counting networks")
+    return _parsed(json.loads((folder / f"{kind}.json").read_text()))
+
+
+def _parsed(found: dict[str, dict]) -> dict[str, Measured]:
+    return {name: Measured(**facts) for name, facts in found.items()}
 
 
 def answers(atlas: Atlas, at: dict[str, Measured]) -> dict[str, tuple[str, str]]:

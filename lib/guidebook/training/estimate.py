@@ -1,22 +1,15 @@
 """Estimates before a run starts: operations, hours on this device, memory, disk, download."""
 
-import importlib.metadata
-import json
 import os
 from contextlib import suppress
-from dataclasses import asdict
-from pathlib import Path
 from pkgutil import resolve_name
 
 from guidebook.config import pretrained
 from guidebook.config.budget import images, rows, snapshot_steps, updates
 from guidebook.config.params import Params, ParamsError
-from guidebook.config.paths import runs
 from guidebook.data.files import available
-from guidebook.models import published
-from guidebook.models.published import Measured
-from guidebook.runs.artifact import artifact, place
-from guidebook.runs.manifest import Corrupt, intact
+from guidebook.models.counting import cost
+from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import every_run
 
 GB = 1e9
@@ -26,22 +19,9 @@ MANY = 1024  # images: more than published settings compute at once on a device
 DOWNLOADS = {"cifar10": 143_646_105, "wikiart": 32_000_000_000, pretrained.SD: 4_264_941_228}
 
 
-def counted(params: Params) -> Measured:
-    """The cost of a run's backbone, counted once: importing a network takes seconds."""
-    spec = [params.model, params.data.name, params.data.subset, params.data.resolution, params.text]
-    spec += [Path(published.__file__).read_text(), importlib.metadata.version("diffusers")]
-
-    def make(aside: Path) -> None:
-        (aside / "cost.json").write_text(json.dumps(asdict(published.cost(params))))
-
-    folder = place(runs() / "atlas", "cost", spec)
-    folder = folder if intact(folder) else artifact(runs() / "atlas", "cost", spec, make)
-    return Measured(**json.loads((folder / "cost.json").read_text()))
-
-
 def facts(params: Params) -> dict[str, int | float | str]:
     """Each by its name, with its unit; in words where it is not known."""
-    network, (gpu, disk) = counted(params), memory(params)
+    network, (gpu, disk) = cost(params), memory(params)
     return {
         "parameters": network.parameters, "GMAC_per_image": round(network.gmac, 4),
         "GFLOP_per_image": round(network.gflop, 4), "updates": updates(params), "images_seen": images(params),
@@ -77,7 +57,7 @@ def _kind(params: Params) -> list:
 # Weights, their gradient and AdamW's two moments, each average; and the outputs of layers, which the gradient needs
 def memory(params: Params) -> tuple[int, int]:
     """Bytes that a step takes on each device, and that a training and its samples take on the disk."""
-    network, t, d, s = counted(params), params.train, params.data, params.sample
+    network, t, d, s = cost(params), params.train, params.data, params.sample
     weights, tracks = FP32 * network.parameters, len(t.ema)
     part = min(t.micro_batch or t.batch, t.batch // t.processes)
     step = (4 + tracks) * weights + part * network.activations * (FP32 if t.precision == "fp32" else FP32 // 2)
