@@ -66,6 +66,21 @@ def test_a_kernel_is_as_nice_as_what_began_it(page, monkeypatch):
     draw_pages([page("a", source)], print)
 
 
+SEES = "import json; print(json.load(open('{}'))['cells'][0]['metadata']['papermill']['status'])"
+
+
+@pytest.mark.parametrize(("record", "status"), [(None, "running"), ("record", "pending")])
+def test_a_notebook_that_computes_can_be_read_meanwhile_and_a_page_of_a_record_is_written_once(
+    page, tmp_path, record, status
+):
+    (tmp_path / "record").mkdir()
+    source, target, values = page("a", SEES.format("pages/a.partial.ipynb"))
+    assert module.execute(source, target, values, record and tmp_path / record)
+    (cell,) = nbformat.read(target, 4).cells
+    assert cell.outputs[0].text.strip() == status
+    assert cell.metadata.papermill.status == "completed"
+
+
 SLOW = "import time; from pathlib import Path; Path('{}.begun').touch(); time.sleep(30)"
 
 

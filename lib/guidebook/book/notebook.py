@@ -113,7 +113,10 @@ def execute(
     aside, now = partial(target), told(target)
     now.unlink(missing_ok=True)  # of one that was killed
     try:
-        _papermill(source, aside, parameters, _kernel_environment(record, threads) | {FILE: os.path.abspath(now)})
+        environment = _kernel_environment(record, threads) | {FILE: os.path.abspath(now)}
+        # Where something is computed, cells that are done can be read meanwhile
+        engine = record and resolve_name("guidebook.book.engine:NAME")
+        _papermill(source, aside, parameters, environment, engine)
     finally:
         now.unlink(missing_ok=True)
     if cells := missing(aside):
@@ -147,7 +150,7 @@ def library_digest() -> str:
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
-def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[str, str]) -> None:
+def _papermill(source: Path, aside: Path, parameters: dict, environment: dict, engine: str | None) -> None:
     import papermill
     from jupyter_client import AsyncKernelManager
     from papermill.exceptions import PapermillExecutionError
@@ -171,7 +174,7 @@ def _papermill(source: Path, aside: Path, parameters: dict, environment: dict[st
             # Sockets instead of TCP ports: the kernel can be reached by nobody else. In a folder of its own, because
             # jupyter_client numbers them by what is there already, and two kernels started together take the same number.
             papermill.execute_notebook(
-                source, aside, parameters, kernel_name="python3", progress_bar=False,
+                source, aside, parameters, kernel_name="python3", progress_bar=False, engine_name=engine,
                 kernel_manager_class=Kernel, config=Config({"Kernel": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
                 # Errors of the notebook arrive as outputs. A third of the time that figures take is their compression.
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--InlineBackend.print_figure_kwargs={FIGURES}"],
