@@ -24,7 +24,8 @@ test: .venv/.installed ## run the tests, but for those marked slow
 # SLURM, where it is installed, is started for the tests and ended after them.
 test-faults: .venv/.installed ## try every fault, on a real SLURM too, and keep the counts for the book (about 20 minutes)
 	@echo "test-faults: kills, signals, full disks, corrupt files, wrong parameters, SLURM"
-	@GUIDEBOOK_FAULTS=book/results/faults.json $(BIN)/python -m pytest tests/faults tests/slurm tests/test_processes.py
+	@GUIDEBOOK_FAULTS=book/results/faults.json OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults tests/slurm \
+		tests/test_processes.py -n auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/.installed ## check style, that notebooks carry no outputs, and that the pins agree
 	@echo "lint: style"

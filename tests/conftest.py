@@ -114,9 +114,18 @@ def tally(request):
     return note
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """The rows of a worker that ends are its session's."""
+    node.config.stash.setdefault(TALLY, []).extend(getattr(node, "workeroutput", {}).get("faults", []))
+
+
 def pytest_sessionfinish(session, exitstatus):
     """Writes the rows to `$GUIDEBOOK_FAULTS` when every test passed."""
     rows, target = session.config.stash.get(TALLY, []), os.environ.get("GUIDEBOOK_FAULTS")
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = rows
+        return
     if not (rows and target) or exitstatus:
         return
     import datetime

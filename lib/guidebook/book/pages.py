@@ -113,13 +113,19 @@ def _document(source: str) -> tuple[str, str]:
 
     A heading's citation would stand in the page's contents as its key, so a heading has the words themselves.
     """
-    from pybtex.database import parse_file
     from pybtex.richtext import Text
 
-    entry = parse_file(BOOK / "references.bib").entries[source]
+    entry = _bibliography().entries[source]
     first, *others = (" ".join(map(str, p.rich_last_names)) for p in entry.persons["author"])
     more = f" and {others[0]}" if len(others) == 1 else " et al." if others else ""
     return f"{first}{more}, {entry.fields.get('year', 'undated')}", str(Text.from_latex(entry.fields["title"]))
+
+
+@functools.cache
+def _bibliography():
+    from pybtex.database import parse_file
+
+    return parse_file(BOOK / "references.bib")
 
 
 def intro(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
