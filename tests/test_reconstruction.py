@@ -11,7 +11,7 @@ from guidebook.config.params import ParamsError, load
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import open_run
 from guidebook.training import checkpoint, train
-from guidebook.training.ema import EMA, decay_at
+from guidebook.training.ema import EMA, as_vector, decay_at
 from guidebook.training.model import load_model
 from guidebook.training.power import combination, density, exponent, product
 from guidebook.training.reconstruction import reconstructed
@@ -35,10 +35,11 @@ def test_the_exponents_are_the_published_ones_and_give_the_length_back(length):
 @pytest.mark.parametrize("length", [0.05, 0.25])
 def test_an_impulse_counts_by_the_power_function_and_spreads_by_the_length(length):
     n, seen = 400, []
+    impulse = [as_vector([torch.full((1,), x, dtype=torch.float64)])[0] for x in (0.0, 1.0)]
     for at in range(n):
         average = EMA([("w", torch.zeros(1, dtype=torch.float64))], f"power:{length}")
         for k in range(n):
-            average.update([torch.full((1,), float(k == at), dtype=torch.float64)])
+            average.update(impulse[k == at])
         seen.append(average.weights["w"].item())
     np.testing.assert_allclose(seen, weights_of(length, n), rtol=1e-9, atol=1e-15)
     times = (np.arange(n) + 0.5) / n
