@@ -17,17 +17,18 @@ MOMENTS = {
     "with a snapshot whose checkpoint has no name yet": (NAMED, "nimg-0000000120", "after"),
     "after the last step": ("guidebook.training.loop.publish", 1, "before"),
 }
-KINDS = {
-    "fine-tuning, decays without a warm-up": ("stable-diffusion", [0.9, 0.99], False),
-    "lengths, decays with a warm-up": ("ema", [0.5, 0.9], True),
-}
+KINDS = [
+    pytest.param("stable-diffusion", [0.9, 0.99], False, id="fine-tuning, decays without a warm-up"),
+    # Slow: five more lives of seconds each, for decays that differ in one function
+    pytest.param("ema", [0.5, 0.9], True, id="lengths, decays with a warm-up", marks=pytest.mark.slow),
+]
 
 
 def snapshots(run) -> dict[str, bytes]:
     return {str(f.relative_to(run.path)): f.read_bytes() for f in run.path.glob("snapshots/nimg-*/*.safetensors")}
 
 
-@pytest.mark.parametrize(("experiment", "decays", "warmup"), KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(("experiment", "decays", "warmup"), KINDS)
 def test_every_average_and_every_snapshot_after_kills_is_that_without(
     experiment, decays, warmup, shared, tmp_path, monkeypatch, tally
 ):
