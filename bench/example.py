@@ -1,16 +1,19 @@
 """The peer of the training bench: a loop with the structure of diffusers' examples, for the study's U-Net.
 
 In structure it is `unconditional_image_generation/train_unconditional.py`: a data loader in this process, images transformed one by
-one from PIL, accelerate, AdamW as torch makes it, a loss that is read at every step. What captions need is done as in
-`text_to_image/train_text_to_image.py`: the frozen encoder reads the captions of every batch. It is kinder than its models in two
-things: the images are decoded, and the captions cut into tokens, before it starts.
+one from PIL, accelerate, AdamW as torch makes it, a loss that is read at every step. What captions and latents need is done as in
+`text_to_image/train_text_to_image.py`: the frozen encoders read the captions and the images of every batch. It is kinder than its
+models in two things: the images are decoded, and the captions cut into tokens, before it starts.
 """
+
+import copy
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers import UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel, compute_snr
 from PIL import Image
@@ -26,7 +29,8 @@ from guidebook.config.params import Data, Params
 from guidebook.config.schema import Text
 from guidebook.data.images import Images, Split
 from guidebook.diffusion.solvers import scheduler
-from guidebook.models import build
+from guidebook.models import initial
+from guidebook.models.space import space
 from guidebook.runtime.distributed import world
 
 
@@ -62,8 +66,25 @@ class Captioned(Dataset):
         return {"pixels": self.transform(self.images[i]), "caption": self.labels[i]}
 
 
+class Moments(Dataset):
+    """What the autoencoder says of each image (N, F, 2C, h, w), mirrored by chance where F = 2, with the number of its caption."""
+
+    def __init__(self, split: Split):
+        self.moments, self.labels = split.images, split.labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        way = torch.randint(self.moments.shape[1], ()).item()
+        return {"pixels": self.moments[i, way].float(), "caption": self.labels[i]}
+
+
 class Example:
-    """The loop, a step at a time. `precision` is accelerate's `mixed_precision`; the example's default is fp32."""
+    """The loop, a step at a time. `precision` is accelerate's `mixed_precision`; the example's default is fp32.
+
+    `every_step`: captions and, in latents, images go through their encoders in every step; else they did before.
+    """
 
     def __init__(self, params: Params, data: Images, precision: str, every_step: bool):
         AcceleratorState._reset_state()  # one process holds loops of both precisions here
@@ -71,14 +92,22 @@ class Example:
         t = self.params = params.train
         self.objective, self.noise_scheduler = params.objective, scheduler(params.objective)
         model, ids = text_model(params.text, [*class_captions(params.data.caption, data.classes), NULL])
-        self.text = model.to(world().device, torch.bfloat16 if precision == "bf16" else torch.float32)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.text = model.to(world().device, dtype)
         self.ids, self.table = ids.to(world().device), None  # (classes + 1, L); the last is the null caption
         if not every_step:
             self.table = self.hidden(torch.arange(len(ids), device=world().device))
 
-        unet = build(params).stock().train()
+        seen: Dataset = Captioned(data.train, params.data)
+        self.vae = None
+        if params.model.vae:
+            known = space(params)
+            seen = seen if every_step else Moments(known.learnt(data).train)
+            self.vae = copy.deepcopy(known.autoencoder.network).to(dtype=dtype, memory_format=torch.contiguous_format)
+
+        unet = initial(params).stock().train()
         optimizer = torch.optim.AdamW(unet.parameters(), lr=t.lr, weight_decay=t.weight_decay)
-        loader = DataLoader(Captioned(data.train, params.data), batch_size=t.batch, shuffle=True)
+        loader = DataLoader(seen, batch_size=t.batch, shuffle=True)
         rate = get_scheduler("constant_with_warmup", optimizer, num_warmup_steps=t.warmup // t.batch)
         self.unet, self.optimizer, self.loader, self.rate = self.accelerator.prepare(unet, optimizer, loader, rate)
         self.ema = [EMAModel(unet.parameters(), d, model_cls=UNet2DConditionModel) for d in t.ema]
@@ -92,11 +121,22 @@ class Example:
         if batch is None:  # the next epoch
             self.batches = iter(self.loader)
             batch = next(self.batches)
-        x0, caption = batch["pixels"], batch["caption"]
+        x0, caption = self.latents(batch["pixels"]), batch["caption"]
         dropped = torch.rand(len(x0), device=x0.device) < self.params.caption_dropout
         t = torch.randint(0, self.objective.timesteps, (len(x0),), device=x0.device)
         self.learn(x0, torch.randn_like(x0), t, torch.where(dropped, len(self.ids) - 1, caption))
         return len(x0)
+
+    @torch.no_grad()
+    def latents(self, pixels: Tensor) -> Tensor:
+        """A draw of the latents of images (B, C, H, W), or of what is known of them (B, 2C, h, w); pixels as they are in pixel space."""
+        if self.vae is None:
+            return pixels
+        known = self.table is not None
+        given = (
+            DiagonalGaussianDistribution(pixels) if known else self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        )
+        return given.sample() * self.vae.config.scaling_factor
 
     def learn(self, x0: Tensor, eps: Tensor, t: Tensor, caption: Tensor) -> float:
         """One step on these images (B, C, H, W), this noise, these timesteps (B,) and numbers of captions (B,); the loss."""

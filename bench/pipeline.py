@@ -23,9 +23,9 @@ class GuidedPipeline(DiffusionPipeline):
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
 
     @torch.no_grad()
-    def __call__(self, ids: Tensor, null: Tensor, scale: float, steps: int, generator: list, eta: float = 0.0) -> list:
-        """PIL images of tokens (B, L), guided against those of the null caption (L,); one generator each."""
-        device, dtype, guided = self._execution_device, self.unet.dtype, scale != 1
+    def __call__(self, ids: list[Tensor], null: Tensor, scale: float, steps: int, generator: list, eta: float) -> list:
+        """PIL images of B tokens (L,), guided against those of the null caption (L,); one generator each."""
+        ids, device, dtype, guided = torch.stack(ids), self._execution_device, self.unet.dtype, scale != 1
         tokens = torch.cat([null.expand_as(ids), ids]) if guided else ids
         embeds = self.text_encoder(tokens.to(device))[0].to(dtype)
         self.scheduler.set_timesteps(steps, device=device)

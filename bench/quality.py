@@ -6,21 +6,21 @@ below it.
 """
 
 import statistics
-from collections.abc import Callable
 
 import torch
 
 from bench import measuring
-from bench.sample import ours, piped, timed, usual
+from bench.sample import PRECISIONS, Drawing, difference, ours, piped, timed, usual
 from guidebook.config.params import Params
 from guidebook.config.sampling import Guidance, Solver
 from guidebook.metrics.measure import measure
 from guidebook.runs.run import Run, find
+from guidebook.runtime.precision import native_bf16
 from guidebook.sampling.draw import draw
 from guidebook.sampling.sets import ImageSet
 
 Candidate = tuple[Solver, Guidance]
-FP32, BF16 = PIPELINES = ("pipeline, fp32", "pipeline, bf16")
+FP32, BF16 = "pipeline, fp32", "pipeline, bf16"
 
 
 def quality(params: Params, repeats: int = 5, batch: int = 32, run: Run | None = None) -> dict:
@@ -30,7 +30,7 @@ def quality(params: Params, repeats: int = 5, batch: int = 32, run: Run | None =
     """
     run = run or find(params.experiment, params.profile)
     run.needs("the model")
-    solver, n = usual(run.params.objective), min(5000, run.params.evaluate.samples)
+    solver, n = usual(run.params), min(5000, run.params.evaluate.samples)
     peers = {w: judged(run, (solver, Guidance(w=w)), n) for w in run.params.sample.guidance if w > 1}
     w = min(peers, key=lambda w: peers[w][1]["value"])
     peer, bar = (solver, Guidance(w=w)), peers[w][1]
@@ -40,18 +40,20 @@ def quality(params: Params, repeats: int = 5, batch: int = 32, run: Run | None =
         print(f"{called(candidate)}: fd_judge {fd['value']:.2f}")
     # As good: within the pipeline's interval, or below it
     good = [c for c, (_, fd) in tried[1:] if fd["value"] <= bar["high"]]
-    speeds = measuring.alternate(_blocks(run, peer, good, batch), repeats)
-    rows = [_row(name, peer, peers[w], speeds) for name in PIPELINES]
+    ways, index = _ways(run, peer, good), torch.arange(batch)
+    images = {name: way(index) for name, way in ways.items()}  # warms up, too
+    speeds = measuring.alternate({name: timed(way, index) for name, way in ways.items()}, repeats)
+    rows = [_row(name, peer, peers[w], speeds) for name in ways if name.startswith("pipeline")]
     rows += [_row(called(c), c, both, speeds) for c, both in tried]
     same, pairs = called(peer), [("library alone", called(peer), FP32, "as the params compute")]
     if good:
         best = max(map(called, good), key=lambda name: statistics.median(speeds[name]))
         pairs += [
             ("sampling, equal quality", best, FP32, "fd_judge in its interval"),
-            ("sampling, equal quality, bf16", best, BF16, "the same"),
+            *[("sampling, equal quality, bf16", best, BF16, "the same")] * (BF16 in ways),
             ("fewer evaluations", best, same, "by solver and interval alone"),
         ]
-    facts = {"batch": batch, "run": run.path.name}
+    facts = {"batch": batch, "run": run.path.name, "max_difference": difference(images[FP32], images[same])}
     return measuring.report("quality", run.params, rows, measuring.ratios(speeds, pairs), **facts)
 
 
@@ -60,7 +62,7 @@ def candidates(params: Params, w: float) -> list[Candidate]:
     own = (params.sample, *params.sample.solvers)
     solvers = dict.fromkeys(Solver(**s.model_dump(include=set(Solver.model_fields))) for s in own)
     intervals = [way for m in params.sample.methods if m.between and not m.against for way, _ in m.each()]
-    fewer = [s for s in solvers if s.steps < usual(params.objective).steps]
+    fewer = [s for s in solvers if s.steps < usual(params).steps]
     return [(s, way) for s in fewer for way in [Guidance(w=w), *intervals]]
 
 
@@ -80,13 +82,10 @@ def called(candidate: Candidate) -> str:
     return ", ".join([*words, f"eta {solver.eta:g}"] if solver.eta else words)
 
 
-def _blocks(run: Run, peer: Candidate, good: list[Candidate], batch: int) -> dict[str, Callable[[], float]]:
-    weights, index, (solver, w) = run.params.sample.weights, torch.arange(batch), (peer[0], peer[1].w)
-    ways = {FP32: piped(run, weights, w, solver, torch.float32), BF16: piped(run, weights, w, solver, torch.bfloat16)}
-    ways |= {called(c): ours(run, weights, c[1], c[0]) for c in [peer, *good]}
-    for way in ways.values():
-        way(index)  # warms up
-    return {name: timed(way, index) for name, way in ways.items()}
+def _ways(run: Run, peer: Candidate, good: list[Candidate]) -> dict[str, Drawing]:
+    weights, (solver, w), precisions = run.params.sample.weights, (peer[0], peer[1].w), PRECISIONS[: 1 + native_bf16()]
+    ways = {f"pipeline, {name}": piped(run, weights, w, solver, dtype) for name, dtype in precisions}
+    return ways | {called(c): ours(run, weights, c[1], c[0]) for c in [peer, *good]}
 
 
 def _row(name: str, candidate: Candidate, both: tuple[ImageSet, dict], speeds: dict[str, list[float]]) -> dict:

@@ -5,7 +5,7 @@ import statistics
 import pytest
 import torch
 
-from bench import batch, cache, latents, measuring, own, quality, sample, train
+from bench import batch, cache, latents, measuring, own, quality, reduced, sample, train
 from bench.__main__ import FIXED, main
 from bench.example import Captioned, Example
 from guidebook.config.params import load as load_params
@@ -19,6 +19,7 @@ from guidebook.report import performance as page
 from guidebook.report.performance import read
 from guidebook.report.tables import Html
 from guidebook.runs.run import Run
+from guidebook.runtime.precision import native_bf16
 from guidebook.sampling.sets import ImageSet
 from guidebook.training.profiler import PARTS
 from guidebook.training.step import prepared
@@ -203,9 +204,59 @@ def test_the_training_report_holds_every_way_once_and_every_ratio_is_that_of_its
     assert 1e-4 < rows["library, bf16"]["gradient_error"] < 0.2
     ratios_are_of_rows(found, rows)
     assert found["ratios"][0]["what"].startswith("library, bf16, channels last / example, fp32: ")
-    assert found["ratios"][1]["what"].startswith(
-        "library, bf16, channels last / example, bf16, captions encoded once: "
-    )
+    assert found["ratios"][1]["what"].startswith("library, bf16, channels last / example, bf16, encoded once: ")
+
+
+@pytest.fixture
+def drawn_objects(shared, tmp_path, monkeypatch):
+    """Params of a Stable Diffusion in small, whose autoencoder all tests share; of its architecture the widths are the least there are."""
+    monkeypatch.setenv("GUIDEBOOK_RUNS", str(shared(tmp_path / "runs")))
+    for name, least in {"CHANNELS": (32,) * 4, "TEXT": 32, "VAE": (32,) * 4}.items():
+        monkeypatch.setattr(reduced, name, least)
+    monkeypatch.setattr(sample, "STEPS", 3)
+    monkeypatch.setattr(sample, "FURTHER", [s.model_copy(update={"steps": 4}) for s in sample.FURTHER])
+    yield lambda profile: load_params("stable-diffusion", profile).replace(train={"precision": "fp32"})
+    autoencoder.cache_clear()
+
+
+def test_in_latents_both_loops_see_the_same_and_learn_the_same(drawn_objects, monkeypatch):
+    params = reduced.at_hand(drawn_objects("smoke"))
+    data, seen, plain = load(params.data), {}, Objective.loss
+    encoding, kept = (Example(params, data, "fp32", every_step) for every_step in (True, False))
+    images, moments = (torch.stack([e.loader.dataset[i]["pixels"] for i in range(9)]) for e in (encoding, kept))
+    with torch.random.fork_rng():
+        both = [torch.manual_seed(1) and e.latents(x) for e, x in ((encoding, images), (kept, moments))]
+    torch.testing.assert_close(*both, rtol=5e-3, atol=5e-3)  # they are kept in half precision
+    assert both[0].shape == (9, 4, 4, 4)
+    assert both[0].std() > 0.3
+
+    def spy(self, net, x0, eps, t, cond):
+        seen.update(x0=x0, eps=eps, t=t, tokens=cond.tokens)
+        return plain(self, net, x0, eps, t, cond)
+
+    monkeypatch.setattr(Objective, "loss", spy)
+    library = prepared(params, data)
+    with train.watched(library.optimizer) as ours:
+        library.step()
+    caption = torch.cdist(seen["tokens"].flatten(1), kept.table.flatten(1)).argmin(1)
+    with train.watched(kept.optimizer) as theirs:
+        kept.learn(seen["x0"], seen["eps"], seen["t"], caption)
+    assert (ours[0] - theirs[0]).norm() < 1e-3 * ours[0].norm()
+
+
+@pytest.mark.parametrize("profile", ["smoke", "paper"])
+def test_a_stable_diffusion_is_benched_in_latents_with_weights_that_are_at_hand(drawn_objects, profile, monkeypatch):
+    monkeypatch.setattr(measuring, "peak_flops", lambda: (1e12, "test"))
+    params = drawn_objects(profile)
+    trained, drawn = train.train(params, repeats=1, steps=1), sample.sample(params, repeats=1, batch=2)
+    for found in (trained, drawn):
+        ratios_are_of_rows(found, {r["name"]: r for r in found["rows"]})
+        assert found["made"]["data"] == "scenes"
+    rows = {r["name"]: r for r in drawn["rows"]}
+    equal = [f"{of}, fp32{word}" for of in ("pipeline", "library") for word in ("", ", ddim", ", dpmpp-2m")]
+    assert {*equal} < rows.keys()
+    assert max(rows[name]["max_difference"] for name in equal) <= 1
+    assert [rows[name]["steps"] for name in equal] == [3, 4, 4, 3, 4, 4]
 
 
 def ratios_are_of_rows(found, rows):
@@ -230,7 +281,7 @@ def test_the_pipeline_and_the_library_draw_the_same_images(small):
 # By its other solvers diffusers clips x0 otherwise or not at all.
 @pytest.mark.parametrize("w", [1.0, 5.0])
 def test_they_do_without_guidance_and_at_another_scale(small, w):
-    solver, index = sample.usual(small.objective), torch.arange(3)
+    solver, index = sample.usual(small), torch.arange(3)
     with sample.prepared(small, build(small)) as run:
         pipe = sample.piped(run, "raw", w, solver, torch.float32)(index)
         mine = sample.ours(run, "raw", w, solver)(index)
@@ -282,7 +333,8 @@ def test_the_ratio_at_equal_quality_is_of_the_fastest_that_is_as_good(drawn):
         "library, ddpm, 2 steps, w = 2",
         "library, dpmpp-2m, 2 steps, w = 2",
     ]
-    assert len(rows) == 2 + 1 + 3 * 2
+    assert len(rows) == 1 + native_bf16() + 1 + 3 * 2
+    assert found["made"]["max_difference"] <= 1  # the weights are those of the run in both
     ratios_are_of_rows(found, rows)
     assert {"sampling, equal quality", "fewer evaluations"} < {r["name"] for r in found["ratios"]}
     assert isinstance(page.cost([found], "quality"), Html)

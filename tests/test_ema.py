@@ -10,13 +10,14 @@ from guidebook.config.schema import track_name
 from guidebook.models import build
 from guidebook.report.banner import banner
 from guidebook.runs.run import opened
-from guidebook.training.ema import EMA, averages, decay_at
+from guidebook.training.ema import EMA, as_vector, averages, decay_at
 
 
 def network() -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+        layers = torch.nn.Linear(3, 4), torch.nn.Linear(4, 2), torch.nn.Conv2d(2, 3, 3)
+        return torch.nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -26,13 +27,17 @@ def walk(model: torch.nn.Module, step: int) -> None:
         p.add_(torch.randn(p.shape, generator=rng))
 
 
+def vector(model: torch.nn.Module) -> torch.Tensor:
+    return as_vector([*model.parameters()])[0]
+
+
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.999])
 def test_every_step_is_diffusers(decay):
     model = network()
     ours, theirs = EMA(model.named_parameters(), decay), EMAModel(model.parameters(), decay=decay)
     for step in range(60):  # with 0.5 and 0.9 the warm-up ends on the way, with 0.999 it does not
         walk(model, step)
-        ours.update(model.parameters())
+        ours.update(vector(model))
         theirs.step(model.parameters())
         for a, b in zip(ours.weights.values(), theirs.shadow_params, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)  # the weights have walked about 8 from zero
@@ -42,7 +47,7 @@ def test_the_first_update_takes_the_weights_as_they_are():
     model = network()
     average = EMA(model.named_parameters(), 0.999)
     walk(model, 0)
-    average.update(model.parameters())
+    average.update(vector(model))
     for a, p in zip(average.weights.values(), model.parameters(), strict=True):
         assert torch.equal(a, p)
 
@@ -50,10 +55,10 @@ def test_the_first_update_takes_the_weights_as_they_are():
 @pytest.mark.parametrize("decay", [0.25, 0.9])
 def test_towards_constant_weights_the_distance_is_the_product_of_the_decays(decay):
     average = EMA([("w", torch.zeros(3, dtype=torch.float64))], decay)
-    average.update([torch.zeros(3, dtype=torch.float64)])
+    average.update(as_vector([torch.zeros(3, dtype=torch.float64)])[0])
     left = 1.0
     for k in range(1, 40):
-        average.update([torch.ones(3, dtype=torch.float64)])
+        average.update(as_vector([torch.ones(3, dtype=torch.float64)])[0])
         left *= min(decay, (1 + k) / (10 + k))
         torch.testing.assert_close(1 - average.weights["w"], torch.full((3,), left, dtype=torch.float64))
 
@@ -62,7 +67,7 @@ def test_an_average_of_constant_weights_is_those_weights():
     model = network()
     average = EMA(model.named_parameters(), 0.9)
     for _ in range(20):
-        average.update(model.parameters())
+        average.update(vector(model))
     for name, p in model.named_parameters():
         torch.testing.assert_close(average.weights[name], p.detach(), rtol=1e-6, atol=0)
 
@@ -88,8 +93,8 @@ def test_averages_of_several_decays_keep_apart():
     fast, slow = (EMA(model.named_parameters(), d) for d in (0.5, 0.99))
     for step in range(50):
         walk(model, step)
-        fast.update(model.parameters())
-        slow.update(model.parameters())
+        fast.update(vector(model))
+        slow.update(vector(model))
     gap = {a.name: max((a.weights[n] - p).abs().max() for n, p in model.named_parameters()) for a in (fast, slow)}
     assert gap["ema-0.5"] < gap["ema-0.99"]
 
@@ -98,7 +103,7 @@ def test_averages_of_several_decays_keep_apart():
 def test_without_a_warm_up_the_decay_is_constant_and_the_first_weights_are_forgotten_by_it(decay):
     average = EMA([("w", torch.ones(3, dtype=torch.float64))], decay, warmup=False)
     for k in range(1, 30):
-        average.update([torch.zeros(3, dtype=torch.float64)])
+        average.update(as_vector([torch.zeros(3, dtype=torch.float64)])[0])
         torch.testing.assert_close(average.weights["w"], torch.full((3,), decay**k, dtype=torch.float64))
 
 

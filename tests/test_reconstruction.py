@@ -37,7 +37,7 @@ def test_an_impulse_counts_by_the_power_function_and_spreads_by_the_length(lengt
     n = 400
     average = EMA([("w", torch.zeros(n, dtype=torch.float64))], f"power:{length}")
     for each in torch.eye(n, dtype=torch.float64):  # an impulse at each step, in a weight of its own
-        average.update([each])
+        average.update(each)
     seen = average.weights["w"].numpy()
     np.testing.assert_allclose(seen, weights_of(length, n), rtol=1e-9, atol=1e-15)
     times = (np.arange(n) + 0.5) / n

@@ -21,7 +21,7 @@ from guidebook.models.space import Latents, Pixels, space
 from guidebook.runtime import distributed
 from guidebook.runtime.lanes import Lanes
 from guidebook.runtime.seeds import generator
-from guidebook.training.ema import averages
+from guidebook.training.ema import as_vector, averages
 from guidebook.training.profiler import Profiler, peak_memory
 
 BINS = 10  # timestep bins of the logged loss
@@ -82,11 +82,14 @@ class Trainer:
         self._clear()
         self.total, self.profiler = images(params), Profiler(self.device)  # images of the whole training
         self.model = initial(params).place(self.device, t).train()
+        self.weights = [p for p in self.model.parameters() if p.requires_grad]
+        self._vector, parts = as_vector(self.weights)
+        for p, part in zip(self.weights, parts, strict=True):
+            p.data = part
         if t.compile:
             self.model.compile()  # in place: the weights keep their names
         self.wrapped = distributed.shared(self.model)
         self.lanes = Lanes(t.batch if distributed.alone() and not t.compile else 1)
-        self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
         self.averages = averages([*self.model.named_parameters()], t.ema, t.ema_warmup, updates(params))
         self.data, self.space, self.feed, self.conditions = data, where, feed(data, t), source
@@ -110,7 +113,7 @@ class Trainer:
             self.model.after_step()
             mark("optimiser")
             for average in self.averages:
-                average.update(self.weights)
+                average.update(self._vector)
             mark("EMA")
             self.step_losses.append(losses.mean())
             bins = self.objective.bins(noise.t, BINS)
