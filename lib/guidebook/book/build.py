@@ -123,6 +123,7 @@ def _write_pages(chapters: list[Chapter], extra: list[Chapter], found: list[Run]
         shown[c.page[0]].append((c.file, c.run.params.profile, c.data))
     filled = {
         "intro": lambda: pages.intro([(_heading(n), rows) for n, rows in shown.items()]),
+        "guidance": pages.guidance,
         "results": lambda: pages.results(found),
         "status": lambda: pages.status(found),
         "reliability": pages.reliability,
@@ -209,8 +210,7 @@ def _articles(html: Path) -> dict[str, str]:
 
 def _hero(run: Run) -> None:
     """The picture of the first page: one row of digits per guidance scale."""
-    scales = [w for w in run.params.sample.guidance if w <= 5]
-    draws = [Draw.of(run.params, w, run.params.evaluate.samples) for w in scales]
+    draws = [Draw.of(run.params, w, run.params.evaluate.samples) for w in run.params.sample.guidance if w <= 5]
     images = np.concatenate([sample_set(run, each).pixels[:20] for each in draws])
     Image.fromarray(mosaic(images, columns=20, tile=64)).save(SOURCE / "hero.png", optimize=True)
 

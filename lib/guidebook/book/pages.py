@@ -1,6 +1,7 @@
 """Chapters of tables from runs and records: each fills the places `<!-- part -->` of its page in `book/`."""
 
 import functools
+import inspect
 import json
 import logging
 import re
@@ -136,6 +137,21 @@ def intro(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
         links = [f'<a href="{file}.html">{escaped(profile)}</a>: {escaped(data)}' for file, profile, data in chapters]
         rows.append([Html(f"<strong>{escaped(name)}</strong>"), question, Html("; ".join(links) or "not run yet")])
     return _page("intro", {"experiments": table(["experiment", "question", "pages"], rows).text})
+
+
+def guidance() -> str:
+    """`guidance.md`: ways to guide as the library's source has them, each where its equation stands."""
+    from guidebook.diffusion.guidance import WAYS, between, good_and_bad
+
+    return _page("guidance", {way.__name__: _source(way) for way in (*WAYS.values(), between, good_and_bad)})
+
+
+def _source(function: Callable) -> str:
+    """A function as its file has it, with the equation above it, the file's name and the line."""
+    lines, at = inspect.getsourcelines(function)
+    file, above = inspect.getsourcefile(function), inspect.getcomments(function) or ""
+    name, first = Path(file).relative_to(Path(__file__).parents[2]), at - above.count("\n")
+    return f"```{{code-block}} python\n:caption: lib/{name}, line {first}\n\n{above}{''.join(lines)}```"
 
 
 def reliability() -> str:
