@@ -90,12 +90,12 @@ def test_gradient_checkpointing_changes_no_weight(runs, model, clip):
 
 
 def test_a_gradient_is_freed_within_the_backward(runs):
-    less = prepared(of(UNET, gradient_checkpointing=True))
+    """Of two images activations take little, and Adam's moments, which begin with the first step, as much as two gradients."""
+    less = prepared(of(UNET, gradient_checkpointing=True, batch=2))
     with Live(less.model) as live:
         less.step()
-    counts, gradient = kept(less.params), sum(4 * w.numel() for w in less.weights)
-    optimiser = 2 * gradient  # Adam's moments begin with the first step
-    assert live.peak < optimiser + N * sum(counts) + gradient / 2
+    gradient = sum(4 * w.numel() for w in less.weights)
+    assert 2 * gradient < live.peak < 2.7 * gradient
 
 
 @pytest.mark.parametrize("profile", ["paper", "best"])
