@@ -4,9 +4,8 @@ from dataclasses import asdict
 
 from guidebook.config.params import load
 from guidebook.config.paths import PARAMS
-from guidebook.models import published
 from guidebook.models.atlas import load_atlas
-from guidebook.models.counting import FILE, count, key, spec_of
+from guidebook.models.counting import FILE, count, key, measured, spec_of
 from guidebook.models.published import Measured
 from guidebook.runs import checked
 from guidebook.runs.run import write
@@ -18,7 +17,7 @@ def costs(atlas: dict[str, Measured]) -> dict[str, dict[str, dict]]:
     for file in sorted(PARAMS.glob("*/*.yml")):
         params = load(file.parent.name, file.stem)
         if (name := key("cost", spec_of(params))) not in found:
-            found[name] = _plain({"": published.cost(params)})
+            found[name] = _plain({"": measured(params)})
     return found
 
 

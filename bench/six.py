@@ -18,6 +18,7 @@ from guidebook.config.params import Params
 from guidebook.data.drawn import scenes
 from guidebook.data.files import of_split
 from guidebook.data.images import decoded
+from guidebook.metrics.few import FEW, drawn
 from guidebook.metrics.frechet import Gaussian, frechet_of_few, gaussian, influences
 from guidebook.metrics.intervals import mean, share
 from guidebook.metrics.judge import judge
@@ -29,7 +30,6 @@ from guidebook.runtime.seeds import generator
 
 NAME = "cifar100"
 FITTED, POOL = 2000, 5000  # images that components are fitted to, and those that sets are drawn from
-FEW, DRAWS = 6, 2000  # images of a set, and draws of it
 COUNTS, OFTEN = (6, 10, 50, 100, 500, 1000, 5000), 100  # sets of more images than the latter are drawn once, disjoint
 LARGE, WORSE = 400, 1000  # images that show which model is worse, and images of each worse model, at most
 SEEN = 10_000  # images of CIFAR-10 that its judge learns from: more take longer
@@ -164,12 +164,6 @@ def chance(first: torch.Tensor, second: torch.Tensor) -> dict:
 def fall(first: torch.Tensor, second: torch.Tensor) -> dict:
     """How often the second of two measurements (K,) is below the first by the published ratio or more."""
     return _interval(share((second / first <= SECOND / FIRST).cpu().numpy()))
-
-
-def drawn(n: int, count: int) -> torch.Tensor:
-    """Indices (DRAWS, count) below n, each row without repetition."""
-    rng = generator("draws", n, count)
-    return torch.stack([torch.randperm(n, generator=rng)[:count] for _ in range(DRAWS)])
 
 
 def _apart(rows: torch.Tensor, n: int, reference: Gaussian) -> torch.Tensor:

@@ -35,6 +35,7 @@ GRAMMAR = {
     "train.precision": ("choice", "bf16"), "train.seed": ("seed", 1), "train.checkpoint_every": ("rate", 5),
     "train.keep_checkpoints": ("count", 3), "train.snapshots": ("count", 32), "train.processes": ("count", 2), "train.tracker": ("choice or null", "tensorboard"),
     "train.channels_last": ("switch", True), "train.compile": ("switch", True),
+    "train.gradient_checkpointing": ("switch", True),
     "sample.sampler": ("choice", "ddim"), "sample.steps": ("count", 26), "sample.eta": ("share", 0.5),
     "sample.v": ("share", 0.5), "sample.spacing": ("choice", "trailing"), "sample.guidance": ("list", [1]),
     "sample.methods": ("list", [{"name": "rescaled", "combine": "rescaled", "w": [2], "phi": 0.7}]),
@@ -44,7 +45,10 @@ GRAMMAR = {
 }  # fmt: skip
 # Parameters that may be left out: where and how a run happens and who watches, which no training depends on, and what only some
 # experiments have.
-HOW = {"train.snapshots", "train.processes", "train.tracker", "train.channels_last", "train.compile"}
+HOW = {
+    f"train.{name}"
+    for name in ("snapshots", "processes", "tracker", "channels_last", "compile", "gradient_checkpointing")
+}
 DEFAULTED = {
     *HOW,
     "sample.methods",

@@ -1,14 +1,13 @@
 """Fine-tuning: a training that begins with the weights of a pipeline's folder, or of another training."""
 
 import shutil
-import string
 
+import pipelines
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from safetensors.torch import load_file
 from test_pipeline import same
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from guidebook.conditioning.encoders import encode
 from guidebook.config import pretrained
@@ -31,33 +30,7 @@ SMOKE = load("stable-diffusion", "smoke")
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
     """The folder of a StableDiffusionPipeline with random weights, all its parts at their smallest."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    letters = [*string.ascii_lowercase, *(c + "</w>" for c in string.ascii_lowercase)]
-    ends = ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: i for i, word in enumerate([*letters, *ends])}
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        made = StableDiffusionPipeline(
-            unet=UNet2DConditionModel(
-                sample_size=4, in_channels=4, out_channels=4, block_out_channels=(32, 32), layers_per_block=1,
-                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-                cross_attention_dim=16, attention_head_dim=2,
-            ),
-            vae=AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-                block_out_channels=(16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=8,
-                scaling_factor=0.18215,
-            ),
-            text_encoder=CLIPTextModel(CLIPTextConfig(
-                vocab_size=len(letters) + 2, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
-                num_attention_heads=2, max_position_embeddings=77, bos_token_id=52, eos_token_id=53, pad_token_id=53,
-            )),
-            tokenizer=CLIPTokenizer(vocabulary, [], model_max_length=77),
-            scheduler=DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False),
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
-    made.save_pretrained(folder)
-    return folder
+    return pipelines.pipeline(tmp_path_factory.mktemp("pipeline"))
 
 
 @pytest.fixture
@@ -73,7 +46,7 @@ def of(pipeline, **changes):
     noise = {"prediction": "epsilon", "min_snr_gamma": None} | changes.pop("objective", {})
     whole = {"objective": noise} | {
         "text": {"encoder": str(pipeline), "tokens": 77},
-        "sample": {"spacing": "linspace", "steps": 4},
+        "sample": {"sampler": "dpmpp-2m", "spacing": "linspace", "steps": 4},
     }
     whole |= {"model": {"init": str(pipeline), "vae": str(pipeline)}, "train": {"precision": "fp32"}}
     return SMOKE.replace(**whole | changes)
@@ -113,7 +86,7 @@ def test_its_images_are_those_of_a_stock_pipeline_made_of_it(tuned):
 
 def test_images_of_the_first_weights_are_those_of_the_folder_itself(pipeline, tuned):
     """With its own scheduler set as the run solves: DPM-Solver++ at linspace."""
-    run = open_run(of(pipeline, sample={"weights": "init", "spacing": "linspace", "steps": 4}))
+    run = open_run(of(pipeline, sample={"weights": "init", "sampler": "dpmpp-2m", "spacing": "linspace", "steps": 4}))
     assert run.path == tuned.path
     pipe = StableDiffusionPipeline.from_pretrained(pipeline)
     pipe.scheduler = DiffusionPipeline.from_pretrained(export(tuned)).scheduler

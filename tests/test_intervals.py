@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from guidebook.metrics.intervals import Z, mean, wilson
+from guidebook.metrics.intervals import Z, mean, quantile, wilson
 
 
 def score_interval(k: int, n: int) -> tuple[float, float]:
@@ -54,3 +54,17 @@ def coverage(interval, n: int, trials: int) -> float:
 
 def test_the_normal_interval_covers_a_mean_19_times_in_20():
     assert coverage(mean, n=200, trials=4000) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize(("q", "n"), [(0.5, 20), (0.5, 101), (0.95, 100), (0.1, 60)])
+def test_the_interval_of_a_quantile_covers_it_19_times_in_20_and_hardly_more(q, n):
+    """Where it ends at an order statistic, by the binomial distribution of how many values lie below."""
+    rng, truth = np.random.default_rng(0), -np.log(1 - q)  # of the exponential distribution
+    found = np.array([quantile(rng.exponential(size=n), q) for _ in range(2000)])
+    covered = np.mean((found[:, 1] <= truth) & (truth <= found[:, 2]))
+    assert 0.94 < covered < 0.985
+    assert np.all((found[:, 1] <= found[:, 0]) & (found[:, 0] <= found[:, 2]))
+
+
+def test_of_few_values_the_interval_of_a_far_quantile_ends_at_the_greatest():
+    assert tuple(quantile(np.array([3.0, 1.0, 2.0]), 0.95)) == pytest.approx((2.9, 2.0, 3.0))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from guidebook.config.datasets import CIFAR100, SUPERCLASSES, superclasses
 from guidebook.config.params import digest
 from guidebook.data.images import load
 from guidebook.metrics import measure as M
@@ -117,8 +118,9 @@ def stand_ins(monkeypatch):
 
 
 def test_every_group_gives_its_metrics_with_all_that_was_promised(run, stand_ins):
-    few = {"fd_judge_inf", "fd_random_inf"}  # for which 120 images do not suffice
-    for records, absent in ((M.measure(run, as_samples(run, 120), ALL), few), (M.measure_real(run, ALL), set())):
+    none = {"adherence_superclass"}  # of digits
+    few = none | {"fd_judge_inf", "fd_random_inf"}  # for which 120 images do not suffice
+    for records, absent in ((M.measure(run, as_samples(run, 120), ALL), few), (M.measure_real(run, ALL), none)):
         assert {r["metric"] for r in records} == {m for g in GROUPS.values() for m in g.metrics} - absent
         for record in records:
             assert set(record) >= FIELDS | {"extractor", "reference", "set", "key", "group"}
@@ -282,3 +284,41 @@ def test_clip_scores_an_image_with_its_own_caption(run, stand_ins):
     asked = M.measure(run, as_samples(run, 120, prompt="A handwritten digit 3"), ("clip",))
     assert asked[0]["value"] != record["value"]
     assert M.measure(run, as_samples(run, 120, prompt=""), ("clip", "lpips")) == []
+
+
+# Superclasses, and six images
+
+
+def test_every_class_of_cifar_100_is_in_one_of_20_superclasses_of_five():
+    numbers = superclasses("cifar100", CIFAR100)
+    assert sorted(numbers) == sorted(5 * [*range(20)])
+    assert [CIFAR100[i] for i, n in enumerate(numbers) if n == numbers[CIFAR100.index("wolf")]] == [
+        "bear", "leopard", "lion", "tiger", "wolf",
+    ]  # fmt: skip
+    assert superclasses("cifar100", ("wolf", "bear", "tank")) == [8, 8, 19]
+    assert superclasses("digits", "0123456789") == []
+
+
+def test_what_is_read_as_a_class_of_the_same_superclass_has_the_superclass(run, monkeypatch):
+    """Digits whose superclasses are the even and the odd ones."""
+    monkeypatch.setitem(SUPERCLASSES, "digits", {"even": tuple("02468"), "odd": tuple("13579")})
+    images = as_samples(run, 100)
+    images.facts["labels"] = [
+        (label + 2) % 10 for label in images.facts["labels"]
+    ]  # each asks for the next of its kind
+    found = {r["metric"]: r["value"] for r in M.measure(run, images)}
+    assert found["adherence"] < 0.05
+    assert found["adherence_superclass"] > 0.95
+
+
+def test_six_of_one_model_fall_by_chance_and_six_that_are_better_more_often(run):
+    good = as_samples(run, 100)
+    bad = ImageSet("w1-bad", run.path / "samples" / "w1-11111111", (good.images // 2 + 64).numpy(), good.facts)
+    ratio = 0.817
+    (near, chance), (_, better), (far, _) = (
+        M.six_records(run, *of, ratio) for of in ((good, good), (good, bad), (bad, bad))
+    )
+    assert 0.02 < chance["value"] < 0.4
+    assert better["value"] > 0.9
+    assert near["low"] < near["value"] < near["high"] < far["value"]
+    assert M.six_records(run, good, good, 1 / ratio)[1]["value"] == pytest.approx(1 - chance["value"], abs=0.05)

@@ -24,6 +24,7 @@ from guidebook.runs.preemption import Preempted
 from guidebook.runs.run import open_run
 from guidebook.runtime.seeds import generator
 from guidebook.sampling.draw import draw, sample_set
+from guidebook.sampling.explore import one_by_one
 from guidebook.sampling.sampler import RunNetwork, Sampler, sample
 from guidebook.sampling.spec import Draw, guide_run
 from guidebook.training.loop import train
@@ -328,6 +329,15 @@ def test_the_time_of_an_image_holds_no_training_of_the_classifier_that_guides(ru
     classifier.noisy_classifier.cache_clear()  # what was not trained is for this test alone
     assert len(trained) == 1
     assert 0 < 10 * facts["seconds_per_image"] < 3
+
+
+def test_images_drawn_one_by_one_are_those_of_the_set_and_each_has_its_time(run):
+    alone, together = one_by_one(run, 2.0, 6), draw(run, 2.0, 6)
+    assert torch.equal(alone.labels, together.labels)
+    assert (alone.images.int() - together.images.int()).abs().max() <= 1  # batches round otherwise
+    assert len(alone.facts["seconds"]) == 6
+    assert min(alone.facts["seconds"]) > 0
+    assert one_by_one(run, 2.0, 6).facts == alone.facts
 
 
 # The specification

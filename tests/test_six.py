@@ -9,6 +9,7 @@ import torch
 
 from bench import six
 from guidebook.config.datasets import DataError
+from guidebook.metrics import few
 from guidebook.metrics.frechet import Gaussian, frechet_of_few, gaussian, influences
 from guidebook.metrics.weights import WeightsMissing
 from guidebook.report import six as page
@@ -70,8 +71,8 @@ def test_the_curve_of_ratios_meets_the_published_one_at_the_chance_of_such_a_fal
 
 
 def test_no_image_is_drawn_twice_into_the_sets_that_are_compared(monkeypatch):
-    monkeypatch.setattr(six, "DRAWS", 50)
-    rows = six.drawn(30, 18)
+    monkeypatch.setattr(few, "DRAWS", 50)
+    rows = few.drawn(30, 18)
     assert rows.shape == (50, 18)
     assert all(len(set(row)) == 18 for row in rows.tolist())
     assert len({tuple(row) for row in rows.tolist()}) == 50
@@ -93,10 +94,11 @@ def measured(monkeypatch, tmp_path):
     images = six.scenes.drawn(400, 5, 16)
     split = type("Split", (), {"images": images[0], "labels": images[1] * 2, "__len__": lambda self: 400})()
     for name, value in {
-        "DRAWS": 60, "FITTED": 80, "POOL": 200, "COUNTS": (6, 20, 50, 200), "OFTEN": 20, "LARGE": 30, "WORSE": 60,
+        "FITTED": 80, "POOL": 200, "COUNTS": (6, 20, 50, 200), "OFTEN": 20, "LARGE": 30, "WORSE": 60,
         "of_split": lambda name, split: [], "decoded": lambda *of: (split, [], 0), "FILE": tmp_path / "results" / "six.json",
     }.items():  # fmt: skip
         monkeypatch.setattr(six, name, value)
+    monkeypatch.setattr(few, "DRAWS", 60)
     monkeypatch.setattr(page, "FILE", six.FILE)
     gone = {"judge": absent(DataError("no CIFAR-10")), "inception": absent(WeightsMissing("no file"))}
     kept = {"pca-64": six._components(10), "random": six.SPACES["random"]}

@@ -1,7 +1,6 @@
 """The plane of guidance: its JavaScript walks as the library does, and what its page shows are those numbers."""
 
 import itertools
-import json
 import math
 import re
 import shutil

@@ -76,6 +76,25 @@ CIFAR100 = (
     "tank", "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow tree",
     "wolf", "woman", "worm",
 )  # fmt: skip
+# By superclass. A subset of the set has those of its classes
+SUPERCLASSES = {"cifar100": {
+    "aquatic mammals": ("beaver", "dolphin", "otter", "seal", "whale"), "fish": ("aquarium fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"), "food containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit and vegetables": ("apple", "mushroom", "orange", "pear", "sweet pepper"),
+    "household electrical devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large man-made outdoor things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large natural outdoor scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large omnivores and herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium-sized mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect invertebrates": ("crab", "lobster", "snail", "spider", "worm"), "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"), "small mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple tree", "oak tree", "palm tree", "pine tree", "willow tree"),
+    "vehicles 1": ("bicycle", "bus", "motorcycle", "pickup truck", "train"),
+    "vehicles 2": ("lawn mower", "rocket", "streetcar", "tank", "tractor"),
+}}  # fmt: skip
 STYLES = (
     "Abstract Expressionism", "Action Painting", "Analytical Cubism", "Art Nouveau Modern", "Baroque", "Color Field Painting",
     "Contemporary Realism", "Cubism", "Early Renaissance", "Expressionism", "Fauvism", "High Renaissance", "Impressionism",
@@ -166,6 +185,12 @@ CATALOG = {
         "easy to tell apart, none of its usual hundred or thousand", stand_in="scenes", mapped=True,
     ),
 }  # fmt: skip
+
+
+def superclasses(name: str, classes: Sequence[str]) -> list[int]:
+    """The number of each class's superclass; none where the set has no superclasses."""
+    of = {own: i for i, members in enumerate(SUPERCLASSES.get(name, {}).values()) for own in members}
+    return [of[one] for one in classes] if of else []
 
 
 class Subset(Section):

@@ -25,7 +25,7 @@ from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
 FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "snapshots", "processes", "tracker",
-        "channels_last", "compile")  # fmt: skip
+        "channels_last", "compile", "gradient_checkpointing")  # fmt: skip
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
 LATER = dict.fromkeys(("train.file_rows", "data.subset", "data.path", "data.contents", "model.init")) | {
     "model.modulation": "shift", "model.cross_attention": "inner",

@@ -205,6 +205,8 @@ class Train(Section):
     tracker: Literal["tensorboard"] | None = None  # shown there too; the truth is stats.jsonl
     channels_last: bool = False  # memory layout of convolutions
     compile: bool = False  # torch.compile
+    # Blocks are computed again in the backward instead of kept: less memory, a third more time (Chen et al. 2016)
+    gradient_checkpointing: bool = False
 
     def conflicts(self):
         if self.batch % self.processes:
@@ -212,6 +214,12 @@ class Train(Section):
         lengths = [length_of(entry) for entry in self.ema if isinstance(entry, str)]
         if lengths and (len(set(lengths)) < len(lengths) or not 0 < min(lengths) <= max(lengths) < LONGEST):
             yield f"train.ema = {list(self.ema)}: lengths after power: differ, and lie between 0 and {LONGEST:.4f}"
+
+    @property
+    def steps_in_backward(self) -> bool:
+        """Whether a weight is updated, and its gradient freed, as soon as that is there: where memory counts and nothing needs them all."""
+        whole = (self.micro_batch or self.batch) >= self.batch and self.processes == 1
+        return self.gradient_checkpointing and whole and self.clip_norm is None
 
     @property
     def tracks(self) -> list[str]:

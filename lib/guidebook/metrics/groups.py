@@ -32,7 +32,8 @@ class Group:
 
 GROUPS = {
     "judge": Group(
-        ("adherence", "confidence", "fd_judge", "fd_judge_inf", "diversity", "grain"), lazily("records:of_judge")
+        ("adherence", "adherence_superclass", "confidence", "fd_judge", "fd_judge_inf", "diversity", "grain"),
+        lazily("records:of_judge"),
     ),
     "blind": Group(("fd_random", "fd_random_inf", "diversity_pixels"), lazily("records:of_blind")),
     "manifold": Group(("kd_judge", *(f"{m}_judge" for m in MANIFOLD)), lazily("records:between_sets", space="judge")),

@@ -1,5 +1,7 @@
 """95 % intervals: every number of the study carries one."""
 
+import math
+
 import numpy as np
 
 Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
@@ -32,6 +34,15 @@ def share(right: np.ndarray) -> Interval:
 def mean(values: np.ndarray) -> Interval:
     """The mean of independent values (n,) with its normal interval."""
     return linear(float(np.mean(values)), values)
+
+
+# P(k of n values lie below the quantile) = C(n, k) q^k (1 − q)^(n − k)
+def quantile(values: np.ndarray, q: float) -> Interval:
+    """A quantile of independent values (n,), between two of them: by how many lie below it, or the least and the greatest of few."""
+    x, n = np.sort(values), len(values)
+    below = np.cumsum([math.comb(n, k) * q**k * (1 - q) ** (n - k) for k in range(n + 1)])
+    low, high = (below <= 0.025).sum() - 1, np.searchsorted(below, 0.975)
+    return Interval(float(np.quantile(x, q)), float(x[max(low, 0)]), float(x[min(high, n - 1)]))
 
 
 # Infinitesimal jackknife (Jaeckel 1972): θ̂ − θ ≈ mean of the influences, so that its variance is theirs over n

@@ -102,6 +102,12 @@ def psnr_records(run: Run, images: ImageSet, other: ImageSet) -> list[dict]:
     return once(run, of_samples(run, images), "same seeds", make, [other.folder.name], needed=True)
 
 
+def six_records(run: Run, images: ImageSet, other: ImageSet, ratio: float) -> list[dict]:
+    """`fd_six`, a Fréchet distance of six samples, and `falls_of_six`, how often it is below that of another set by a ratio or more."""
+    make = lazily("few:of_six", other=other, ratio=ratio)
+    return once(run, of_samples(run, images), "six", make, [other.folder.name, round(ratio, 6)], needed=True)
+
+
 def neighbours(run: Run, images: ImageSet, n: int = 20) -> ImageSet:
     """The n samples that lie nearest to a training image, nearest first, each followed by that image."""
     make = lazily("copying:beside_nearest", n=n)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from guidebook.config.datasets import superclasses
 from guidebook.config.params import Data
 from guidebook.data.images import load
 from guidebook.metrics import intervals
@@ -51,7 +52,8 @@ def matched(run: Run, subject: Subject) -> int:
 
 
 def of_judge(run: Run, subject: Subject) -> list[dict]:
-    """adherence, confidence, fd_judge, diversity and grain, and fd_judge_inf where there are images enough.
+    """adherence, confidence, fd_judge, diversity and grain, and fd_judge_inf where there are images enough; adherence_superclass where
+    the classes have superclasses.
 
     Samples of a prompt that is no class's caption have no adherence.
     """
@@ -60,8 +62,11 @@ def of_judge(run: Run, subject: Subject) -> list[dict]:
     if run.params.data.entry.attributes:
         adherence = of_attributes(run, subject, read["classes"], network)
     elif subject.label != -1:
-        right = intervals.share((read["classes"] == subject.labels).numpy())
-        adherence = [subject.record("adherence", right, "Wilson", network)]
+        data, seen, asked = run.params.data, read["classes"].numpy(), subject.labels.numpy()
+        right = {"adherence": seen == asked}
+        if groups := superclasses(data.name, data.entry.classes):
+            right["adherence_superclass"] = np.equal(*(np.array(groups)[x] for x in (seen, asked)))
+        adherence = [subject.record(m, intervals.share(r), "Wilson", network) for m, r in right.items()]
     spread = diversity(read["features"].numpy(), subject.labels.numpy())
     return [
         *adherence,

@@ -33,7 +33,12 @@ class Backbone(ModelMixin, ConfigMixin):
         """
 
     def place(self, device: torch.device, train: Train) -> Self:
-        """This network on a device, in the memory layout and with the kernels that are fastest there."""
+        """This network on a device, in the memory layout and with the kernels that are fastest there.
+
+        Raises ValueError for gradient checkpointing where the class does without diffusers' `_supports_gradient_checkpointing`.
+        """
+        if train.gradient_checkpointing:
+            self.enable_gradient_checkpointing()
         return self.to(device, memory_format=torch.channels_last if train.channels_last else torch.preserve_format)
 
     def after_step(self) -> None:

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def spec_of(of: Atlas | Params) -> Spec:
     """All that the costs of an atlas, or of a run's backbone, depend on but for code."""
     if isinstance(of, Params):
         spec = {"network": [of.model, of.data.name, of.data.subset, of.data.resolution, of.text]}
+        spec["step"] = [of.train.precision != "fp32", of.train.gradient_checkpointing]
     else:
         spec = {
             "rows": [row.model_dump(mode="json") for row in of.resolved().values()],
@@ -56,8 +57,15 @@ def spec_of(of: Atlas | Params) -> Spec:
 
 def cost(params: Params) -> Measured:
     """The cost of a run's backbone. Importing a network takes seconds, so it is counted once."""
-    (found,) = _once("cost", spec_of(params), lambda: {"": published.cost(params)}).values()
+    (found,) = _once("cost", spec_of(params), lambda: {"": measured(params)}).values()
     return found
+
+
+def measured(params: Params) -> Measured:
+    """The cost of a run's backbone, counted now, with what a training step keeps."""
+    from guidebook.models.activations import kept
+
+    return replace(published.cost(params), **kept(params)._asdict())
 
 
 def key(kind: str, spec: Spec) -> str:

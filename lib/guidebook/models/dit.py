@@ -109,6 +109,8 @@ class DiT(Backbone):
     layer begins at 0, and with it the output.
     """
 
+    _supports_gradient_checkpointing = True
+
     @register_to_config
     def __init__(
         self,
@@ -122,6 +124,7 @@ class DiT(Backbone):
         width: int,
     ):
         super().__init__()
+        self.gradient_checkpointing = False
         self.parts = {"adaln": 2, "adaln-zero": 3}.get(conditioning, 0)
         self.patches = nn.Conv2d(channels, hidden, patch, patch)
         self.register_buffer("positions", positions(side // patch, hidden), persistent=False)
@@ -162,7 +165,10 @@ class DiT(Backbone):
         if self.config.conditioning == "in-context":
             x = torch.cat([x, context], 1)
         for block in self.blocks:
-            x = block(x, time + pooled, context)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = self._gradient_checkpointing_func(block, x, time + pooled, context)
+            else:
+                x = block(x, time + pooled, context)
         x, _ = self.norm(x[:, : len(self.positions)], time + pooled)
         across = self.config.side // self.config.patch
         x = self.last(x).transpose(1, 2).unflatten(2, (across, across))  # (B, patch² C, side / patch, side / patch)

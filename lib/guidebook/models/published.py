@@ -37,6 +37,9 @@ class Measured:
     macs: dict[str, int]  # by `PARTS`
     activations: int  # numbers that its layers put out
     coarsest: int = 1  # downsampling at the coarsest level of a U-Net
+    # Bytes of each image that a training step keeps to its backward, and of the largest part that gradient checkpointing computes again
+    saved: int = 0
+    again: int = 0
 
     @property
     def total(self) -> int:

@@ -15,6 +15,7 @@ from guidebook.sampling.sets import ImageSet
 
 NAMES = {
     "adherence": "read as prompted (share)",
+    "adherence_superclass": "read as of the superclass\n(share)",
     "fd_judge": "Fréchet distance to the train split\n(judge's features)",
     "fd_random": "Fréchet distance to the train split\n(features that know no classes)",
     "diversity_pixels": "distance within a class\n(pixels, 0–255)",

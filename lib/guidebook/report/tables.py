@@ -11,11 +11,12 @@ from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
 
 SHOWN = (
-    "adherence", "confidence", "fid", "fd_judge", "fd_random", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
+    "adherence", "adherence_superclass", "confidence", "fid", "fd_judge", "fd_random", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
     "lpips_diversity", "diversity", "diversity_pixels", "grain", "copying", "copies", "saturation",
 )  # fmt: skip
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
-SHARES = ("adherence", "confidence", "adherence_attribute", "edit", "edit_before", "accuracy_untrained", "copies")
+SHARES = ("adherence", "adherence_superclass", "confidence", "adherence_attribute", "edit", "edit_before", "accuracy_untrained",
+          "copies", "falls_of_six")  # fmt: skip
 
 
 class Html:

@@ -1,8 +1,10 @@
 """Sets that look into a model: the way from noise, one attribute changed, and noise that turns."""
 
+from pkgutil import resolve_name
+
 from guidebook.runs.run import Run
 from guidebook.sampling.draw import sample_set
-from guidebook.sampling.sets import ImageSet
+from guidebook.sampling.sets import ImageSet, image_set
 from guidebook.sampling.spec import Draw
 
 EDITS = ("Smiling", "Eyeglasses", "Wearing_Hat", "Blond_Hair", "Young", "Male")
@@ -31,3 +33,10 @@ def interpolation(run: Run, guidance: float, rows: int = 4, columns: int = 10) -
     solver = run.params.sample.solver.model_copy(update={"sampler": "ddim", "eta": 0.0})
     spec = {"solver": solver, "kind": "interpolation", "columns": columns}
     return sample_set(run, Draw.of(run.params, guidance, rows * columns, **spec))
+
+
+def one_by_one(run: Run, guidance: float, n: int = 100) -> ImageSet:
+    """n samples, each drawn alone as for one who waits for it; `facts["seconds"]` are those of each, from noise to pixels."""
+    draw = Draw.of(run.params, guidance, n)
+    spec = {"draw": draw.json, "drawn": "one by one"}
+    return image_set(run, "one-by-one", spec, lambda: resolve_name("guidebook.sampling.sampler:drawn_alone")(run, draw))

@@ -20,6 +20,7 @@ from guidebook.diffusion import guidance
 from guidebook.diffusion.objective import Network, objective
 from guidebook.diffusion.solvers import sample, times
 from guidebook.models.space import space
+from guidebook.runs import preemption
 from guidebook.runs.artifact import Parts, arrays, artifact, notes
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
@@ -164,6 +165,26 @@ def drawn(run: Run, draw: Draw, folder: Path) -> tuple[Tensor, dict]:
     made = artifact(folder.parent, f".parts-{draw.name}", {"draw": draw.json}, part, parts, f"drawing {folder.name}")
     facts["seconds_per_image"] = sum(notes(made)) / draw.n
     return torch.from_numpy(arrays(made)["images"]), facts
+
+
+def drawn_alone(run: Run, draw: Draw) -> tuple[Tensor, dict]:
+    """Images (n, C, H, W) uint8 of a set, one at a time, and the seconds that each took; the first, drawn twice, warms up.
+
+    Raises Preempted.
+    """
+    sampler, index, stop = Sampler(run, draw), torch.arange(draw.n), preemption.current()
+
+    def one(i: int) -> tuple[Tensor, float]:
+        if stop.asked():
+            stop.obey("drawing samples one by one")
+        started = time.perf_counter()
+        *_, (_, x) = sampler.steps(index[i : i + 1])
+        return sampler.images(x), time.perf_counter() - started
+
+    one(0)
+    images, seconds = zip(*map(one, range(draw.n)), strict=True)
+    facts = {"labels": sampler.labels(index), "seconds_per_image": sum(seconds) / draw.n, "seconds": seconds}
+    return torch.cat(images), facts
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ FP32 = 4  # bytes
 MANY = 1024  # images: more than published settings compute at once on a device
 # Bytes: of the files as published; what is not here is not known before it is fetched
 DOWNLOADS = {"cifar10": 143_646_105, "wikiart": 32_000_000_000, pretrained.SD: 4_264_941_228}
+# Numbers in frozen encoders, which stay on the device: of text and of images
+FROZEN = {pretrained.CLIP: 63_165_952, pretrained.SD_VAE: 83_653_863, pretrained.SD: 123_060_480 + 83_653_863}
 
 
 def facts(params: Params) -> dict[str, int | float | str]:
@@ -50,29 +52,39 @@ def _kind(params: Params) -> list:
     precision = t.precision
     if precision == "auto":
         precision = "bf16" if resolve_name("guidebook.runtime.precision:native_bf16")() else "fp32"
-    how = [t.batch, t.micro_batch, t.processes, t.channels_last, t.compile, precision]
+    how = [t.batch, t.micro_batch, t.processes, t.channels_last, t.compile, t.gradient_checkpointing, precision]
     return [params.model.model_copy(update={"init": None}), params.text.tokens, d.resolution, d.entry.channels, *how]
 
 
-# Weights, their gradient and AdamW's two moments, each average; and the outputs of layers, which the gradient needs
+# Weights, AdamW's two moments, each average, frozen encoders and images or their latents, always; then the most that activations, the weights in bf16 and the gradient take
 def memory(params: Params) -> tuple[int, int]:
     """Bytes that a step takes on each device, and that a training and its samples take on the disk."""
     network, t, d, s = cost(params), params.train, params.data, params.sample
     weights, tracks = FP32 * network.parameters, len(t.ema)
     part = min(t.micro_batch or t.batch, t.batch // t.processes)
-    step = (4 + tracks) * weights + part * network.activations * (FP32 if t.precision == "fp32" else FP32 // 2)
-    pixels = d.entry.channels * d.resolution**2
-    sets = len(s.guidance) + sum(len(m.each()) for m in s.methods) + len(s.solvers)
-    disk = (t.keep_checkpoints + 1) * (3 + tracks) * weights + (1 + tracks) * weights
-    disk += sets * params.evaluate.samples * pixels
-    snapshots = -(-updates(params) // snapshot_steps(params))
-    disk += snapshots * sum(isinstance(entry, str) for entry in t.ema) * weights // 2  # in half precision
-    if d.entry.mapped or d.entry.window:
-        disk += (rows(d) + d.entry.test) * pixels  # decoded
+    half, gradient = 0 if t.precision == "fp32" else weights // 2, 0 if t.steps_in_backward else weights
+    # Where the forward ends and the backward begins; of parts, all but the first find a gradient
+    forward = part * network.saved + max(half, part * network.again) + gradient * (part < t.batch // t.processes)
+    pixels, streamed = d.entry.channels * d.resolution**2, bool(d.entry.mapped or d.entry.window)
+    latents = 0
     if params.model.vae:  # mean and log-variance of each point, in half precision, of mirrored images too
         channels, side = pretrained.latent_shape(params.model.vae)
-        disk += rows(d) * (1 + d.flips) * 2 * channels * (d.resolution // side) ** 2 * 2
+        latents = rows(d) * (1 + d.flips) * 2 * channels * (d.resolution // side) ** 2 * 2
+    step = (3 + tracks) * weights + max(forward, part * network.again + gradient) + frozen(params)
+    step += latents or (0 if streamed else rows(d) * pixels)
+    sets = len(s.guidance) + sum(len(m.each()) for m in s.methods) + len(s.solvers)
+    disk = (t.keep_checkpoints + 1) * (3 + tracks) * weights + (1 + tracks) * weights
+    disk += sets * params.evaluate.samples * pixels + latents
+    snapshots = -(-updates(params) // snapshot_steps(params))
+    disk += snapshots * sum(isinstance(entry, str) for entry in t.ema) * weights // 2  # in half precision
+    if streamed:
+        disk += (rows(d) + d.entry.test) * pixels  # decoded
     return step, disk
+
+
+def frozen(params: Params) -> int:
+    """Bytes of the frozen encoders of text and images, which stay on the device."""
+    return FP32 * sum(FROZEN.get(name, 0) for name in pretrained.named(params))
 
 
 def check_memory(params: Params) -> None:

@@ -49,13 +49,14 @@ def conclude(run: Run, trainer: Trainer) -> None:
 # ‖θ − θ₀‖ / ‖θ₀‖
 def _moved(run: Run, trainer: Trainer) -> dict[str, float]:
     """Distance of each kind of weights from those that the training began with, as a share of their norm; and the most that it can be."""
-    begun = {name: w.double() for name, w in initial(run.params).state_dict().items()}
+    begun = initial(run.params).state_dict()
     every = {"raw": trainer.model.state_dict()} | {a.name: a.weights for a in trainer.averages}
-    norm = sum(w.square().sum().item() for w in begun.values()) ** 0.5
+    norm = sum(w.double().square().sum().item() for w in begun.values()) ** 0.5
     steps, numbers = trainer.nimg // run.params.train.batch, sum(w.numel() for w in begun.values())
     most = {"most": run.params.train.lr * steps * numbers**0.5 / norm}  # a step of Adam is the rate at most, or so
     return most | {
-        kind: sum((w.cpu().double() - begun[name]).square().sum().item() for name, w in weights.items()) ** 0.5 / norm
+        kind: sum((w.cpu().double() - begun[name].double()).square().sum().item() for name, w in weights.items()) ** 0.5
+        / norm
         for kind, weights in every.items()
     }
 

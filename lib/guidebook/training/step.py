@@ -91,6 +91,9 @@ class Trainer:
         self.wrapped = distributed.shared(self.model)
         self.lanes = Lanes(t.batch if distributed.alone() and not t.compile else 1)
         self.optimizer = torch.optim.AdamW(self.weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
+        if t.steps_in_backward and self.lanes.n == 1:
+            for w in self.weights:
+                w.register_post_accumulate_grad_hook(self._step_of_one)
         self.averages = averages([*self.model.named_parameters()], t.ema, t.ema_warmup, updates(params))
         self.data, self.space, self.feed, self.conditions = data, where, feed(data, t), source
         self.objective = objective(params.objective, self.device)
@@ -148,6 +151,11 @@ class Trainer:
             losses.append(each.detach())
             mark("backward")
         return torch.cat(losses)
+
+    def _step_of_one(self, weight: Tensor) -> None:
+        """The optimiser's step of one weight, which alone has a gradient, and the end of that gradient."""
+        self.optimizer.step()
+        weight.grad = None
 
     def _losses(self, net: Network, x0: Tensor, eps: Tensor, times: Tensor, cond: Condition) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.train.precision == "bf16"):
