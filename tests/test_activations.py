@@ -91,7 +91,8 @@ def test_gradient_checkpointing_changes_no_weight(runs, model, clip):
 
 def test_a_gradient_is_freed_within_the_backward(runs):
     """Of two images activations take little, and Adam's moments, which begin with the first step, as much as two gradients."""
-    less = prepared(of(UNET, gradient_checkpointing=True, batch=2))
+    params = of(UNET, gradient_checkpointing=True, batch=2)
+    less = prepared(params.replace(train={"ema": []}, sample={"weights": "raw"}))
     with Live(less.model) as live:
         less.step()
     gradient = sum(4 * w.numel() for w in less.weights)
