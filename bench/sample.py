@@ -133,7 +133,8 @@ def piped(run: Run, weights: str, w: float, solver: Solver, dtype: torch.dtype) 
     params, captions = run.params, class_captions(run.params.data.caption, run.params.data.entry.classes)
     if params.model.vae:
         sampled = params.replace(sample=solver.model_dump() | {"weights": weights})
-        pipe, rows = pipeline(Run(sampled, run.path, recorded=False)).to(dtype), captions
+        pipe, rows = pipeline(Run(sampled, run.path, recorded=False)), captions
+        pipe = pipe if dtype == torch.float32 else pipe.to(dtype)  # diffusers warns of any
         settings = {"num_inference_steps": solver.steps, "guidance_scale": w, "eta": solver.eta}
     else:
         low, high = params.data.range
