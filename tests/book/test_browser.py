@@ -20,16 +20,12 @@ from guidebook.models.counting import FILE
 from guidebook.sampling.sets import mosaic
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium")
 HOSTILE = (
     'A {label} <b>digit</b> </script><script>window.hacked=1</script> "quoted" & <img src=x onerror="window.hacked=1">'
 )
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH: the book cannot be looked at"),
-    pytest.mark.timeout(600),
-]
+pytestmark = pytest.mark.timeout(600)
 
 
 # All of it in one process: each start of one takes seconds.
@@ -58,7 +54,7 @@ with forked_kernels():
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory, shared) -> Path:
+def site(tmp_path_factory, shared, browser) -> Path:
     """A project of its own whose demo is as small as `smoke`, run, recorded once more as `paper`, and built."""
     root = tmp_path_factory.mktemp("project")
     for name in ("params", "notebooks", "book"):
@@ -75,16 +71,6 @@ def site(tmp_path_factory, shared) -> Path:
     done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return root
-
-
-@pytest.fixture(scope="session")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 class Visit:

@@ -17,7 +17,6 @@ from guidebook.config.yamlfile import read
 
 ROOT = Path(__file__).parents[2]
 EXTENSIONS = read(ROOT / "book/_config.yml")["sphinx"]["config"]["extensions"]
-CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.timeout(900)
 
 # Every role and directive that a page of the book could call
@@ -243,24 +242,19 @@ def test_no_link_leads_where_a_record_wants(pages, site):
     assert wrong == []
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH: the book cannot be looked at")
-def test_a_readers_browser_runs_follows_and_loads_nothing_of_a_record(pages, site):
-    from playwright.sync_api import sync_playwright
-
+def test_a_readers_browser_runs_follows_and_loads_nothing_of_a_record(pages, site, browser):
     asked, errors, tags = [], [], []
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = chromium.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        for name in (n for n in pages if 'http-equiv="Refresh"' not in (site / "book/_build/html" / n).read_text()):
-            page.goto((site / "book/_build/html" / name).as_uri(), wait_until="load")
-            page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }")
-            if page.locator("script[type='application/vnd.jupyter.widget-view+json']").count():
-                page.wait_for_selector(".jupyter-widgets", state="visible")
-            tags += page.evaluate("() => [...document.querySelectorAll('[href], [src]')].map(e => e.outerHTML)")
-            errors += [f"{name} ran"] if page.evaluate("() => window.hacked ?? null") else []
-        chromium.close()
+    page = browser.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for name in (n for n in pages if 'http-equiv="Refresh"' not in (site / "book/_build/html" / n).read_text()):
+        page.goto((site / "book/_build/html" / name).as_uri(), wait_until="load")
+        page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }")
+        if page.locator("script[type='application/vnd.jupyter.widget-view+json']").count():
+            page.wait_for_selector(".jupyter-widgets", state="visible")
+        tags += page.evaluate("() => [...document.querySelectorAll('[href], [src]')].map(e => e.outerHTML)")
+        errors += [f"{name} ran"] if page.evaluate("() => window.hacked ?? null") else []
+    page.close()
     assert [
         url for url in asked if urlsplit(url).scheme not in ("file", "data", "blob") or "outside-the-book" in url
     ] == []

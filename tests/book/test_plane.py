@@ -3,7 +3,6 @@
 import itertools
 import math
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,9 @@ from guidebook.diffusion.solvers import SOLVERS, times
 from guidebook.sampling.spec import Draw
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the PATH: the plane's script cannot run"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 
 PATH = edm(sigma_data=1.0, largest=20.0)
-PLACES = [[1.55, -0.9], [0.4, 0.35], [-1.55, -0.55], [-0.35, -1], [-0.55, 1], [0.65, 1.3]]
+PLACES = [[1.56, -0.9], [0.4, 0.35], [-1.55, -0.55], [-0.35, -1], [-0.55, 1], [0.65, 1.3]]
 BLOBS = torch.tensor(PLACES, dtype=torch.float64)
 CAPTION, SD, WORSE = BLOBS[:2], 0.3, 0.6
 WAYS = {
@@ -81,20 +75,14 @@ def library(case: dict, start: torch.Tensor, fresh: list[torch.Tensor]) -> tuple
 
 
 @pytest.fixture(scope="module")
-def page():
-    """A browser with the chapter's scripts and a place for the plane, from files."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": 1280, "height": 900})
-        page.set_content(
-            f"<style>{(ROOT / 'book/_static/custom.css').read_text()}</style><div class='plane' id='plane'></div>"
-        )
-        for name in ("plane-maths", "plane"):
-            page.add_script_tag(path=ROOT / f"book/_assets/js/{name}.js")
-        yield page
-        chromium.close()
+def page(browser):
+    """The chapter's scripts with a place for the plane."""
+    page, style = browser.new_page(viewport={"width": 1280, "height": 900}), ROOT / "book/_static/custom.css"
+    page.set_content(f"<style>{style.read_text()}</style><div class='plane' id='plane'></div>")
+    for name in ("plane-maths", "plane"):
+        page.add_script_tag(path=ROOT / f"book/_assets/js/{name}.js")
+    yield page
+    page.close()
 
 
 def ask(page, expression: str, given=None):
@@ -196,7 +184,7 @@ def test_numbers_of_samples_and_of_the_sharpened_density_are_the_librarys(page, 
 
 def test_it_starts_from_a_normal_distribution(page):
     start = points(ask(page, "arrays(guidancePlane.start)"))
-    assert start.mean(0).abs().max() < 5e-3
+    assert start.mean(0).abs().max() < 0.01
     torch.testing.assert_close(start.T.cov(), torch.eye(2, dtype=torch.float64), rtol=0, atol=0.02)
     shares = torch.special.ndtr(start).sort(0).values
     assert (shares - (torch.arange(1000) + 0.5)[:, None] / 1000).abs().max() < 0.01

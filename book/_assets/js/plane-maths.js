@@ -2,7 +2,7 @@
 // Ways to guide and solvers are those of the same names in the library's diffusion/guidance.py and solvers.py, on EDM's path x = x0 + σ ε.
 "use strict";
 const guidancePlane = (() => {
-  const BLOBS = [[1.55, -0.9], [0.4, 0.35], [-1.55, -0.55], [-0.35, -1], [-0.55, 1], [0.65, 1.3]]; // the images
+  const BLOBS = [[1.56, -0.9], [0.4, 0.35], [-1.55, -0.55], [-0.35, -1], [-0.55, 1], [0.65, 1.3]]; // the images
   const CAPTION = BLOBS.slice(0, 2); // those that the caption describes
   const SD = 0.3, WORSE = 0.6, RADIUS = 2 * SD; // of a blob; as the worse network of autoguidance knows it; of its circle
   const PHI = 0.7, ETA = 0, NORM = 0.5, MOMENTUM = -0.5; // of rescaled and of projected guidance
