@@ -98,6 +98,12 @@ def trained_run(trained_runs, runs, tiny):
     return open_run(tiny)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: tests wait for disks and other processes, so that two use little more than one core."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 # What the fault tests tried, for the book's page on reliability
 
 
