@@ -77,14 +77,14 @@ def unbroken(here: Study) -> tuple[dict[str, bytes], dict[str, float]]:
 
 def killed(here: Study, seconds: dict[str, float], kills: int, rng: random.Random) -> dict[str, int]:
     """Runs an experiment that is killed so often, its kernels with it, and in the end left alone. Kills by command."""
-    done, seconds = dict.fromkeys(COMMANDS, 0), dict(seconds)
+    done, left = dict.fromkeys(COMMANDS, 0), dict(seconds)
     for command in COMMANDS:
         share = {"run": kills - 2 * (kills // 5)}.get(command, kills // 5)
         while True:
             began, process = time.monotonic(), started(here, command)
             if done[command] < share:
                 # The first kills fall early, for each life goes on where the one before it was
-                until = began + rng.uniform(0, seconds[command])
+                until = began + rng.uniform(0, left[command])
                 while process.poll() is None and time.monotonic() < until:
                     time.sleep(0.01)
             if process.poll() is None and done[command] < share:
@@ -100,9 +100,12 @@ def killed(here: Study, seconds: dict[str, float], kills: int, rng: random.Rando
             assert status == 0, f"{command} after {done}: {text}"
             if done[command] >= share:
                 break
-            seconds[command] = time.monotonic() - began  # of what is left to do, so that the next kills meet it
-            if command == "run":  # it is done before it was killed often enough: its last stages again
+            left[command] = time.monotonic() - began
+            if (
+                command == "run"
+            ):  # it is done before it was killed often enough: its last stages again, a third of it or less
                 again(here, rng.choice(["model", "metrics.json", "samples"]))
+                left[command] = seconds[command] / 3
     return done
 
 
