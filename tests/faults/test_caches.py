@@ -78,7 +78,7 @@ CACHES: dict[str, tuple[str, Callable]] = {
     "judge": ("judges/judge-*", judge),
     "noisy classifier": ("judges/noisy-*", noisy),
     "features": ("features/*", lambda tiny: RandomConvolutions(1).features(module.load(tiny.data).train.images)),
-    "cost": ("atlas/cost-*", lambda tiny: dataclasses.asdict(counted(tiny))),
+    "cost": ("atlas/cost-*", lambda tiny: dataclasses.asdict(counted(tiny).network)),
     "reconstructed average": ("mnist/smoke-*/reconstructed/*", averaged),
     "parts of samples": ("mnist/smoke-*/samples/.parts-*", parts),
 }
