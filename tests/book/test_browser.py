@@ -62,6 +62,8 @@ def site(tmp_path_factory, shared, networks_counted) -> Path:
     for name in ("params", "notebooks", "book"):
         ignored = shutil.ignore_patterns("_build", "results", ".ipynb_checkpoints", "kernel-*")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    (root / "book/results").mkdir()
+    shutil.copy(ROOT / "book/results/foundations.ipynb", root / "book/results")
     demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
     (root / "params/mnist/demo.yml").write_text(demo.yaml())
     runs = shared(root / "runs")
@@ -155,7 +157,7 @@ def of_pages(book: dict[str, dict], fact: str) -> dict:
 
 
 def test_every_chapter_is_a_page(book):
-    chapters = {"intro", "how-to-read", "guidance", "explorer", "results", "status", "bibliography"}
+    chapters = {"intro", "foundations", "how-to-read", "guidance", "explorer", "results", "status", "bibliography"}
     assert {f"{c}.html" for c in chapters} | {
         "experiments/mnist.html",
         "experiments/mnist-paper.html",
