@@ -1,6 +1,7 @@
 """`python -m bench NAME`: measures on this machine, as ratios within one run, and writes `book/results/bench/<name>-….json`.
 
 `six` measures no speed but what a Fréchet distance of six images says, on CIFAR-100, and writes `book/results/six-images.json`.
+`foundations` executes the notebook of that name and keeps it as `book/results/foundations.ipynb`, which is the page of the book.
 `loop` and `checkpoint` are the library's own cost and write nothing. `train`, `sample` and `quality` compare it with diffusers' examples
 and pipelines, `loader` ways to load images, `batch` sizes of a batch, `latents` ways to train in latents and pixels, `cache` how
 the building of latents scales with processes.
@@ -16,7 +17,7 @@ from guidebook.config.paths import PARAMS
 
 # Benches of one setting, and of any experiment: which is measured if none is named
 FIXED = {"loop": "mnist/demo", "checkpoint": "mnist/demo", "loader": "wikiart/demo", "latents": "celeba/paper",
-    "cache": "celeba/demo", "six": "cifar10/paper"}  # fmt: skip
+    "cache": "celeba/demo", "six": "cifar10/paper", "foundations": "mnist/demo"}  # fmt: skip
 FREE = {"train": "cifar10", "sample": "cifar10", "quality": "cifar10", "batch": "wikiart"}
 MODULES = dict.fromkeys(("loop", "checkpoint"), "own")
 

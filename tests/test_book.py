@@ -1,6 +1,8 @@
 """The contents of the book: what a build fills in, what it may leave out, and what it refuses to lose."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,9 +13,9 @@ import pytest
 import yaml
 from faults.study import gone
 
-from guidebook.book import build
+from guidebook.book import build, outputs
 from guidebook.book.notebook import NotebookFailed
-from guidebook.config.paths import BOOK
+from guidebook.config.paths import BOOK, NOTEBOOKS, RESULTS
 from guidebook.runs.lock import Locked
 
 
@@ -63,6 +65,37 @@ def test_what_has_nothing_to_show_yet_is_left_out_and_nothing_else(written, tmp_
     build._toc(build._contents(), [])
     (part,) = yaml.safe_load((tmp_path / "_toc.yml").read_text())["parts"]  # no experiments yet
     assert [c["file"] for c in part["chapters"]] == ["notes", "performance"]
+
+
+@pytest.mark.parametrize("cells", [["a"], ["a", "b"]])
+def test_an_executed_notebook_is_its_page_while_its_cells_are_those_of_its_source(cells, tmp_path, monkeypatch):
+    def notebook(name, cells):
+        file = tmp_path / name / "foundations.ipynb"
+        file.parent.mkdir()
+        file.write_text(json.dumps({"cells": [{"cell_type": "markdown", "metadata": {}, "source": c} for c in cells]}))
+        return file
+
+    source, kept = notebook("notebooks", ["a"]), notebook("results", cells)
+    for name, value in {"NOTEBOOKS": source.parent, "RESULTS": kept.parent, "SOURCE": tmp_path / "pages"}.items():
+        monkeypatch.setattr(build, name, value)
+    drawn, staged = [], []
+    monkeypatch.setattr(build, "every_run", list)
+    monkeypatch.setattr(build, "_experiments", list)
+    monkeypatch.setattr(build, "draw_pages", lambda pages, say: drawn.extend(p[0] for p in pages))
+    monkeypatch.setattr(build, "_stage", lambda c, others: staged.append(c.page[1]))
+    for name in ("_write_pages", "_toc", "_sphinx"):
+        monkeypatch.setattr(build, name, lambda *_: None)
+    build._build({}, lambda line: None)
+    if cells == ["a"]:
+        assert (drawn, staged) == ([], [kept])
+    else:
+        assert (drawn, staged) == ([source], [build._drawn("foundations")])
+
+
+def test_the_page_of_foundations_was_executed_as_its_notebook_stands_and_names_no_folder_of_its_machine():
+    kept = RESULTS / "foundations.ipynb"
+    assert outputs.of(NOTEBOOKS / kept.name, kept), "python -m bench foundations"
+    assert not re.search(r"/(home|root|tmp|work|usr)/", kept.read_text())
 
 
 def test_the_contents_of_the_study_are_complete():

@@ -4,11 +4,21 @@ import dataclasses
 import re
 
 import pytest
+import torch
 
 from guidebook.config.params import load
 from guidebook.config.paths import NOTEBOOKS
 from guidebook.report import banner, tables
 from guidebook.runs.run import open_run
+
+
+def test_tensors_are_told_by_shape_type_and_range():
+    heads, rows = cells(tables.tensors(x=torch.tensor([[-2.0, 0.0, 5.0]]), labels=torch.tensor([3, 4])))
+    assert heads == ["tensor", "shape", "type", "least", "mean", "largest", "standard deviation"]
+    assert rows == {
+        "x": ["(1, 3)", "float32", "-2", "1", "5", "3.61"],
+        "labels": ["(2,)", "int64", "3", "3.5", "4", "0.707"],
+    }
 
 
 def record(metric, value, n=1000, **more):

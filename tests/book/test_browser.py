@@ -16,7 +16,6 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from guidebook.config.params import load
-from guidebook.models.counting import FILE
 from guidebook.sampling.sets import mosaic
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +34,6 @@ from forks import forked_kernels
 from guidebook.book.build import build
 from guidebook.book.notebook import run_experiment
 from guidebook.config.params import load
-from guidebook.models.counting import FILE
 from guidebook.sampling.sets import mosaic
 from guidebook.runs.checked import with_comment
 from guidebook.runs.manifest import checksum
@@ -61,7 +59,8 @@ def site(tmp_path_factory, shared, browser) -> Path:
         ignored = shutil.ignore_patterns("_build", "results", ".ipynb_checkpoints", "kernel-*")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     (root / "book/results").mkdir()
-    shutil.copy(FILE, root / "book/results")
+    for kept in ("costs.json", "foundations.ipynb"):
+        shutil.copy(ROOT / "book/results" / kept, root / "book/results")
     demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
     (root / "params/mnist/demo.yml").write_text(demo.yaml())
     runs = shared(root / "runs")
@@ -145,7 +144,7 @@ def of_pages(book: dict[str, dict], fact: str) -> dict:
 
 
 def test_every_chapter_is_a_page(book):
-    chapters = {"intro", "how-to-read", "guidance", "explorer", "results", "status", "bibliography"}
+    chapters = {"intro", "foundations", "how-to-read", "guidance", "explorer", "results", "status", "bibliography"}
     assert {f"{c}.html" for c in chapters} | {
         "experiments/mnist.html",
         "experiments/mnist-paper.html",

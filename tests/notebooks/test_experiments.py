@@ -102,3 +102,17 @@ def test_the_page_on_performance_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(tmp_path / "runs"))
     assert execute(NOTEBOOKS / "performance.ipynb", tmp_path / "page.ipynb", {})
     assert missing(tmp_path / "page.ipynb") == []
+
+
+def test_the_page_on_foundations_reaches_its_end_with_a_network_that_has_hardly_learnt(tmp_path):
+    source, page = tmp_path / "foundations.ipynb", tmp_path / "page.ipynb"
+    text = (NOTEBOOKS / "foundations.ipynb").read_text()
+    assert "range(1000)" in text
+    assert '"n = 200' in text
+    source.write_text(text.replace("range(1000)", "range(20)").replace('"n = 200', '"n = 40'))
+    assert execute(source, page, {})
+    assert missing(page) == []
+    assert pictures(page) == len(re.findall(r"figures\.\w+\(", text)) == 6
+    cells = json.loads(page.read_text())["cells"]
+    said = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", []))
+    assert [float(x) for x in re.findall(r"largest difference: (\S+)", said)] == pytest.approx([0, 0], abs=1e-5)

@@ -35,7 +35,8 @@ SOURCE, BUILT = ASIDE / "source", ASIDE / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
 EXPLORER = NOTEBOOKS / "explorer.ipynb"
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
-MEASURED = {"performance": "bench", "six-images": "six-images.json"}  # pages of no run, and what they are drawn from
+# Pages of no run, and what they are drawn from; an executed notebook is the page itself while its cells are those of its source
+MEASURED = {"foundations": "foundations.ipynb", "performance": "bench", "six-images": "six-images.json"}
 OPTIONAL = ("explorer", *MEASURED)  # chapters that a build adds where there is something to show
 
 
@@ -67,9 +68,8 @@ class Chapter:
 def build(say: Callable[[str], None] = lambda line: None) -> Path:
     """Builds `book/_build/html` from the runs that are there and the recorded results; returns its first page.
 
-    Any warning of Sphinx fails the build, and so does a notebook that did not reach its last cell, or a chapter of `_toc.yml`
-    that does not exist; the pages are then those of before. `say` hears of each step, and in the end which pages are new or
-    changed. Raises NotebookFailed, Locked while another build goes on.
+    Any warning of Sphinx fails the build, and so does a notebook that stops before its last cell, or a chapter of `_toc.yml` that does
+    not exist; the pages are then those of before. `say` hears of each step and of changed pages. Raises NotebookFailed, Locked.
     """
     toc = _contents()
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
@@ -100,8 +100,9 @@ def _build(toc: dict, say: Callable[[str], None]) -> None:
     for name, record in MEASURED.items():
         source, place = NOTEBOOKS / f"{name}.ipynb", RESULTS / record
         if source.exists() and (place.is_file() or any(place.glob("*.json"))):
-            extra.append(Chapter(name, None, (source, _drawn(name), {}, None, [place])))
-    draw_pages([c.page for c in (*chapters, *extra)], say)
+            kept = place.suffix == ".ipynb" and outputs.of(source, place)
+            extra.append(Chapter(name, None, (source, place if kept else _drawn(name), {}, None, [place])))
+    draw_pages([c.page for c in (*chapters, *extra) if RESULTS not in c.page[1].parents], say)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
     (SOURCE / "experiments").mkdir()
     for c in (*chapters, *extra):

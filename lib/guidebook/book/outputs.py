@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pygments.token import STANDARD_TYPES
+
 from guidebook.book.notebook import NotebookFailed
 
 VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
@@ -12,7 +14,8 @@ TAGS = (
     "br", "code", "details", "div", "em", "li", "p", "pre", "span", "strong", "summary", "table", "tbody", "td", "th",
     "thead", "tr", "ul",
 )  # fmt: skip
-CLASSES = ("scroll", "table", "verdict", "holds", "fails", "undecided", "open")  # none that MathJax reads
+# None that MathJax reads; the last are those of the parts of highlighted code
+CLASSES = ("scroll", "table", "verdict", "holds", "fails", "undecided", "open", "highlight", *STANDARD_TYPES.values())
 # What an explorer is made of: other widgets hold HTML, or fetch scripts
 WIDGETS = (
     "Button", "ButtonStyle", "DescriptionStyle", "FloatSlider", "HBox", "Image", "IntText", "Label", "LabelStyle", "Layout",
@@ -23,11 +26,17 @@ MODULES = ("@jupyter-widgets/base", "@jupyter-widgets/controls")
 HARMLESS = str.maketrans("<>\\", "‹›∖")  # no tag, no end of the script that holds the state, no TeX
 
 
+def of(source: Path, executed: Path) -> bool:
+    """Whether an executed notebook holds the cells of its source, and no others but injected parameters."""
+    notebook, done = (json.loads(file.read_text())["cells"] for file in (source, executed))
+    return ["".join(c["source"]) for c in notebook] == ["".join(c["source"]) for c in _ran(done)]
+
+
 def page(source: Path, executed: Path) -> dict:
     """An executed notebook for a page, without what could run in a reader's browser. Raises NotebookFailed where its cells are others."""
     notebook, done = (json.loads(file.read_text()) for file in (source, executed))
-    ran = [c for c in done["cells"] if "injected-parameters" not in c["metadata"].get("tags", [])]
-    if ["".join(c["source"]) for c in notebook["cells"]] != ["".join(c["source"]) for c in ran]:
+    ran = _ran(done["cells"])
+    if not of(source, executed):
         raise NotebookFailed(f"{executed} holds other cells than {source.name}: delete it")
     values = next((c["source"] for c in done["cells"] if c not in ran), "")
     models = done["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
@@ -42,6 +51,10 @@ def page(source: Path, executed: Path) -> dict:
             cells.append(injected | {"source": values, "execution_count": None, "outputs": []})
     state = {"state": widgets, "version_major": 2, "version_minor": 0}
     return notebook | {"cells": cells, "metadata": notebook["metadata"] | {"widgets": {STATE: state}}}
+
+
+def _ran(cells: list[dict]) -> list[dict]:
+    return [c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])]
 
 
 def _output(output: dict, widgets: dict) -> dict | None:

@@ -2,13 +2,16 @@
 
 import html
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guidebook.conditioning.grammar import active, attribute_caption
 from guidebook.config.errors import plain
 from guidebook.config.params import check, digest
 from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHOWN = (
     "adherence", "adherence_superclass", "confidence", "fid", "fd_judge", "fd_random", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
@@ -44,6 +47,16 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
     body = "".join(line("td", row) for row in rows)
     head = f"<thead>{line('th', heads)}</thead>"
     return Html(f'<div class="scroll"><table class="table">{head}<tbody>{body}</tbody></table></div>')
+
+
+def tensors(**named: "Tensor") -> Html:
+    """Tensors by name, one a row: shape, type, and the least, mean and largest value with the standard deviation."""
+    rows = []
+    for name, x in named.items():
+        values = x.detach().double()
+        found = (f"{f():.3g}" for f in (values.min, values.mean, values.max, values.std))
+        rows.append([name, str(tuple(x.shape)), str(x.dtype).removeprefix("torch."), *found])
+    return table(["tensor", "shape", "type", "least", "mean", "largest", "standard deviation"], rows)
 
 
 def notes(lines: list[str]) -> Html:
