@@ -17,7 +17,7 @@ from guidebook.runs.artifact import artifact
 
 # Widths of the U-Net, the text encoder and the autoencoder; published are 320, 640, 1280, 1280; 768; 128, 256, 512, 512
 CHANNELS, TEXT, VAE = (96, 192, 384, 384), 256, (32, 64, 128, 128)
-BATCH = 8  # drawn objects of a step
+BATCH, DRAWN = 8, 4  # drawn objects of a step, images that are sampled at once
 
 
 def at_hand(params: Params) -> Params:
@@ -30,7 +30,8 @@ def at_hand(params: Params) -> Params:
         profile="reduced",
         data={"name": "scenes", "limit": 20 * BATCH},
         model={"channels": CHANNELS},
-        train={"batch": BATCH, "epochs": 1000, "precision": "auto"},
+        train={"batch": BATCH, "epochs": 1000, "precision": "auto", "channels_last": torch.cuda.is_available()},
+        sample={"batch": DRAWN},
     )
     folder = artifact(
         runs() / "bench", "pipeline", [small.objective, small.model, TEXT, VAE], lambda aside: _save(small, aside)

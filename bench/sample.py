@@ -49,7 +49,7 @@ def sample(params: Params, repeats: int = 5, batch: int = 32) -> dict:
     Raises NotTheSame where in fp32 a pixel differs by more than 1 of 255.
     """
     params = resolved(at_hand(params))
-    batch = min(batch, params.train.batch)
+    batch = min(batch, params.sample.batch)
     index, first = torch.arange(batch), usual(params)
     with prepared(params, models.initial(params)) as run:
         ways: dict[str, tuple[Solver, Drawing]] = {}
