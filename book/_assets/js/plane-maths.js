@@ -31,18 +31,24 @@ const guidancePlane = (() => {
   // x0 = Σ r (m + sd² / v (x − m)) / Σ r,  v = sd² + σ²
   function denoiser(blobs, sd) {
     return (x, sigma) => {
-      const v = sd * sd + sigma * sigma, keep = sd * sd / v, x0 = new Float64Array(x.length);
+      const v = sd * sd + sigma * sigma, keep = sd * sd / v, x0 = new Float64Array(x.length), eps = new Float64Array(x.length);
       for (let i = 0; i < x.length; i += 2) {
         const sums = weigh(blobs, 2 * v, x[i], x[i + 1]);
         x0[i] = keep * x[i] + (1 - keep) * sums[2] / sums[1];
         x0[i + 1] = keep * x[i + 1] + (1 - keep) * sums[3] / sums[1];
+        eps[i] = (x[i] - x0[i]) / sigma;
+        eps[i + 1] = (x[i + 1] - x0[i + 1]) / sigma;
       }
-      return withNoise(x0, x, sigma);
+      return [x0, eps];
     };
   }
 
   const withNoise = (x0, x, sigma) => [x0, x.map((value, i) => (value - x0[i]) / sigma)];
-  const mixed = (negative, positive, w) => negative.map((value, i) => value + w * (positive[i] - value));
+  function mixed(negative, positive, w) {
+    const found = new Float64Array(negative.length);
+    for (let i = 0; i < found.length; i++) found[i] = negative[i] + w * (positive[i] - negative[i]);
+    return found;
+  }
   const first = (i) => i - i % 2; // index of the x of the point that number i belongs to
   const length = (x, i) => Math.sqrt(x[first(i)] ** 2 + x[first(i) + 1] ** 2);
 

@@ -153,7 +153,11 @@
   }
   // Blurred by one cell
   function blurred(values) {
-    for (const step of [1, 1, n, n]) values = values.map((value, i) => ((values[i - step] || 0) + 2 * value + (values[i + step] || 0)) / 4);
+    for (const step of [1, 1, n, n]) {
+      const found = new Float64Array(values.length); // nothing is near the edge
+      for (let i = step; i < found.length - step; i++) found[i] = (values[i - step] + 2 * values[i] + values[i + step]) / 4;
+      values = found;
+    }
     return values;
   }
   function drawDensity(to, values, most, of) {
