@@ -66,9 +66,10 @@ class Row:
 def train(params: Params, repeats: int = 5, steps: int | None = None) -> dict:
     """Images per second of every way to train, and their ratios. All stay in memory and take turns; `steps` None: some seconds' worth."""
     params = resolved(at_hand(params))
-    # Both sides average the weights once, take a batch at once, and run in one process.
+    # Both sides average the weights once, take a batch at once, keep their activations, and run in one process.
     kept = [d for d in params.train.ema if f"ema-{d}" == params.sample.weights][:1]
-    params = params.replace(train={"ema": kept, "micro_batch": None, "processes": 1})
+    alike = {"ema": kept, "micro_batch": None, "gradient_checkpointing": False, "processes": 1}
+    params = params.replace(train=alike)
     t, rows = params.train, {}
     mine = Way(t.precision, True, t.channels_last, t.compile)
     tried = [EXAMPLE, EXAMPLE_ONCE, Way("bf16", encodes=True), EXAMPLE_HALF, PLAIN, HALF, LAYOUT, BOTH, mine]

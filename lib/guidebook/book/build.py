@@ -35,8 +35,7 @@ SOURCE, BUILT = ASIDE / "source", ASIDE / "_build" / "html"
 ORDER = ("demo", "paper", "best")  # of an experiment's pages
 EXPLORER = NOTEBOOKS / "explorer.ipynb"
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
-# Pages of no run, and what they are drawn from; an executed notebook is the page itself while its cells are those of its source
-MEASURED = {"foundations": "foundations.ipynb", "performance": "bench", "six-images": "six-images.json"}
+MEASURED = {"foundations": "foundations.ipynb", "performance": "bench", "six-images": "six-images.json"}  # of no run
 OPTIONAL = ("explorer", *MEASURED)  # chapters that a build adds where there is something to show
 
 
@@ -100,7 +99,9 @@ def _build(toc: dict, say: Callable[[str], None]) -> None:
     for name, record in MEASURED.items():
         source, place = NOTEBOOKS / f"{name}.ipynb", RESULTS / record
         if source.exists() and (place.is_file() or any(place.glob("*.json"))):
-            kept = place.suffix == ".ipynb" and outputs.of(source, place)
+            kept = place.suffix == ".ipynb" and outputs.of(
+                source, place
+            )  # the page itself, while its cells are its source's
             extra.append(Chapter(name, None, (source, place if kept else _drawn(name), {}, None, [place])))
     draw_pages([c.page for c in (*chapters, *extra) if RESULTS not in c.page[1].parents], say)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
@@ -239,8 +240,8 @@ def _toc(toc: dict, chapters: list[Chapter]) -> None:
 
 
 def _sphinx() -> None:
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", "-W", "-n", "--keep-going"]
-    command += ["--path-output", ASIDE, SOURCE]
+    program = Path(sys.executable).with_name("jupyter-book")
+    command = [program, "build", "-W", "-n", "--keep-going", "--path-output", ASIDE, SOURCE]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False,
         preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL),  # PR_SET_PDEATHSIG: killed when this process ends
