@@ -99,9 +99,7 @@ def _build(toc: dict, say: Callable[[str], None]) -> None:
     for name, record in MEASURED.items():
         source, place = NOTEBOOKS / f"{name}.ipynb", RESULTS / record
         if source.exists() and (place.is_file() or any(place.glob("*.json"))):
-            kept = place.suffix == ".ipynb" and outputs.of(
-                source, place
-            )  # the page itself, while its cells are its source's
+            kept = place.suffix == ".ipynb" and outputs.of(source, place)  # executed from cells that are as they were
             extra.append(Chapter(name, None, (source, place if kept else _drawn(name), {}, None, [place])))
     draw_pages([c.page for c in (*chapters, *extra) if RESULTS not in c.page[1].parents], say)
     shutil.copytree(BOOK, SOURCE, ignore=lambda folder, names: SCRATCH if Path(folder) == BOOK else ())
