@@ -27,7 +27,7 @@ HARMLESS = str.maketrans("<>\\", "‹›∖")  # no tag, no end of the script th
 
 
 def of(source: Path, executed: Path) -> bool:
-    """Whether an executed notebook holds the cells of its source, and no others but injected parameters."""
+    """A check that an executed notebook holds the cells of its source, and no others but injected parameters."""
     notebook, done = (json.loads(file.read_text())["cells"] for file in (source, executed))
     return ["".join(c["source"]) for c in notebook] == ["".join(c["source"]) for c in _ran(done)]
 

@@ -217,7 +217,7 @@ class Train(Section):
 
     @property
     def steps_in_backward(self) -> bool:
-        """Whether a weight is updated, and its gradient freed, as soon as that is there: where memory counts and nothing needs them all."""
+        """The case in which a weight is updated, and its gradient freed, as soon as that is there: memory counts and nothing needs them all."""
         whole = (self.micro_batch or self.batch) >= self.batch and self.processes == 1
         return self.gradient_checkpointing and whole and self.clip_norm is None
 

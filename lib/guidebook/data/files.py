@@ -87,7 +87,7 @@ def _found(name: str, subset: Subset | None = None) -> Files:
 
 
 def _every(files: list[Path]) -> bool:
-    """Whether there are files, and none is missing of those numbered as in `train-00000-of-00003.parquet`."""
+    """A check that there are files, and none is missing of those numbered as in `train-00000-of-00003.parquet`."""
     parts = [re.search(r"-(\d+)-of-(\d+)\.parquet$", f.name) for f in files]
     if not all(parts):
         return True

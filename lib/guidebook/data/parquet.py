@@ -85,7 +85,7 @@ def rows(file: File, image: str, label: Label, group: int | None = None) -> Iter
 
 
 def class_names(file: str, label: Label) -> list[str]:
-    """What a file of the hub calls its classes; nothing where it does not say. Raises DataError."""
+    """The names of classes in a file of the hub; none where it does not say. Raises DataError."""
     with opened(file) as parquet:
         feature = own.features(parquet.schema_arrow).get(label)
     names = feature.get("names") if isinstance(feature, dict) else None

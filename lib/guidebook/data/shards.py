@@ -99,7 +99,7 @@ class Shards:
         return self.place("train", self.rows)
 
     def held_out(self, row):
-        """Whether a row, a number or an array of them, belongs to the test split."""
+        """A check that a row, a number or an array of them, belongs to the test split."""
         return row % HELD == HELD - 1 if self.first_test is None else row >= self.first_test
 
     def place(self, split: str, row):

@@ -26,7 +26,7 @@ class Verdict:
 
 
 def above(*pairs: tuple[Records, Records], differ: Sequence[str] = (), training: bool = False) -> Verdict:
-    """Whether in every pair the first has the larger value; it has not where in one of them it is below (Bonferroni).
+    """The outcome of a claim that in every pair the first has the larger value; it has not where in one of them it is below (Bonferroni).
 
     A side is a record, or one of each training, or a number that a record is held against. `differ` names the fields of the draw that
     the claim is about, `training` says that the claim is about how models train. Raises NotComparable.
@@ -46,7 +46,7 @@ def above(*pairs: tuple[Records, Records], differ: Sequence[str] = (), training:
 
 
 def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequence[str] = ()) -> Verdict:
-    """Whether one of the records inside is below all those outside; it is not where one outside is below all those inside.
+    """The outcome of a claim that one of the records inside is below all those outside; it is not where one outside is below all those inside.
 
     Which one is not said beforehand, so each is tried at its share of the level. Raises NotComparable.
     """
@@ -82,7 +82,7 @@ def lowest(
 
 
 def moves(cells: Sequence[set]) -> str:
-    """Whether the lowest of one cell is another than that of the next, from what is `lowest` in each: an outcome.
+    """The outcome of a claim that the lowest of one cell is another than that of the next, from what is `lowest` in each.
 
     It is where nothing is in all cells, and is not where each has one alone and it is the same. As all cells hold their truly
     lowest in 19 of 20 experiments, either outcome is wrong in one of 20 at most.

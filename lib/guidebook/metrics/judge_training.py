@@ -164,5 +164,5 @@ def one_cycle(step: int, steps: int) -> float:
 
 @functools.lru_cache(maxsize=2)
 def _coins(n: int, seed: int) -> torch.Tensor:
-    """Whether each image (n,) is mirrored in even epochs; in odd ones it is the other way round."""
+    """The images, (n,) true or false, that are mirrored in even epochs; in odd ones it is the other way round."""
     return torch.randint(0, 2, (n,), generator=generator("mirrored", seed))

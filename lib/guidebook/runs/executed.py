@@ -21,7 +21,7 @@ def missing(path: Path) -> list[int]:
 
 
 def complete(path: Path, key: str | None = None) -> bool:
-    """Whether a notebook was executed to its last cell (where a key is given, with that key) and holds what it held then."""
+    """A check that a notebook was executed to its last cell (where a key is given, with that key) and holds what it held then."""
     try:
         notebook = json.loads(path.read_bytes())
         facts = notebook["metadata"].pop("guidebook")

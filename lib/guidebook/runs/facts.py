@@ -58,7 +58,7 @@ class Measured(Facts):
 
 @functools.lru_cache(maxsize=64)
 def held(how: Callable[[Path], Any], kind: Any, file: Path, *state: int) -> tuple[Any, str | None]:
-    """What a file holds, and what is unfit of it, read once while it is in its state: a page asks for every group of every set."""
+    """The facts of a file, and those unfit of them, read once while it is in its state: a page asks for every group of every set."""
     value = how(file)
     return value, unfit(value, kind)
 

@@ -38,7 +38,7 @@ class ProcessFailed(RuntimeError):
 
 
 def wanted(params: Params) -> bool:
-    """Whether work on this run is to be shared by processes that are still to be started."""
+    """A check that work on this run is to be shared by processes that are still to be started."""
     return params.train.processes > 1 and int(os.environ.get("WORLD_SIZE", 1)) == 1
 
 

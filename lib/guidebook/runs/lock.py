@@ -53,7 +53,7 @@ def owned(folder: Path):
 
 
 def held(folder: Path) -> bool:
-    """Whether a live process owns the folder."""
+    """A check that a live process owns the folder."""
     file = folder / "lock.json"
     if not file.exists():
         return False
@@ -68,7 +68,7 @@ def job_id() -> str | None:
 
 
 def _taken(gate, seconds: float) -> bool:
-    """Whether this process has the kernel's lock now; another one's is waited for so long."""
+    """A try for the kernel's lock: true where this process has it now; another one's is waited for so long."""
     until = time.monotonic() + seconds
     while True:
         try:
@@ -98,7 +98,7 @@ def _me() -> dict:
 
 
 def _elsewhere(owner: dict) -> bool:
-    """Whether the owner may live on another machine: SLURM knows of its job; a job that started again has left the first node."""
+    """A check that the owner may live on another machine: SLURM knows of its job; a job that started again has left the first node."""
     me, job = _me(), owner.get("job")
     if owner.get("host", me["host"]) == me["host"]:
         return False

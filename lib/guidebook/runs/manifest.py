@@ -136,7 +136,7 @@ def verify(folder: Path, remedy: str) -> list[str]:
 
 
 def intact(folder: Path) -> bool:
-    """Whether an artifact is there, each file as it was written; else what is there is deleted, with a warning.
+    """A check that an artifact is there, each file as it was written; else what is there is deleted, with a warning.
 
     Gigabytes take seconds to hash: each process does it once, and again where a file's size or time changed.
     """
@@ -169,7 +169,7 @@ def me() -> str:
 
 
 def running(process: str) -> bool:
-    """Whether a process, by its name among those of all machines, runs on this one."""
+    """A check that a process, by its name among those of all machines, runs on this one."""
     machine, _, pid = process.rpartition("-")
     return machine == here() and Path(f"/proc/{pid}").exists()
 

@@ -52,7 +52,7 @@ class Stop:
         self.files = [folder / "STOP" for folder in {run.path, run.owner}] if run else []
 
     def asked(self) -> bool:
-        """Whether to stop now: the same answer in every process, for one that stops by itself leaves the others waiting.
+        """The answer to whether to stop now: the same in every process, for one that stops by itself leaves the others waiting.
 
         So all of them call equally often. Where one works while the others wait for it (`distributed.solo`), the answer is its own.
         """

@@ -51,7 +51,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the notebook of the run, or of the one it is a variant of, reached its last cell."""
+        """A check that the notebook of the run, or of the one it is a variant of, reached its last cell."""
         return self.recorded or (self.owner / "notebook.ipynb").exists()
 
     @property
@@ -115,7 +115,7 @@ class Run:
         return Corrupt(f"{self.path / name} {what}; put it back, or {again}")
 
     def _read(self, how: Callable, name: str, kind: Any) -> Any:
-        """What a file holds, if it is there, with values of their kinds."""
+        """The facts of a file, if it is there, with values of their kinds."""
         file = self.path / name
         try:
             state = file.stat()

@@ -11,7 +11,7 @@ exact = functools.partial(torch.backends.cudnn.flags, enabled=True, deterministi
 
 
 def native_bf16(device: str | None = None) -> bool:
-    """Whether a kind of device, by default the one that runs use here, computes in bf16 natively.
+    """A check that a kind of device, by default the one that runs use here, computes in bf16 natively.
 
     A CPU that does not is about 8 times slower in bf16 than in fp32.
     """
