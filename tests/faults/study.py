@@ -76,7 +76,7 @@ class Study:
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str]:
-    said, error = process.communicate(timeout=900)
+    said, error = process.communicate(timeout=240)
     lines = (said + error).splitlines()
     return process.returncode, "\n".join(x for x in lines if not x.startswith(("tiny/demo", "WARNING: took over")))
 
