@@ -1,7 +1,6 @@
 """Chapters of tables from runs and records: each fills the places `<!-- part -->` of its page in `book/`."""
 
 import functools
-import inspect
 import json
 import logging
 import re
@@ -15,12 +14,14 @@ from guidebook.config.errors import ParamsError, plain
 from guidebook.config.paths import BOOK, RESULTS
 from guidebook.report.banner import fraction
 from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, together
+from guidebook.report.source import LIBRARY, lines
 from guidebook.report.tables import MEASURED, Html, escaped, measured, table
 from guidebook.runs.run import Run
 
 log = logging.getLogger(__name__)
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
 COVERAGE = RESULTS / "coverage.json"  # written by `python -m bench.coverage`
+GUIDANCE = LIBRARY / "diffusion" / "guidance.py"
 # Groups of records that are points of a figure or another protocol: their page shows them.
 ASIDE = ("curve-", "against-")
 
@@ -141,17 +142,13 @@ def intro(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
 
 def guidance() -> str:
     """`guidance.md`: ways to guide as the library's source has them, each where its equation stands."""
-    from guidebook.diffusion.guidance import WAYS, between, good_and_bad
-
-    return _page("guidance", {way.__name__: _source(way) for way in (*WAYS.values(), between, good_and_bad)})
-
-
-def _source(function: Callable) -> str:
-    """A function as its file has it, with the equation above it, the file's name and the line."""
-    lines, at = inspect.getsourcelines(function)
-    file, above = inspect.getsourcefile(function), inspect.getcomments(function) or ""
-    name, first = Path(file).relative_to(Path(__file__).parents[2]), at - above.count("\n")
-    return f"```{{code-block}} python\n:caption: lib/{name}, line {first}\n\n{above}{''.join(lines)}```"
+    text = GUIDANCE.read_text()
+    name, filled = GUIDANCE.relative_to(LIBRARY.parent), {}
+    for function in re.findall(r"<!-- (\w+) -->", (BOOK / "guidance.md").read_text()):
+        first, last = lines(text, function)
+        code = "\n".join(text.splitlines()[first - 1 : last])
+        filled[function] = f"```{{code-block}} python\n:caption: lib/{name}, line {first}\n\n{code}\n```"
+    return _page("guidance", filled)
 
 
 def reliability() -> str:
