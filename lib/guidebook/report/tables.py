@@ -28,6 +28,9 @@ class Html:
     def __init__(self, text: str):
         self.text = text
 
+    def __repr__(self) -> str:
+        return "Html(…)"  # no address in memory, which would differ in every kept notebook
+
     def _repr_html_(self) -> str:
         return self.text
 
