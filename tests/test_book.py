@@ -17,6 +17,7 @@ from guidebook.book import build, outputs
 from guidebook.book.notebook import NotebookFailed
 from guidebook.config.paths import BOOK, NOTEBOOKS, RESULTS
 from guidebook.runs.lock import Locked
+from guidebook.runs.run import opened
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def written(tmp_path, monkeypatch):
     """Writes a book of one chapter, `notes`, whose contents name others besides."""
     monkeypatch.setattr(build, "BOOK", tmp_path)
     monkeypatch.setattr(build, "SOURCE", tmp_path)
-    monkeypatch.setattr(build, "_experiments", lambda: pytest.fail("begun before the contents were checked"))
+    monkeypatch.setattr(build, "experiments", lambda toc: pytest.fail("begun before the contents were checked"))
     for name in ("intro", "notes"):
         (tmp_path / f"{name}.md").write_text("# A page\n")
 
@@ -62,7 +63,7 @@ def test_a_chapter_in_a_folder_and_a_notebook_are_chapters(written, tmp_path):
 def test_what_has_nothing_to_show_yet_is_left_out_and_nothing_else(written, tmp_path):
     written(*build.OPTIONAL)
     (tmp_path / "performance.ipynb").touch()
-    build._toc(build._contents(), [])
+    build._toc(build._contents(), {})
     (part,) = yaml.safe_load((tmp_path / "_toc.yml").read_text())["parts"]  # no experiments yet
     assert [c["file"] for c in part["chapters"]] == ["notes", "performance"]
 
@@ -80,16 +81,16 @@ def test_an_executed_notebook_is_its_page_while_its_cells_are_those_of_its_sourc
         monkeypatch.setattr(build, name, value)
     drawn, staged = [], []
     monkeypatch.setattr(build, "every_run", list)
-    monkeypatch.setattr(build, "_experiments", list)
+    monkeypatch.setattr(build, "experiments", lambda toc: [])
     monkeypatch.setattr(build, "draw_pages", lambda pages, say: drawn.extend(p[0] for p in pages))
-    monkeypatch.setattr(build, "_stage", lambda c, others: staged.append(c.page[1]))
+    monkeypatch.setattr(build, "stage", lambda c, *_: staged.append(c.page[1]))
     for name in ("_write_pages", "_toc", "_sphinx"):
         monkeypatch.setattr(build, name, lambda *_: None)
     build._build({}, lambda line: None)
     if cells == ["a"]:
         assert (drawn, staged) == ([], [kept])
     else:
-        assert (drawn, staged) == ([source], [build._drawn("foundations")])
+        assert (drawn, staged) == ([source], [build.drawn("foundations")])
 
 
 def test_the_page_of_foundations_was_executed_as_its_notebook_stands_and_names_no_folder_of_its_machine():
@@ -100,7 +101,45 @@ def test_the_page_of_foundations_was_executed_as_its_notebook_stands_and_names_n
 
 def test_the_contents_of_the_study_are_complete():
     files = [c["file"] for part in build._contents()["parts"] for c in part["chapters"]]
-    assert {f for f in files if not (BOOK / f"{f}.md").exists()} == {*build.OPTIONAL}
+    assert {f for f in files if not (BOOK / f"{f}.md").exists() and "/" not in f} == {*build.OPTIONAL}
+
+
+def test_the_contents_put_every_experiment_of_the_study_in_its_place_and_the_first_run_above_the_others(
+    tmp_path, monkeypatch
+):
+    toc, there = build._contents(), build.experiments({})
+    (part,) = (p for p in toc["parts"] if p["caption"] == build.HOME)
+    assert sorted(c["file"] for c in part["chapters"] if "/" in c["file"]) == [f"experiments/{n}" for n in there]
+    assert build.experiments(toc) == [c["file"].split("/")[1] for c in part["chapters"] if "/" in c["file"]]
+    assert build.experiments({"parts": [{"caption": build.HOME, "chapters": [{"file": "experiments/sweep"}]}]})[:2] == [
+        "sweep",
+        there[0],
+    ]
+
+    monkeypatch.setattr(build, "SOURCE", tmp_path)
+    (tmp_path / "experiments").mkdir()
+    runs = [opened(RESULTS / "samplers" / p) for p in ("paper", "demo")]
+    group = [
+        build.Chapter(f"experiments/samplers{end}", r, (NOTEBOOKS / "samplers.ipynb",))
+        for end, r in zip(("", "-demo"), runs, strict=True)
+    ]
+    for c in group:
+        (tmp_path / f"{c.file}.ipynb").touch()
+    build._toc(toc, {"ema": [], "samplers": group})
+    (part,) = yaml.safe_load((tmp_path / "_toc.yml").read_text())["parts"]
+    (listed,) = part["chapters"]
+    assert (listed["file"], listed["title"]) == ("experiments/samplers", "Samplers")
+    assert [c["file"] for c in listed["sections"]] == ["experiments/samplers-demo"]
+
+
+def test_an_experiment_that_the_contents_name_and_that_there_is_not_stops_the_build(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "NOTEBOOKS", tmp_path)
+    toc = {"root": "intro", "parts": [{"caption": build.HOME, "chapters": [{"file": "experiments/birds"}]}]}
+    (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc))
+    with pytest.raises(NotebookFailed, match="experiments/birds"):
+        build._contents()
+    (tmp_path / "birds.ipynb").touch()
+    assert build._contents() == toc
 
 
 # The pages of before, while new ones are made

@@ -261,7 +261,7 @@ def test_the_page_has_a_row_for_each_claim_and_each_answer(monkeypatch):
     page = pages.claims(found)
     assert page.count("more is better") == 3
     assert page.count("less is more") == 1
-    assert page.count('<a href="a.html">A: digits</a>') == page.count('<a href="b.html">B: mnist</a>') == 1
+    assert page.count('<a href="a.html#x">A: digits</a>') == page.count('<a href="b.html#x">B: mnist</a>') == 1
     assert page.count('<div class="rests">no run yet</div>') == 1
     assert re.search("… open.*a flow model", page)
     assert "<td>together</td><td>1</td><td>1</td><td>0</td><td>2</td><td>4</td>" in page

@@ -1,6 +1,7 @@
 """Images of one's own: read from folders and parquet files as they say themselves, split by rule, refused by the file or row that lacks something."""
 
 import csv
+import html
 import io
 import json
 import shutil
@@ -15,9 +16,10 @@ from papermill.translators import PythonTranslator
 from PIL import Image
 from typer.testing import CliRunner
 
-from guidebook.book import build
 from guidebook.book import new as module
+from guidebook.book.chapter import Chapter
 from guidebook.book.notebook import run_experiment
+from guidebook.book.stage import stage
 from guidebook.cli import app
 from guidebook.conditioning.captions import caption_of
 from guidebook.conditioning.source import conditions, sample_labels
@@ -430,7 +432,7 @@ def test_a_run_whose_images_are_refused_leaves_nothing(tmp_path, runs, monkeypat
     assert list(runs.glob("cifar10*")) == []
 
 
-def test_a_page_names_no_folder_of_the_machine_that_drew_it(tmp_path, runs, monkeypatch):
+def test_a_page_names_no_folder_of_the_machine_that_drew_it(tmp_path, runs):
     run = open_run(params(classes(tmp_path / "é" / "birds")))
     values = run.params.model_dump(mode="json")
     cells = [
@@ -445,14 +447,12 @@ def test_a_page_names_no_folder_of_the_machine_that_drew_it(tmp_path, runs, monk
         ]
         written = [c | ({"execution_count": 1, "outputs": []} if c["cell_type"] == "code" else {}) for c in written]
         (tmp_path / f"{name}.ipynb").write_text(json.dumps({"cells": written, "metadata": {}}))
-    monkeypatch.setattr(build, "SOURCE", tmp_path / "pages")
-    build.SOURCE.mkdir()
-    build._stage(
-        build.Chapter("birds", run, (tmp_path / "source.ipynb", tmp_path / "executed.ipynb", values, None)), []
-    )
-    page = json.loads((build.SOURCE / "birds.ipynb").read_text())
-    text = "".join(cell["source"] for cell in page["cells"])
+    c = Chapter("birds", run, (tmp_path / "source.ipynb", tmp_path / "executed.ipynb", values, None))
+    stage(c, [], [c], tmp_path)
+    page = json.loads((tmp_path / "birds.ipynb").read_text())
+    text = "\n".join(cell["source"] for cell in page["cells"])
     assert '"path": "birds"' in text
+    assert "path: birds" in html.unescape(text)
     assert str(tmp_path) not in text
     shown = {}
     exec(text[text.index("# Parameters") :], shown)

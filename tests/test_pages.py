@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from guidebook.book import pages
-from guidebook.book.build import Chapter
+from guidebook.book.chapter import Chapter
 from guidebook.config.budget import share
 from guidebook.config.paths import NOTEBOOKS, RESULTS
 from guidebook.report.banner import fraction
@@ -147,15 +147,15 @@ def test_what_a_run_folder_says_stays_on_one_line():
     assert "<td></td><td>3</td>" in text
 
 
-# The first page's table
+# The table of experiments
 
 
-def test_the_first_page_lists_every_experiment_and_links_its_pages():
+def test_the_table_of_experiments_lists_every_one_and_links_its_pages():
     shown = [
         ("A: why?", [("experiments/a", "demo", "digits, 5 images seen"), ("experiments/a-paper", "paper", "mnist, 6")]),
         ("B: how?", []),
     ]
-    heads, a, b = rows(pages.intro(shown))
+    heads, a, b = rows(pages.experiments(shown))
     assert heads == []
     demo, paper = (f'<a href="experiments/a{more}.html">' for more in ("", "-paper"))
     assert a[1:] == ["why?", f"{demo}demo</a>: digits, 5 images seen; {paper}paper</a>: mnist, 6"]

@@ -144,17 +144,89 @@ def of_pages(book: dict[str, dict], fact: str) -> dict:
 
 
 def test_every_chapter_is_a_page(book):
-    chapters = {"intro", "foundations", "how-to-read", "guidance", "explorer", "results", "status", "bibliography"}
-    assert {f"{c}.html" for c in chapters} | {
-        "experiments/mnist.html",
-        "experiments/mnist-paper.html",
-    } <= set(book)
+    chapters = {
+        "intro",
+        "experiments",
+        "foundations",
+        "how-to-read",
+        "run",
+        "guidance",
+        "explorer",
+        "claims",
+        "results",
+    }
+    chapters |= {"status", "code", "bibliography"}
+    runs = {"experiments/mnist.html", "experiments/mnist-demo.html"}
+    assert {f"{c}.html" for c in chapters} | runs <= set(book)
 
 
-def test_the_first_page_leads_to_every_experiment_that_has_run_and_says_which_have_not(book):
-    first, pages = book["intro.html"], [p for p in book if p.startswith("experiments/")]
-    assert all(any(link.endswith(page) for link in first["links"]) for page in pages)
-    assert "not run yet" in first["text"]
+def test_the_table_of_experiments_leads_to_every_one_that_has_run_and_says_which_have_not(book):
+    table, pages = book["experiments.html"], [p for p in book if p.startswith("experiments/")]
+    assert all(any(link.endswith(page) for link in table["links"]) for page in pages)
+    assert "not run yet" in table["text"]
+
+
+def test_the_contents_show_an_experiment_once_and_its_page_the_way_to_its_other_runs(site, browser):
+    for name, page in (
+        ("intro", "mnist.html"),
+        ("experiments/mnist", "mnist-demo.html"),
+        ("experiments/mnist-demo", "mnist.html"),
+    ):
+        visit = Visit(browser, site / f"book/_build/html/{name}.html", DESK)
+        listed = visit.ask(
+            "() => [...document.querySelectorAll('.bd-sidebar-primary a')].filter(a => a.checkVisibility()).map(a => a.textContent.trim())"
+        )
+        assert listed.count("MNIST") == 1
+        if name != "intro":
+            assert visit.page.locator("nav.runs a").count() == 2
+            assert (
+                visit.page.locator("nav.runs a[aria-current=page]").get_attribute("href") == f"{Path(name).name}.html"
+            )
+            visit.page.locator(f'nav.runs a[href="{page}"]').click()
+            visit.page.wait_for_url(f"**/experiments/{page}")
+        visit.context.close()
+
+
+def test_every_experiments_page_opens_with_what_was_found(site):
+    pages = [*(site / "book/_build/html/experiments").glob("*.html")]
+    assert len(pages) == 2
+    for page in pages:
+        text = page.read_text()
+        assert text.index('class="run-banner"') < text.index('class="findings"') < text.index("<h2>Data")
+        assert re.search(r'<div class="findings"><p>[^<]*</p><ul><li>', text)
+
+
+def test_from_a_claim_to_its_run_parameters_command_and_code_are_three_clicks_and_back(site, browser):
+    root = site / "book/_build/html"
+    visit = Visit(browser, root / "claims.html", DESK)
+    page, links = (
+        visit.page,
+        visit.ask(
+            "() => [...document.querySelectorAll('.rests a[href*=\"experiments/\"]')].map(a => a.getAttribute('href'))"
+        ),
+    )
+    assert len(links) >= 4
+    for link in links:
+        for last in ("run", "params", "again", "code"):
+            page.goto((root / "claims.html").as_uri())
+            page.locator(f'a[href="{link}"]').first.click()
+            row = page.locator(":target")
+            assert row.get_attribute("href") == f"../claims.html#{link.partition('#')[2]}"
+            page.locator(f'p.rests a[href="#{last}"]').click()
+            assert page.locator(f"#{last}").is_visible(), "the fold opens for its anchor"
+        page.locator("#code a").first.click()
+        assert re.search(r"\b(def|class) \w+", page.locator(":target").inner_text())
+        page.locator('a[href="experiments/mnist.html#code"]').first.click()
+        page.wait_for_url("**/experiments/mnist.html#code")
+    page.goto((root / "experiments/mnist-demo.html").as_uri())
+    page.locator("#run a").first.click()
+    assert "mnist/demo" in page.locator(":target").inner_text()
+    visit.context.close()
+
+
+def test_the_notebook_to_download_is_the_repositorys(site):
+    given = site / "book/_build/html/notebooks/mnist.ipynb"
+    assert given.read_bytes() == (ROOT / "notebooks/mnist.ipynb").read_bytes()
 
 
 def test_no_page_shows_the_key_of_a_citation(book):
@@ -213,7 +285,7 @@ def test_every_image_is_shown(book):
 
 
 def test_a_recorded_page_shows_the_pictures_of_its_run(book):
-    live, recorded = book["experiments/mnist.html"], book["experiments/mnist-paper.html"]
+    live, recorded = book["experiments/mnist-demo.html"], book["experiments/mnist.html"]
     assert len(live["images"]) == len(recorded["images"])
     assert "shows the run" in live["text"]
     assert "shows the recorded run" in recorded["text"]

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from guidebook.book import atlas as chapter
+from guidebook.book import atlas as sizes
+from guidebook.book import front, trace
+from guidebook.book.chapter import Chapter
 from guidebook.book.status import everything, overview
 from guidebook.config.errors import ParamsError, plain
 from guidebook.config.paths import BOOK, RESULTS
@@ -26,8 +28,8 @@ GUIDANCE = LIBRARY / "diffusion" / "guidance.py"
 ASIDE = ("curve-", "against-")
 
 
-def results(runs: list[Run]) -> str:
-    """`results.md`: one table per run with records."""
+def results(runs: list[Run], places: dict[str, str] | None = None) -> str:
+    """`results.md`: one table per run with records; `places` are the pages of runs, by their names."""
     parts = []
     for run in runs:
         records = [r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)]
@@ -41,26 +43,44 @@ def results(runs: list[Run]) -> str:
         if rows and run.params.profile != "smoke":
             facts = run.provenance()
             data, seen = facts.get("data_note", "unknown"), facts.get("images_seen", 0)
-            basis = f"{_text(fraction(run))}. Data: {_text(data)}. {seen:,} images seen in training.\n"
+            basis = f"{_text(fraction(run))}. Data: {_text(data)}. {seen:,} images seen in training.{_its_page(run, places)}\n"
             parts += [f"## {_text(run.name)}\n", basis, table(MEASURED, rows).text + "\n"]
     return _page("results", {"runs": "\n".join(parts)})
 
 
-def status(runs: list[Run]) -> str:
-    """`status.md`: state, data and code of every run."""
+def _its_page(run: Run, places: dict[str, str] | None) -> str:
+    place = (places or {}).get(run.name.partition(" · ")[0])
+    return f' <a href="{place}.html#run">Its page</a>.' if place else ""
+
+
+def status(runs: list[Run], places: dict[str, str] | None = None) -> str:
+    """`status.md`: state, data and code of every run; `places` are the pages of runs, by their names."""
     shown = {run.name: run for run in runs if run.params.profile != "smoke"}
     rows = overview([*shown.values()])
     progress = ("run", "state", "images seen", "of", "best adherence")
     place = ("run", "data", "text", "device", "images/s")
     code = ("run", "training", "python", "torch", "diffusers", "guidebook", "commit", "data fingerprint")
+    names = [_named(run, places or {}) for run in shown.values()]
     first, second = (
-        table(heads, [[f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads] for row in rows]).text
-        for heads in (progress, place)
+        table(
+            heads,
+            [
+                [name, *(f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads[1:])]
+                for name, row in zip(given, rows, strict=True)
+            ],
+        ).text
+        for heads, given in ((progress, names), (place, shown))
     )
     third = table(code, [_code(run) for run in shown.values()]).text
     failed = [[row["run"], row.get("seed"), row["reason"]] for row in everything() if row["state"] == "failed"]
     failures = "## What failed\n\n" + table(["run", "seed", "last line of its log"], failed).text if failed else ""
     return _page("status", {"progress": first, "failures": failures, "place": second, "code": third})
+
+
+def _named(run: Run, places: dict[str, str]) -> Html:
+    """A run's name with its anchor, as a link to its page where it has one."""
+    place, name = places.get(run.name), f'<span id="{trace.slug(run)}">{escaped(run.name)}</span>'
+    return Html(f'<a href="{place}.html#run">{name}</a>' if place else name)
 
 
 def _code(run: Run) -> list:
@@ -81,7 +101,7 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
             own = (settled, "the documents"), (from_atlas(claim), Html('<a href="atlas.html">the atlas</a>'))
             found = [(a, by) for a, by in own if a]
             by_runs = [
-                (a, Html(f'<a href="{file}.html">{escaped(title if data in a.note else f"{title}: {data}")}</a>'))
+                (a, Html(f'<a href="{file}.html#{a.claim}">{escaped(title if data in a.note else f"{title}: {data}")}</a>'))
                 for file, title, data, answers in chapters for a in answers if a.claim == claim.id
             ]  # fmt: skip
             given += [a for a, _ in by_runs]
@@ -107,7 +127,7 @@ def _found(answer: Answer, by: Html | str) -> Html:
 
 def atlas() -> str:
     """`atlas.md`: sizes and costs that documents state, beside those that are counted."""
-    return _page("atlas", chapter.parts(functools.cache(lambda source: _document(source)[0])))
+    return _page("atlas", sizes.parts(functools.cache(lambda source: _document(source)[0])))
 
 
 def _document(source: str) -> tuple[str, str]:
@@ -130,14 +150,26 @@ def _bibliography():
     return parse_file(BOOK / "references.bib")
 
 
-def intro(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
-    """`intro.md`: of every experiment its notebook's heading and, of each of its pages, (file, profile, its run's data)."""
+def intro(given: front.Given, shown: list[Chapter], runs: list[Run], images: Path) -> str:
+    """`intro.md`: what was found, from every page's answers; pictures are saved in the folder `images`."""
+    name = functools.cache(lambda source: _document(source)[0])
+    parts = {"strips": front.strips(shown, images), "tally": front.tally(given, name)}
+    return _page("intro", parts | {"findings": front.findings(given), "scale": front.scale(shown, runs)})
+
+
+def experiments(shown: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
+    """`experiments.md`: of every experiment its notebook's heading and, of each of its pages, (file, kind of run, its run's data)."""
     rows = []
     for heading, chapters in shown:
         name, _, question = heading.partition(": ")
-        links = [f'<a href="{file}.html">{escaped(profile)}</a>: {escaped(data)}' for file, profile, data in chapters]
+        links = [f'<a href="{file}.html">{escaped(kind)}</a>: {escaped(data)}' for file, kind, data in chapters]
         rows.append([Html(f"<strong>{escaped(name)}</strong>"), question, Html("; ".join(links) or "not run yet")])
-    return _page("intro", {"experiments": table(["experiment", "question", "pages"], rows).text})
+    return _page("experiments", {"experiments": table(["experiment", "question", "runs"], rows).text})
+
+
+def code(chapters: list[Chapter]) -> str:
+    """`code.md`: the library's code behind the numbers, as the pages of experiments call it."""
+    return _page("code", {"functions": trace.functions(chapters)})
 
 
 def guidance() -> str:

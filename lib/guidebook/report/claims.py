@@ -95,7 +95,7 @@ class Answers:
             self.answers.append(Answer(claim, found, outcome, "; ".join(filter(None, (note, on))), effect, p))
 
     def _repr_html_(self) -> tuple[str, dict]:
-        rows = [(marked(a.verdict), every()[a.claim].says, a.found, a.note) for a in self.answers]
+        rows = [(marked(a.verdict, a.claim), every()[a.claim].says, a.found, a.note) for a in self.answers]
         return table(["verdict", "published", "this run found", "rests on"], rows).text, {MARK: self.answers}
 
 

@@ -8,6 +8,8 @@ from guidebook.config.errors import nearest
 from guidebook.report.tables import Html
 
 LIBRARY = Path(__file__).parents[1]
+# Modules that show what others computed, or read the parameters
+SHOWING = ("config", "report.charts", "report.figures", "report.source", "report.tables", "report.widgets")
 
 
 def source(place: str) -> Html:
@@ -21,8 +23,8 @@ def source(place: str) -> Html:
     from pygments.lexers import PythonLexer
 
     module, _, name = place.partition(":")
-    file = LIBRARY / f"{module.replace('.', '/')}.py"
-    if not file.is_file():
+    file = file_of(module)
+    if file is None:
         raise ValueError(f"no module {module} in the library: source takes MODULE:NAME, as diffusion.guidance:between")
     text = file.read_text()
     first, last = lines(text, name)
@@ -30,6 +32,38 @@ def source(place: str) -> Html:
     where = f"lib/guidebook/{file.relative_to(LIBRARY).as_posix()}, lines {first} to {last}"
     block = highlight(code, PythonLexer(), HtmlFormatter(nowrap=True))
     return Html(f'<div class="highlight"><pre>{block}</pre></div><p><em>{where}</em></p>')
+
+
+def used(code: str) -> list[str]:
+    """MODULE:NAME of the functions and classes of the library that code imports and names, without those that only show; each once."""
+    tree, known, found = ast.parse(code), {}, []
+    for node in (
+        n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and f"{n.module}.".startswith("guidebook.")
+    ):
+        known |= {a.asname or a.name: (node.module.removeprefix("guidebook").lstrip("."), a.name) for a in node.names}
+    for node in sorted((n for n in ast.walk(tree) if hasattr(n, "lineno")), key=lambda n: (n.lineno, n.col_offset)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
+            found.append(_defined(".".join(filter(None, known[node.value.id])), node.attr))
+        elif isinstance(node, ast.Name) and node.id in known:
+            found.append(_defined(*known[node.id]))
+    return [place for place in dict.fromkeys(found) if place and not place.startswith(SHOWING)]
+
+
+def _defined(module: str, name: str) -> str | None:
+    """MODULE:NAME of where a name is defined that a module holds; None where that is no function or class."""
+    file = file_of(module)
+    for node in ast.parse(file.read_text()).body if file else ():
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return f"{module}:{name}"
+        if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
+            return _defined(node.module.removeprefix("guidebook").lstrip("."), name)
+    return None
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of the library, or of a package."""
+    place = LIBRARY / module.replace(".", "/")
+    return next((f for f in (place.with_suffix(".py"), place / "__init__.py") if f.is_file()), None)
 
 
 def lines(text: str, name: str) -> tuple[int, int]:

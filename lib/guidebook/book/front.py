@@ -1,0 +1,110 @@
+"""The first page: verdicts in one figure, pictures, five findings and the scale of the evidence, all from records."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from guidebook.book.chapter import Chapter, evidence
+from guidebook.config.budget import share
+from guidebook.config.datasets import percent
+from guidebook.metrics.compare import FAILS, HOLDS
+from guidebook.report.claims import OUTCOMES, Answer, every, from_atlas, together
+from guidebook.report.findings import MOST, finding, usual
+from guidebook.report.tables import escaped
+from guidebook.runs.manifest import Corrupt
+from guidebook.runs.run import NotRecorded, Run
+from guidebook.sampling.draw import sample_set
+
+Given = Sequence[tuple[Chapter, list[Answer]]]  # each page with its answers
+ROWS, LARGEST = 5, 5.0  # documents and strips of samples that are shown; the largest scale of these
+SHORT = 240  # characters of a finding that is read at a glance
+
+
+def outcomes(given: Given) -> dict[str, str]:
+    """The outcome of every claim, by its id: of its document, of the atlas and of all pages that answer it together."""
+    found: dict[str, list[Answer]] = {}
+    for claim in every().values():
+        own = claim.answer and Answer(claim.id, claim.answer.found, claim.answer.verdict)
+        found[claim.id] = [a for a in (own, from_atlas(claim)) if a]
+    for answer in (a for _, answers in given for a in answers):
+        found[answer.claim].append(answer)
+    return {id: together(of or [Answer(id, "", "open")]) for id, of in found.items()}
+
+
+def tally(given: Given, name: Callable[[str], str]) -> str:
+    """In HTML: how many claims hold, do not and are undecided, as a bar for all and one for each of the largest documents, by their names."""
+    of: dict[str, Counter] = {}
+    for id, outcome in outcomes(given).items():
+        of.setdefault(every()[id].source, Counter())[outcome] += 1
+    largest, lines = sorted(of, key=lambda source: -of[source].total()), []
+    rows = {f"All {len(every())} claims": sum(of.values(), Counter()), **{name(s): of[s] for s in largest[:ROWS]}}
+    rows[f"{len(largest[ROWS:])} other papers"] = sum((of[s] for s in largest[ROWS:]), Counter())
+    for label, counts in rows.items():
+        parts = [
+            f'<span class="verdict {kind}" style="flex-grow:{counts[outcome]}">{glyph} {counts[outcome]}{"" if lines else f" {outcome}"}</span>'
+            for outcome, (kind, glyph) in OUTCOMES.items() if counts[outcome]
+        ]  # fmt: skip
+        lines.append(f'<div><span>{escaped(label)}</span><div class="bar">{"".join(parts)}</div></div>')
+    return f'<a class="tally" href="claims.html">{"".join(lines)}</a>'
+
+
+def chosen(given: Given) -> list[tuple[Chapter, Answer]]:
+    """The findings of the first page: decided, and not contradicted by another page; one an experiment, those on published data first."""
+    found, first = outcomes(given), {}
+    pairs = [(c, a) for c, answers in given for a in answers if a.verdict in (HOLDS, FAILS)]
+    for c, a in sorted(pairs, key=lambda pair: (_rank(pair[0]), pair[1].p or 0)):
+        new = c.name not in first and all(a.claim != other.claim for _, other in first.values())
+        if new and found[a.claim] == a.verdict and len(a.found) <= SHORT:
+            first[c.name] = c, a
+    return [*first.values()][:MOST]
+
+
+def _rank(c: Chapter) -> tuple:
+    return evidence(c.run)[:2] if c.run else (False, False)
+
+
+def findings(given: Given) -> str:
+    """In HTML, the `chosen` numbered."""
+    lines = [
+        finding(a, [(f"{c.file}.html#{a.claim}", c.title), (f"claims.html#{a.claim}", "the claim")])
+        for c, a in chosen(given)
+    ]
+    none = "<p>No run has decided a claim yet: <code>guidebook run mnist</code> begins.</p>"
+    return f'<ol class="findings">{"".join(lines)}</ol>' if lines else none
+
+
+def scale(chapters: Sequence[Chapter], runs: Sequence[Run]) -> str:
+    """One line on how much evidence there is; `runs` are those of the chapters and their variants."""
+    shown = [r for r in runs if r.params.profile != "smoke" and r.finished]
+    seen = sum(r.provenance().get("images_seen") or 0 for r in shown)
+    shares = [share(c.run.params, c.run.provenance().get("images_seen")) or 0 for c in chapters]
+    short = shares and max(shares) < 0.9
+    return (
+        f"{len(chapters)} runs of {len({c.page[0] for c in chapters})} experiments, {len(shown)} trainings, {seen:,} images seen in "
+        f"training, {sum(len(r.metrics()) for r in shown):,} measured values, {len(every())} claims."
+        + (f" The furthest went through {percent(max(shares), 1)} of its published training." if short else "")
+    )
+
+
+def strips(chapters: Sequence[Chapter], folder: Path) -> str:
+    """In HTML: ten samples of the strongest run on each data set, published data first; the images are saved in `folder` pixel by pixel."""
+    first, lines = {}, []
+    for c in sorted(chapters, key=_rank):
+        first.setdefault(c.run.params.data.name, c)
+    real = [c for c in first.values() if not _rank(c)[1]]
+    for c in (real if len(real) > 1 else [*first.values()])[:ROWS]:
+        for r in sorted(usual(c.run, "adherence"), key=lambda r: (r["guidance"] > LARGEST, -r["value"]))[:1]:
+            try:
+                pixels = sample_set(c.run, r["draw"]).pixels[:10]
+            except (NotRecorded, Corrupt):
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            file = folder / f"{c.run.params.experiment}.png"
+            Image.fromarray(np.concatenate([*pixels], -1).transpose(1, 2, 0).squeeze()).save(file, optimize=True)
+            words = escaped(f"{c.name}, w = {r['guidance']:g}")
+            image = f'<img src="{folder.name}/{file.name}" alt="{len(pixels)} samples of {words}">'
+            lines.append(f'<a href="{c.file}.html"><span>{words}</span>{image}</a>')
+    return f'<div class="strips">{"".join(lines)}</div>'

@@ -1,0 +1,91 @@
+"""What a run found, in a few sentences that its own answers and records hold: the first thing on its page."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from guidebook.config.errors import ParamsError
+from guidebook.config.params import check
+from guidebook.metrics.compare import FAILS, HOLDS
+from guidebook.report.banner import fraction
+from guidebook.report.claims import Answer, every, marked
+from guidebook.report.tables import SHOWN, escaped, pick, with_interval
+from guidebook.runs.run import Run
+from guidebook.sampling.spec import Draw
+
+MOST, ELSE = 5, 3  # findings at the top of a page; where nothing was decided, what was measured
+BEST = {"adherence": "highest", "clip_score": "highest", "fid": "lowest", "fd_judge": "lowest", "fd_random": "lowest"}
+SPREAD = ("diversity", "diversity_pixels", "grain", "saturation")
+METRIC = re.compile(rf"\b({'|'.join(sorted((*SHOWN, 'roughness', 'excess'), key=len, reverse=True))})\b")
+
+
+def ranked(answers: Iterable[Answer]) -> list[Answer]:
+    """Answers with those first that decide, of these with those first that decide at the smallest level."""
+    return sorted(answers, key=lambda a: (a.verdict not in (HOLDS, FAILS), a.p or 0))
+
+
+def finding(answer: Answer, links: Sequence[tuple[str, str]], basis: str = "") -> str:
+    """In HTML: an answer's verdict, its claim and what was found, below it what that rests on besides `basis`, and (address, words) of links."""
+    note = answer.note.removesuffix(basis).removesuffix("; ") if answer.verdict in (HOLDS, FAILS) else ""
+    rests = [escaped(note)] * bool(note) + [f'<a href="{to}">{escaped(words)}</a>' for to, words in links]
+    words = f"<strong>{escaped(every()[answer.claim].says)}</strong>: {escaped(answer.found)}"
+    return f'<li>{marked(answer.verdict).text} {words}<div class="rests">{" · ".join(rests)}</div></li>'
+
+
+def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
+    """In HTML, at most five of them. `figures` names, by metric, the anchor of the figure on the page that shows it.
+
+    Verdicts that were decided come first. A run that decided none says why in one sentence, and what was measured; a run that answers
+    no claim has findings from its records.
+    """
+    decided, lines, says = [a for a in answers if a.verdict in (HOLDS, FAILS)], [], ""
+    for a in ranked(decided)[:MOST] or [a for a in answers if "[" in a.found][:ELSE]:
+        shows = METRIC.search(a.found)
+        figure = [(f"#{figures[shows[0]]}", "figure")] if shows and shows[0] in figures else []
+        links = [*figure, (f"#{a.claim}", "how it was decided"), (f"../claims.html#{a.claim}", "the claim")]
+        lines.append(finding(a, links, fraction(run)))
+    if not answers:
+        lines = [f"<li>{escaped(words)}</li>" for words in measured(run)]
+        says = "" if lines else "Nothing was measured that a sentence could say: see the tables below."
+    elif not decided:
+        also = " What it measured all the same:" if lines else ""
+        says = f"This run decides none of the {len(answers)} claims that it tests: {escaped(_reason(answers))}.{also}"
+    elif len(decided) > MOST:
+        says = f"The clearest {MOST} of {len(decided)} verdicts; the others stand below."
+    return f'<div class="findings"><p>{says}</p><ul>{"".join(lines)}</ul></div>'
+
+
+def _reason(answers: list[Answer]) -> str:
+    """Why most of these answers decide nothing."""
+    first = (a.note.partition("; ")[0] for a in answers)
+    found = [f for f in first if f and not f.startswith(("difference", "not measured"))]
+    return Counter(found).most_common(1)[0][0] if found else "no interval of a difference leaves out zero"
+
+
+def usual(run: Run, *metrics: str) -> list[dict]:
+    """Records of these metrics of samples that are drawn as the run draws them, by their scale."""
+    found = []
+    for r in (r for r in run.metrics() if r["metric"] in metrics and r["draw"]):
+        with suppress(ParamsError):
+            draw = check(r["draw"], "draw", Draw)
+            found += [r] if draw == Draw.of(run.params, draw.guidance.w, draw.n) else []
+    return sorted(found, key=lambda r: r["guidance"])
+
+
+def measured(run: Run) -> list[str]:
+    """Three sentences on a run's own records: where it is best, or how it moves, over the scales of its usual samples."""
+    found: dict[str, str] = {}
+    for name in (*BEST, *SPREAD):
+        of, real = usual(run, name), pick(run.metrics(), name, guidance=None)
+        kind = BEST.get(name, name)
+        if of and kind not in found:
+            at = [f"{with_interval(r)} at w = {r['guidance']:g}" for r in of]
+            best = (max if kind == "highest" else min)(range(len(of)), key=lambda i: of[i]["value"])
+            moves = (
+                "falls" if of[0]["low"] > of[-1]["high"] else "rises" if of[-1]["low"] > of[0]["high"] else "may stay"
+            )
+            words = f"is {kind} with {at[best]}" if name in BEST else f"{moves} from {at[0]} to {at[-1]}"
+            beside = f"; of real images {with_interval(real)}" if real else ""
+            found[kind] = f"{name} {words}, n = {of[0]['n']:,}{beside}"
+    return [*found.values()][:ELSE]
