@@ -22,6 +22,7 @@ from guidebook.config.params import departures
 from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.report.banner import banner, fraction
 from guidebook.report.claims import answers
+from guidebook.report.explorer import explorer
 from guidebook.runs.lock import lock
 from guidebook.runs.manifest import take_place, writing
 from guidebook.runs.run import Run, every_run, foremost, usable
@@ -36,6 +37,10 @@ ORDER = ("demo", "paper", "best")  # of an experiment's pages
 EXPLORER = NOTEBOOKS / "explorer.ipynb"
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
 MEASURED = {"foundations": "foundations.ipynb", "performance": "bench", "six-images": "six-images.json"}  # of no run
+EXPLORE = """## Explore
+
+Choose a prompt and two settings, above all of the guidance scale $w$; both are shown with the same seeds. The images are what the model made, pixel by pixel. What was measured, of all
+samples of a setting, stands below with 95 % intervals; the dashed line is what real images score."""
 OPTIONAL = ("explorer", *MEASURED)  # chapters that a build adds where there is something to show
 
 
@@ -186,8 +191,18 @@ def _stage(c: Chapter, others: list[Run]) -> None:
         elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
     note = c.run and {"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(c.run, others)}
-    notebook["cells"] = [title, *([note] if note else []), *rest]
+    notebook["cells"] = [title, *([note] if note else []), *_explored(c), *rest]
     (SOURCE / f"{c.file}.ipynb").write_text(json.dumps(notebook))
+
+
+def _explored(c: Chapter) -> list[dict]:
+    """The section of a page in which its run's samples are explored; none where it kept too few."""
+    if not c.run:
+        return []
+    up, place = "../" * c.file.count("/"), f"samples/{c.run.params.experiment}-{c.run.params.profile}"
+    block = explorer(c.run, SOURCE / "_assets" / place, f"{up}{place}/")
+    text = f'{EXPLORE}\n\n{block}\n<script defer src="{up}js/explorer.js"></script>'
+    return [{"cell_type": "markdown", "id": "explore", "metadata": {}, "source": text}] if block else []
 
 
 def _without_place(values: dict) -> str:
