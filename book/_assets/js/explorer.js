@@ -113,7 +113,7 @@
         tile.getContext("2d").drawImage(image, seed * width, kind * height, width, height, 0, 0, width, height);
         tiles.push(tile);
       }
-      grid.style.setProperty("--columns", kinds.length > 1 && kinds.length < 9 ? kinds.length : Math.min(5, Math.ceil(tiles.length / 2)));
+      grid.style.setProperty("--columns", kinds.length > 1 && kinds.length < 9 ? kinds.length : Math.max(2, Math.min(5, Math.ceil(tiles.length / 2))));
       grid.replaceChildren(...tiles);
       grid.setAttribute("aria-label", `${several(tiles.length, "sample")} at ${words(set)}, ${asked()}`);
       text.textContent = `${several(each, "seed")} of ${asked()}`;

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from guidebook.book import outputs, pages
+from guidebook.book import explorers, outputs, pages
 from guidebook.book.notebook import NotebookFailed, draw_pages, run_experiment
 from guidebook.config.budget import published
 from guidebook.config.errors import nearest
@@ -22,7 +22,6 @@ from guidebook.config.params import departures
 from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS, runs
 from guidebook.report.banner import banner, fraction
 from guidebook.report.claims import answers
-from guidebook.report.explorer import explorer
 from guidebook.runs.lock import lock
 from guidebook.runs.manifest import take_place, writing
 from guidebook.runs.run import Run, every_run, foremost, usable
@@ -37,10 +36,6 @@ ORDER = ("demo", "paper", "best")  # of an experiment's pages
 EXPLORER = NOTEBOOKS / "explorer.ipynb"
 SCRATCH = ("_build", "results")  # folders of book/ that are no source of pages
 MEASURED = {"foundations": "foundations.ipynb", "performance": "bench", "six-images": "six-images.json"}  # of no run
-EXPLORE = """## Explore
-
-Choose a prompt and two settings, above all of the guidance scale $w$; both are shown with the same seeds. The images are what the model made, pixel by pixel. What was measured, of all
-samples of a setting, stands below with 95 % intervals; the dashed line is what real images score."""
 OPTIONAL = ("explorer", *MEASURED)  # chapters that a build adds where there is something to show
 
 
@@ -92,8 +87,7 @@ def build(say: Callable[[str], None] = lambda line: None) -> Path:
 
 def _build(toc: dict, say: Callable[[str], None]) -> None:
     """Makes the pages in BUILT."""
-    every = usable(every_run())
-    found = foremost(every)
+    found = foremost(every := usable(every_run()))
     chapters, extra = [c for name in _experiments() for c in _chapters(name, found, say)], []
     named = {run.name: run for run in found if run.finished and EXPLORER.exists()}
     explored = next((named[f"mnist/{p}"] for p in ORDER if f"mnist/{p}" in named), None)
@@ -138,6 +132,7 @@ def _write_pages(chapters: list[Chapter], extra: list[Chapter], found: list[Run]
     }
     for name in (name for name in filled if (BOOK / f"{name}.md").exists()):
         (SOURCE / f"{name}.md").write_text(filled[name]())
+    explorers.index([(c.file, c.run, c.title, c.data) for c in chapters], SOURCE)
 
 
 def _experiments() -> list[str]:
@@ -191,18 +186,8 @@ def _stage(c: Chapter, others: list[Run]) -> None:
         elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
     note = c.run and {"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(c.run, others)}
-    notebook["cells"] = [title, *([note] if note else []), *_explored(c), *rest]
+    notebook["cells"] = [title, *([note] if note else []), *explorers.section(c.file, c.run, SOURCE), *rest]
     (SOURCE / f"{c.file}.ipynb").write_text(json.dumps(notebook))
-
-
-def _explored(c: Chapter) -> list[dict]:
-    """The section of a page in which its run's samples are explored; none where it kept too few."""
-    if not c.run:
-        return []
-    up, place = "../" * c.file.count("/"), f"samples/{c.run.params.experiment}-{c.run.params.profile}"
-    block = explorer(c.run, SOURCE / "_assets" / place, f"{up}{place}/")
-    text = f'{EXPLORE}\n\n{block}\n<script defer src="{up}js/explorer.js"></script>'
-    return [{"cell_type": "markdown", "id": "explore", "metadata": {}, "source": text}] if block else []
 
 
 def _without_place(values: dict) -> str:

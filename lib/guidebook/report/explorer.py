@@ -15,7 +15,7 @@ from guidebook.report.tables import ASIDE, SHARES, pick, with_interval
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import Run, usable
 from guidebook.runs.trainings import variants
-from guidebook.sampling.sets import ImageSet, sheet, stored
+from guidebook.sampling.sets import COLUMNS, ImageSet, sheet, stored
 from guidebook.sampling.spec import Draw
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class Shown:
 def explorer(run: Run, folder: Path, place: str) -> str:
     """In HTML: the samples of a run and its variants by prompt and by every setting in which they differ, and what was measured of them.
 
-    Images go into `folder`, a file a setting, native pixels with a prompt per row, and the page finds them at `place`. Empty where fewer
-    than two settings were kept. Sets of other prompts than those of the run's usual sets are left out.
+    Images go into `folder`, a file a setting, native pixels with a prompt per row, and the page finds them at `place`; `row.png` has ten.
+    Empty where fewer than two settings were kept. Sets of other prompts than those of the run's usual sets are left out.
     """
     usual, found = _setting(run, Draw.of(run.params, 1.0, 1), ITSELF), [*_shown(run)]
     found.sort(key=lambda s: (_apart(s.at, usual), abs(s.at["w"] - OFF), -len(s.numbers)))
@@ -57,6 +57,8 @@ def explorer(run: Run, folder: Path, place: str) -> str:
     sets = [s for s in found if sets.get(tuple(s.at.values())) is s]
     axes = [_axis(name, [s.at[name] for s in sets], usual[name]) for name in usual]
     second = min(range(1, len(sets)), key=lambda i: (_apart(sets[i].at, usual), abs(sets[i].at["w"] - ON)))
+    some = sets[second].pixels[:: len(sets[second].pixels) // len(sets[second].prompts)][:COLUMNS]
+    Image.fromarray(sheet(some)).save(folder / "row.png")
     facts = {
         "name": f"explore-{run.params.experiment}-{run.params.profile}", "files": place, "prompts": sets[0].prompts,
         "size": sets[0].pixels.shape[:1:-1], "axes": [{k: v for k, v in axis.items() if k != "of"} for axis in axes],
