@@ -32,11 +32,11 @@ def model(name, module=CONTROLS, **state):
 def drawn(tmp_path):
     """The page of a notebook of one cell that gave these outputs."""
 
-    def draw(*outputs, widgets=None, ran=None):
+    def draw(*outputs, widgets=None, ran=None, tags=()):
         files = tmp_path / "source.ipynb", tmp_path / "executed.ipynb"
         values, plot = code("w = 1", tags=["parameters"]), code("plot()", *outputs)
         metadata = {"widgets": {STATE: {"state": widgets or {}}}}
-        for file, cells in zip(files, ([values, code("plot()")], ran or [values, plot]), strict=True):
+        for file, cells in zip(files, ([values, code("plot()", tags=[*tags])], ran or [values, plot]), strict=True):
             file.write_text(json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
         return page(*files)
 
@@ -151,9 +151,9 @@ def test_other_widgets_are_left_out_with_their_views(drawn, other):
 
 def test_a_page_without_a_view_carries_no_widget_and_so_not_their_script(drawn):
     view = shown({VIEW: {"model_id": "a1"}})
-    hidden = drawn(ran=[code("live()", view, tags=["remove-cell"])], widgets={"a1": model("Text")})
+    hidden = drawn(view, widgets={"a1": model("Text")}, tags=["remove-cell"])
     assert kept(hidden) == {}
-    assert hidden["cells"][0]["outputs"] == []
+    assert hidden["cells"][1]["outputs"] == []
     assert kept(drawn(widgets={"a1": model("Text")})) == {}
 
 
