@@ -20,12 +20,13 @@ from guidebook.sampling.spec import Draw
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = '{label} </script><script>window.hacked=1</script> "&amp;<img src=x onerror="window.hacked=1">'
-SEEDS, PROMPTS, SIDE = 3, 10, 8
+SEEDS, PROMPTS, SIDE = 8, 10, 8
+MADE = 10  # images of a prompt, of which the page has as many as seeds
 
 
 def keep(run: Run, w: float, noise: int = 0, **more) -> np.ndarray:
-    """A set of a run, (30, 1, 8, 8), with its records: made of noise, and measured by a number of its own."""
-    draw, rng = Draw.of(run.params, w, SEEDS * PROMPTS, **more), torch.Generator().manual_seed(noise)
+    """A set of a run, (100, 1, 8, 8), with its records: made of noise, and measured by a number of its own."""
+    draw, rng = Draw.of(run.params, w, MADE * PROMPTS, **more), torch.Generator().manual_seed(noise)
     images = torch.randint(0, 256, (draw.n, 1, SIDE, SIDE), generator=rng).to(torch.uint8)
     facts = {
         "labels": [i % PROMPTS for i in range(draw.n)],
@@ -40,7 +41,7 @@ def keep(run: Run, w: float, noise: int = 0, **more) -> np.ndarray:
 
 def record(metric: str, value: float, draw: Draw | None, **more) -> dict:
     known = {"guidance": draw and draw.guidance.w, "draw": draw and draw.json, "group": "judge", "key": "1", "set": "x"}
-    about = {"interval": "x", "extractor": "x", "reference": None, "n": 30}
+    about = {"interval": "x", "extractor": "x", "reference": None, "n": 100}
     return {"metric": metric, "value": value, "low": value * 0.9, "high": value * 1.1} | known | about | more
 
 
@@ -63,7 +64,7 @@ def kept(runs, tiny) -> tuple[Run, dict]:
     ):
         name = "caption-dropout" if one is variant else "the run itself"
         pixels[name, w, (solver or run.params.sample).steps] = keep(one, w, noise, solver=solver)
-    run.add_metrics([record("adherence", 0.99, None), record("adherence", 0.5, None, group="curve-judge")])
+    run.add_metrics([record("adherence", 0.5, None, group="curve-judge"), record("adherence", 0.99, None)])
     return run, pixels
 
 
@@ -90,12 +91,12 @@ def test_every_setting_has_its_images_a_prompt_a_row_and_its_own_numbers(kept, t
         with Image.open(tmp_path / "x" / f"{i}.png") as sprite:
             tiles = np.array(sprite).reshape(PROMPTS, SIDE, SEEDS, SIDE).transpose(0, 2, 1, 3)
         for k in range(PROMPTS):
-            assert (tiles[k] == images[k::PROMPTS, 0]).all()
+            assert (tiles[k] == images[k::PROMPTS, 0][:SEEDS]).all()
         own = next(r for m in (run, *variants_of(run)) for r in m.metrics(metric="fd_judge") if r["value"] == 20 - w)
         assert shown["numbers"]["fd_judge"] == [
             20 - w,
             *(pytest.approx((20 - w) * f) for f in (0.9, 1.1)),
-            30,
+            100,
             with_interval(own),
         ]
     assert [settings(block)[i]["w"] for i in found["first"]] == ["1", "5"]
@@ -116,7 +117,7 @@ def test_a_record_whose_sets_lack_images_gives_an_explorer_of_what_is_there(kept
     gone, cut, odd = (next(run.path.glob(f"samples/w{w}-ddpm-*")) for w in (0, 1, 5))
     (gone / "sheet.png").unlink()
     (cut / "sheet.png").write_bytes((cut / "sheet.png").read_bytes()[:40])
-    (odd / "set.json").write_text(json.dumps(json.loads((odd / "set.json").read_text()) | {"labels": [10**9] * 30}))
+    (odd / "set.json").write_text(json.dumps(json.loads((odd / "set.json").read_text()) | {"labels": [10**9] * 100}))
     after = settings(explorer(recorded, tmp_path / "b", "x/"))
     assert len(after) == len(before) - 3
     assert all(setting in before for setting in after)
@@ -249,7 +250,7 @@ def test_a_prompt_shows_its_seeds_in_both_panels(reader, kept):
     reader.page.get_by_label("prompt", exact=True).select_option(index=4)
     reader.settle()
     for side, w in (("A", 1), ("B", 5)):
-        assert same(reader.tiles(side), pixels[ITSELF, w, 2][3::PROMPTS])
+        assert same(reader.tiles(side), pixels[ITSELF, w, 2][3::PROMPTS][:SEEDS])
     assert HOSTILE.replace("{label}", "3") in reader.panel("A").inner_text()
 
 
@@ -276,8 +277,8 @@ def test_the_address_leads_another_reader_to_the_same_settings(reader, browser, 
     reader.page.get_by_label("metric", exact=True).select_option(index=1)
     fragment = urlsplit(reader.page.url).fragment
     other = Reader(browser, folder, fragment=f"#{fragment}")
-    assert same(other.tiles("A"), pixels[ITSELF, 5, 2][1::PROMPTS])
-    assert same(other.tiles("B"), pixels[DROPPED, 5, 2][1::PROMPTS])
+    assert same(other.tiles("A"), pixels[ITSELF, 5, 2][1::PROMPTS][:SEEDS])
+    assert same(other.tiles("B"), pixels[DROPPED, 5, 2][1::PROMPTS][:SEEDS])
     assert other.page.get_by_label("metric", exact=True).input_value() == "1"
     reader.page.get_by_label("compare two settings", exact=True).uncheck()
     assert reader.panel("B").count() == 0
