@@ -4,7 +4,7 @@
 "use strict";
 (() => {
   const SIDES = ["A", "B"], LENGTH = 20; // panels; images in a panel that shows every prompt
-  const GRAPH = {width: 340, height: 220, left: 44, right: 12, top: 18, bottom: 34};
+  const GRAPH = {width: 300, height: 220, left: 44, right: 12, top: 26, bottom: 34};
 
   function made(node, attributes, children) {
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
@@ -167,7 +167,7 @@
       for (const v of [...new Set(xs)].sort((a, b) => a - b)) if (x(v) - last > 26 || x(v) === x(Math.max(...xs))) {
         text(axes[k].values[axes[k].numbers.indexOf(v)], {x: (last = x(v)), y: height - bottom + 16, "text-anchor": "middle"});
       }
-      text(title, {x: left, y: 11});
+      text(`${key}${title.endsWith("(%)") ? " (%)" : ""}${logarithmic ? ", logarithmic" : ""}`, {x: left, y: 11});
       text(axes[k].name, {x: width - right, y: height - 3, "text-anchor": "end"});
       if (real) graph.append(shape("line", {class: "real", x1: left, x2: width - right, y1: y(real[0]), y2: y(real[0])}));
       lines.forEach((line, i) => {

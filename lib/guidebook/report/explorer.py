@@ -58,7 +58,7 @@ def explorer(run: Run, folder: Path, place: str) -> str:
     axes = [_axis(name, [s.at[name] for s in sets], usual[name]) for name in usual]
     second = min(range(1, len(sets)), key=lambda i: (_apart(sets[i].at, usual), abs(sets[i].at["w"] - ON)))
     some = sets[second].pixels[:: len(sets[second].pixels) // len(sets[second].prompts)][:COLUMNS]
-    Image.fromarray(sheet(some)).save(folder / "row.png")
+    Image.fromarray(sheet(some, columns=len(some))).save(folder / "row.png")
     facts = {
         "name": f"explore-{run.params.experiment}-{run.params.profile}", "files": place, "prompts": sets[0].prompts,
         "size": sets[0].pixels.shape[:1:-1], "axes": [{k: v for k, v in axis.items() if k != "of"} for axis in axes],
