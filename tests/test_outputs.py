@@ -32,11 +32,11 @@ def model(name, module=CONTROLS, **state):
 def drawn(tmp_path):
     """The page of a notebook of one cell that gave these outputs."""
 
-    def draw(*outputs, widgets=None, ran=None):
+    def draw(*outputs, widgets=None, ran=None, tags=()):
         files = tmp_path / "source.ipynb", tmp_path / "executed.ipynb"
         values, plot = code("w = 1", tags=["parameters"]), code("plot()", *outputs)
         metadata = {"widgets": {STATE: {"state": widgets or {}}}}
-        for file, cells in zip(files, ([values, code("plot()")], ran or [values, plot]), strict=True):
+        for file, cells in zip(files, ([values, code("plot()", tags=[*tags])], ran or [values, plot]), strict=True):
             file.write_text(json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
         return page(*files)
 
@@ -115,7 +115,7 @@ def kept(notebook) -> dict:
     return notebook["metadata"]["widgets"][STATE]["state"]
 
 
-def test_the_widgets_of_an_explorer_stay(drawn):
+def test_the_widgets_of_a_view_stay(drawn):
     widgets = {
         "a1": model("Layout", BASE, _view_name="LayoutView", width="min(100%, 34em)"),
         "b2": model("SelectionSlider", _view_name="SelectionSliderView", _options_labels=["0", "1"], index=0),
@@ -149,6 +149,14 @@ def test_other_widgets_are_left_out_with_their_views(drawn, other):
     assert notebook["cells"][1]["outputs"] == []
 
 
+def test_a_page_without_a_view_carries_no_widget_and_so_not_their_script(drawn):
+    view = shown({VIEW: {"model_id": "a1"}})
+    hidden = drawn(view, widgets={"a1": model("Text")}, tags=["remove-cell"])
+    assert kept(hidden) == {}
+    assert hidden["cells"][1]["outputs"] == []
+    assert kept(drawn(widgets={"a1": model("Text")})) == {}
+
+
 def test_words_of_widgets_are_words(drawn):
     words = r"</script><script>hacked()</script> \href{javascript:hacked()}{x}"
     state = {
@@ -157,7 +165,8 @@ def test_words_of_widgets_are_words(drawn):
         "background": "url(//hacked.example)",
         "value": [words],
     }
-    (found,) = kept(drawn(widgets={"a1": model("Label", **state)})).values()
+    view = shown({VIEW: {"model_id": "a1"}})
+    (found,) = kept(drawn(view, widgets={"a1": model("Label", **state)})).values()
     assert {*found["state"]} == {"description", "value"}
     assert not {*"<>\\"} & {*found["state"]["description"], *found["state"]["value"][0]}
 

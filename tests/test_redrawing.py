@@ -47,7 +47,7 @@ from pathlib import Path
 from guidebook import training
 from guidebook.export.card import card
 from guidebook.metrics.measure import judge_record, measure
-from guidebook.report import banner, charts, claims, figures, loading, performance, tables, widgets
+from guidebook.report import banner, charts, claims, explorer, figures, loading, performance, tables, widgets
 from guidebook.runs.run import opened
 from guidebook.sampling.draw import draw
 from guidebook.sampling.explore import trajectory
@@ -62,7 +62,8 @@ figures.trajectory(trajectory(run, 1.0))
 sets = [draw(run, w, run.params.evaluate.samples) for w in (1.0, 5.0)]
 figures.guidance_grid(sets, classes)
 figures.by_class(sets[0], classes)
-widgets.explorer(sets, list(classes))
+explorer.explorer(run, Path(sys.argv[1]), "x/")
+widgets.live_explorer(run)
 figures.loss_by_timestep({{"a": run.stats()}}, run.params.objective.timesteps)
 figures.schedules({{"a": run.params.objective}})
 figures.image_errors(run.params.objective, 10)
@@ -74,8 +75,8 @@ print(len(records), *(name for name in ("torch", "accelerate", *{HEAVY!r}) if na
 """
 
 
-def test_a_trained_run_its_samples_records_figures_tables_widgets_and_card_are_shown_without_torch():
-    done = subprocess.run([sys.executable, "-c", DRAWS], capture_output=True, text=True, check=False)
+def test_a_trained_run_its_samples_records_figures_tables_widgets_and_card_are_shown_without_torch(tmp_path):
+    done = subprocess.run([sys.executable, "-c", DRAWS, tmp_path / "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     records, *heavy = done.stdout.split()
     assert int(records) >= 8

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from guidebook.book import outputs, pages
+from guidebook.book import explorers, outputs, pages
 from guidebook.book.chapter import HOME, Chapter, chapters, drawn, experiments, heading
 from guidebook.book.notebook import NotebookFailed, draw_pages
 from guidebook.book.stage import stage
@@ -110,6 +110,7 @@ def _write_pages(groups: dict[str, list[Chapter]], extra: list[Chapter], found: 
     }
     for name in (name for name in filled if (BOOK / f"{name}.md").exists()):
         (SOURCE / f"{name}.md").write_text(filled[name]())
+    explorers.index([(c.file, c.run, c.title, c.data) for c in shown], SOURCE)
 
 
 def _articles(html: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ TAGS = (
 )  # fmt: skip
 # None that MathJax reads; the last are those of the parts of highlighted code
 CLASSES = ("scroll", "table", "verdict", "holds", "fails", "undecided", "open", "highlight", *STANDARD_TYPES.values())
-# What an explorer is made of: other widgets hold HTML, or fetch scripts
+# Other widgets hold HTML, or fetch scripts
 WIDGETS = (
     "Button", "ButtonStyle", "DescriptionStyle", "FloatSlider", "HBox", "Image", "IntText", "Label", "LabelStyle", "Layout",
     "Link", "SelectionSlider", "SliderStyle", "Stack", "Text", "TextStyle", "VBox",
@@ -45,12 +45,14 @@ def page(source: Path, executed: Path) -> dict:
     for cell, outcome in zip(notebook["cells"], ran, strict=True):
         cells.append(cell)
         if cell["cell_type"] == "code":
-            outputs = [_output(output, widgets) for output in outcome["outputs"]]
+            unseen = "remove-cell" in cell["metadata"].get("tags", [])  # its widgets are for a kernel
+            outputs = [_output(output, {} if unseen else widgets) for output in outcome["outputs"]]
             cell |= {"execution_count": outcome["execution_count"], "outputs": [output for output in outputs if output]}
         if "parameters" in cell["metadata"].get("tags", []) and values:
             injected = {"cell_type": "code", "id": "values-that-ran", "metadata": {"tags": ["injected-parameters"]}}
             cells.append(injected | {"source": values, "execution_count": None, "outputs": []})
-    state = {"state": widgets, "version_major": 2, "version_minor": 0}
+    viewed = any(VIEW in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+    state = {"state": widgets if viewed else {}, "version_major": 2, "version_minor": 0}
     return notebook | {"cells": cells, "metadata": notebook["metadata"] | {"widgets": {STATE: state}}}
 
 

@@ -17,15 +17,13 @@ from guidebook.config.paths import BOOK, RESULTS
 from guidebook.report.banner import fraction
 from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, together
 from guidebook.report.source import LIBRARY, lines
-from guidebook.report.tables import MEASURED, Html, escaped, measured, table
+from guidebook.report.tables import ASIDE, MEASURED, Html, escaped, measured, table
 from guidebook.runs.run import Run
 
 log = logging.getLogger(__name__)
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
 COVERAGE = RESULTS / "coverage.json"  # written by `python -m bench.coverage`
 GUIDANCE = LIBRARY / "diffusion" / "guidance.py"
-# Groups of records that are points of a figure or another protocol: their page shows them.
-ASIDE = ("curve-", "against-")
 
 
 def results(runs: list[Run], places: dict[str, str] | None = None) -> str:

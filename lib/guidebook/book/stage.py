@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from guidebook.book import outputs, trace
+from guidebook.book import explorers, outputs, trace
 from guidebook.book.chapter import Chapter
 from guidebook.report.banner import banner
 from guidebook.report.claims import answers
@@ -44,7 +44,7 @@ def stage(c: Chapter, others: Sequence[Run], group: Sequence[Chapter], source: P
         found = findings(c.run, given := answers(c.page[1]), figures)
         top += [_cell("found", f"## What was found\n\n{found}"), _cell("trace", trace.folds(c))]
         rest = _linked(rest, c) if given else rest
-    notebook["cells"] = [*top, *rest]
+    notebook["cells"] = [*top, *explorers.section(c.file, c.run, source), *rest]
     (source / f"{c.file}.ipynb").write_text(json.dumps(notebook))
 
 

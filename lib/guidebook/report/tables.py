@@ -20,6 +20,8 @@ SHOWN = (
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
 SHARES = ("adherence", "adherence_superclass", "confidence", "adherence_attribute", "edit", "edit_before", "accuracy_untrained",
           "copies", "falls_of_six")  # fmt: skip
+# Groups of records that are points of a figure or another protocol: their page shows them
+ASIDE = ("curve-", "against-")
 
 
 class Html:
