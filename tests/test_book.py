@@ -82,7 +82,7 @@ def test_an_executed_notebook_is_its_page_while_its_cells_are_those_of_its_sourc
     monkeypatch.setattr(build, "every_run", list)
     monkeypatch.setattr(build, "_experiments", list)
     monkeypatch.setattr(build, "draw_pages", lambda pages, say: drawn.extend(p[0] for p in pages))
-    monkeypatch.setattr(build, "_stage", lambda c, others: staged.append(c.page[1]))
+    monkeypatch.setattr(build, "_stage", lambda c, others, say: staged.append(c.page[1]))
     for name in ("_write_pages", "_toc", "_sphinx"):
         monkeypatch.setattr(build, name, lambda *_: None)
     build._build({}, lambda line: None)

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from guidebook.book import outputs, pages
+from guidebook.book import live, outputs, pages
 from guidebook.book.notebook import NotebookFailed, draw_pages, run_experiment
 from guidebook.config.budget import published
 from guidebook.config.errors import nearest
@@ -106,7 +106,7 @@ def _build(toc: dict, say: Callable[[str], None]) -> None:
     (SOURCE / "experiments").mkdir()
     for c in (*chapters, *extra):
         alike = [r for r in every if c.run and r.finished and r.name == c.run.name and r.path != c.run.path]
-        _stage(c, alike)
+        _stage(c, alike, say)
     _write_pages(chapters, extra, found)
     if explored:  # the first page shows its samples
         _hero(explored)
@@ -171,8 +171,8 @@ def _drawn(name: str) -> Path:
     return runs() / "pages" / f"{name}.ipynb"
 
 
-def _stage(c: Chapter, others: list[Run]) -> None:
-    """Puts an executed notebook among the pages: with the note that says which run it shows and not, without its default values."""
+def _stage(c: Chapter, others: list[Run], say: Callable[[str], None]) -> None:
+    """Puts an executed notebook among the pages: without its default values, with the note that says which run it shows and not."""
     notebook = outputs.page(*c.page[:2])
     title, *rest = notebook["cells"]
     heading, *body = "".join(title["source"]).splitlines()
@@ -182,20 +182,17 @@ def _stage(c: Chapter, others: list[Run]) -> None:
         if "injected-parameters" in tags:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
             if c.run and c.run.params.data.path:
-                cell["source"] = _without_place(c.page[2])
+                cell["source"] = outputs.without_place(c.page[2])
         elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
-    note = c.run and {"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(c.run, others)}
-    notebook["cells"] = [title, *([note] if note else []), *rest]
+    note = c.run and banner(c.run, others)
+    sampler = c.run and live.sampler(c.run, c.file, SOURCE / "_assets", c.file == "explorer", say)
+    notebook["cells"] = [title, *_markdown("run-banner", note), *rest, *_markdown("sampler", sampler)]
     (SOURCE / f"{c.file}.ipynb").write_text(json.dumps(notebook))
 
 
-def _without_place(values: dict) -> str:
-    """Parameters as papermill writes them, but of the path of the images, which is the builder's, its last part alone."""
-    from papermill.translators import PythonTranslator
-
-    data = values["data"]
-    return PythonTranslator.codify(values | {"data": data | {"path": Path(data["path"]).name}})
+def _markdown(id: str, text: str | None) -> list[dict]:
+    return [{"cell_type": "markdown", "id": id, "metadata": {}, "source": text}] if text else []
 
 
 def _articles(html: Path) -> dict[str, str]:
