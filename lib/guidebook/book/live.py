@@ -17,13 +17,17 @@ WITHOUT = HEADING + (
 TEXT = (
     HEADING
     + """The network of this run samples in your browser; nothing leaves it. Seed $i$ is the noise of the
-run's image number $i$, so that with its solver ({solver}) and its {steps} steps the same image appears as in the run, within 2 of 255.
+run's image number $i$, so that with its solver ({sampler}) and its {steps} steps {equal}.
 
 What you should see: $\\hat{{x}}_0$, the image that the network expects, takes shape while $x$ is still noise. Without the prompt it is
 another one than with it, and guidance leads on from the first through the second, $w$ times as far as they are apart.
 
 """
 )
+EQUAL = {
+    "fp32": "the same image appears as in the run, within 2 of 255",
+    "bf16": "nearly the same image appears as in the run, which computed in bf16, as browsers do not",
+}
 INSTEAD = {
     True: "The sliders above show samples that were drawn beforehand.",
     False: "The figures above show samples that were drawn beforehand.",
@@ -45,4 +49,4 @@ def sampler(run: Run, file: str, assets: Path, explorer: bool, say: Callable[[st
     held = json.dumps(known | {"instead": INSTEAD[explorer]}).replace("<", "\\u003c")
     scripts = "".join(f'<script defer src="{root}js/{name}.js"></script>\n' for name in ("solvers", "noise", "live"))
     place = f'<div class="live">\n<script type="application/json">{held}</script>\n<noscript>This part needs JavaScript.</noscript>\n</div>\n'
-    return TEXT.format(solver=known["own"]["sampler"], steps=known["own"]["steps"]) + place + scripts
+    return TEXT.format(**known["own"], equal=EQUAL[run.params.train.precision]) + place + scripts
