@@ -79,7 +79,7 @@ def page(browser):
     """The chapter's scripts with a place for the plane."""
     page, style = browser.new_page(viewport={"width": 1280, "height": 900}), ROOT / "book/_static/custom.css"
     page.set_content(f"<style>{style.read_text()}</style><div class='plane' id='plane'></div>")
-    for name in ("plane-maths", "plane"):
+    for name in ("solvers", "plane-maths", "plane"):
         page.add_script_tag(path=ROOT / f"book/_assets/js/{name}.js")
     yield page
     page.close()

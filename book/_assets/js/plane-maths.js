@@ -1,7 +1,8 @@
 // The mathematics of the plane of guidance, for many points at once: x, x0 and ε are Float64Array, x and y of one point after another.
-// Ways to guide and solvers are those of the same names in the library's diffusion/guidance.py and solvers.py, on EDM's path x = x0 + σ ε.
+// Ways to guide are those of the same names in the library's diffusion/guidance.py, on EDM's path x = x0 + σ ε.
 "use strict";
 const guidancePlane = (() => {
+  const {SOLVERS, mixed} = solvers;
   const BLOBS = [[1.56, -0.9], [0.4, 0.35], [-1.55, -0.55], [-0.35, -1], [-0.55, 1], [0.65, 1.3]]; // the images
   const CAPTION = BLOBS.slice(0, 2); // those that the caption describes
   const SD = 0.3, WORSE = 0.6, RADIUS = 2 * SD; // of a blob; as the worse network of autoguidance knows it; of its circle
@@ -44,11 +45,6 @@ const guidancePlane = (() => {
   }
 
   const withNoise = (x0, x, sigma) => [x0, x.map((value, i) => (value - x0[i]) / sigma)];
-  function mixed(negative, positive, w) {
-    const found = new Float64Array(negative.length);
-    for (let i = 0; i < found.length; i++) found[i] = negative[i] + w * (positive[i] - negative[i]);
-    return found;
-  }
   const first = (i) => i - i % 2; // index of the x of the point that number i belongs to
   const length = (x, i) => Math.sqrt(x[first(i)] ** 2 + x[first(i) + 1] ** 2);
 
@@ -110,47 +106,14 @@ const guidancePlane = (() => {
     return [...Array(steps).keys()].map((i) => (high + (steps > 1 ? i / (steps - 1) : 0) * (low - high)) ** RHO).concat(0);
   }
 
-  function* ddim(denoise, x, sigmas, eta, noise) {
-    for (let k = 0; k + 1 < sigmas.length; k++) {
-      const s = sigmas[k], s2 = sigmas[k + 1], [x0, eps] = denoise(x, s);
-      const lower = eta ** 2 * s2 ** 2 * (1 - (s2 / s) ** 2), kept = Math.sqrt(Math.max(s2 ** 2 - lower, 0));
-      const z = lower > 0 ? noise() : eps, drawn = lower > 0 ? Math.sqrt(lower) : 0;
-      x = x0.map((value, i) => value + kept * eps[i] + drawn * z[i]);
-      yield x;
-    }
-  }
-
-  function* heun(denoise, x, sigmas) {
-    for (let k = 0; k + 1 < sigmas.length; k++) {
-      const s = sigmas[k], s2 = sigmas[k + 1], [x0, eps] = denoise(x, s);
-      x = x0.map((value, i) => value + s2 * eps[i]);
-      if (s2 > 0) {
-        const [, ahead] = denoise(x, s2);
-        x = x.map((value, i) => value + (s2 - s) * (ahead[i] - eps[i]) / 2);
-      }
-      yield x;
-    }
-  }
-
-  function* dpmpp2m(denoise, x, sigmas) {
-    let before = null;
-    for (let k = 0; k + 1 < sigmas.length; k++) {
-      const s = sigmas[k], s2 = sigmas[k + 1], [x0] = denoise(x, s), h = Math.log(s / s2);
-      const ahead = before && h < Infinity ? h / before.h / 2 : 0, old = before ? before.x0 : x0;
-      x = x.map((value, i) => s2 / s * value + (1 - s2 / s) * (x0[i] + ahead * (x0[i] - old[i])));
-      before = {x0, h};
-      yield x;
-    }
-  }
-
-  const SOLVERS = {ddim, heun, "dpmpp-2m": dpmpp2m};
-
   // States (steps + 1) of points that start as `start`, noise of deviation 1; `noise` draws more of it where η > 0
   function walk(settings, start, noise) {
     let asked = 0;
-    const denoise = guide(settings, () => asked++), x = start.map((value) => LARGEST * value);
-    const states = [x, ...SOLVERS[settings.solver](denoise, x, levels(settings.steps), settings.eta, noise)];
-    return {states, asked};
+    const denoise = guide(settings, () => asked++), sigmas = levels(settings.steps), states = [];
+    const walked = SOLVERS[settings.solver](start.map((value) => LARGEST * value), sigmas.map((sigma) => [1, sigma]), {eta: settings.eta, noise});
+    let now = walked.next();
+    for (; !now.done; now = walked.next(denoise(now.value.x, sigmas[now.value.k]))) if (!now.value.ahead) states.push(now.value.x);
+    return {states: [...states, now.value], asked};
   }
 
   // log p, but for a constant: log Σ exp(−|x − m|² / 2 sd²) / sd², of each point

@@ -64,7 +64,7 @@ def _build(toc: dict, say: Callable[[str], None]) -> None:
     for c in (*shown, *extra):
         alike = [r for r in every if c.run and r.finished and r.name == c.run.name and r.path != c.run.path]
         group = groups[c.run.params.experiment] if c in shown else ()
-        stage(c, alike, group, SOURCE)
+        stage(c, alike, group, SOURCE, say)
     for name in groups:
         (SOURCE / "_assets" / "notebooks").mkdir(parents=True, exist_ok=True)
         shutil.copy(NOTEBOOKS / f"{name}.ipynb", SOURCE / "_assets" / "notebooks")

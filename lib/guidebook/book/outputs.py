@@ -56,6 +56,14 @@ def page(source: Path, executed: Path) -> dict:
     return notebook | {"cells": cells, "metadata": notebook["metadata"] | {"widgets": {STATE: state}}}
 
 
+def without_place(values: dict) -> str:
+    """Parameters as papermill writes them, but of the path of the images, which is the builder's, its last part alone."""
+    from papermill.translators import PythonTranslator
+
+    data = values["data"]
+    return PythonTranslator.codify(values | {"data": data | {"path": Path(data["path"]).name}})
+
+
 def _ran(cells: list[dict]) -> list[dict]:
     return [c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])]
 

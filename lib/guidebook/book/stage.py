@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from guidebook.book import explorers, outputs, trace
+from guidebook.book import explorers, live, outputs, trace
 from guidebook.book.chapter import Chapter
 from guidebook.report.banner import banner
 from guidebook.report.claims import answers
@@ -16,7 +16,9 @@ from guidebook.runs.run import Run
 ROW = re.compile(r'<span id="([a-z0-9-]+)" (class="verdict[^"]*")>(.*?)</span>')
 
 
-def stage(c: Chapter, others: Sequence[Run], group: Sequence[Chapter], source: Path) -> None:
+def stage(
+    c: Chapter, others: Sequence[Run], group: Sequence[Chapter], source: Path, say: Callable[[str], None]
+) -> None:
     """Puts an executed notebook among the pages of `source`, without its default values.
 
     Above it stands which run it shows and which `others` it does not; where it is the page of an experiment, one of its `group`, then
@@ -31,7 +33,7 @@ def stage(c: Chapter, others: Sequence[Run], group: Sequence[Chapter], source: P
         if "injected-parameters" in tags:
             cell["metadata"]["tags"] = [*tags, "hide-input"]
             if c.run and c.run.params.data.path:
-                cell["source"] = _without_place(c.page[2])
+                cell["source"] = outputs.without_place(c.page[2])
         elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
     if group:
@@ -44,6 +46,8 @@ def stage(c: Chapter, others: Sequence[Run], group: Sequence[Chapter], source: P
         found = findings(c.run, given := answers(c.page[1]), figures)
         top += [_cell("found", f"## What was found\n\n{found}"), _cell("trace", trace.folds(c))]
         rest = _linked(rest, c) if given else rest
+    if sampler := c.run and live.sampler(c.run, c.file, source / "_assets", c.file == "explorer", say):
+        rest = [*rest, _cell("sampler", sampler)]
     notebook["cells"] = [*top, *explorers.section(c.file, c.run, source), *rest]
     (source / f"{c.file}.ipynb").write_text(json.dumps(notebook))
 
@@ -88,11 +92,3 @@ def _linked(cells: list[dict], c: Chapter) -> list[dict]:
 
 def _cell(name: str, text: str) -> dict:
     return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
-
-
-def _without_place(values: dict) -> str:
-    """Parameters as papermill writes them, but of the path of the images, which is the builder's, its last part alone."""
-    from papermill.translators import PythonTranslator
-
-    data = values["data"]
-    return PythonTranslator.codify(values | {"data": data | {"path": Path(data["path"]).name}})
