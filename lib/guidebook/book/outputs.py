@@ -39,7 +39,6 @@ def page(source: Path, executed: Path) -> dict:
     ran = _ran(done["cells"])
     if not of(source, executed):
         raise NotebookFailed(f"{executed} holds other cells than {source.name}: delete it")
-    values = next((c["source"] for c in done["cells"] if c not in ran), "")
     models = done["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
     widgets, cells = {id: _words(model) for id, model in models.items() if id.isalnum() and _known(model)}, []
     for cell, outcome in zip(notebook["cells"], ran, strict=True):
@@ -47,9 +46,6 @@ def page(source: Path, executed: Path) -> dict:
         if cell["cell_type"] == "code":
             outputs = [_output(output, widgets) for output in outcome["outputs"]]
             cell |= {"execution_count": outcome["execution_count"], "outputs": [output for output in outputs if output]}
-        if "parameters" in cell["metadata"].get("tags", []) and values:
-            injected = {"cell_type": "code", "id": "values-that-ran", "metadata": {"tags": ["injected-parameters"]}}
-            cells.append(injected | {"source": values, "execution_count": None, "outputs": []})
     state = {"state": widgets, "version_major": 2, "version_minor": 0}
     return notebook | {"cells": cells, "metadata": notebook["metadata"] | {"widgets": {STATE: state}}}
 
