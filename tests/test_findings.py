@@ -17,10 +17,11 @@ from guidebook.config.params import load, load_file
 from guidebook.config.paths import NOTEBOOKS, RESULTS, ROOT
 from guidebook.config.yamlfile import overrides
 from guidebook.report.claims import Answer, Answers, every
-from guidebook.report.findings import MOST, findings, measured, ranked, usual
+from guidebook.report.findings import MOST, findings, measured, ranked
 from guidebook.report.source import used
 from guidebook.runs.run import open_run, opened
 from guidebook.sampling.draw import sample_set
+from guidebook.sampling.spec import usual
 
 RUNS = [opened(path.parent) for path in sorted(RESULTS.glob("*/*/params.yml"))]
 OF = {name: [*runs] for name, runs in itertools.groupby(RUNS, key=lambda r: r.params.experiment)}
@@ -165,7 +166,7 @@ def staged(tmp_path):
 
 
 def test_a_page_opens_with_its_question_its_run_and_what_was_found(staged):
-    assert [c.get("id") for c in staged()][:5] == ["title", "question", "run-banner", "found", "trace"]
+    assert [c.get("id") for c in staged()][:5] == ["title", "runs", "question", "run-banner", "found"]
     assert [c.get("id") for c in staged(False)][:2] == ["title", "run-banner"]  # the explorer's
 
 
@@ -250,8 +251,8 @@ def test_the_first_page_shows_published_data_first_and_one_finding_of_an_experim
 def test_every_claim_is_counted_once():
     shown = front.tally([chapter(MNIST, [answer(0)])], str)
     first, *others = (
-        sum(map(int, re.findall(r"\b(\d+)\b", text(re.sub(r"<div><span>.*?</span>", "", row)))))
-        for row in shown.split("</div></div>")[:-1]
+        sum(map(int, re.findall(r"\b(\d+)\b", text(re.sub(r"<span>.*?</span>", "", row)))))
+        for row in shown.split("</a>")[:-1]
     )
     assert first == sum(others) == len(every())
 

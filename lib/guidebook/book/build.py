@@ -108,8 +108,9 @@ def _write_pages(groups: dict[str, list[Chapter]], extra: list[Chapter], found: 
         "atlas": pages.atlas,
         "code": lambda: pages.code([of[0] for of in groups.values() if of]),
     }
-    for name in (name for name in filled if (BOOK / f"{name}.md").exists()):
-        (SOURCE / f"{name}.md").write_text(filled[name]())
+    for name in filled:
+        if (page := BOOK / f"{name}.md").exists() and "<!-- " in page.read_text():
+            (SOURCE / page.name).write_text(filled[name]())
     explorers.index([(c.file, c.run, c.title, c.data) for c in shown], SOURCE)
 
 

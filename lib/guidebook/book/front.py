@@ -2,25 +2,25 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from guidebook.book.chapter import Chapter, evidence
 from guidebook.config.budget import share
 from guidebook.config.datasets import percent
 from guidebook.metrics.compare import FAILS, HOLDS
 from guidebook.report.claims import OUTCOMES, Answer, every, from_atlas, together
-from guidebook.report.findings import MOST, finding, usual
-from guidebook.report.tables import escaped
+from guidebook.report.findings import MOST, finding
+from guidebook.report.tables import escaped, pick
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import NotRecorded, Run
 from guidebook.sampling.draw import sample_set
+from guidebook.sampling.sets import strip
+from guidebook.sampling.spec import usual
 
 Given = Sequence[tuple[Chapter, list[Answer]]]  # each page with its answers
-ROWS, LARGEST = 5, 5.0  # documents and strips of samples that are shown; the largest scale of these
-SHORT = 240  # characters of a finding that is read at a glance
+ROWS, STRIPS, LARGEST = 4, 3, 5.0  # documents and strips of samples that are shown; the largest scale of these
+SHORT = 200  # characters of a finding that is read at a glance
 
 
 def outcomes(given: Given) -> dict[str, str]:
@@ -47,12 +47,13 @@ def tally(given: Given, name: Callable[[str], str]) -> str:
             f'<span class="verdict {kind}" style="flex-grow:{counts[outcome]}">{glyph} {counts[outcome]}{"" if lines else f" {outcome}"}</span>'
             for outcome, (kind, glyph) in OUTCOMES.items() if counts[outcome]
         ]  # fmt: skip
-        lines.append(f'<div><span>{escaped(label)}</span><div class="bar">{"".join(parts)}</div></div>')
-    return f'<a class="tally" href="claims.html">{"".join(lines)}</a>'
+        bar = f'<span class="bar">{"".join(parts)}</span>'
+        lines.append(f'<a href="claims.html"><span>{escaped(label)}</span>{bar}</a>')
+    return f'<div class="tally">{"".join(lines)}</div>'
 
 
 def chosen(given: Given) -> list[tuple[Chapter, Answer]]:
-    """The findings of the first page: decided, and not contradicted by another page; one an experiment, those on published data first."""
+    """The findings of the first page: decided, and not contradicted by another page; one an experiment, those on images that were taken first."""
     found, first = outcomes(given), {}
     pairs = [(c, a) for c, answers in given for a in answers if a.verdict in (HOLDS, FAILS)]
     for c, a in sorted(pairs, key=lambda pair: (_rank(pair[0]), pair[1].p or 0)):
@@ -63,15 +64,15 @@ def chosen(given: Given) -> list[tuple[Chapter, Answer]]:
 
 
 def _rank(c: Chapter) -> tuple:
-    return evidence(c.run)[:2] if c.run else (False, False)
+    return evidence(c.run)[1::-1] if c.run else (False, False)
 
 
 def findings(given: Given) -> str:
     """In HTML, the `chosen` numbered."""
-    lines = [
-        finding(a, [(f"{c.file}.html#{a.claim}", c.title), (f"claims.html#{a.claim}", "the claim")])
-        for c, a in chosen(given)
-    ]
+    lines = []
+    for c, a in chosen(given):
+        links = [(f"{c.file}.html#{a.claim}", c.title), (f"claims.html#{a.claim}", "the claim")]
+        lines.append(finding(a, links, "".join(c.data.rpartition(", ")[:2])))
     none = "<p>No run has decided a claim yet: <code>guidebook run mnist</code> begins.</p>"
     return f'<ol class="findings">{"".join(lines)}</ol>' if lines else none
 
@@ -90,20 +91,25 @@ def scale(chapters: Sequence[Chapter], runs: Sequence[Run]) -> str:
 
 
 def strips(chapters: Sequence[Chapter], folder: Path) -> str:
-    """In HTML: ten samples of the strongest run on each data set, published data first; the images are saved in `folder` pixel by pixel."""
-    first, lines = {}, []
+    """In HTML: ten samples of the strongest run on each data set, those first that a judge reads most nearly as well as real images.
+
+    Images that were taken stand alone where there are two sets of them. The samples are saved in `folder` pixel by pixel.
+    """
+    first, best = {}, []
     for c in sorted(chapters, key=_rank):
         first.setdefault(c.run.params.data.name, c)
-    real = [c for c in first.values() if not _rank(c)[1]]
-    for c in (real if len(real) > 1 else [*first.values()])[:ROWS]:
-        for r in sorted(usual(c.run, "adherence"), key=lambda r: (r["guidance"] > LARGEST, -r["value"]))[:1]:
-            try:
-                pixels = sample_set(c.run, r["draw"]).pixels[:10]
-            except (NotRecorded, Corrupt):
-                continue
+    real = [c for c in first.values() if not _rank(c)[0]]
+    for c in real if len(real) > 1 else first.values():
+        ceiling = pick(c.run.metrics(), "adherence", guidance=None)
+        read = [r for r in usual(c.run, "adherence") if r["guidance"] <= LARGEST and ceiling]
+        best += [(r["value"] / ceiling["value"], c, r) for r in sorted(read, key=lambda r: r["value"])[-1:]]
+    lines = []
+    for _, c, r in sorted(best, key=lambda found: -found[0])[:STRIPS]:
+        with suppress(NotRecorded, Corrupt):
+            pixels = sample_set(c.run, r["draw"]).pixels[:10]
             folder.mkdir(parents=True, exist_ok=True)
             file = folder / f"{c.run.params.experiment}.png"
-            Image.fromarray(np.concatenate([*pixels], -1).transpose(1, 2, 0).squeeze()).save(file, optimize=True)
+            strip(pixels).save(file, optimize=True)
             words = escaped(f"{c.name}, w = {r['guidance']:g}")
             image = f'<img src="{folder.name}/{file.name}" alt="{len(pixels)} samples of {words}">'
             lines.append(f'<a href="{c.file}.html"><span>{words}</span>{image}</a>')

@@ -39,7 +39,6 @@ def page(source: Path, executed: Path) -> dict:
     ran = _ran(done["cells"])
     if not of(source, executed):
         raise NotebookFailed(f"{executed} holds other cells than {source.name}: delete it")
-    values = next((c["source"] for c in done["cells"] if c not in ran), "")
     models = done["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
     widgets, cells = {id: _words(model) for id, model in models.items() if id.isalnum() and _known(model)}, []
     for cell, outcome in zip(notebook["cells"], ran, strict=True):
@@ -48,20 +47,9 @@ def page(source: Path, executed: Path) -> dict:
             unseen = "remove-cell" in cell["metadata"].get("tags", [])  # its widgets are for a kernel
             outputs = [_output(output, {} if unseen else widgets) for output in outcome["outputs"]]
             cell |= {"execution_count": outcome["execution_count"], "outputs": [output for output in outputs if output]}
-        if "parameters" in cell["metadata"].get("tags", []) and values:
-            injected = {"cell_type": "code", "id": "values-that-ran", "metadata": {"tags": ["injected-parameters"]}}
-            cells.append(injected | {"source": values, "execution_count": None, "outputs": []})
     viewed = any(VIEW in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
     state = {"state": widgets if viewed else {}, "version_major": 2, "version_minor": 0}
     return notebook | {"cells": cells, "metadata": notebook["metadata"] | {"widgets": {STATE: state}}}
-
-
-def without_place(values: dict) -> str:
-    """Parameters as papermill writes them, but of the path of the images, which is the builder's, its last part alone."""
-    from papermill.translators import PythonTranslator
-
-    data = values["data"]
-    return PythonTranslator.codify(values | {"data": data | {"path": Path(data["path"]).name}})
 
 
 def _ran(cells: list[dict]) -> list[dict]:

@@ -41,33 +41,27 @@ def results(runs: list[Run], places: dict[str, str] | None = None) -> str:
         if rows and run.params.profile != "smoke":
             facts = run.provenance()
             data, seen = facts.get("data_note", "unknown"), facts.get("images_seen", 0)
-            basis = f"{_text(fraction(run))}. Data: {_text(data)}. {seen:,} images seen in training.{_its_page(run, places)}\n"
-            parts += [f"## {_text(run.name)}\n", basis, table(MEASURED, rows).text + "\n"]
+            basis = f"{_text(fraction(run))}. Data: {_text(data)}. {seen:,} images seen in training.\n"
+            parts += [
+                f"## {_text(run.name)}\n",
+                basis,
+                f"Page: {_named(run, places or {}).text}\n",
+                table(MEASURED, rows).text + "\n",
+            ]
     return _page("results", {"runs": "\n".join(parts)})
-
-
-def _its_page(run: Run, places: dict[str, str] | None) -> str:
-    place = (places or {}).get(run.name.partition(" · ")[0])
-    return f' <a href="{place}.html#run">Its page</a>.' if place else ""
 
 
 def status(runs: list[Run], places: dict[str, str] | None = None) -> str:
     """`status.md`: state, data and code of every run; `places` are the pages of runs, by their names."""
     shown = {run.name: run for run in runs if run.params.profile != "smoke"}
-    rows = overview([*shown.values()])
+    names = [_named(run, places or {}) for run in shown.values()]
+    rows = [row | {"run": name} for name, row in zip(names, overview([*shown.values()]), strict=True)]
     progress = ("run", "state", "images seen", "of", "best adherence")
     place = ("run", "data", "text", "device", "images/s")
     code = ("run", "training", "python", "torch", "diffusers", "guidebook", "commit", "data fingerprint")
-    names = [_named(run, places or {}) for run in shown.values()]
     first, second = (
-        table(
-            heads,
-            [
-                [name, *(f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads[1:])]
-                for name, row in zip(given, rows, strict=True)
-            ],
-        ).text
-        for heads, given in ((progress, names), (place, shown))
+        table(heads, [[f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads] for row in rows]).text
+        for heads in (progress, place)
     )
     third = table(code, [_code(run) for run in shown.values()]).text
     failed = [[row["run"], row.get("seed"), row["reason"]] for row in everything() if row["state"] == "failed"]
@@ -76,9 +70,9 @@ def status(runs: list[Run], places: dict[str, str] | None = None) -> str:
 
 
 def _named(run: Run, places: dict[str, str]) -> Html:
-    """A run's name with its anchor, as a link to its page where it has one."""
-    place, name = places.get(run.name), f'<span id="{trace.slug(run)}">{escaped(run.name)}</span>'
-    return Html(f'<a href="{place}.html#run">{name}</a>' if place else name)
+    """A run's name, as a link to its page where it has one."""
+    place = places.get(run.name.partition(" · ")[0])
+    return Html(f'<a href="{place}.html#run">{escaped(run.name)}</a>' if place else escaped(run.name))
 
 
 def _code(run: Run) -> list:
@@ -86,7 +80,13 @@ def _code(run: Run) -> list:
     versions = [facts.get("versions", {}).get(name) for name in ("python", "torch", "diffusers", "guidebook")]
     commit = (facts.get("commit") or "unknown")[:8] + (" with changes" if facts.get("dirty") else "")
     minutes = f"{facts.get('train_seconds', 0) / 60:.1f} min"
-    return [run.name, minutes, *versions, commit, facts.get("data", {}).get("fingerprint")]
+    return [
+        Html(f'<span id="{trace.slug(run)}">{escaped(run.name)}</span>'),
+        minutes,
+        *versions,
+        commit,
+        facts.get("data", {}).get("fingerprint"),
+    ]
 
 
 def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:

@@ -28,17 +28,11 @@ def stage(
     title, *rest = notebook["cells"]
     heading, *body = "".join(title["source"]).splitlines()
     top = [_cell("title", "\n".join([heading + c.suffix, *([] if group else body)]))]
-    for cell in rest:
-        tags = cell["metadata"].get("tags", [])
-        if "injected-parameters" in tags:
-            cell["metadata"]["tags"] = [*tags, "hide-input"]
-            if c.run and c.run.params.data.path:
-                cell["source"] = outputs.without_place(c.page[2])
-        elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
+    for cell in rest:  # the demo's values: those that ran stand above
+        if "parameters" in (tags := cell["metadata"].get("tags", [])):
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
     if group:
-        top += [_cell("runs", switch(group, c))] if len(group) > 1 else []
-        top += [_cell("question", "\n".join(body))]
+        top += [_cell("runs", switch(group, c)), _cell("question", "\n".join(body))]
     if c.run:
         top.append(_cell("run-banner", banner(c.run, others)))
     if group:

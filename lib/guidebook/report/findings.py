@@ -3,16 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
-from guidebook.config.errors import ParamsError
-from guidebook.config.params import check
 from guidebook.metrics.compare import FAILS, HOLDS
 from guidebook.report.banner import fraction
 from guidebook.report.claims import Answer, every, marked
 from guidebook.report.tables import SHOWN, escaped, pick, with_interval
 from guidebook.runs.run import Run
-from guidebook.sampling.spec import Draw
+from guidebook.sampling.spec import usual
 
 MOST, ELSE = 5, 3  # findings at the top of a page; where nothing was decided, what was measured
 BEST = {"adherence": "highest", "clip_score": "highest", "fid": "lowest", "fd_judge": "lowest", "fd_random": "lowest"}
@@ -26,8 +23,8 @@ def ranked(answers: Iterable[Answer]) -> list[Answer]:
 
 
 def finding(answer: Answer, links: Sequence[tuple[str, str]], basis: str = "") -> str:
-    """In HTML: an answer's verdict, its claim and what was found, below it what that rests on besides `basis`, and (address, words) of links."""
-    note = answer.note.removesuffix(basis).removesuffix("; ") if answer.verdict in (HOLDS, FAILS) else ""
+    """In HTML: an answer's verdict, its claim and what was found; below, what that rests on, without `basis`, and (address, words) of links."""
+    note = answer.note.replace(basis, "").rstrip("; ") if answer.verdict in (HOLDS, FAILS) else ""
     rests = [escaped(note)] * bool(note) + [f'<a href="{to}">{escaped(words)}</a>' for to, words in links]
     words = f"<strong>{escaped(every()[answer.claim].says)}</strong>: {escaped(answer.found)}"
     return f'<li>{marked(answer.verdict).text} {words}<div class="rests">{" · ".join(rests)}</div></li>'
@@ -61,16 +58,6 @@ def _reason(answers: list[Answer]) -> str:
     first = (a.note.partition("; ")[0] for a in answers)
     found = [f for f in first if f and not f.startswith(("difference", "not measured"))]
     return Counter(found).most_common(1)[0][0] if found else "no interval of a difference leaves out zero"
-
-
-def usual(run: Run, *metrics: str) -> list[dict]:
-    """Records of these metrics of samples that are drawn as the run draws them, by their scale."""
-    found = []
-    for r in (r for r in run.metrics() if r["metric"] in metrics and r["draw"]):
-        with suppress(ParamsError):
-            draw = check(r["draw"], "draw", Draw)
-            found += [r] if draw == Draw.of(run.params, draw.guidance.w, draw.n) else []
-    return sorted(found, key=lambda r: r["guidance"])
 
 
 def measured(run: Run) -> list[str]:

@@ -36,13 +36,13 @@ def source(place: str) -> Html:
 
 def used(code: str) -> list[str]:
     """MODULE:NAME of the functions and classes of the library that code imports and names, without those that only show; each once."""
-    tree, known, found = ast.parse(code), {}, []
-    for node in (
-        n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and f"{n.module}.".startswith("guidebook.")
-    ):
-        known |= {a.asname or a.name: (node.module.removeprefix("guidebook").lstrip("."), a.name) for a in node.names}
-    for node in sorted((n for n in ast.walk(tree) if hasattr(n, "lineno")), key=lambda n: (n.lineno, n.col_offset)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
+    known, found = {}, []
+    nodes = (node for node in ast.walk(ast.parse(code)) if hasattr(node, "lineno"))
+    for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("guidebook."):
+            module = node.module.removeprefix("guidebook").lstrip(".")
+            known |= {a.asname or a.name: (module, a.name) for a in node.names}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
             found.append(_defined(".".join(filter(None, known[node.value.id])), node.attr))
         elif isinstance(node, ast.Name) and node.id in known:
             found.append(_defined(*known[node.id]))

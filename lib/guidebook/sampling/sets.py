@@ -146,6 +146,11 @@ def sheet(images: "np.ndarray | Tensor", columns: int = COLUMNS) -> np.ndarray:
     return grid[..., 0] if c == 1 else grid
 
 
+def strip(images: "np.ndarray | Tensor") -> Image.Image:
+    """Images (N, C, H, W) uint8 side by side, pixel by pixel: a browser enlarges them as its reader likes."""
+    return Image.fromarray(np.concatenate([*images], axis=-1).transpose(1, 2, 0).squeeze())
+
+
 def mosaic(images: "np.ndarray | Tensor", columns: int = COLUMNS, tile: int = 56, gap: int = 4) -> np.ndarray:
     """Images (N, C, H, W) uint8 for the eye: small ones enlarged smoothly to about `tile` pixels, white between them."""
     pixels, (height, width) = np.asarray(images), images.shape[2:]

@@ -1,8 +1,9 @@
 """The specification of a set of samples: the digest of its JSON names the folder, and processes and records hold the JSON."""
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from guidebook.conditioning.captions import NULL
 from guidebook.config.params import Params
@@ -102,3 +103,15 @@ def guide_run(run: Run, guide: Guide) -> Run:
         return run
     epochs = guide.share * run.params.train.epochs
     return run.variant(guide.run, train={"epochs": epochs, "checkpoint_every": epochs})
+
+
+def usual(run: Run, *metrics: str) -> list[dict]:
+    """Records of these metrics of samples that are drawn as the run's params say, with plain guidance; in the order of its scale."""
+    found = []
+    for record in run.metrics():
+        if record["metric"] in metrics and record["draw"]:
+            with suppress(ValidationError):  # a draw that is none
+                draw = Draw.model_validate(record["draw"])
+                if draw == Draw.of(run.params, draw.guidance.w, draw.n):
+                    found.append(record)
+    return sorted(found, key=lambda record: record["guidance"])
