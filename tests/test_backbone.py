@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline
 
 from guidebook import models
 from guidebook.config import params as P
-from guidebook.config.schema import Model
+from guidebook.config.networks import Model
 from guidebook.export.pipeline import export
 from guidebook.models.dit import DiT
 from guidebook.models.published import cost

@@ -17,7 +17,7 @@ from papermill.parameterize import parameterize_notebook
 from guidebook.conditioning.captions import class_captions
 from guidebook.conditioning.encoders import encode
 from guidebook.config import params as P
-from guidebook.config import schema
+from guidebook.config import networks, schema
 from guidebook.config.budget import images, kept_checkpoints, rows
 from guidebook.config.params import Params, ParamsError, check, differences, from_notebook, load, load_file, read
 from guidebook.config.paths import NOTEBOOKS, PARAMS, RESULTS
@@ -515,9 +515,9 @@ def test_a_section_that_becomes_another_kind_is_replaced():
 
 
 def test_a_new_kind_is_one_class(monkeypatch):
-    monkeypatch.setattr(schema.Model, "kinds", dict(schema.Model.kinds))  # no later test knows this kind
+    monkeypatch.setattr(networks.Model, "kinds", dict(networks.Model.kinds))  # no later test knows this kind
 
-    class Tiny(schema.Model):
+    class Tiny(networks.Model):
         kind: Literal["tiny"] = "tiny"
         width: int
 

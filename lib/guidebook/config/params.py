@@ -17,10 +17,11 @@ from pydantic import SerializeAsAny, ValidationError
 
 from guidebook.config import conflicts
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
+from guidebook.config.networks import Model
 from guidebook.config.paths import PARAMS
 from guidebook.config.pretrained import content, is_pipeline, unversioned
 from guidebook.config.sampling import Sample
-from guidebook.config.schema import WORD, Data, Evaluate, Model, Objective, Section, Text, Train, Word
+from guidebook.config.schema import WORD, Data, Evaluate, Objective, Section, Text, Train, Word
 from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # diffusers takes seconds to import, and a page that is redra
 
 @functools.cache
 def backbones() -> "dict[str, type[Backbone]]":
-    """The classes by `model.kind`. A new one is a file beside this one, a row here and a class in `config.schema`."""
+    """The classes by `model.kind`. A new one is a file beside this one, a row here and a class in `config.networks`."""
     from guidebook.models.dit import DiT
     from guidebook.models.unet import UNet
 

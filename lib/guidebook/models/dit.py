@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from guidebook.conditioning.condition import Condition
-from guidebook.config.schema import Model
+from guidebook.config.networks import Model
 from guidebook.models.backbone import Backbone
 
 WAVES = 256  # numbers in the sinusoidal embedding of a timestep
