@@ -29,6 +29,7 @@ FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "snapshots", "pro
         "channels_last", "compile", "gradient_checkpointing")  # fmt: skip
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
 LATER = dict.fromkeys(("train.file_rows", "data.subset", "data.path", "data.contents", "model.init")) | {
+    "objective.times": "logit-normal", "objective.shift": 1.0,
     "model.modulation": "shift", "model.cross_attention": "inner",
 }  # fmt: skip
 

@@ -129,8 +129,15 @@ class Flow(Objective):
     """Rectified flow: straight paths, whose velocity is predicted (Liu et al. 2023)."""
 
     kind: Literal["flow"] = "flow"
-    mean: Location  # of the logit of the training times, which is normal (Esser et al. 2024, eq. 19)
+    times: Literal["logit-normal", "uniform"] = "logit-normal"  # of training
+    mean: Location  # of the logit of logit-normal times (Esser et al. 2024, eq. 19)
     std: Positive
+    # Factor of the odds t / (1 − t) of times in training and sampling: above 1 there is more noise, as large images need (eq. 23)
+    shift: Positive = 1.0
+
+    def conflicts(self):
+        if self.times == "uniform" and (self.mean, self.std) != (0, 1):
+            yield f"objective.mean = {self.mean:g} and std = {self.std:g} are of logit-normal times: with uniform ones leave 0 and 1"
 
 
 class EDM(Objective):
