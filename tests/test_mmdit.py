@@ -12,6 +12,7 @@ from guidebook.config import params as P
 from guidebook.models import build, load
 from guidebook.models.mmdit import HEAD, MMDiT, Stream
 from guidebook.models.published import cost
+from guidebook.models.ssm import SSM
 
 # Depth, QK-norm, and the parameters of Stable Diffusion 3's network of that depth
 PUBLISHED = [
@@ -187,6 +188,20 @@ def test_with_qk_norm_the_size_of_queries_and_keys_is_no_matter_and_without_it_i
                 for w in (stream.qkv.weight, stream.qkv.bias):
                     w[: 2 * HIDDEN] *= 10
         assert torch.allclose(net(x, t, cond), usual, atol=1e-3) == qk_norm
+
+
+@pytest.mark.parametrize("kind", ["mmdit", "ssm"])
+def test_in_bf16_it_gives_about_what_it_gives_in_fp32_and_warns_of_nothing(kind):
+    """A warning is an error here, such as torch's where a norm has no kernel for what it is given."""
+    net, (x, t, cond) = filled(tiny() if kind == "mmdit" else SSM(3, 8, 2, HIDDEN, 2, 2, 8, WIDTH)), inputs()
+    cond = cond if kind == "mmdit" else Condition(cond.tokens)
+    usual = net(x, t, cond)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net(x, t, cond)
+    half.float().square().mean().backward()
+    assert half.dtype == torch.bfloat16
+    assert 0 < ((half - usual).square().mean() / usual.square().mean()).sqrt() < 0.05
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path):

@@ -39,6 +39,14 @@ def mlp(hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(hidden, 4 * hidden), nn.GELU(approximate="tanh"), nn.Linear(4 * hidden, hidden))
 
 
+# g x / √(mean x² + ε)   (Zhang & Sennrich 2019)
+class RMSNorm(nn.RMSNorm):
+    """RMS norm in the precision of x, for which torch has one kernel; autocast leaves the gain in another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 # softmax(q kᵀ / √(d / num_heads)) v in each head, q = W_q x, (k, v) = W_kv context
 class Attention(nn.Module):
     """Multi-head attention of x (B, T, d) to a context (B, S, d), or to itself."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from guidebook.config.networks import TABLE, Model
 from guidebook.models.backbone import Backbone
-from guidebook.models.dit import DiT, Norm, mlp
+from guidebook.models.dit import DiT, Norm, RMSNorm, mlp
 
 HEAD = 64  # numbers of a head
 
@@ -18,7 +18,7 @@ class Stream(nn.Module):
     def __init__(self, hidden: int, qk_norm: bool, ends: bool = False):
         super().__init__()
         self.norm1, self.qkv = Norm(hidden, 2 if ends else 3), nn.Linear(hidden, 3 * hidden)
-        self.norm_q, self.norm_k = (nn.RMSNorm(HEAD, eps=1e-6) if qk_norm else nn.Identity() for _ in range(2))
+        self.norm_q, self.norm_k = (RMSNorm(HEAD, eps=1e-6) if qk_norm else nn.Identity() for _ in range(2))
         self.out, self.norm2, self.mlp = (None,) * 3
         if not ends:
             self.out, self.norm2, self.mlp = nn.Linear(hidden, hidden), Norm(hidden, 3), mlp(hidden)

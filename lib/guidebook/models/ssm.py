@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from guidebook.config.networks import Model
 from guidebook.models.backbone import Backbone
-from guidebook.models.dit import Block, DiT
+from guidebook.models.dit import Block, DiT, RMSNorm
 
 SCANS = 4  # along rows and columns, and both backwards
 KERNEL = 4  # tokens that the convolution before a scan reads
@@ -78,7 +78,7 @@ class Mixer(nn.Module):
         self.bias = nn.Parameter(steps.expm1().log())
         self.log_a = nn.Parameter(torch.arange(1.0, num_heads + 1).log().repeat(SCANS, 1, 1))
         self.d = nn.Parameter(torch.ones(SCANS, 1, num_heads, 1))
-        self.norm, self.out = nn.RMSNorm(self.inner, eps=1e-5), nn.Linear(self.inner, hidden, bias=False)
+        self.norm, self.out = RMSNorm(self.inner, eps=1e-5), nn.Linear(self.inner, hidden, bias=False)
 
     def forward(self, u: Tensor) -> Tensor:
         z, read, delta = self.into(u).split([self.inner, self.inner + 2 * self.state, self.num_heads], -1)
