@@ -4,7 +4,7 @@
 `foundations` executes the notebook of that name and keeps it as `book/results/foundations.ipynb`, which is the page of the book.
 `loop` and `checkpoint` are the library's own cost and write nothing. `train`, `sample` and `quality` compare it with diffusers' examples
 and pipelines, `loader` ways to load images, `batch` sizes of a batch, `latents` ways to train in latents and pixels, `cache` how
-the building of latents scales with processes.
+the building of latents scales with processes, `networks` transformers and layers that join tokens.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from guidebook.config.paths import PARAMS
 
 # Benches of one setting, and of any experiment: which is measured if none is named
 FIXED = {"loop": "mnist/demo", "checkpoint": "mnist/demo", "loader": "wikiart/demo", "latents": "celeba/paper",
-    "cache": "celeba/demo", "six": "cifar10/paper", "foundations": "mnist/demo"}  # fmt: skip
+    "cache": "celeba/demo", "six": "cifar10/paper", "foundations": "mnist/demo",
+    "networks": "cifar10/demo"}  # fmt: skip
 FREE = {"train": "cifar10", "sample": "cifar10", "quality": "cifar10", "batch": "wikiart"}
 MODULES = dict.fromkeys(("loop", "checkpoint"), "own")
 

@@ -23,12 +23,13 @@ GRAMMAR = {
     "model.layers_per_block": ("count", 2), "model.num_heads": ("count", 16),
     "model.modulation": ("choice", "scale-shift"),
     "model.patch": ("count", 4), "model.hidden": ("count", 48), "model.layers": ("count", 3),
-    "model.conditioning": ("choice", "in-context"),
+    "model.conditioning": ("choice", "in-context"), "model.state": ("count", 16), "model.qk_norm": ("switch", False),
     "objective.kind": ("choice", "flow"), "objective.schedule": ("choice", "scaled_linear"),
     "objective.betas": ("list or null", [0.00085, 0.012]), "objective.timesteps": ("count", 500),
     "objective.prediction": ("choice", "v_prediction"), "objective.min_snr_gamma": ("rate or null", 5.0),
     "objective.zero_terminal_snr": ("switch", True), "objective.sigma_data": ("rate", 0.7), "objective.mean": ("number", 0.5),
-    "objective.std": ("rate", 0.9), "objective.largest": ("rate", 60.0),
+    "objective.std": ("rate", 0.9), "objective.largest": ("rate", 60.0), "objective.times": ("choice", "uniform"),
+    "objective.shift": ("rate", 3.0),
     "train.batch": ("count", 64), "train.micro_batch": ("count or null", 16), "train.lr": ("rate", 0.002),
     "train.warmup": ("seed", 1000), "train.weight_decay": ("not negative", 0.02), "train.epochs": ("rate", 41),
     "train.file_rows": ("count or null", 5), "train.caption_dropout": ("share", 0.1), "train.ema": ("list", [0.99, 0.9]), "train.clip_norm": ("rate or null", None),
@@ -58,6 +59,8 @@ DEFAULTED = {
     "model.vae",
     "model.modulation",
     "objective.betas",
+    "objective.times",
+    "objective.shift",
     "train.file_rows",
 }
 FREE = {"train.micro_batch", "train.checkpoint_every", "train.keep_checkpoints", *HOW}
@@ -68,6 +71,8 @@ OBJECTIVES = {
 }
 MODELS = {
     "dit": {"kind": "dit", "patch": 2, "hidden": 32, "layers": 2, "num_heads": 8, "conditioning": "adaln-zero"},
+    "ssm": {"kind": "ssm", "patch": 2, "hidden": 32, "layers": 2, "num_heads": 8, "state": 8},
+    "mmdit": {"kind": "mmdit", "patch": 2, "hidden": 64, "layers": 2, "num_heads": 1, "qk_norm": True},
 }  # fmt: skip
 
 # Three whole files: two profiles that extend no other, and one of another objective
@@ -75,7 +80,7 @@ PROFILES = {name: (PARAMS / "mnist" / f"{name}.yml").read_text() for name in ("d
 _demo = PROFILES["demo"]
 PROFILES["flow"] = "".join([
     _demo[: _demo.index("objective:")], yaml.safe_dump({"objective": OBJECTIVES["flow"]}, sort_keys=False),
-    _demo[_demo.index("train:") :].replace("spacing: leading", "spacing: trailing"),
+    _demo[_demo.index("train:") :].replace("spacing: leading", "spacing: trailing").replace("ddpm", "ddim"),
 ])  # fmt: skip
 RAW = {name: yaml.safe_load(text) for name, text in PROFILES.items()}
 DEMO = RAW["demo"]

@@ -25,6 +25,8 @@ DIT = {
     "num_heads": 2,
     "conditioning": "adaln-zero",
 }
+LAYERS = {"vae": None, "init": None, "patch": 2, "hidden": 64, "layers": 4, "num_heads": 1}
+SPACES, STREAMS = LAYERS | {"kind": "ssm", "state": 8}, LAYERS | {"kind": "mmdit", "qk_norm": True}
 N = 16  # images
 
 
@@ -57,15 +59,16 @@ def of(model: dict, **train):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("model", [UNET, DIT], ids=["unet", "dit"])
+@pytest.mark.parametrize("model", [UNET, DIT, SPACES, STREAMS], ids=["unet", "dit", "ssm", "mmdit"])
 def test_activations_take_what_is_counted(model, checkpointing):
     params = of(model, gradient_checkpointing=checkpointing)
     net, counts = build(params).train(), kept(params)
     if checkpointing:
         net.enable_gradient_checkpointing()
     x, tokens = torch.randn(N, 3, 16, 16), torch.randn(N, params.text.tokens, 512)
+    cond = Condition(tokens, pooled=torch.randn(N, 512) if params.model.pooled else None)
     with Live(net) as live:
-        loss = net(x, torch.full((N,), 500), Condition(tokens=tokens)).square().mean()
+        loss = net(x, torch.full((N,), 500), cond).square().mean()
         forward = live.now
         loss.backward()
     gradient = sum(4 * w.numel() for w in net.parameters())
@@ -74,7 +77,7 @@ def test_activations_take_what_is_counted(model, checkpointing):
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize("model", [UNET, DIT], ids=["unet", "dit"])
+@pytest.mark.parametrize("model", [UNET, DIT, SPACES, STREAMS], ids=["unet", "dit", "ssm", "mmdit"])
 def test_gradient_checkpointing_changes_no_weight(runs, model, clip):
     """Without a clip every weight is updated within the backward, too."""
     plain, less = (prepared(of(model, clip_norm=clip, gradient_checkpointing=c)) for c in (False, True))

@@ -251,3 +251,36 @@ def test_in_file_order_a_training_sees_few_classes_at_a_time(tiny):
         for rows in (8, None)
     )
     assert len(few) <= 6 < len(many)  # two files of three classes each, at most
+
+
+# The vector of a caption as a whole
+
+MMDIT = {"kind": "mmdit", "vae": None, "patch": 2, "hidden": 64, "layers": 1, "num_heads": 1, "qk_norm": True}
+
+
+def test_a_network_that_takes_the_vector_of_a_caption_gets_it_and_another_does_not(runs, faces, tiny, data):
+    for params, labels in ((tiny, None), (faces, data.train.labels)):
+        for model, pooled in (({}, False), (MMDIT, True)):
+            changed = params.replace(model=model)
+            source, index = conditions(changed, labels), torch.arange(6)
+            given = labels if labels is not None else sample_labels(changed, index)
+            found = [
+                source(given[index], index, index // 4),
+                source(given[index], index),
+                source.prompts(["digit 1", NULL]),
+            ]
+            found.append(found[0].drop(torch.tensor([True] * 6), source.null))
+            assert [(c.pooled is not None) for c in (*found, source.null)] == [pooled] * 5
+            assert all(c.tokens.shape[1:] == (changed.text.tokens, 512) for c in found)
+            if pooled:
+                captions = [caption_of(changed, int(given[i]), i, i // 4) for i in range(6)]
+                rows = encode(changed.text, captions, pooled=True)
+                torch.testing.assert_close(found[0].pooled, rows[:, -1], rtol=HALF, atol=1e-5)
+                torch.testing.assert_close(found[0].tokens, rows[:, :-1], rtol=HALF, atol=1e-5)
+                assert near(found[3].pooled, source.null.pooled.expand(6, -1))
+
+
+def test_kept_captions_with_their_vectors_are_kept_apart(runs, faces, data):
+    plain, whole = (kept_captions(faces.replace(model=m), data.train.labels) for m in ({}, MMDIT))
+    assert (plain.shape[1], whole.shape[1]) == (TOKENS, TOKENS + 1)
+    assert near(whole[:, :TOKENS].float(), plain.float())

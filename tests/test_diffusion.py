@@ -1,9 +1,11 @@
 """Objectives: ε, v, x0, flow and EDM as one table, against diffusers, against their papers, and in closed form."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from guidebook.conditioning.condition import Condition
 from guidebook.config.schema import EDM, VP, Flow
@@ -227,6 +229,28 @@ def test_continuous_training_times_are_normal_in_logit_or_log(row, level):
     assert z.std().item() == pytest.approx(std, rel=0.03)
 
 
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
+def test_training_times_of_a_flow_may_be_uniform_and_shifted(shift):
+    """The odds of a shifted time are m times those of the time, so that half of all uniform ones lie below m / (1 + m)."""
+    rng = torch.Generator().manual_seed(0)
+    t = rectified_flow(shift=shift, uniform=True).random_times(20_000, rng).double()
+    odds = t / (1 - t) / shift
+    shares = ((odds / (1 + odds)).sort().values - torch.arange(20_000) / 20_000).abs()
+    assert shares.max() < 1.95 / 20_000**0.5  # Kolmogorov's bound, of one in a thousand
+    assert (t < shift / (1 + shift)).double().mean().item() == pytest.approx(0.5, abs=0.02)
+    logits = rectified_flow(shift=shift).random_times(20_000, rng).double().logit()
+    assert logits.mean().item() == pytest.approx(math.log(shift), abs=4 / 20_000**0.5)
+    assert logits.std().item() == pytest.approx(1, rel=0.03)
+
+
+def test_logit_normal_times_are_those_of_diffusers():
+    theirs = compute_density_for_timestep_sampling(
+        "logit_normal", 20_000, 0.3, 0.8, generator=torch.Generator().manual_seed(0)
+    )
+    ours = rectified_flow(0.3, 0.8).random_times(20_000, torch.Generator().manual_seed(1))
+    assert (theirs.sort().values - ours.sort().values).abs().max() < 0.03
+
+
 @every_row
 def test_bins_of_time_are_counted_from_the_image(name):
     row, t = TABLE[name]
@@ -239,4 +263,10 @@ def test_bins_of_time_are_counted_from_the_image(name):
 def test_a_section_of_each_kind_gives_its_objective():
     flow = objective(Flow(mean=0.0, std=1.0))
     assert flow.mix(torch.tensor(0.25)) == (torch.tensor(0.75), torch.tensor(0.25))
+    shifted, half = objective(Flow(mean=0.0, std=1.0, shift=3.0, times="uniform")), torch.tensor([0.5])
+    torch.testing.assert_close(torch.cat([flow.spread(half), shifted.spread(half)]), torch.tensor([0.5, 0.75]))
+    given = torch.cat([flow.times(half - 0.3), shifted.times(half - 0.3)])
+    torch.testing.assert_close(
+        given, torch.stack([torch.special.ndtri(torch.tensor(0.2)).sigmoid(), torch.tensor(0.6 / 1.4)])
+    )
     assert objective(EDM(sigma_data=1.0, mean=0.0, std=1.0, largest=40.0)).start == 40

@@ -117,7 +117,7 @@ def test_its_output_begins_at_zero_and_the_blocks_of_adaln_zero_as_the_identity(
     net, (x, cond) = tiny(conditioning), inputs()
     assert not net(x, torch.tensor(5), cond).any()
     tokens, c, context = torch.randn(4, 16, 16), torch.randn(4, 16), torch.randn(4, 7, 16)
-    same = [torch.equal(block(tokens, c, context), tokens) for block in net.blocks]
+    same = [torch.equal(block(tokens, c, context)[0], tokens) for block in net.blocks]
     assert same == [conditioning == "adaln-zero"] * 2
 
 

@@ -16,8 +16,8 @@ from papermill.parameterize import parameterize_notebook
 
 from guidebook.conditioning.captions import class_captions
 from guidebook.conditioning.encoders import encode
+from guidebook.config import networks, schema
 from guidebook.config import params as P
-from guidebook.config import schema
 from guidebook.config.budget import images, kept_checkpoints, rows
 from guidebook.config.params import Params, ParamsError, check, differences, from_notebook, load, load_file, read
 from guidebook.config.paths import NOTEBOOKS, PARAMS, RESULTS
@@ -31,6 +31,7 @@ WHOLE = load("mnist", "demo").model_dump(mode="json")
 EVERY = [key for key in keys(WHOLE) if "." in key and not key.endswith(".kind")]
 OTHERS = [(kind, f"objective.{key}") for kind, values in OBJECTIVES.items() for key in values if key != "kind"]
 OTHERS += [(kind, f"model.{key}") for kind, values in MODELS.items() for key in values if key != "kind"]
+OTHERS += [("flow", "objective.times"), ("flow", "objective.shift")]  # which need not be given
 
 
 def refusal(raw, where="demo.yml") -> str:
@@ -139,6 +140,10 @@ REFUSED = {
     "misspelt key in an entry of a list": ("sample.methods", [{"nmae": "x"}], ["sample.methods.0.nmae", "nearest: name"]),
     "betas of a cosine": ("objective.betas", [0.0001, 0.02], ["objective.betas", "squaredcos_cap_v2 takes null"]),
     "linear without betas": ("objective.schedule", "linear", ["objective.betas = None", "linear", "[0.0001, 0.02]"]),
+    "velocity of another path": ("objective.prediction", "velocity", ["objective.prediction", "'velocity'", "epsilon"]),
+    "shift of no size": ("objective", OBJECTIVES["flow"] | {"shift": 0.0}, ["objective.shift", "0.0", "greater than 0"]),
+    "shift below zero": ("objective", OBJECTIVES["flow"] | {"shift": -3.0}, ["objective.shift", "-3.0", "greater than 0"]),
+    "min-SNR of a flow": ("objective", OBJECTIVES["flow"] | {"min_snr_gamma": 5.0}, ["objective.min_snr_gamma", "not a parameter"]),
     "scaled_linear without betas": ("objective.schedule", "scaled_linear", ["objective.betas = None", "[0.00085, 0.012]"]),
 }  # fmt: skip
 
@@ -307,7 +312,7 @@ def profiles(tmp_path, monkeypatch):
     return write
 
 
-TRAILING = {"spacing": "trailing"}  # which every objective takes
+TRAILING = {"sampler": "ddim", "spacing": "trailing"}  # which every objective takes
 SETTING = {section: DEMO[section] for section in SECTIONS}
 
 
@@ -506,7 +511,7 @@ def test_a_section_that_becomes_another_kind_is_replaced():
     flow = {f"objective.{k}": v for k, v in OBJECTIVES["flow"].items()}
     changed = demo.replace(objective=OBJECTIVES["flow"])
     assert changed.objective == schema.Flow(mean=0.0, std=1.0)
-    assert load("mnist", "demo", {"sample.spacing": "trailing"} | flow) == changed
+    assert load("mnist", "demo", {f"sample.{k}": v for k, v in TRAILING.items()} | flow) == changed
     assert ("objective.kind", "vp", "flow") in differences(demo, changed)
     assert ("objective.timesteps", 1000, None) in differences(demo, changed)
     assert ("objective.std", None, 1.0) in differences(demo, changed)
@@ -515,9 +520,9 @@ def test_a_section_that_becomes_another_kind_is_replaced():
 
 
 def test_a_new_kind_is_one_class(monkeypatch):
-    monkeypatch.setattr(schema.Model, "kinds", dict(schema.Model.kinds))  # no later test knows this kind
+    monkeypatch.setattr(networks.Model, "kinds", dict(networks.Model.kinds))  # no later test knows this kind
 
-    class Tiny(schema.Model):
+    class Tiny(networks.Model):
         kind: Literal["tiny"] = "tiny"
         width: int
 
@@ -576,6 +581,7 @@ NEEDS = {
     "data.phrasings": {"data": {"name": "faces", "caption": None}},
     "model.vae": {"data": {"name": "scenes", "range": [-1.0, 1.0]}},
 }
+WIDER = {"hidden": 128, "num_heads": 2}  # what MM-DiT has at once
 
 
 @pytest.mark.parametrize(("kind", "key"), [*(("vp", key) for key in EVERY), *OTHERS])
@@ -584,7 +590,7 @@ def test_training_key_changes_with_what_training_depends_on_and_with_nothing_els
     changes = {"objective": OBJECTIVES.get(kind, {}), "model": MODELS.get(kind, {})}
     a = load("mnist", "demo").replace(**changes, sample=TRAILING if kind != "vp" else {})
     a = a.replace(**NEEDS.get(key, {}))
-    b = a.replace(**{section: {name: GRAMMAR[key][1]}})
+    b = a.replace(**{section: WIDER if kind == "mmdit" and name in WIDER else {name: GRAMMAR[key][1]}})
     assert (a.training_key != b.training_key) == (section not in ("sample", "evaluate") and key not in FREE)
 
 
@@ -714,7 +720,17 @@ def test_any_text_as_a_file_gives_one_line(tmp_path_factory, text):
         ({"sample": {"eta": 0.5}}, "eta = 0.5 is for sampler = ddim"),
         ({"objective": {"zero_terminal_snr": True}}, "zero_terminal_snr = True needs objective.prediction"),
         ({"objective": {"zero_terminal_snr": True, "prediction": "v_prediction"}}, "visit the last timestep"),
-        ({"objective": OBJECTIVES["flow"], "sample": {"spacing": "karras"}}, "karras needs a finite first noise level"),
+        ({"objective": OBJECTIVES["flow"], "sample": {"sampler": "ddim", "spacing": "karras"}}, "karras needs a finite first noise level"),
+        ({"objective": OBJECTIVES["flow"], "sample": {"spacing": "trailing"}}, "ddpm and eta add noise on the way"),
+        ({"objective": OBJECTIVES["flow"], "sample": TRAILING | {"eta": 0.5}}, "ddpm and eta add noise on the way"),
+        ({"objective": OBJECTIVES["flow"], "sample": TRAILING | {"solvers": [TRAILING | {"steps": 5, "eta": 0.5}]}},
+         "ddpm and eta add noise on the way"),
+        ({"objective": OBJECTIVES["flow"] | {"times": "uniform", "std": 2.0}}, "std = 2 are of logit-normal times"),
+        ({"model": MODELS["mmdit"] | {"hidden": 96}}, "model.hidden = 96 must be 64 × model.num_heads = 64"),
+        ({"model": MODELS["mmdit"] | {"patch": 3}}, "model.patch = 3 must divide the 8 pixels across"),
+        ({"model": MODELS["mmdit"] | {"patch": 1}, "data": {"resolution": 200}}, "200 pixels across have more than 192"),
+        ({"model": MODELS["ssm"] | {"num_heads": 3}}, "model.num_heads = 3 must divide model.hidden = 32"),
+        ({"model": MODELS["ssm"] | {"patch": 3}}, "model.patch = 3 must divide the 8 pixels across"),
         ({"sample": {"methods": [{"name": "x", "combine": "rescaled", "w": [2]}]}}, "rescaled.phi = None must be from 0 to 1"),
         ({"sample": {"methods": [{"name": "x", "combine": "rescaled", "w": [2], "phi": 2.0}]}}, "rescaled.phi = 2.0 must be from"),
         ({"sample": {"methods": [{"name": "x", "w": [2], "phi": 0.5}]}}, "linear.phi = 0.5 is not taken"),

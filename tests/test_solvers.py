@@ -42,13 +42,20 @@ def answer(row):
 
 
 DETERMINISTIC = ["ddim", "dpmpp-2m", "heun", "unipc"]
-ROWS = {"linear": LINEAR, "cosine": COSINE, "flow": rectified_flow(), "edm": edm()}
+ROWS = {
+    "linear": LINEAR,
+    "cosine": COSINE,
+    "flow": rectified_flow(),
+    "shifted": rectified_flow(shift=3.0),
+    "edm": edm(),
+}
 CASES = [
     (name, sampler, spacing)
     for name in ROWS
     for sampler in DETERMINISTIC
     for spacing in SPACINGS
-    if name in ("linear", "cosine") or (sampler != "unipc" and (name, spacing) != ("flow", "karras"))
+    if name in ("linear", "cosine")
+    or (sampler != "unipc" and (name, spacing) not in (("flow", "karras"), ("shifted", "karras")))
 ]
 
 
@@ -150,7 +157,7 @@ def test_karras_levels_are_those_of_diffusers_and_of_edm(steps):
 
 
 def test_what_a_spacing_cannot_do_is_refused():
-    for row in (ZERO, rectified_flow()):
+    for row in (ZERO, rectified_flow(), rectified_flow(shift=3.0)):
         with pytest.raises(ValueError, match="finite"):
             times(row, solver(spacing="karras"))
 
@@ -218,13 +225,32 @@ def test_heun_is_that_of_diffusers():
     torch.testing.assert_close(x, theirs(way, denoise, X / a)[-1], rtol=0, atol=1e-3)  # their times are rounded
 
 
-def test_euler_on_a_flow_is_ddim():
-    flow, fm, y = rectified_flow(), FlowMatchEulerDiscreteScheduler(), X.float()
-    fm.set_timesteps(10)
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("steps", [1, 7, 28])
+def test_euler_on_a_flow_is_ddim_at_the_times_of_diffusers(shift, steps):
+    """Which SD3's and FLUX's pipelines visit: from 1 to 1/n, shifted."""
+    flow, fm = rectified_flow(shift=shift), FlowMatchEulerDiscreteScheduler(shift=shift)
+    fm.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps))
+    visited, y, states = times(flow, solver(steps=steps, spacing="trailing")), X.float() / 4, []
+    torch.testing.assert_close(visited, fm.sigmas.double(), rtol=0, atol=1e-6)
     for t in fm.timesteps:
         y = fm.step(net(y, t), t, y).prev_sample
-    (*_, (_, x)) = SOLVERS["ddim"](answer(flow), X, fm.sigmas.double(), flow)
-    torch.testing.assert_close(x, y.double(), rtol=0, atol=2e-6)
+        states.append(y.double())
+    ours = [x for _, x in SOLVERS["ddim"](answer(flow), X / 4, visited, flow)]
+    torch.testing.assert_close(torch.stack(ours), torch.stack(states), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "dpmpp-2m"])
+def test_of_a_known_image_one_step_on_a_straight_path_is_exact_and_a_shift_is_no_matter(sampler, spacing):
+    noise, image = torch.randn(X.shape, generator=torch.Generator().manual_seed(3), dtype=X.dtype), X.clamp(-1, 1)
+    for shift, steps in itertools.product((1.0, 3.0), (1, 2, 9)):
+        flow, way = rectified_flow(shift=shift), solver(sampler, steps, spacing)
+        visited = times(flow, way)
+        assert visited[[0, -1]].tolist() == [1, 0]
+        # The velocity of the line through both
+        (*_, (_, x)) = walk(flow, way, lambda x, t, flow=flow: flow.split(noise - image, x, t), noise)
+        torch.testing.assert_close(x, image, rtol=0, atol=1e-9)
 
 
 def test_heun_on_edm_is_algorithm_1():
@@ -313,6 +339,17 @@ def test_the_error_falls_with_the_order_of_the_solver(row, sampler, spacing, ord
 @pytest.mark.parametrize("sampler", ["dpmpp-2m", "unipc"])
 def test_a_solver_of_second_order_needs_fewer_steps(sampler):
     assert error(LINEAR, solver(sampler, 16, "linspace")) < 0.6 * error(LINEAR, solver("ddim", 16, "leading"))
+
+
+def test_on_every_path_a_gaussian_ends_in_the_same_distribution():
+    """A thousand steps from the same noise: its quantiles are those of N(0.2, 0.5²) on VP, EDM and flows alike."""
+    for row, spacing in (
+        (COSINE, "linspace"),
+        (edm(), "karras"),
+        (rectified_flow(), "trailing"),
+        (ROWS["shifted"], "trailing"),
+    ):
+        assert error(row, solver("ddim", 1000, spacing)) < 0.02
 
 
 def test_ddim_with_all_its_noise_is_ddpm():

@@ -106,3 +106,20 @@ def test_several_encoders_stand_side_by_side():
     one, both = encode(TEXT, DIGITS), encode(twice, DIGITS)
     assert width(twice) == both.shape[-1] == 2 * width(TEXT)
     assert torch.equal(both, torch.cat([one, one], -1))
+
+
+def test_the_vector_of_a_caption_is_its_end_which_has_read_every_word():
+    captions = ["one two three", "one two", "two one three", ""]
+    rows = encode(TEXT, captions, pooled=True)
+    assert rows.shape == (4, 8 + 1, 512)
+    assert torch.equal(rows[:, :8], encode(TEXT, captions))
+    for row, caption in zip(rows, captions, strict=True):
+        assert torch.equal(row[8], row[len(caption.split()) + 1])  # behind the start and the words
+    pooled = rows[:, 8]
+    assert all((a - b).abs().max() > 0.1 for i, a in enumerate(pooled) for b in pooled[:i])
+
+
+def test_of_encoders_side_by_side_the_vectors_stand_side_by_side_too():
+    twice, captions = TEXT.model_copy(update={"encoder": [EMBEDDED, EMBEDDED]}), [*DIGITS, NULL]
+    one, both = (encode(text, captions, pooled=True) for text in (TEXT, twice))
+    torch.testing.assert_close(both, torch.cat([one, one], -1), **CLOSE)

@@ -36,10 +36,12 @@ class Encoder:
 
     @torch.no_grad()
     def __call__(self, captions: list[str], tokens: int, device: torch.device) -> torch.Tensor:
-        """Embeddings (N, L, D) float32 of N captions, padded or cut to L = `tokens` tokens."""
+        """Embeddings (N, L + 1, D) float32 of N captions, padded or cut to L = `tokens` tokens, and of each as a whole, the last row:
+        that of the token at its end, which has read the others (Radford et al. 2021, section 2.4)."""
         tokenizer, model = self.parts(captions)
         padded = tokenizer(captions, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
-        return model.to(device)(padded.input_ids.to(device)).last_hidden_state.float()
+        found = model.to(device)(padded.input_ids.to(device))
+        return torch.cat([found.last_hidden_state, found.pooler_output[:, None]], 1).float()
 
 
 @functools.lru_cache(maxsize=2)
@@ -117,11 +119,17 @@ def width(text: Text) -> int:
     return sum(encoder.width for encoder in encoders(text))
 
 
-def encode(text: Text, captions: Sequence[str], device: torch.device | str = "cpu") -> torch.Tensor:
-    """Embeddings (N, L, D) float32 of N captions, the encoders' side by side; a caption that repeats is encoded once."""
+def encode(
+    text: Text, captions: Sequence[str], device: torch.device | str = "cpu", pooled: bool = False
+) -> torch.Tensor:
+    """Embeddings (N, L, D) float32 of N captions, the encoders' side by side; a caption that repeats is encoded once.
+
+    With `pooled` (N, L + 1, D): the last row is of the caption as a whole.
+    """
     row = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
     rows = [row[caption] for caption in captions]
-    return torch.cat([encoder([*row], text.tokens, torch.device(device)) for encoder in encoders(text)], -1)[rows]
+    found = torch.cat([encoder([*row], text.tokens, torch.device(device)) for encoder in encoders(text)], -1)
+    return found[rows, : text.tokens + pooled]
 
 
 def parts(text: Text, captions: Iterable[str]) -> "Parts":

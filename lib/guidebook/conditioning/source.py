@@ -46,42 +46,51 @@ class Conditions:
     def __init__(self, params: Params, kept: Tensor | None):
         entry, self.params, self._kept = params.data.entry, params, kept
         known = [] if entry.attributes else class_captions(params.data.caption, entry.classes)
-        table = encode(params.text, [*known, NULL], world().device)
+        table = self._encoded([*known, NULL])
         if not entry.captioned and (alike := same(row.tobytes() for row in table[:-1].cpu().numpy())):
             one, other = (known[i][:80] for i in alike)
             cut = f"text.tokens = {params.text.tokens} cuts {one!r} and {other!r} to the same words"
             raise DataError(f"{cut}, so that the model cannot tell them apart")
-        self._classes, self.null = table[:-1], Condition(tokens=table[-1:])  # (K, L, D), and one row
+        self._classes, self.null = table[:-1], self._of(table[-1:])  # (K, L, D) or (K, L + 1, D), and one row
 
     def __call__(self, labels: Tensor, index: Tensor, epoch: Tensor | None = None) -> Condition:
         """Of images with `labels` (B,), number `index` (B,): samples, or training images in an `epoch` (B,); all on the CPU."""
         if epoch is not None and self._kept is not None:
             phrasings = self.params.data.phrasings
             rows = len(self._kept) // phrasings * (epoch % phrasings) + index
-            return Condition(tokens=self._kept[rows].to(world().device).float())
+            return self._of(self._kept[rows].to(world().device).float())
         if len(self._classes) and (not self.params.data.entry.captioned or labels.max() < len(self._classes)):
-            return Condition(tokens=self._classes[labels.to(self._classes.device, non_blocking=True)])
+            return self._of(self._classes[labels.to(self._classes.device, non_blocking=True)])
         epochs = [None] * len(index) if epoch is None else epoch.tolist()
         asked = zip(labels.tolist(), index.tolist(), epochs, strict=True)
         return self.prompts([caption_of(self.params, *image) for image in asked])
 
     def prompts(self, captions: Sequence[str]) -> Condition:
         """Of captions of one's own, one per image."""
-        return Condition(tokens=encode(self.params.text, captions, world().device))
+        return self._of(self._encoded(captions))
+
+    def _encoded(self, captions: Sequence[str]) -> Tensor:
+        return encode(self.params.text, captions, world().device, self.params.model.pooled)
+
+    def _of(self, rows: Tensor) -> Condition:
+        tokens = self.params.text.tokens
+        return Condition(rows[:, :tokens], pooled=rows[:, tokens] if self.params.model.pooled else None)
 
 
 def kept_captions(params: Params, labels: Tensor) -> Tensor:
-    """Embeddings (phrasings · N, L, D) float16, memory-mapped, of the captions of N training images, epoch by epoch."""
+    """What `encode` gives, (phrasings · N, L, D) or (phrasings · N, L + 1, D) float16, memory-mapped, of the captions of N training
+    images, epoch by epoch."""
     n, text, phrasings, labels = len(labels), params.text, params.data.phrasings, labels.tolist()
+    pooled = params.model.pooled
 
     def make(first: int, end: int):
         captions = [caption_of(params, labels[row % n], row % n, row // n) for row in range(first, end)]
-        return {"embeddings": encode(text, captions, world().device).half().cpu().numpy()}, []
+        return {"embeddings": encode(text, captions, world().device, pooled).half().cpu().numpy()}, []
 
-    cuts, shape = [*range(0, n * phrasings, PART), n * phrasings], (text.tokens, width(text))
+    cuts, shape = [*range(0, n * phrasings, PART), n * phrasings], (text.tokens + pooled, width(text))
     name, spec = f"captions-{params.data.name}", [text, params.train.seed, labels, phrasings]
     spec += [
-        x for x in (params.data.caption, params.data.contents) if x
+        x for x in (params.data.caption, params.data.contents, pooled) if x
     ]  # what a label stands for is among the contents
     parts = Parts(cuts, {"embeddings": (shape, "float16")})
     folder = artifact(runs() / "data", name, spec, make, parts, "encoding captions")

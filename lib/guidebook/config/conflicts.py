@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from guidebook.config import pretrained
 from guidebook.config.errors import shown
+from guidebook.config.networks import Patched
 from guidebook.config.section import Section
 
 # Solvers, spacings and ways to guide of objectives with discrete timesteps
@@ -22,6 +23,8 @@ def in_sampling(p: Section) -> Iterator[str]:
     ways = [name for x in (s, *s.solvers) for name in (x.sampler, x.spacing)] + [m.combine for m in s.methods]
     if not vp and (names := [name for name in NEEDS_VP if name in ways]):
         yield f"sample: {', '.join(names)} needs objective.kind = vp, not {p.objective.kind}"
+    if p.objective.kind == "flow" and any(x.sampler == "ddpm" or x.eta for x in (s, *s.solvers)):
+        yield "sample: ddpm and eta add noise on the way, and the straight paths of objective.kind = flow have none: take ddim, eta 0"
     if p.objective.kind == "flow" and "karras" in ways:
         yield "sample.spacing = karras needs a finite first noise level, and that of objective.kind = flow is infinite"
     for solver in (s, *s.solvers) if vp else ():
@@ -44,8 +47,8 @@ def in_data(p: Section) -> Iterator[str]:
     if vae and (p.data.range != (-1, 1) or entry.channels != 3 or p.data.resolution % factor):
         needed = f"colour images with data.range [-1, 1] and a data.resolution that {factor} divides"
         yield f"model.vae = {vae} takes {needed}, not {list(p.data.range)} and {p.data.resolution}"
-    if p.model.kind == "dit" and (side := p.data.resolution // factor) % p.model.patch:
-        yield f"model.patch = {p.model.patch} must divide the {side} {'points of a latent' if vae else 'pixels'} across"
+    if isinstance(p.model, Patched):
+        yield from p.model.misfits(p.data.resolution // factor, "points of a latent" if vae else "pixels")
     if p.train.file_rows and entry.window:
         yield f"train.file_rows sorts images that are in memory, and {p.data.name} is streamed"
     if (vae or entry.attributes or entry.captioned) and any(m.combine == "classifier" for m in p.sample.methods):

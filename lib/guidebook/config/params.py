@@ -17,10 +17,11 @@ from pydantic import SerializeAsAny, ValidationError
 
 from guidebook.config import conflicts
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
+from guidebook.config.networks import Model
 from guidebook.config.paths import PARAMS
 from guidebook.config.pretrained import content, is_pipeline, unversioned
 from guidebook.config.sampling import Sample
-from guidebook.config.schema import WORD, Data, Evaluate, Model, Objective, Section, Text, Train, Word
+from guidebook.config.schema import WORD, Data, Evaluate, Objective, Section, Text, Train, Word
 from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
@@ -28,6 +29,7 @@ FREE = ("micro_batch", "checkpoint_every", "keep_checkpoints", "snapshots", "pro
         "channels_last", "compile", "gradient_checkpointing")  # fmt: skip
 # Parameters that came after runs were recorded: at these values they are not in the key, so that those runs keep theirs.
 LATER = dict.fromkeys(("train.file_rows", "data.subset", "data.path", "data.contents", "model.init")) | {
+    "objective.times": "logit-normal", "objective.shift": 1.0,
     "model.modulation": "shift", "model.cross_attention": "inner",
 }  # fmt: skip
 

@@ -101,45 +101,6 @@ class Text(Section):
     tokens: Annotated[int, Field(ge=3, le=77)]  # captions are padded or cut to this length
 
 
-class Model(Kinds):
-    """The network. A new kind is one class here, a file in `guidebook.models` and a row of its `backbones()`."""
-
-    # Whose latents are learnt; None is the pixels
-    vae: (
-        Annotated[Literal["embedded", "stabilityai/sd-vae-ft-mse", "CompVis/stable-diffusion-v1-4"], OrFolder] | None
-    ) = None
-    # Whose weights the training begins with: a pipeline, or EXPERIMENT/PROFILE, a training of this study; None is random ones
-    init: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-
-
-class UNet(Model):
-    """diffusers' UNet2DConditionModel."""
-
-    kind: Literal["unet"] = "unet"
-    channels: Annotated[tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...], Tuple(2, 8)]  # by level
-    layers_per_block: Annotated[int, Field(ge=1, le=8)]
-    num_heads: Annotated[int, Field(ge=1, le=256)]  # what diffusers calls attention_head_dim
-    modulation: Literal["shift", "scale-shift"] = "shift"  # what the time does to the features of residual blocks
-    # Levels that read the text: all but the first and the last, or, as in Stable Diffusion, all but the last
-    cross_attention: Literal["inner", "all-but-last"] = "inner"
-
-
-class DiT(Model):
-    """A transformer on patches (Peebles & Xie 2023). Its sizes, hidden × layers × num_heads (table 1): S 384 × 12 × 6,
-    B 768 × 12 × 12, L 1024 × 24 × 16, XL 1152 × 28 × 16; each with a patch of 2, 4 or 8."""
-
-    kind: Literal["dit"] = "dit"
-    patch: Annotated[int, Field(ge=1, le=64)]  # pixels, or points of a latent, across a patch
-    hidden: Annotated[int, Field(ge=4, le=8192, multiple_of=4)]  # numbers per patch: sine and cosine of column and row
-    layers: Annotated[int, Field(ge=1, le=200)]
-    num_heads: Annotated[int, Field(ge=1, le=256)]
-    conditioning: Literal["in-context", "cross-attention", "adaln", "adaln-zero"]  # how time and text come in
-
-    def conflicts(self):
-        if self.hidden % self.num_heads:
-            yield f"model.num_heads = {self.num_heads} must divide model.hidden = {self.hidden}"
-
-
 class Objective(Kinds):
     """The path from image to noise, what the network predicts of it, and the weight of its error."""
 
@@ -168,8 +129,15 @@ class Flow(Objective):
     """Rectified flow: straight paths, whose velocity is predicted (Liu et al. 2023)."""
 
     kind: Literal["flow"] = "flow"
-    mean: Location  # of the logit of the training times, which is normal (Esser et al. 2024, eq. 19)
+    times: Literal["logit-normal", "uniform"] = "logit-normal"  # of training
+    mean: Location  # of the logit of logit-normal times (Esser et al. 2024, eq. 19)
     std: Positive
+    # Factor of the odds t / (1 − t) of times in training and sampling: above 1 there is more noise, as large images need (eq. 23)
+    shift: Positive = 1.0
+
+    def conflicts(self):
+        if self.times == "uniform" and (self.mean, self.std) != (0, 1):
+            yield f"objective.mean = {self.mean:g} and std = {self.std:g} are of logit-normal times: with uniform ones leave 0 and 1"
 
 
 class EDM(Objective):

@@ -43,6 +43,9 @@ class Objective:
     embed: Callable[[Tensor], Tensor] = _same  # t → the time that the network is given
     scale: Callable[[Tensor], Tensor] | None = None  # t → factor of x on its way into the network; None is 1
     timesteps: int | None = None  # of discrete time; None is continuous
+    spread: Callable[[Tensor], Tensor] = (
+        _same  # times that are as far apart as one another → those that a solver visits
+    )
 
     def random_times(self, n: int, rng: torch.Generator) -> Tensor:
         """Training times (n,): int64 in discrete time, else float32."""
@@ -163,14 +166,23 @@ def vp(abar: Tensor, prediction: str, gamma: float | None = None) -> Objective:
 
 
 # x = (1 − t) x0 + t ε, F = ε − x0   (Liu et al. 2023; logit-normal times: Esser et al. 2024, eq. 19)
-def rectified_flow(mean: float = 0.0, std: float = 1.0) -> Objective:
-    """Rectified flow. The network is given 1000 t."""
+# t ← m t / (1 + (m − 1) t)   (eq. 23, m = √(n / n₀) for n pixels where n₀ need no shift)
+def rectified_flow(mean: float = 0.0, std: float = 1.0, shift: float = 1.0, uniform: bool = False) -> Objective:
+    """Rectified flow. The network is given 1000 t. Training times are logit-normal, or uniform; both are shifted, m = `shift`, and so
+    are those of sampling."""
+
+    def shifted(t: Tensor) -> Tensor:
+        return shift * t / (1 + (shift - 1) * t)
+
+    def times(u: Tensor) -> Tensor:
+        return shifted(u if uniform else torch.sigmoid(mean + std * torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))))
+
     return Objective(
         mix=lambda t: (1 - t, t),
         target=lambda t: (-torch.ones_like(t), torch.ones_like(t)),
-        times=lambda u: torch.sigmoid(mean + std * torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))),
+        times=times,
         time_of=lambda sigma: sigma / (1 + sigma),
-        start=1.0, end=0.0, last=1e-3, embed=lambda t: 1000 * t,
+        start=1.0, end=0.0, last=1e-3, embed=lambda t: 1000 * t, spread=shifted,
     )  # fmt: skip
 
 
@@ -196,6 +208,6 @@ def edm(sigma_data: float = 0.5, mean: float = -1.2, std: float = 1.2, largest: 
 
 OBJECTIVES = {
     "vp": of_vp,
-    "flow": lambda section, *_: rectified_flow(section.mean, section.std),
+    "flow": lambda section, *_: rectified_flow(section.mean, section.std, section.shift, section.times == "uniform"),
     "edm": lambda section, *_: edm(section.sigma_data, section.mean, section.std, section.largest),
 }

@@ -62,6 +62,8 @@ SPACINGS: dict[str, Callable[[Objective, int], Tensor]] = {
 def times(objective: Objective, solver: Solver) -> Tensor:
     """The times (steps + 1,) that a solver (its `spacing` and `steps`) visits, the image's last; float64, on the CPU."""
     visited = SPACINGS[solver.spacing](objective, solver.steps)
+    if solver.spacing != "karras":
+        visited = objective.spread(visited)
     return torch.cat([visited, torch.tensor([objective.end], dtype=torch.float64)])
 
 

@@ -89,7 +89,9 @@ def pipeline(run: Run) -> DiffusionPipeline:
     if not params.model.vae:
         sections = {"objective": params.objective, "solver": params.sample.solver}
         known = {name: section.model_dump(mode="json") for name, section in sections.items()}
-        return PixelPipeline(net, **shared, **known, shape=shape_of(params), range=params.data.range)
+        return PixelPipeline(
+            net, **shared, **known, shape=shape_of(params), range=params.data.range, pooled=params.model.pooled
+        )
     vae = copy.deepcopy(of_run(params).network)
     shared |= {"unet": net.stock()}
     shared["vae"] = vae.to("cpu", memory_format=torch.contiguous_format)

@@ -29,10 +29,12 @@ class PixelPipeline(DiffusionPipeline):
         range: tuple[float, float] = (-1.0, 1.0),
         objective: dict | None = None,
         solver: dict | None = None,
+        pooled: bool = False,  # whether the network takes one vector of the text
     ):
         super().__init__()
         self.register_modules(unet=unet, text_encoder=text_encoder, tokenizer=tokenizer)
         self.register_to_config(shape=list(shape), range=list(range), objective=objective, solver=solver)
+        self.register_to_config(pooled=pooled)
 
     @torch.no_grad()
     def __call__(
@@ -57,8 +59,8 @@ class PixelPipeline(DiffusionPipeline):
         if not (1 <= solver.steps <= (path.timesteps or solver.steps) and 0 <= guidance_scale < float("inf")):
             asked = f"{solver.steps} steps at guidance_scale = {guidance_scale}"
             raise ValueError(f"{asked}: there are {path.timesteps} at most")
-        tokens = self._embeddings([*prompts, *[""] * len(prompts)])
-        cond, uncond = (Condition(tokens=part) for part in tokens.chunk(2))
+        both = self._embeddings([*prompts, *[""] * len(prompts)])
+        cond, uncond = both[: len(prompts)], both[len(prompts) :]
         pair = conditional_or_not(path, self.unet, cond, uncond)
         denoise = clipped(linear(pair, guidance_scale), path, *RANGE)
         *_, (_, x) = sample(denoise, path, solver, tuple(self.config.shape), rngs, self._execution_device)
@@ -66,8 +68,8 @@ class PixelPipeline(DiffusionPipeline):
         shares = ((x.cpu() - low) / (high - low)).clamp(0, 1).permute(0, 2, 3, 1).numpy()
         return ImagePipelineOutput(self.numpy_to_pil(shares))
 
-    def _embeddings(self, captions: list[str]) -> torch.Tensor:
-        """(N, L, D) float32 of N captions."""
+    def _embeddings(self, captions: list[str]) -> Condition:
+        """float32, of N captions."""
         # That of the stand-in text encoder: whole words, and those of the run's captions alone
         if self.tokenizer.unk_token is None:
             known = self.tokenizer.get_vocab().keys() - set(self.tokenizer.all_special_tokens)
@@ -76,4 +78,6 @@ class PixelPipeline(DiffusionPipeline):
                 others, own = (", ".join(sorted(each)) for each in (unknown, known))
                 raise ValueError(f"{others}: the model's captions have no such word, but {own}")
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()
+        found = self.text_encoder(ids.to(self.text_encoder.device))
+        pooled = found.pooler_output.float() if self.config.pooled else None
+        return Condition(found.last_hidden_state.float(), pooled)

@@ -3,11 +3,12 @@
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
 
+from guidebook.conditioning.condition import Condition
 from guidebook.conditioning.encoders import width
 from guidebook.config.params import Params, ParamsError, origin
 from guidebook.config.pretrained import is_pipeline, located
@@ -19,13 +20,18 @@ if TYPE_CHECKING:  # diffusers takes seconds to import, and a page that is redra
     from guidebook.models.backbone import Backbone
 
 
+IMAGES = 2  # of `inputs`: torch normalises no group of one value
+
+
 @functools.cache
 def backbones() -> "dict[str, type[Backbone]]":
-    """The classes by `model.kind`. A new one is a file beside this one, a row here and a class in `config.schema`."""
+    """The classes by `model.kind`. A new one is a file beside this one, a row here and a class in `config.networks`."""
     from guidebook.models.dit import DiT
+    from guidebook.models.mmdit import MMDiT
+    from guidebook.models.ssm import SSM
     from guidebook.models.unet import UNet
 
-    return {"unet": UNet, "dit": DiT}
+    return {"unet": UNet, "dit": DiT, "ssm": SSM, "mmdit": MMDiT}
 
 
 def build(params: Params) -> "Backbone":
@@ -34,6 +40,13 @@ def build(params: Params) -> "Backbone":
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(params.train.seed, "weights"))
         return kind.of(params.model, shape, tokens)
+
+
+def inputs(params: Params) -> dict[str, Any]:
+    """Arguments of a backbone of a run, of the shapes that it is given in training: what counts its cost runs it with them."""
+    d, pooled = width(params.text), params.model.pooled
+    cond = Condition(torch.zeros(IMAGES, params.text.tokens, d), torch.zeros(IMAGES, d) if pooled else None)
+    return {"x": torch.zeros(IMAGES, *shape_of(params)), "t": torch.zeros(IMAGES), "cond": cond}
 
 
 def initial(params: Params) -> "Backbone":

@@ -11,13 +11,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from guidebook.conditioning.condition import Condition
-from guidebook.conditioning.encoders import width
 from guidebook.config.params import Params
-from guidebook.models import build
-from guidebook.models.space import shape_of
+from guidebook.models import IMAGES, build, inputs
 
-IMAGES = 2  # torch normalises no group of one value
 # What CUDA's autocast computes in bf16, and what in fp32 whatever it is given
 HALF = {torch.conv2d, F.linear, torch.matmul, torch.bmm, F.scaled_dot_product_attention}
 FULL = {F.group_norm, F.layer_norm}
@@ -33,9 +29,7 @@ class Kept(NamedTuple):
 def kept(params: Params) -> Kept:
     """Activations of a step of a run's backbone on a GPU, in fp32 or autocast's bf16, with gradient checkpointing or without."""
     with torch.device("meta"):
-        net = build(params).train()
-        x, t = torch.zeros(IMAGES, *shape_of(params)), torch.zeros(IMAGES)
-        cond = Condition(tokens=torch.zeros(IMAGES, params.text.tokens, width(params.text)))
+        net, given = build(params).train(), inputs(params)
     weights, parts = {w.untyped_storage() for w in net.parameters()}, [0]
     saved = Saved()
 
@@ -49,7 +43,7 @@ def kept(params: Params) -> Kept:
     if params.train.gradient_checkpointing:
         net.enable_gradient_checkpointing(checkpoint)
     with OnGPU(params.train.precision != "fp32", weights), saved:
-        net(x, t, cond)
+        net(**given)
     return Kept(saved.total(besides=weights) // IMAGES, max(parts) // IMAGES)
 
 

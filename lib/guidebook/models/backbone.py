@@ -1,6 +1,6 @@
 """The protocol of a backbone: a network net(x, t, condition) → F, where F is what the objective makes of (x0, ε).
 
-A new one is a file here, a row of `models.backbones` and a subclass of `Model` in `config.schema`; `tests/backbones.py` has the least.
+A new one is a file here, a row of `models.backbones` and a subclass of `Model` in `config.networks`; `tests/backbones.py` has the least.
 """
 
 from abc import abstractmethod
@@ -11,12 +11,13 @@ from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
 from guidebook.conditioning.condition import Condition
-from guidebook.config.schema import Model, Train
+from guidebook.config.networks import Model
+from guidebook.config.schema import Train
 
 
 class Backbone(ModelMixin, ConfigMixin):
     """A subclass is one file; `@register_to_config` at its `__init__` keeps what it was made of. It is a row of `backbones()` in
-    `guidebook.models` and a class in `guidebook.config.schema`; `tests/test_backbone.py` adds one."""
+    `guidebook.models` and a class in `guidebook.config.networks`; `tests/test_backbone.py` adds one."""
 
     config_name = "config.json"
 

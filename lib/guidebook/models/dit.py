@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from guidebook.conditioning.condition import Condition
-from guidebook.config.schema import Model
+from guidebook.config.networks import Model
 from guidebook.models.backbone import Backbone
 
 WAVES = 256  # numbers in the sinusoidal embedding of a timestep
@@ -22,10 +22,10 @@ def sinusoids(values: Tensor, n: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-def positions(side: int, hidden: int) -> Tensor:
-    """Fixed embeddings (side², hidden) of the places of a square, row by row: one half says the column, the other the row."""
-    places = torch.arange(side, dtype=torch.float32)
-    column, row = places.repeat(side), places.repeat_interleave(side)
+def positions(places: Tensor, hidden: int) -> Tensor:
+    """Fixed embeddings (side², hidden) of the points of a square, row by row: one half says the column, the other the row, which
+    both have the `places` (side,)."""
+    column, row = places.repeat(len(places)), places.repeat_interleave(len(places))
     return torch.cat([sinusoids(column, hidden // 2), sinusoids(row, hidden // 2)], -1)
 
 
@@ -34,16 +34,30 @@ def embedder(width: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
 
 
+def mlp(hidden: int) -> nn.Sequential:
+    """The two layers of a block that are each token's own."""
+    return nn.Sequential(nn.Linear(hidden, 4 * hidden), nn.GELU(approximate="tanh"), nn.Linear(4 * hidden, hidden))
+
+
+# g x / √(mean x² + ε)   (Zhang & Sennrich 2019)
+class RMSNorm(nn.RMSNorm):
+    """RMS norm in the precision of x, for which torch has one kernel; autocast leaves the gain in another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 # softmax(q kᵀ / √(d / num_heads)) v in each head, q = W_q x, (k, v) = W_kv context
 class Attention(nn.Module):
-    """Multi-head attention of x (B, T, d) to a context (B, S, d), which for self-attention is x."""
+    """Multi-head attention of x (B, T, d) to a context (B, S, d), or to itself."""
 
     def __init__(self, hidden: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
         self.q, self.kv, self.out = (nn.Linear(hidden, n * hidden) for n in (1, 2, 1))
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        context = x if context is None else context
         q, k, v = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, num_heads, T or S, d / num_heads)
             for part in (self.q(x), *self.kv(context).chunk(2, -1))
@@ -74,26 +88,25 @@ class Norm(nn.Module):
 
 # x ← x + α₁ MHSA(AdaLN₁(x, c)), x ← x + MHA(LN(x), context), x ← x + α₂ MLP(AdaLN₂(x, c))
 class Block(nn.Module):
-    """A transformer block on tokens x (B, T, d); `attn2`, where there is one, attends to the context (B, S, d)."""
+    """A transformer block on tokens x (B, T, d): `mixer`, self-attention in DiT, joins them; `attn2`, where there is one, attends to the
+    context (B, S, d). It returns both, as a block does that changes the context too."""
 
-    def __init__(self, hidden: int, num_heads: int, conditioning: str, parts: int):
+    def __init__(self, hidden: int, num_heads: int, parts: int, mixer: nn.Module, reads: bool = True):
         super().__init__()
-        self.norm1, self.attn1 = Norm(hidden, parts), Attention(hidden, num_heads)
+        self.norm1, self.attn1 = Norm(hidden, parts), mixer
         self.norm2 = self.attn2 = None
-        if conditioning != "in-context":
+        if reads:
             self.norm2, self.attn2 = nn.LayerNorm(hidden, eps=1e-6), Attention(hidden, num_heads)
         self.norm3 = Norm(hidden, parts)
-        self.mlp = nn.Sequential(
-            nn.Linear(hidden, 4 * hidden), nn.GELU(approximate="tanh"), nn.Linear(4 * hidden, hidden)
-        )
+        self.mlp = mlp(hidden)
 
-    def forward(self, x: Tensor, c: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         h, gate = self.norm1(x, c)
-        x = x + gate * self.attn1(h, h)
+        x = x + gate * self.attn1(h)
         if self.attn2 is not None:
             x = x + self.attn2(self.norm2(x), context)
         h, gate = self.norm3(x, c)
-        return x + gate * self.mlp(h)
+        return x + gate * self.mlp(h), context
 
 
 class DiT(Backbone):
@@ -110,6 +123,7 @@ class DiT(Backbone):
     """
 
     _supports_gradient_checkpointing = True
+    in_context = False
 
     @register_to_config
     def __init__(
@@ -124,34 +138,56 @@ class DiT(Backbone):
         width: int,
     ):
         super().__init__()
-        self.gradient_checkpointing = False
-        self.parts = {"adaln": 2, "adaln-zero": 3}.get(conditioning, 0)
-        self.patches = nn.Conv2d(channels, hidden, patch, patch)
-        self.register_buffer("positions", positions(side // patch, hidden), persistent=False)
-        self.time, self.pooled, self.tokens = embedder(WAVES, hidden), embedder(width, hidden), nn.Linear(width, hidden)
-        self.blocks = nn.ModuleList(Block(hidden, num_heads, conditioning, self.parts) for _ in range(layers))
-        self.norm, self.last = Norm(hidden, min(self.parts, 2)), nn.Linear(hidden, patch**2 * channels)
-        self._initialise()
+        self.in_context, parts = conditioning == "in-context", {"adaln": 2, "adaln-zero": 3}.get(conditioning, 0)
+        blocks = [
+            Block(hidden, num_heads, parts, Attention(hidden, num_heads), not self.in_context) for _ in range(layers)
+        ]
+        self._assemble(channels, torch.arange(side // patch), patch, hidden, width, blocks, parts)
 
     @classmethod
     def of(cls, model: Model, shape: tuple[int, int, int], width: int) -> "DiT":
         channels, side, _ = shape
         return cls(channels, side, model.patch, model.hidden, model.layers, model.num_heads, model.conditioning, width)
 
+    def _assemble(
+        self,
+        channels: int,
+        places: Tensor,
+        patch: int,
+        hidden: int,
+        width: int,
+        blocks: list[nn.Module],
+        parts: int = 3,
+        pooled_width: int | None = None,
+    ) -> None:
+        """All but the blocks, which map (x, c, context) to (x, context), and the weights that a training begins with."""
+        self.gradient_checkpointing, self.parts = False, parts
+        self.patches = nn.Conv2d(channels, hidden, patch, patch)
+        self.register_buffer("positions", positions(places, hidden), persistent=False)
+        self.time, self.pooled, self.tokens = (
+            embedder(WAVES, hidden),
+            embedder(pooled_width or width, hidden),
+            nn.Linear(width, hidden),
+        )
+        self.blocks = nn.ModuleList(blocks)
+        self.norm, self.last = Norm(hidden, min(parts, 2)), nn.Linear(hidden, patch**2 * channels)
+        self._initialise()
+
     def _initialise(self) -> None:
         """Xavier weights and biases of 0, as in a ViT; N(0, 0.02²) in the embedders of t and y; then the layers that begin at 0."""
         embedding = {*self.time.modules(), *self.pooled.modules()}
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
                 if module in embedding:
                     nn.init.normal_(module.weight, std=0.02)
                 else:
                     nn.init.xavier_uniform_(module.weight.flatten(1))
         zero = [self.last]
         if self.parts == 3:
-            zero += [self.norm.modulation]
-            zero += [m for b in self.blocks for m in (b.norm1.modulation, b.norm3.modulation, b.attn2.out)]
+            zero += [m.modulation for m in self.modules() if isinstance(m, Norm)]
+            zero += [m.out for name, m in self.named_modules() if name.endswith("attn2")]
         for module in zero:
             nn.init.zeros_(module.weight)
 
@@ -162,13 +198,13 @@ class DiT(Backbone):
         if not self.parts:
             context = torch.cat([torch.stack([time, pooled], 1), context], 1)  # (B, 2 + L, d)
         x = self.patches(x).flatten(2).transpose(1, 2) + self.positions  # (B, T, d), T = (side / patch)²
-        if self.config.conditioning == "in-context":
+        if self.in_context:
             x = torch.cat([x, context], 1)
         for block in self.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = self._gradient_checkpointing_func(block, x, time + pooled, context)
+                x, context = self._gradient_checkpointing_func(block, x, time + pooled, context)
             else:
-                x = block(x, time + pooled, context)
+                x, context = block(x, time + pooled, context)
         x, _ = self.norm(x[:, : len(self.positions)], time + pooled)
         across = self.config.side // self.config.patch
         x = self.last(x).transpose(1, 2).unflatten(2, (across, across))  # (B, patch² C, side / patch, side / patch)

@@ -78,15 +78,10 @@ def cost(params: Params) -> Measured:
     """The cost of a run's backbone, from a network without memory, which computes nothing."""
     import torch
 
-    from guidebook.conditioning.condition import Condition
-    from guidebook.conditioning.encoders import width
-    from guidebook.models import build
-    from guidebook.models.space import shape_of
+    from guidebook.models import build, inputs
 
     with torch.device("meta"), torch.no_grad():
-        # Two images: torch normalises no group of one value
-        cond = Condition(tokens=torch.zeros(2, params.text.tokens, width(params.text)))
-        return _measured(build(params), {"x": torch.zeros(2, *shape_of(params)), "t": torch.zeros(2), "cond": cond})
+        return _measured(build(params), inputs(params))
 
 
 def _built(network: str, config: Mapping[str, Any]) -> "nn.Module":

@@ -6,7 +6,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from guidebook.conditioning.condition import Condition
-from guidebook.config.schema import Model, Train
+from guidebook.config.networks import Model
+from guidebook.config.schema import Train
 from guidebook.models.backbone import Backbone
 
 PLAIN = 32  # places across of the widest level with attention, up to which a CPU computes it with plain products
