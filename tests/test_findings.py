@@ -159,7 +159,7 @@ def staged(tmp_path):
         for name in ("mnist", "executed"):
             (tmp_path / f"{name}.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}}))
         c = Chapter("page", MNIST, (tmp_path / "mnist.ipynb", tmp_path / "executed.ipynb"))
-        stage(c, [], [c] if group else [], tmp_path)
+        stage(c, [], [c] if group else [], tmp_path, print)
         return json.loads((tmp_path / "page.ipynb").read_text())["cells"]
 
     return make

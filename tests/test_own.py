@@ -450,7 +450,7 @@ def test_a_page_names_no_folder_of_the_machine_that_drew_it(tmp_path, runs):
         written = [c | ({"execution_count": 1, "outputs": []} if c["cell_type"] == "code" else {}) for c in written]
         (tmp_path / f"{name}.ipynb").write_text(json.dumps({"cells": written, "metadata": {}}))
     c = Chapter("birds", run, (tmp_path / "source.ipynb", tmp_path / "executed.ipynb", values, None))
-    stage(c, [], [c], tmp_path)
+    stage(c, [], [c], tmp_path, print)
     page = json.loads((tmp_path / "birds.ipynb").read_text())
     text = "\n".join(cell["source"] for cell in page["cells"])
     assert str(tmp_path) not in text
