@@ -209,14 +209,16 @@ def test_a_seed_that_is_none_is_refused_and_the_last_settings_win(studies, brows
     with pytest.raises(Exception, match="A seed is a whole number from 0 to"):
         visit.sample(0, 3, -1, 7, "ddpm")
     before = visit.page.locator(".live-kept canvas").count()
-    visit.page.evaluate("""() => ["30", "50"].forEach((steps) => {
+    visit.page.evaluate("""() => ["5", "10", "30"].forEach((steps) => {
+      document.querySelector("[id$='-seed']").value = 11;
       const input = document.querySelector("[id$='-steps']");
       input.value = steps;
       input.dispatchEvent(new Event("input"));
     })""")
+    visit.page.get_by_text("30 steps in").wait_for()
+    assert visit.page.locator(".live-kept canvas").count() == before + 1
     found = visit.sample(4, 2, 11, 20, "ddim")
     assert np.abs(found - library(4, 2, 11, 20, "ddim")).max() <= DEVIATION
-    assert visit.page.locator(".live-kept canvas").count() == before + 1
     visit.page.close()
 
 
