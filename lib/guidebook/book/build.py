@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from guidebook.book import outputs, pages
+from guidebook.book import captions, outputs, pages
 from guidebook.book.notebook import NotebookFailed, draw_pages, run_experiment
 from guidebook.config.budget import published
 from guidebook.config.errors import nearest
@@ -186,7 +186,7 @@ def _stage(c: Chapter, others: list[Run]) -> None:
         elif "parameters" in tags:  # the demo's values: the injected ones are those that ran
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
     note = c.run and {"cell_type": "markdown", "id": "run-banner", "metadata": {}, "source": banner(c.run, others)}
-    notebook["cells"] = [title, *([note] if note else []), *rest]
+    notebook["cells"] = captions.figures([title, *([note] if note else []), *rest])
     (SOURCE / f"{c.file}.ipynb").write_text(json.dumps(notebook))
 
 
