@@ -2,48 +2,30 @@
 
 import functools
 import json
-import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from guidebook.book import atlas as chapter
+from guidebook.book import records
 from guidebook.book.status import everything, overview
 from guidebook.config.errors import ParamsError, plain
 from guidebook.config.paths import BOOK, RESULTS
-from guidebook.report.banner import fraction
+from guidebook.report.banner import stands_in
 from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, together
 from guidebook.report.source import LIBRARY, lines
-from guidebook.report.tables import MEASURED, Html, escaped, measured, table
+from guidebook.report.tables import Html, escaped, table
 from guidebook.runs.run import Run
 
-log = logging.getLogger(__name__)
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
 COVERAGE = RESULTS / "coverage.json"  # written by `python -m bench.coverage`
 GUIDANCE = LIBRARY / "diffusion" / "guidance.py"
-# Groups of records that are points of a figure or another protocol: their page shows them.
-ASIDE = ("curve-", "against-")
 
 
 def results(runs: list[Run]) -> str:
-    """`results.md`: one table per run with records."""
-    parts = []
-    for run in runs:
-        records = [r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)]
-        records.sort(key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
-        try:
-            # A way that is also the run's usual one gives the same images under two names: once is enough.
-            rows = list(dict.fromkeys(measured(records, run.params.sample.seed)))
-        except (ParamsError, KeyError) as error:  # a draw that is none, a field that lacks
-            log.warning("left out: %s: %s", run.path / "metrics.json", error)
-            continue
-        if rows and run.params.profile != "smoke":
-            facts = run.provenance()
-            data, seen = facts.get("data_note", "unknown"), facts.get("images_seen", 0)
-            basis = f"{_text(fraction(run))}. Data: {_text(data)}. {seen:,} images seen in training.\n"
-            parts += [f"## {_text(run.name)}\n", basis, table(MEASURED, rows).text + "\n"]
-    return _page("results", {"runs": "\n".join(parts)})
+    """`results.md`: every record of every run."""
+    return _page("results", records.parts(runs))
 
 
 def status(runs: list[Run]) -> str:
@@ -102,7 +84,8 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
 def _found(answer: Answer, by: Html | str) -> Html:
     """A cell with the finding; below it, smaller, what it rests on and where."""
     rests = "; ".join(part for part in (escaped(answer.note), by.text if isinstance(by, Html) else by) if part)
-    return Html(f'{escaped(answer.found)}<div class="rests">{rests}</div>')
+    data = " stand-in" if stands_in(rests) else ""
+    return Html(f'{escaped(answer.found)}<div class="rests{data}">{rests}</div>')
 
 
 def atlas() -> str:
