@@ -50,6 +50,7 @@ def drawn(tmp_path):
         shown({"text/html": '<div class="scroll"><table class="table"><thead><tr><th>a</th></tr></thead><tbody><tr><td>1 &lt; 2</td></tr></tbody></table></div>'}),
         shown({"text/html": '<ul><li>a</li></ul><details><summary>b</summary><pre>c\n\nd</pre></details><p><em>e</em></p>'}),
         shown({"text/html": '<span class="verdict holds">✓ holds</span>'}),
+        shown({"text/html": '<div class="samples"><div class="rows"><span>a</span></div><img src="data:image/webp;base64,UklGRg==" width="80" height="8" alt="a &lt;b&gt;"></div>'}),
         {"output_type": "stream", "name": "stdout", "text": "said"},
     ],
 )  # fmt: skip

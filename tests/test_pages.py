@@ -87,8 +87,11 @@ UNUSUAL = {
 }  # fmt: skip
 
 
-def rows(page: str) -> list[list[str]]:
-    return [re.findall("<td>(.*?)</td>", row) for row in re.findall("<tr>(.*?)</tr>", page)]
+def rows(page: str) -> list[dict]:
+    """The records that a page hands to its script."""
+    data = json.loads(re.search('id="records-data">(.*?)</script>', page)[1])
+    coded = ([data["words"][v] if i in data["coded"] else v for i, v in enumerate(row)] for row in data["rows"])
+    return [dict(zip(data["fields"], row, strict=True)) for row in coded]
 
 
 @pytest.mark.parametrize("field", UNUSUAL)
@@ -96,10 +99,9 @@ def test_a_set_that_differs_in_one_fact_has_a_row_that_differs(field, runs, tiny
     run, other = open_run(tiny.replace(profile="demo")), UNUSUAL[field]
     other = RECORD | {"draw": DRAW | (other if isinstance(other, dict) else {field: other})}
     run.add_metrics([RECORD, other, RECORD | {"guidance": 5.0}, RECORD | {"n": 200}])
-    heads, *found = rows(pages.results([run]))
-    assert heads == []
-    assert len({tuple(row) for row in found}) == 4
-    assert found[0][-1] == "ddim, 25 steps"
+    found = rows(pages.results([run]))
+    assert len({tuple(row.values()) for row in found}) == len({row["key"] for row in found}) == 4
+    assert found[0]["drawn_by"] == "ddim, 25 steps"
 
 
 def test_a_recorded_run_that_falls_short_is_called_a_fraction_in_the_contents_and_says_of_what_beside_its_results():
@@ -110,7 +112,7 @@ def test_a_recorded_run_that_falls_short_is_called_a_fraction_in_the_contents_an
     short = [r for r in runs if r.params.profile != "demo" and share(r.params, r.provenance()["images_seen"]) < 0.9]
     assert [r.name for r in short if "fraction" not in titles[r.name]] == []
     celeba = pages.results([r for r in runs if r.name == "celeba/fraction"])
-    assert html.unescape(celeba).count(f"\n{fraction(opened(RESULTS / 'celeba' / 'fraction'))}. Data: a subset of") == 1
+    assert html.unescape(celeba).count(f">{fraction(opened(RESULTS / 'celeba' / 'fraction'))}. Data: a subset of") == 1
 
 
 def test_how_a_set_was_drawn_is_said_in_words(runs, tiny):
@@ -120,25 +122,50 @@ def test_how_a_set_was_drawn_is_said_in_words(runs, tiny):
         DRAW | {"guidance": {"w": 2.0, "between": [0.3, 5.0], "against": {"run": "guide", "share": 0.1}}, "seed": 7},
     ]
     run.add_metrics([*(RECORD | {"draw": draw} for draw in drawn), RECORD | {"draw": None, "guidance": None}])
-    assert [row[-1] for row in rows(pages.results([run]))[1:]] == [
+    assert [row["drawn_by"] for row in rows(pages.results([run]))] == [
         "",
         "ddim, η = 1, 25 steps, trailing spacing, after 8,960 images",
-        "ddim, 25 steps, seed 7, 0.3 &lt; σ ≤ 5, against guide, 0.1 of the training",
+        "ddim, 25 steps, seed 7, 0.3 < σ ≤ 5, against guide, 0.1 of the training",
     ]
 
 
 @pytest.mark.parametrize("folder", sorted(p.parent for p in RESULTS.glob("*/*/metrics.json")), ids=str)
 def test_in_a_committed_record_no_two_rows_are_alike(folder):
-    found = [tuple(row) for row in rows(pages.results([opened(folder)])) if row]
+    found = rows(pages.results([opened(folder)]))
     assert len(found) > 10
-    of = Counter(row[:2] + row[3:] for row in found)  # all but the value
+    value = {"value", "low", "high", "shown", "key"}
+    of = Counter(tuple(v for k, v in row.items() if k not in value) for row in found)
     assert [row for row, n in of.items() if n > 1] == []
+    assert len({row["key"] for row in found}) == len(found)  # the link of a row leads to no other
 
 
 def test_one_way_under_two_names_has_one_row(runs, tiny):
     run = open_run(tiny.replace(profile="demo"))
     run.add_metrics([RECORD | {"set": "w2"}, RECORD | {"set": "w2-ddim"}])
-    assert len(rows(pages.results([run]))) == 2
+    assert len(rows(pages.results([run]))) == 1
+
+
+def test_a_run_has_a_row_with_its_most_adherence_and_its_least_distance_and_their_scale(runs, tiny):
+    run = open_run(tiny.replace(profile="demo"))
+    found = {1.0: (0.5, 3.0), 2.0: (0.9, 1.0), 5.0: (0.8, 2.0)}
+    for w, values in found.items():
+        for metric, value in zip(("adherence", "fd_judge"), values, strict=True):
+            record = {"metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "guidance": w}
+            run.add_metrics([RECORD | record | {"draw": DRAW | {"guidance": {"w": w}}}])
+    run.add_metrics([RECORD | {"guidance": None, "draw": None, "value": 0.1}])  # of real images
+    page = pages.results([run])
+    assert "<td>90.0 % [80.0, 100.0]<div" in page
+    assert ">adherence, w = 2, n = 300<" in page
+    assert ">fd_judge, w = 2, n = 300<" in page
+    assert page.count("<tr>") == 2
+
+
+def test_what_a_record_says_ends_no_script(runs, tiny):
+    run = open_run(tiny.replace(profile="demo"))
+    run.add_metrics([RECORD | {"extractor": "</script><b> & \u2028"}])
+    page = pages.results([run])
+    assert page.count("</script>") == 2  # of the data, and of the page's own
+    assert rows(page)[0]["read_by"].startswith("</script><b> &")
 
 
 def test_what_a_run_folder_says_stays_on_one_line():
@@ -155,8 +182,8 @@ def test_the_table_of_experiments_lists_every_one_and_links_its_pages():
         ("A: why?", [("experiments/a", "demo", "digits, 5 images seen"), ("experiments/a-paper", "paper", "mnist, 6")]),
         ("B: how?", []),
     ]
-    heads, a, b = rows(pages.experiments(shown))
-    assert heads == []
+    found = pages.experiments(shown)
+    a, b = (re.findall("<td>(.*?)</td>", row) for row in re.findall("<tr>(<td.*?)</tr>", found))
     demo, paper = (f'<a href="experiments/a{more}.html">' for more in ("", "-paper"))
     assert a[1:] == ["why?", f"{demo}demo</a>: digits, 5 images seen; {paper}paper</a>: mnist, 6"]
     assert b[1:] == ["how?", "not run yet"]

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+from look import READY, faults, look, pages
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -27,15 +28,21 @@ pytestmark = pytest.mark.timeout(600)
 
 # All of it in one process: each start of one takes seconds.
 BUILD = """
+import shutil
 from pathlib import Path
 from forks import forked_kernels
-from guidebook.book.build import build
+from guidebook.book import build as module
 from guidebook.book.notebook import run_experiment
 from guidebook.config.params import load
 from guidebook.runs.checked import with_comment
 from guidebook.runs.manifest import checksum
 from guidebook.runs.recording import record
 
+def sphinx(made=module._sphinx):
+    made()
+    shutil.copytree(module.SOURCE, Path.cwd() / "source")
+
+module._sphinx = sphinx
 with forked_kernels():
     run, _ = run_experiment(load("mnist", "demo"))
     kept = record(run)
@@ -44,7 +51,7 @@ with forked_kernels():
         _, text = file.read_text().split("\\n", 1)  # without its checksum
         file.write_text(with_comment(text.replace("profile: demo", "profile: paper")))
     checksum(paper)
-    build()
+    module.build()
 """
 
 
@@ -64,9 +71,25 @@ def site(tmp_path_factory, shared, browser) -> Path:
     place = {"GUIDEBOOK_ROOT": str(root), "GUIDEBOOK_RUNS": str(runs), "HF_HUB_OFFLINE": "1"}
     place["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))  # forks
     command = [sys.executable, "-c", BUILD]
-    done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return root
+
+
+def test_plain_sphinx_builds_the_same_pages_from_the_same_sources(site, tmp_path):
+    """The way out of jupyter-book 1."""
+    source, program = site / "source", Path(sys.executable)
+    for command in (
+        [program.with_name("jupyter-book"), "config", "sphinx", source],
+        [program.with_name("sphinx-build"), "-W", "-n", "--keep-going", "-q", "-b", "html", source, tmp_path / "html"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    theirs, ours = (pages(folder) for folder in (tmp_path / "html", site / "book/_build/html"))
+    assert set(theirs) == set(ours)
+    text = theirs["experiments/mnist.html"].read_text()
+    assert "Figure 3" in text
+    assert "fontawesome.js" not in text
 
 
 class Visit:
@@ -124,6 +147,7 @@ def book(site, browser) -> dict[str, dict]:
         if {"vendor", "_static"} & set(file.relative_to(root).parts) or 'http-equiv="Refresh"' in file.read_text():
             continue
         visit = Visit(browser, file, DESK)
+        visit.ask(READY)
         facts = {name: visit.ask(script) for name, script in LOOK.items()}
         visit.page.set_viewport_size(PHONE)
         visit.page.wait_for_timeout(100)
@@ -133,6 +157,17 @@ def book(site, browser) -> dict[str, dict]:
         seen[str(file.relative_to(root))] = facts | {"outside": visit.outside, "complaints": visit.complaints}
         visit.context.close()
     return seen
+
+
+@pytest.fixture(scope="session")
+def seen(site, browser) -> dict[str, list[str]]:
+    """Faults of every page, but of the explorer: its widgets are not the book's own."""
+    found = pages(site / "book/_build/html")
+    return {name: faults(look(browser, file)) for name, file in found.items() if name != "explorer.html"}
+
+
+def test_no_page_is_heavy_dim_or_closed_to_anyone(seen):
+    assert {name: found for name, found in seen.items() if found} == {}
 
 
 def of_pages(book: dict[str, dict], fact: str) -> dict:

@@ -1,6 +1,7 @@
 """Executed notebooks as pages: the cells of their source, and of their outputs pictures, text and harmless HTML alone."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,22 @@ from guidebook.report.claims import every
 VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
 GLUED = "application/papermill.record/"
 TAGS = (
-    "br", "code", "details", "div", "em", "li", "p", "pre", "span", "strong", "summary", "table", "tbody", "td", "th",
+    "br", "code", "details", "div", "em", "img", "li", "p", "pre", "span", "strong", "summary", "table", "tbody", "td", "th",
     "thead", "tr", "ul",
 )  # fmt: skip
 # None that MathJax reads; the last are those of the parts of highlighted code
-CLASSES = ("scroll", "table", "verdict", "holds", "fails", "undecided", "open", "highlight", *STANDARD_TYPES.values())
+CLASSES = (
+    "samples", "heads", "rows", "scroll", "table", "verdict", "holds", "fails", "undecided", "open", "highlight",
+    *STANDARD_TYPES.values(),
+)  # fmt: skip
 # Other widgets hold HTML, or fetch scripts
 WIDGETS = (
     "Button", "ButtonStyle", "DescriptionStyle", "FloatSlider", "HBox", "Image", "IntText", "Label", "LabelStyle", "Layout",
     "Link", "SelectionSlider", "SliderStyle", "Stack", "Text", "TextStyle", "VBox",
 )  # fmt: skip
 LINKED = ("index", "selected_index")
+# Of a picture: the pixels themselves, and how large they are shown
+PICTURE = {"src": r"data:image/webp;base64,[A-Za-z0-9+/]+=*", "width": r"\d+", "height": r"\d+", "alt": r"(?s).*"}
 MODULES = ("@jupyter-widgets/base", "@jupyter-widgets/controls")
 HARMLESS = str.maketrans("<>\\", "‹›∖")  # no tag, no end of the script that holds the state, no TeX
 
@@ -79,9 +85,12 @@ def _harmless(text: str) -> str:
     claims = every()  # whose verdicts are anchors
 
     def allowed(tag: str, name: str, value: str) -> bool:
+        if tag == "img":
+            return name in PICTURE and re.fullmatch(PICTURE[name], value) is not None
         return value in claims if name == "id" else name == "class" and set(value.split()) <= set(CLASSES)
 
-    return bleach.clean(text, tags=TAGS, attributes=allowed)
+    cleaned = bleach.clean(text, tags=TAGS, attributes=allowed, protocols=["data"])
+    return re.sub(r"<img(?:(?! src=)[^>])*>", "", cleaned)  # what is left of other pictures
 
 
 def _known(model: dict) -> bool:

@@ -2,53 +2,31 @@
 
 import functools
 import json
-import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from guidebook.book import atlas as sizes
-from guidebook.book import front, trace
+from guidebook.book import front, records, trace
 from guidebook.book.chapter import Chapter
 from guidebook.book.status import everything, overview
 from guidebook.config.errors import ParamsError, plain
 from guidebook.config.paths import BOOK, RESULTS
-from guidebook.report.banner import fraction
+from guidebook.report.banner import stands_in
 from guidebook.report.claims import OUTCOMES, Answer, every, forest, from_atlas, marked, together
 from guidebook.report.source import LIBRARY, lines
-from guidebook.report.tables import ASIDE, MEASURED, Html, escaped, measured, table
+from guidebook.report.tables import Html, escaped, table
 from guidebook.runs.run import Run
 
-log = logging.getLogger(__name__)
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
 COVERAGE = RESULTS / "coverage.json"  # written by `python -m bench.coverage`
 GUIDANCE = LIBRARY / "diffusion" / "guidance.py"
 
 
 def results(runs: list[Run], places: dict[str, str] | None = None) -> str:
-    """`results.md`: one table per run with records; `places` are the pages of runs, by their names."""
-    parts = []
-    for run in runs:
-        records = [r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)]
-        records.sort(key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
-        try:
-            # A way that is also the run's usual one gives the same images under two names: once is enough.
-            rows = list(dict.fromkeys(measured(records, run.params.sample.seed)))
-        except (ParamsError, KeyError) as error:  # a draw that is none, a field that lacks
-            log.warning("left out: %s: %s", run.path / "metrics.json", error)
-            continue
-        if rows and run.params.profile != "smoke":
-            facts = run.provenance()
-            data, seen = facts.get("data_note", "unknown"), facts.get("images_seen", 0)
-            basis = f"{_text(fraction(run))}. Data: {_text(data)}. {seen:,} images seen in training.\n"
-            parts += [
-                f"## {_text(run.name)}\n",
-                basis,
-                f"Page: {_named(run, places or {}).text}\n",
-                table(MEASURED, rows).text + "\n",
-            ]
-    return _page("results", {"runs": "\n".join(parts)})
+    """`results.md`: every record of every run; `places` are the pages of runs, by their names."""
+    return _page("results", records.parts(runs, lambda run: _named(run, places or {})))
 
 
 def status(runs: list[Run], places: dict[str, str] | None = None) -> str:
@@ -120,7 +98,8 @@ def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:
 def _found(answer: Answer, by: Html | str) -> Html:
     """A cell with the finding; below it, smaller, what it rests on and where."""
     rests = "; ".join(part for part in (escaped(answer.note), by.text if isinstance(by, Html) else by) if part)
-    return Html(f'{escaped(answer.found)}<div class="rests">{rests}</div>')
+    data = " stand-in" if stands_in(rests) else ""
+    return Html(f'{escaped(answer.found)}<div class="rests{data}">{rests}</div>')
 
 
 def atlas() -> str:

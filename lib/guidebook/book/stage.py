@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from guidebook.book import explorers, live, outputs, trace
+from guidebook.book import captions, explorers, live, outputs, trace
 from guidebook.book.chapter import Chapter
 from guidebook.report.banner import banner
 from guidebook.report.claims import answers
@@ -35,6 +35,7 @@ def stage(
         top += [_cell("runs", switch(group, c)), _cell("question", "\n".join(body))]
     if c.run:
         top.append(_cell("run-banner", banner(c.run, others)))
+    rest = captions.figures(rest)
     if group:
         figures, rest = _anchored(rest)
         found = findings(c.run, given := answers(c.page[1]), figures)

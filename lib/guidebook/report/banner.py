@@ -1,9 +1,10 @@
 """The note at the top of an experiment's page."""
 
+import re
 from collections.abc import Sequence
 
 from guidebook.config.budget import published, rows, share
-from guidebook.config.datasets import percent
+from guidebook.config.datasets import CATALOG, percent
 from guidebook.config.params import departures
 from guidebook.config.pretrained import EMBEDDED
 from guidebook.config.schema import Data
@@ -57,6 +58,12 @@ def fraction(run: Run) -> str:
         f"n = {p.evaluate.samples:,}",
     ]
     return ", ".join(words)
+
+
+def stands_in(basis: str) -> bool:
+    """A check that what `fraction` says of a run, or a note with it, names data that come with the library or are another set than the published one."""
+    found = re.search(r"(\S+)(?: \([^)]*\))?( for \S+)? at \d+×", basis)
+    return found is not None and (found[2] is not None or (found[1] in CATALOG and CATALOG[found[1]].hub is None))
 
 
 def _part(mine: Data, paper: Data) -> str:

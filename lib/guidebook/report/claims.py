@@ -14,7 +14,7 @@ from guidebook.config.paths import BOOK
 from guidebook.config.schema import Line, Section, Tuple, Word
 from guidebook.config.yamlfile import read
 from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED, Verdict
-from guidebook.report.banner import fraction
+from guidebook.report.banner import fraction, stands_in
 from guidebook.report.tables import Html, escaped, table
 from guidebook.runs.run import Run
 
@@ -154,8 +154,9 @@ def forest(answers: list[Answer]) -> str:
         x = max(-reach, min(reach, 2 * value / max(high - low, 1e-12)))
         left, middle, right = (f"{50 + 50 * at / (reach + 2):.1f}%" for at in (x - 1, x, x + 1))
         kind, glyph = OUTCOMES[answer.verdict]
+        data = " stand-in" if stands_in(answer.note) else ""
         lines.append(
-            f'<div class="verdict {kind}"><span>{escaped(answer.claim)}</span>'
+            f'<div class="verdict {kind}{data}"><span>{escaped(answer.claim)}</span>'
             f'<svg role="img"><title>{escaped(f"{answer.claim}: {answer.note}")}</title>'
             f'<line class="zero" x1="50%" x2="50%" y1="0" y2="100%"/><line x1="{left}" x2="{right}" y1="50%" y2="50%"/>'
             f'<circle cx="{middle}" cy="50%" r="4"/></svg><span>{glyph} {answer.verdict}</span></div>'

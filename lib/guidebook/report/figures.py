@@ -13,7 +13,9 @@ from guidebook.config.errors import plain
 from guidebook.config.schema import VP
 from guidebook.metrics.curves import losses
 from guidebook.metrics.intervals import Z
-from guidebook.sampling.sets import ImageSet, mosaic
+from guidebook.report.samples import samples
+from guidebook.report.tables import Html
+from guidebook.sampling.sets import ImageSet
 from guidebook.training.power import density
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0", "#b8860b", "#4b8b9b", "#9c4668", "#6b6b6b")
@@ -27,64 +29,52 @@ plt.switch_backend(plt.get_backend())
 plt.uninstall_repl_displayhook()
 
 
-def grid(images: np.ndarray, columns=10, rows: Sequence[str] = (), heads: Sequence[str] = (), tile=0.62) -> Figure:
-    """Images (N, C, H, W) uint8 row by row, small ones enlarged smoothly to `tile` inches; names of rows, and `heads` of columns."""
-    picture, lines = mosaic(images, columns), -(-len(images) // columns)
-    rows, heads = [*map(label, rows)], [*map(label, heads)]
-    left = 0.09 * max((len(r) for r in rows), default=0)
-    figure = plt.figure(figsize=(columns * tile + left, lines * tile + (0.25 if heads else 0)))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
-    axes.grid(False)
-    height, width = picture.shape[0] / lines, picture.shape[1] / columns
-    axes.set_xticks([(i + 0.5) * width for i in range(len(heads))], heads)
-    axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], rows)
-    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-    axes.spines[:].set_visible(False)
-    return figure
+def grid(images: np.ndarray, columns=10, rows: Sequence[str] = (), heads: Sequence[str] = (), tile=0.62) -> Html:
+    """Images (N, C, H, W) uint8 row by row, each `tile` inches wide; names of rows, and `heads` of columns."""
+    return samples(images, columns, [*map(cut, rows)], [*map(cut, heads)], round(110 * tile))
 
 
-def pairs(images: ImageSet) -> Figure:
+def pairs(images: ImageSet) -> Html:
     """A set of 2·N images, in pairs: the first of a pair above the second, ten pairs to a line."""
     lines = [images.pixels[first : first + 20] for first in range(0, len(images.pixels), 20)]
     rows = np.concatenate([row for line in lines for row in (line[::2], line[1::2])])
     return grid(rows, 10, rows=["sample", "nearest"] * len(lines), tile=0.75)
 
 
-def by_class(images: ImageSet, classes: Sequence[str], rows: int = 30) -> Figure:
+def by_class(images: ImageSet, classes: Sequence[str], rows: int = 30) -> Html:
     """One row per class, ten columns of seeds; at most the first `rows` classes."""
     seeds = min(10, len(images.pixels) // len(classes))
     shown = [images.pixels[k :: len(classes)][:seeds] for k in range(len(classes[:rows]))]
     return grid(np.concatenate(shown), seeds, rows=classes[:rows])
 
 
-def grid_of_sets(sets: dict[str, ImageSet], classes: Sequence[str]) -> Figure:
+def grid_of_sets(sets: dict[str, ImageSet], classes: Sequence[str]) -> Html:
     """One row per set, one column per class, the same seed along a column."""
     k = len(classes)
     rows = [f"{name}, w = {s.draw.guidance.w:g}" for name, s in sets.items()]
     return grid(np.concatenate([s.pixels[:k] for s in sets.values()]), k, rows=rows, heads=classes)
 
 
-def guidance_grid(sets: Sequence[ImageSet], names: Sequence[str] = "12345678", rows: int = 30) -> Figure:
+def guidance_grid(sets: Sequence[ImageSet], names: Sequence[str] = "12345678", rows: int = 30) -> Html:
     """One row per class (or caption, numbered), one column per guidance scale, the same seed along a row."""
     rows = min(rows, len(names))
     images = np.concatenate(list(zip(*(s.pixels[:rows] for s in sets), strict=True)))
     return grid(images, len(sets), rows=names[:rows], heads=[f"w = {s.draw.guidance.w:g}" for s in sets], tile=0.75)
 
 
-def before_and_after(images: ImageSet) -> Figure:
+def before_and_after(images: ImageSet) -> Html:
     """The first half of a set above its second half, a column each."""
     return grid(images.pixels, len(images.pixels) // 2, rows=["before", "after"], tile=0.75)
 
 
-def edited(images: ImageSet) -> Figure:
+def edited(images: ImageSet) -> Html:
     """Six faces at most, one per row: by its caption, then with one attribute of it switched, the same noise along a row."""
     heads = ["as asked", *(name.replace("Wearing_", "").replace("_", " ") for name in images.draw.edits)]
     rows = min(6, len(images.pixels) // len(heads))
     return grid(images.pixels[: rows * len(heads)], len(heads), heads=heads, tile=0.85)
 
 
-def trajectory(images: ImageSet) -> Figure:
+def trajectory(images: ImageSet) -> Html:
     """From noise to image: one column per timestep, one row per class."""
     steps = images.facts["timesteps"]
     moments = np.split(images.pixels, len(steps))
@@ -171,9 +161,14 @@ def profiles(lengths: Sequence[float]) -> Figure:
     return _labelled(axes, "share of the training", "weight of the moment")
 
 
+def cut(words: str) -> str:
+    """Words on one line, cut where they are very long."""
+    return plain(words)[:60]
+
+
 def label(words: str) -> str:
-    """Words in a figure as they are: dollar signs make no formula, and what is very long is cut."""
-    return plain(words)[:60].replace("$", r"\$")
+    """Words in a chart as they are: dollar signs make no formula, and what is very long is cut."""
+    return cut(words).replace("$", r"\$")
 
 
 def _levels(section: VP) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,15 @@
+"""The book that `make book` built, page by page: nothing outside, light, readable by anyone, on a phone too."""
+
+import pytest
+from look import faults, look, pages
+
+from guidebook.book.build import OUTPUT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+def test_no_page_of_the_whole_book_has_a_fault(browser):
+    if not OUTPUT.exists():
+        pytest.skip("no book is built: make book")
+    found = {name: faults(look(browser, file)) for name, file in pages(OUTPUT).items()}
+    assert {name: of for name, of in found.items() if of} == {}
