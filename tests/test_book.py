@@ -133,12 +133,12 @@ def test_the_contents_put_every_experiment_of_the_study_in_its_place_and_the_fir
 
 
 def test_an_experiment_that_the_contents_name_and_that_there_is_not_stops_the_build(written, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(build, "PARAMS", tmp_path)
     toc = {"root": "intro", "parts": [{"caption": build.HOME, "chapters": [{"file": "experiments/birds"}]}]}
     (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc))
     with pytest.raises(NotebookFailed, match="experiments/birds"):
         build._contents()
-    (tmp_path / "birds.ipynb").touch()
+    (tmp_path / "birds").mkdir()
     assert build._contents() == toc
 
 

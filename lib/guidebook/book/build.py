@@ -15,7 +15,7 @@ from guidebook.book.chapter import HOME, Chapter, chapters, drawn, experiments, 
 from guidebook.book.notebook import NotebookFailed, draw_pages
 from guidebook.book.stage import stage
 from guidebook.config.errors import nearest
-from guidebook.config.paths import BOOK, NOTEBOOKS, RESULTS
+from guidebook.config.paths import BOOK, NOTEBOOKS, PARAMS, RESULTS
 from guidebook.report.claims import answers
 from guidebook.runs.lock import lock
 from guidebook.runs.manifest import take_place, writing
@@ -129,9 +129,9 @@ def _contents() -> dict:
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
     known = [*sorted(p.stem for p in BOOK.glob("*.md")), *OPTIONAL]
     for caption, name in ((p["caption"], str(c.get("file"))) for p in toc["parts"] for c in p["chapters"]):
-        files = [BOOK / f"{name}.md", BOOK / f"{name}.ipynb"]
-        files += [NOTEBOOKS / f"{name.removeprefix('experiments/')}.ipynb"] if caption == HOME else []
-        if name not in known and not any(file.is_file() for file in files):
+        there = any((BOOK / f"{name}.{kind}").is_file() for kind in ("md", "ipynb"))
+        experiment = caption == HOME and (PARAMS / name.removeprefix("experiments/")).is_dir()
+        if not (name in known or there or experiment):
             raise NotebookFailed(
                 f"_toc.yml: there is no chapter {name[:60]!r}{nearest(name, known)}; there are: {', '.join(known)}. "
                 "Mend its name, or write the file"
