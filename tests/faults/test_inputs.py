@@ -210,7 +210,8 @@ def test_text_from_outside_is_shown_and_never_run_on_the_page_of_claims():
         [("", text, text, [Answer("mnist-grain", text, "holds", text, (1.0, 0.5, 1.5))]) for text in HOSTILE]
     )
     choices = re.search('<div class="filter".+?</div>', (BOOK / "claims.md").read_text(), re.DOTALL)[0]
-    rest = page.replace(choices, "").partition("<div")[2]
+    (script,) = re.findall(r"<script.*</script>", (BOOK / "claims.md").read_text())
+    rest = page.replace(choices, "").replace(script, "").partition("<div")[2]
     for own in (".html", "atlas.html"):
         rest = rest.replace(f'<a href="{own}">', "")
     assert harmless(rest, *HOSTILE)
