@@ -27,8 +27,8 @@ WIDE = """() => {
   const out = [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > page.clientWidth + 1);
   return [`${page.scrollWidth} px`, ...out.slice(0, 3).map((e) => `${e.tagName}.${e.className}`.slice(0, 80))];
 }"""
-# Pictures of the text, without those that a widget or a script made
-PICTURES = """() => [...document.querySelectorAll(".bd-article img:not(.jupyter-widgets img)")].map((e) => ({
+# Pictures of the text, without those that a widget or a script made, and rows of samples that are links, whose words name them
+PICTURES = """() => [...document.querySelectorAll(".bd-article img:not(.jupyter-widgets img, .strips img, .explorers img)")].map((e) => ({
   alt: e.getAttribute("alt"), caption: e.closest("figure")?.querySelector("figcaption")?.innerText ?? "", filter: getComputedStyle(e).filter,
 }))"""
 # The theme as the reader chooses it, without the seconds in which colours change

@@ -55,7 +55,7 @@
     }
     function panel(title, side) {
       const rows = turned.map((k) => (axes[k].numbers ? range : list)(side, k));
-      const grid = element("div", {class: "explorer-images", role: "img"}), text = element("figcaption");
+      const grid = element("div", {class: "explorer-images", role: "img", "aria-label": "samples"}), text = element("figcaption");
       const box = element("div", {role: "group", "aria-label": `setting ${title}`}, element("strong", {}, title), ...rows.map((r) => r.row),
         element("figure", {}, grid, text));
       return {box, rows, grid, text};
@@ -123,7 +123,7 @@
 
     // Numbers
 
-    const table = element("table", {class: "table"}), graph = shape("svg", {viewBox: `0 0 ${GRAPH.width} ${GRAPH.height}`, role: "img"});
+    const table = element("table", {class: "table"}), graph = shape("svg", {viewBox: `0 0 ${GRAPH.width} ${GRAPH.height}`, role: "img", "aria-label": "curve"});
     const says = (found) => (found ? `${found[4]}` : "not measured");
     const entry = (found) => element("td", {}, ...(found ? found[4].split(" [").flatMap((part, i) => (i ? [element("br"), ` [${part}`] : [part])) : ["–"]));
     function numbers() {

@@ -21,6 +21,7 @@ ICONS = re.compile(
 SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')
 # The list's children are no list items, so that it would be announced as an empty one
 LIST = '<div role="list" class="citation-list">'
+FOLD = '<summary><span class="toctree-toggle"'  # in the contents, without a word
 GLYPHS = re.compile(
     r'(?:\.fa-[a-z0-9-]+:before,?)+\{content:"[^"]*"\}'
 )  # of the same icons, in the theme's style sheet
@@ -112,4 +113,5 @@ def mended(text: str, folder: Path) -> str:
 
     if 'id="search-results"' not in text:
         text = SEARCH.sub("", text)
-    return IMAGE.sub(sized, ICONS.sub("", text).replace(LIST, '<div class="citation-list">'))
+    text = text.replace(LIST, '<div class="citation-list">').replace(FOLD, FOLD.replace("y>", 'y aria-label="other runs">'))
+    return IMAGE.sub(sized, ICONS.sub("", text))
