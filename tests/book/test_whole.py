@@ -11,6 +11,5 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 def test_no_page_of_the_whole_book_has_a_fault(browser):
     if not OUTPUT.exists():
         pytest.skip("no book is built: make book")
-    every = {name: file for name, file in pages(OUTPUT).items() if name != "explorer.html"}  # made of ipywidgets
-    found = {name: faults(look(browser, file)) for name, file in every.items()}
+    found = {name: faults(look(browser, file)) for name, file in pages(OUTPUT).items()}
     assert {name: of for name, of in found.items() if of} == {}

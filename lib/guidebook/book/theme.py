@@ -113,5 +113,7 @@ def mended(text: str, folder: Path) -> str:
 
     if 'id="search-results"' not in text:
         text = SEARCH.sub("", text)
-    text = text.replace(LIST, '<div class="citation-list">').replace(FOLD, FOLD.replace("y>", 'y aria-label="other runs">'))
+    text = text.replace(LIST, '<div class="citation-list">').replace(
+        FOLD, FOLD.replace("y>", 'y aria-label="other runs">')
+    )
     return IMAGE.sub(sized, ICONS.sub("", text))
