@@ -44,7 +44,7 @@ def sampler(run: Run, file: str, assets: Path, explorer: bool, say: Callable[[st
         say(f"no sampling in the page of {run.name}: {type(error).__name__}: {plain(error)[:200]}")
         return None
     known, root = json.loads((folder / PAGE).read_text()), "../" * file.count("/")
-    (assets / "live").mkdir(exist_ok=True)
+    (assets / "live").mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / SCRIPT, assets / "live" / f"{known['name']}.js")
     held = json.dumps(known | {"instead": INSTEAD[explorer]}).replace("<", "\\u003c")
     scripts = "".join(f'<script defer src="{root}js/{name}.js"></script>\n' for name in ("solvers", "noise", "live"))
