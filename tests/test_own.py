@@ -260,6 +260,8 @@ def lacking(tmp_path, how):
             (root / "metadata.csv").rename(root / "metadata.jsonl")
         case "empty":
             (root / "metadata.csv").write_text("file_name,text\n000.png,  \n")
+        case "comma":
+            (root / "metadata.csv").write_text("file_name,text\n000.png,a bird, in snow\n")
         case "few":
             classes(root, 9)
         case "label":
@@ -292,6 +294,7 @@ def lacking(tmp_path, how):
         ("unnamed", r"metadata\.csv row 1 lacks a file_name"),
         ("broken", r"metadata\.jsonl cannot be read"),
         ("empty", r"metadata\.csv row 1 lacks a text"),
+        ("comma", r"metadata\.csv row 1 lacks a file_name, or quotes around commas: its columns"),
         ("few", "holds 9 images: at least ten are needed"),
         ("label", r"t\.parquet row 39 has label -1; allowed are 0 to 1"),
         ("text", r"t\.parquet row 39 lacks a caption"),

@@ -151,9 +151,10 @@ def _told(table: Path) -> Iterator[tuple[str, str]]:
         with open(table, newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines) if table.suffix == ".csv" else map(json.loads, filter(str.strip, lines))
             for i, row in enumerate(rows, 1):
-                name, text = (row.get(key) if isinstance(row, dict) else None for key in ("file_name", "text"))
+                usable = isinstance(row, dict) and None not in row  # the key of what is in no column of csv
+                name, text = (row.get(key) if usable else None for key in ("file_name", "text"))
                 if not isinstance(name, str) or not isinstance(text, str) or not plain(text):
-                    lacks = "text" if isinstance(name, str) else "file_name"
+                    lacks = "text" if isinstance(name, str) else "file_name, or quotes around commas"
                     raise DataError(f"{_short(table)} row {i} lacks a {lacks}: its columns are file_name and text")
                 yield name, _clean(text)
     except (OSError, ValueError, csv.Error, RecursionError) as error:

@@ -73,7 +73,7 @@ class TrainedRun:
     def records(self) -> "pd.DataFrame":
         """Every number that was measured, of the run and its variants (`run`), one a row: `metric`, `value`, 95 % interval `low` to `high`, …
 
-        The chapter "How to read and run" describes the fields; of those of `draw` there are `sampler`, `steps`, `way`, `prompt`.
+        The chapter "How to read" describes the fields; of those of `draw` there are `sampler`, `steps`, `way`, `prompt`.
         """
         import pandas as pd
 
