@@ -162,7 +162,7 @@ def test_classes_of_one_embedding_are_refused_before_training(tmp_path):
     p = params(classes(tmp_path / "birds"))
     assert conditions(p).null.tokens.shape[0] == 1
     alike = mock.patch(
-        "guidebook.conditioning.source.encode", lambda text, captions, device: torch.ones(len(captions), 3, 4)
+        "guidebook.conditioning.source.encode", lambda text, captions, *_: torch.ones(len(captions), 3, 4)
     )
     with alike, pytest.raises(DataError, match="to the same words, so that the model cannot tell them apart"):
         conditions(p)

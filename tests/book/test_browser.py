@@ -339,11 +339,11 @@ def tiles(visit: Visit, which: int) -> list[np.ndarray]:
 
 def test_the_page_of_the_explorer_leads_to_those_of_all_experiments(book):
     links = [link.rpartition("/html/")[2] for link in book["explorer.html"]["links"]]
-    assert "experiments/mnist.html#explore-mnist-demo" in links
-    assert "experiments/mnist-paper.html#explore-mnist-paper" in links
+    assert "experiments/mnist-demo.html#explore-mnist-demo" in links
+    assert "experiments/mnist.html#explore-mnist-paper" in links
 
 
-@pytest.mark.parametrize("page", ["explorer", "experiments/mnist", "experiments/mnist-paper"])
+@pytest.mark.parametrize("page", ["explorer", "experiments/mnist", "experiments/mnist-demo"])
 def test_an_explorer_shows_the_samples_of_the_scale_that_its_slider_names(site, browser, page):
     """Of a run, live and recorded, guidance off beside guidance on; then, by the keyboard, without the caption."""
     (run,) = (site / "runs/mnist").glob("demo-*")
