@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from forks import forked_kernels
 
+from guidebook.book.captions import SAMPLES
 from guidebook.book.notebook import execute, missing, run_experiment
 from guidebook.config.params import load
 from guidebook.config.paths import NOTEBOOKS
@@ -53,8 +54,10 @@ def html(path) -> list[str]:
 
 
 def pictures(path) -> int:
+    """Charts, and samples, which are HTML."""
     outputs = [o for c in json.loads(Path(path).read_text())["cells"] for o in c.get("outputs", [])]
-    return sum("image/png" in o.get("data", {}) for o in outputs)
+    shown = [o.get("data", {}) for o in outputs]
+    return sum("image/png" in data or SAMPLES in "".join(data.get("text/html", "")) for data in shown)
 
 
 def test_it_reaches_its_last_cell_with_a_picture_in_every_cell_that_draws(smoke):

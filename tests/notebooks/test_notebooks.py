@@ -16,6 +16,7 @@ from forks import forked_kernels
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
+from guidebook.book.captions import SAMPLES
 from guidebook.book.notebook import NotebookFailed, execute, missing, run_experiment
 from guidebook.config.params import load
 from guidebook.config.paths import NOTEBOOKS
@@ -77,7 +78,7 @@ def outputs(path) -> list[dict]:
 
 
 def pictures(path) -> int:
-    return sum("image/png" in data for data in outputs(path))
+    return sum("image/png" in data or SAMPLES in "".join(data.get("text/html", "")) for data in outputs(path))
 
 
 def shown(path) -> str:
