@@ -78,8 +78,8 @@ class Conditions:
 
 
 def kept_captions(params: Params, labels: Tensor) -> Tensor:
-    """What `encode` gives, (phrasings · N, L, D) or (phrasings · N, L + 1, D) float16, memory-mapped, of the captions of N training
-    images, epoch by epoch."""
+    """Embeddings of the captions of N training images, epoch by epoch: (phrasings · N, L, D), or with the pooled text
+    (phrasings · N, L + 1, D), float16, memory-mapped."""
     n, text, phrasings, labels = len(labels), params.text, params.data.phrasings, labels.tolist()
     pooled = params.model.pooled
 

@@ -70,7 +70,7 @@ def explorer(run: Run, folder: Path, place: str) -> str:
 
 
 def _shown(run: Run) -> Iterator[Shown]:
-    """What a run and its variants kept of their samples: of the usual seeds and the usual prompts."""
+    """The kept samples of a run and of its variants: of the usual seeds and the usual prompts."""
     for one in usable((run, *variants(run))):
         training = one.name.partition(" · ")[2] or ITSELF
         measured = [r for r in one.metrics() if r.get("draw") and _own(r)]

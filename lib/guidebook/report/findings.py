@@ -1,4 +1,4 @@
-"""What a run found, in a few sentences that its own answers and records hold: the first thing on its page."""
+"""Findings of a run in a few sentences, from its own answers and records: the first thing on its page."""
 
 import re
 from collections import Counter
