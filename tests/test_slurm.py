@@ -340,6 +340,9 @@ LOGS = {
         "T mnist: start 1, job 9 on n\nguidebook: stopped training after 448 images, saved; run again to go on", "stopped", None,
     ),
     6: ("T mnist: start 1, job 9 on n\nmnist 30 s\nslurmstepd: CANCELLED\n2026-11-29T14:01:28 stop requested", "stopped", None),
+    7: (  # and said where it was
+        "T mnist: start 1, job 9 on n\nslurmstepd: CANCELLED\n2026-11-29T14:01:28 stop requested\nmnist 90 s: cell 6", "stopped", None,
+    ),
 }  # fmt: skip
 
 
@@ -373,7 +376,7 @@ def test_a_failed_job_is_named_with_the_last_line_of_its_log_below_what_runs_and
     }
     others = {row["run"]: (row["state"], row["reason"]) for row in rows if "seed" not in row}
     assert others == {"the book": ("failed", "a page failed"), "no python": ("failed", "no python")}
-    assert [row["state"] for row in rows] == ["training", "queued", *["failed"] * 4, *["stopped"] * 3]
+    assert [row["state"] for row in rows] == ["training", "queued", *["failed"] * 4, *["stopped"] * 4]
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(status_table([*rows, rows[0] | {"run": "old", "state": "recorded"}]))
     shown = console.export_text()

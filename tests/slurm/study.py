@@ -99,6 +99,12 @@ class Study:
         said = self.guidebook("submit", "tiny", "--profile", "demo", *words).stdout
         return re.search(r"^(\d+)_0 ", said)[1], re.search(r"^(\d+)  the book", said, re.M)[1]
 
+    def array(self, *words: str) -> str:
+        """Job id of the array, without the book after it, which would take more of the machine than the training."""
+        array, book = self.submit(*words)
+        subprocess.run(["scancel", book], env=os.environ | self.env, check=True)
+        return array
+
     def status(self) -> list[dict]:
         return json.loads(self.guidebook("status", "--json").stdout)
 

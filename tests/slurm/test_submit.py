@@ -92,7 +92,7 @@ def test_tasks_of_all_seeds_run_and_then_the_book(tiny, slurm):
 
 
 def test_a_task_that_is_told_to_stop_saves_and_alone_is_requeued(tiny, slurm, unbroken, tally):
-    array, _ = tiny.submit("--seeds", "0,1")
+    array = tiny.array("--seeds", "0,1")
     training(tiny)
     slurm.run("scancel", "--signal=USR1", "--batch", f"{array}_0")
     slurm.wait(f"{array}_0", "PENDING", 60)
@@ -110,7 +110,7 @@ def test_a_task_outlives_its_time_limit(tiny, slurm, unbroken, tally):
     # SLURM looks every 30 s, so it asks 30 to 60 s after a life began: time to start and to get on. Paced, the training takes
     # longer than that.
     study.configure(tiny.root, time="2:00", notice=60, environment=paced(1))
-    array, _ = tiny.submit()
+    array = tiny.array()
     slurm.wait(array, "COMPLETED", 900)
     assert slurm.restarts(f"{array}_0") >= 1
     assert "stop requested" in tiny.log(f"{array}_0")
@@ -122,7 +122,7 @@ def test_a_task_outlives_its_time_limit(tiny, slurm, unbroken, tally):
 
 
 def test_a_task_that_cannot_stop_in_time_is_requeued_all_the_same(tiny, slurm, tally):
-    array, _ = tiny.submit("--set", "train.epochs=2", "--set", "data.caption=busy {label}")  # see study.CELLS
+    array = tiny.array("--set", "train.epochs=2", "--set", "data.caption=busy {label}")  # see study.CELLS
     until(lambda: (tiny.run() / "model").is_dir())
     slurm.run("scancel", "--signal=USR1", "--batch", f"{array}_0")
     slurm.wait(array, "COMPLETED", 400)
@@ -140,7 +140,7 @@ def test_a_task_that_cannot_stop_in_time_is_requeued_all_the_same(tiny, slurm, t
 
 
 def test_a_task_outlives_its_preemption(tiny, slurm, unbroken, tally):
-    array, _ = tiny.submit()
+    array = tiny.array()
     training(tiny)
     urgent = slurm.submit("true", "--exclusive", "--partition=urgent")
     slurm.wait(urgent, "COMPLETED", 60)
@@ -152,7 +152,7 @@ def test_a_task_outlives_its_preemption(tiny, slurm, unbroken, tally):
 
 
 def test_a_task_outlives_its_node(tiny, slurm, unbroken, tally):
-    array, _ = tiny.submit()
+    array = tiny.array()
     training(tiny)
     reached = tiny.seen()
     slurm.node(slurm.nodes[0], "down")
@@ -167,7 +167,7 @@ def test_a_task_outlives_its_node(tiny, slurm, unbroken, tally):
 
 
 def test_a_task_that_is_requeued_by_hand_goes_on_and_the_others_are_left_alone(tiny, slurm, unbroken, tally):
-    array, _ = tiny.submit("--seeds", "0,1")
+    array = tiny.array("--seeds", "0,1")
     training(tiny)
     reached = tiny.seen()
     slurm.scontrol("requeue", f"{array}_0")
@@ -216,7 +216,7 @@ def test_a_task_that_a_person_stops_stays_stopped_until_it_is_submitted_again(ti
     slurm.wait(book, "COMPLETED", 60)
     study.configure(tiny.root)
     (tiny.run() / "STOP").touch()  # in vain, while nothing ran
-    array, _ = tiny.submit()
+    array = tiny.array()
     slurm.wait(array, "COMPLETED", 120)
     assert gone_on(tiny, unbroken)
     tally(1, "SLURM: touch STOP", 1, 1, "saved, not requeued; submitted again it went on; weights equal")
@@ -262,7 +262,7 @@ def test_where_preemption_cancels_dependent_jobs_take_over_and_the_book_waits_fo
 def test_where_preemption_cancels_scancel_is_final_all_the_same(root, cancelling, tmp_path):
     study.configure(root, environment=paced(1))
     tiny = Study(root, tmp_path / "runs", cancelling.env)
-    array, _ = tiny.submit()
+    array = tiny.array()
     training(tiny, 0, 16)
     cancelling.run("scancel", f"{array}_0")
     cancelling.wait(array, "CANCELLED", 60)
@@ -329,7 +329,7 @@ def test_what_would_wait_for_ever_is_refused_and_nothing_is_submitted(tiny, slur
 
 
 def test_a_run_that_is_queued_is_not_submitted_again(tiny, slurm):
-    array, _ = tiny.submit("--set", "train.epochs=2")
+    array = tiny.array("--set", "train.epochs=2")
     again = tiny.guidebook("submit", "tiny", "--profile", "demo", "--set", "train.epochs=2").stdout
     assert again == f"tiny/demo: in the queue already, as job {array}_0\nnothing to submit\n"
     slurm.run("scancel", "--me")
@@ -338,7 +338,7 @@ def test_a_run_that_is_queued_is_not_submitted_again(tiny, slurm):
 def test_a_task_on_two_nodes_shares_each_batch_between_them(root, two_nodes, unbroken, tmp_path, tally):
     study.configure(root, nodes=2)
     tiny = Study(root, tmp_path / "runs", two_nodes.env)
-    array, _ = tiny.submit("--set", "train.epochs=7")
+    array = tiny.array("--set", "train.epochs=7")
     two_nodes.wait(array, {"COMPLETED", "FAILED"}, 300)
     assert two_nodes.state(array) == "COMPLETED", tiny.log("*")
     found, alone = opened(tiny.run()), opened(unbroken)

@@ -175,7 +175,7 @@ def failure(job: dict) -> str | None:
     lines = [line for line in (said.splitlines()[:-1] if end else text.splitlines()) if line.strip()]
     if not lines or status.split()[:1] in (["0"], ["75"]):
         return None
-    if lines[-1].endswith((SAVED, " stop requested")):  # killed as it ended
+    if any(line.endswith((SAVED, " stop requested")) for line in (lines[-1:] if end else lines)):  # killed as it ended
         return None
     ours = [line for line in lines if end and line.startswith("guidebook: ")]  # where a traceback lies comes after it
     return (ours or lines)[-1].removeprefix("guidebook: ")
