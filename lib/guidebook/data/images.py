@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from guidebook.config import own
 from guidebook.config.datasets import CATALOG, DataError, Entry
 from guidebook.config.params import Data
 from guidebook.config.paths import runs
+from guidebook.config.rows import outlive
 from guidebook.data import described, parquet
 from guidebook.data.cache import Cache, allow
 from guidebook.data.decode import BadImage, decode, quiet
@@ -158,7 +158,7 @@ def _paintings(data: Data) -> Files:
 def _read(data: Data, files: Files) -> Images:
     """Both splits of a set that fits memory. Raises DataError."""
     quiet()
-    own.outlive([*files.train, *files.test])
+    outlive([*files.train, *files.test])
     entry, note = data.entry, ""
     parts = [decoded(entry, f"{data.name}/{split}", getattr(files, split)) for split in ("train", "test")]
     splits, skipped, jpegs = zip(*parts, strict=True)

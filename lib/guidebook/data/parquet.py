@@ -7,8 +7,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from guidebook.config import own
 from guidebook.config.datasets import DataError
+from guidebook.config.rows import features
 
 ROWS = 4  # read at a time: a row group may take a gigabyte, and fresh memory for larger batches longer than reading
 Label = str | tuple[str, ...]  # column of the class index, or columns of booleans
@@ -87,7 +87,7 @@ def rows(file: File, image: str, label: Label, group: int | None = None) -> Iter
 def class_names(file: str, label: Label) -> list[str]:
     """The names of classes in a file of the hub; none where it does not say. Raises DataError."""
     with opened(file) as parquet:
-        feature = own.features(parquet.schema_arrow).get(label)
+        feature = features(parquet.schema_arrow).get(label)
     names = feature.get("names") if isinstance(feature, dict) else None
     return list(map(str, names)) if isinstance(names, list) else []
 
