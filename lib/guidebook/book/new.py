@@ -1,13 +1,12 @@
 """A new experiment on images of one's own: params and a notebook, written from a template."""
 
-import contextlib
 import io
 import itertools
 import json
+import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,17 @@ from PIL import Image
 from guidebook.config import own
 from guidebook.config.params import ParamsError, check_word, load
 from guidebook.config.paths import NOTEBOOKS, PARAMS
-from guidebook.data.parquet import rows
+from guidebook.data.cache import Cache, allow
+from guidebook.data.decode import quiet
+from guidebook.data.shards import Shards
+from guidebook.runs.progress import Bar
 
 TEMPLATE = NOTEBOOKS / "template"  # own.ipynb, demo.yml, smoke.yml
 SEEN = 8000  # images of the demo's training: minutes on two CPU cores
-LOOKED_AT = 200  # images whose size is told
+DECODED = 1000  # images, at most, that are decoded to see whether they can be
+SIDE = 32  # pixels that they are decoded to
 REPEATED = 10  # images of a caption from which on it may be a class
+log = logging.getLogger(__name__)
 
 
 def written(name: str, path: Path) -> list[Path]:
@@ -53,13 +57,15 @@ def written(name: str, path: Path) -> list[Path]:
 
 
 def found(path: Path) -> list[str]:
-    """Description of what lies below a path, in a line; in another one, how captions that repeat could be classes."""
+    """Description of what lies below a path, a line or some. Raises DataError, also where more images are bad than a run skips."""
     images = own.found(_place(path))
     there, n = images.contents, images.contents.train + images.contents.test
     sizes = sorted(_sizes(images), key=math.prod)
     pixels = " to ".join(dict.fromkeys(f"{width}×{height}" for width, height in (*sizes[:1], *sizes[-1:])))
     _, _, counts = there.entry.note.partition(": ")
     lines = [f"found {counts}" + (f"; {pixels} pixels" if pixels else "")]
+    if n > DECODED:
+        lines.append(f"decoded the first {DECODED:,} of these images: guidebook run decodes every one")
     if 1 < there.captions <= n // REPEATED:
         lines.append(
             f"only {there.captions} captions for {n:,} images: where they are classes, put the images of each into a folder that it "
@@ -72,12 +78,22 @@ def _place(path: Path) -> str:
     return str(path.expanduser().absolute())
 
 
-def _sizes(images: own.Own) -> Iterator[tuple[int, int]]:
-    """Width and height of some of the training images, as their headers have them."""
-    every = (raw for file in images.files["train"] for raw, _ in rows(file, images.contents.image, ()))
-    for raw in itertools.islice(every, LOOKED_AT):
-        with contextlib.suppress(Exception), Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as image:
-            yield image.size  # what cannot be read is refused by its name when it is decoded
+def _sizes(images: own.Own) -> list[tuple[int, int]]:
+    """Width and height of the first images, each decoded: a bad one is skipped by name as in a run, or refused. Raises DataError."""
+    quiet()
+    entry, sizes = images.contents.entry, []
+    shards = Shards(images.files["train"], entry.image, entry.label, entry.labels, None, images.files["test"], images)
+    cache = Cache(own.NAME, shards, SIDE, entry.bad_share)
+    every = (row for group in range(len(shards.groups)) for row in shards.read(group))
+    total = min(DECODED, shards.rows)
+    for row in Bar(itertools.islice(every, total), "decoding images", total, unit="image", delay=2, leave=False):
+        cache.image(row)
+        if row.number not in cache.bad:
+            with Image.open(io.BytesIO(row.raw)) as image:
+                sizes.append(image.size)
+    if bad := cache.skipped:
+        log.warning("%s", allow(bad, len(bad), shards.rows, entry.bad_share, own.NAME))
+    return sizes
 
 
 def _words(name: str, path: str, images: own.Own) -> dict[str, Any]:
@@ -87,7 +103,6 @@ def _words(name: str, path: str, images: own.Own) -> dict[str, Any]:
     longest = max(len(re.findall(r"\w+|[^\w\s]", text)) for text in images.captions or entry.classes)
     words = {
         "own": own.NAME, "name": name, "note": entry.note[0].upper() + entry.note[1:], "path": json.dumps(path, ensure_ascii=False),
-        "images": f"{there.train:,} images of one's own, with {there.test:,} more held out",
         "epochs": epochs, "checkpoint": max(1, epochs // 5), "few": round(max(0.001, 96 / there.train), 4),
         "samples": kinds * max(3, -(-100 // kinds)), "least": kinds * max(3, -(-30 // kinds)),
     }  # fmt: skip
@@ -110,7 +125,5 @@ def _cells(words: dict[str, Any]) -> dict:
     for number, cell in enumerate(notebook["cells"]):
         tags = [tag for tag in cell["metadata"].get("tags", []) if tag not in other.values()]
         cell |= {"id": str(number), "metadata": {"tags": tags} if tags else {}}
-        cell["source"] = [
-            re.sub(r"{(name|images|row|prompts|rows|groups)}", lambda m: words[m[1]], x) for x in cell["source"]
-        ]
+        cell["source"] = [re.sub(r"{(name|row|prompts|rows|groups)}", lambda m: words[m[1]], x) for x in cell["source"]]
     return notebook
