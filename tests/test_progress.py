@@ -11,6 +11,7 @@ from guidebook.book.progress import _line
 from guidebook.runs.preemption import Preempted, stopping
 from guidebook.runs.progress import FILE, Bar, clock, measured, tell, told
 from guidebook.runs.run import open_run
+from guidebook.training.loop import train
 
 
 @pytest.fixture
@@ -38,6 +39,20 @@ def test_a_bar_tells_how_far_it_is_and_how_long_the_rest_takes(file, monkeypatch
     tell("measuring")
     bar.close()  # as when it is collected
     assert file.read_text() == "measuring"
+
+
+def test_the_bar_of_a_training_moves_with_each_step(runs, tiny, monkeypatch):
+    seen = []
+
+    class Watched(Bar):
+        def update(self, n=1):
+            super().update(n)
+            seen.append(self.n)
+
+    monkeypatch.setattr("guidebook.training.tracking.Bar", Watched)
+    train(run := open_run(tiny))
+    assert seen == [16 * step for step in range(1, 9)]
+    assert [line["nimg"] for line in run.stats()] == [64, 128]
 
 
 def test_slow_parts_have_a_time_left_and_no_rate(file, monkeypatch):

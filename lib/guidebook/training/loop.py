@@ -69,8 +69,10 @@ def _train_before(run: Run, before: Params) -> None:
 
 def lines(
     trainer: Trainer, writer: Writer, snapshots: Writer, steps: tuple[int, int, int], stop: Stop
-) -> Iterator[dict]:
-    """Lines of statistics of a training to its end. On the way checkpoints are written, and a stop is obeyed.
+) -> Iterator[dict | None]:
+    """The line of statistics after each step of a training to its end; None after a step that has none.
+
+    On the way checkpoints are written, and a stop is obeyed.
 
     `steps` are those between two checkpoints, those while one is written, and those between two snapshots of power-function averages,
     which are on the disk before the next checkpoint is. Whoever stops to iterate stops the training. Raises Preempted, NonFiniteLoss,
@@ -86,6 +88,8 @@ def lines(
             line = trainer.flush()
             yield line | validation() if regular or ended else line
             trainer.start_clock()
+        else:
+            yield None
         halves = trainer.snapshot() if step % between == 0 or ended else {}
         state = trainer.state() if regular else ()
         if halves:

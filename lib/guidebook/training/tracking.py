@@ -18,8 +18,11 @@ class TrackerMissing(RuntimeError):
 
 
 @contextmanager
-def tracking(run: Run, trainer: Trainer) -> Iterator[Callable[[dict], None]]:
-    """A function that takes the lines of a training from here on; it does nothing but in the main process. Raises TrackerMissing."""
+def tracking(run: Run, trainer: Trainer) -> Iterator[Callable[[dict | None], None]]:
+    """A function that takes the line of each step of a training from here on, or None; it does nothing but in the main process.
+
+    Raises TrackerMissing.
+    """
     if not world().is_main_process:
         yield lambda line: None
         return
@@ -31,12 +34,14 @@ def tracking(run: Run, trainer: Trainer) -> Iterator[Callable[[dict], None]]:
     text, last = dumps_lines(before)
     write(file, text)
 
-    def track(line: dict) -> None:
+    def track(line: dict | None) -> None:
         nonlocal last
+        bar.update(trainer.nimg - bar.n)
+        if line is None:
+            return
         text, last = dumps_lines([line], last)
         append(file, text)
         show(line)
-        bar.update(line["nimg"] - bar.n)
         bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
 
     what = f"training {place}: {run.name}" if (place := turn(run)) else f"training {run.name}"
