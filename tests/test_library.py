@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ import guidebook
 from guidebook.cli import app
 from guidebook.config.params import ParamsError, load
 from guidebook.config.paths import BOOK, RESULTS
+from guidebook.metrics.groups import GROUPS
 from guidebook.metrics.measure import measure
 from guidebook.runs.run import NotRecorded, open_run
 from guidebook.runs.run import opened as opened_run
@@ -66,6 +68,18 @@ def test_every_snippet_of_the_page_runs_in_order(mine, tmp_path, monkeypatch):
     assert len(names["shown"]) == 2
 
 
+def test_of_captions_that_no_judge_reads_the_page_plots_what_was_measured(mine):
+    plot = next(code for code in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "errorbar" in code)
+    for gone, drawn in ((), "fd_judge"), (GROUPS["judge"].metrics, "fd_random"):
+        frame = guidebook.open(mine.path).records()
+        blind = frame[frame.metric == "fd_judge"].assign(metric="fd_random")
+        names = {"records": pd.concat([frame[~frame.metric.isin(gone)], blind]), "run": mine}
+        exec(plot, names)
+        assert set(names["shown"].metric) == {drawn}
+        assert len(names["shown"]) == 2
+    assert 'of theirs plot `"fd_random"`' in PAGE
+
+
 def test_the_seed_of_an_image_is_its_number_in_the_study(mine, opened):
     study = draw(mine, 5.0, 30).pixels.astype(int)
     again = opened.sample([f"A handwritten digit {i % 10}" for i in (7, 12)], guidance=5, seed=[7, 12])
@@ -86,7 +100,7 @@ def test_values_broadcast_row_by_row(opened):
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"prompt": "A handwritten zebra"}, "^zebra: the run's captions have no such word, but 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, a, digit, handwritten$"),
+    [({"prompt": "A handwritten, zebra"}, "^the run's captions have no ',', zebra, but 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, a, digit, handwritten$"),
      ({"seed": -1}, "seed = -1: it is a whole number from 0"), ({"seed": 0.5}, "seed = 0.5: it is"), ({"seed": 2**32}, "it is a whole"),
      ({"guidance": float("nan")}, "guidance: w = nan: Input should be a finite number"), ({"guidance": -1}, "w = -1")],
 )  # fmt: skip

@@ -42,7 +42,12 @@ def check_prompts(params: Params, prompts: Sequence[str]) -> None:
     known = words(params) if params.text.encoder == EMBEDDED else None
     said = {word for prompt in prompts for word in WORD.findall(prompt.lower())}
     if known and (unknown := sorted(said - set(known))):
-        raise ValueError(f"{', '.join(unknown)}: the run's captions have no such word, but {', '.join(known)}")
+        raise ValueError(f"the run's captions have no {listed(unknown)}, but {listed(known)}")
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words in a row, signs quoted: `',', zebra`."""
+    return ", ".join(word if word.isalnum() else repr(word) for word in words)
 
 
 def caption_of(params: Params, label: int, index: int, epoch: int | None = None) -> str:

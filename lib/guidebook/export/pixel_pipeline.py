@@ -75,8 +75,11 @@ class PixelPipeline(DiffusionPipeline):
             known = self.tokenizer.get_vocab().keys() - set(self.tokenizer.all_special_tokens)
             said = {word for caption in captions for word in re.findall(r"\w+|[^\w\s]", caption.lower())}
             if unknown := said - known:
-                others, own = (", ".join(sorted(each)) for each in (unknown, known))
-                raise ValueError(f"{others}: the model's captions have no such word, but {own}")
+                listed = (sorted(each) for each in (unknown, known))
+                others, own = (
+                    ", ".join(w if w.isalnum() else repr(w) for w in each) for each in listed
+                )  # signs quoted
+                raise ValueError(f"the model's captions have no {others}, but {own}")
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         found = self.text_encoder(ids.to(self.text_encoder.device))
         pooled = found.pooler_output.float() if self.config.pooled else None
