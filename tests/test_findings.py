@@ -9,6 +9,8 @@ import shlex
 import numpy as np
 import pytest
 from PIL import Image
+from test_own import captions
+from test_own import params as own_params
 
 from guidebook.book import front, trace
 from guidebook.book.chapter import Chapter, evidence
@@ -17,7 +19,7 @@ from guidebook.config.params import load, load_file
 from guidebook.config.paths import NOTEBOOKS, RESULTS, ROOT
 from guidebook.config.yamlfile import overrides
 from guidebook.report.claims import Answer, Answers, every
-from guidebook.report.findings import MOST, findings, measured, ranked
+from guidebook.report.findings import MOST, findings, measured, ranked, recognisable
 from guidebook.report.source import used
 from guidebook.runs.run import open_run, opened
 from guidebook.sampling.draw import sample_set
@@ -114,6 +116,29 @@ def test_a_run_without_answers_says_what_it_measured_with_interval_and_count(run
     assert 1 <= len(found) <= 3
     assert all(re.search(r"\[-?[\d.]+, [\d.]+\]", words) and " n = " in words for words in found)
     assert text(findings(run, [], {})).count(found[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("imagenet100/imagenette", r"^The samples are recognisable: at w = 5, its best, the judge reads 65\.8 % \[.*\] of them as asked, n = 500; guessing gives 10 %, real images 81"),
+     ("samplers/paper", r"^The samples are not recognisable yet: at w = 2, its best, the judge reads 29\.0 %"),
+     ("wikiart/fraction", "^$")],  # whose judge reads a third of real paintings
+)  # fmt: skip
+def test_whether_samples_are_recognisable_is_said_by_what_the_judge_reads(name, said):
+    run = opened(RESULTS / name)
+    assert re.search(said, recognisable(run))
+    assert findings(run, [], {}).startswith(f'<div class="findings"><p>{recognisable(run)}</p>')
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"), [(1, "are not recognisable yet: 36 images"), (7000, "may be recognisable: 252,000")]
+)
+def test_of_images_that_no_judge_reads_it_is_said_by_the_length_of_the_training(runs, tmp_path, epochs, said):
+    run = open_run(
+        own_params(captions(tmp_path / "birds"), caption="{label}").replace(train={"epochs": epochs, "batch": 4})
+    )
+    assert said in recognisable(run)
+    assert "of the published training on photographs (cifar10/paper); no judge" in text(findings(run, [], {}))
 
 
 def test_two_runs_never_say_the_same():
