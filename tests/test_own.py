@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -26,6 +27,7 @@ from guidebook.cli import app
 from guidebook.conditioning.captions import caption_of
 from guidebook.conditioning.source import conditions, sample_labels
 from guidebook.config import own
+from guidebook.config import rows as reading
 from guidebook.config.datasets import ATTRIBUTES, DataError
 from guidebook.config.params import ParamsError, load
 from guidebook.data import images
@@ -227,6 +229,31 @@ def test_contents_decide_the_key_and_not_their_place(tmp_path):
     assert first.replace().training_key == first.training_key  # what a record holds is read without the images
 
 
+def held_out(path) -> tuple[set, set]:
+    """Bytes of the images of a folder, and of those that are held out."""
+    own.found.cache_clear()
+    every = [Path(file).read_bytes() for group in own.found(str(path)).files["train"] for file in group]
+    return set(every), set(every[9::10])
+
+
+def test_one_image_more_or_less_leaves_the_others_on_their_sides_but_one(tmp_path):
+    root = captions(tmp_path / "birds", 43)
+    table = root / "metadata.csv"
+    before, held = held_out(root)
+    assert (len(before), len(held)) == (43, 4)
+    lines = table.read_text().splitlines(keepends=True)
+    moves = []
+    for i in range(43):
+        raw = (root / f"{i:03}.png").read_bytes()
+        (root / f"{i:03}.png").unlink()
+        table.write_text("".join(line for line in lines if not line.startswith(f"{i:03}")))
+        after, still = held_out(root)
+        assert after == before - {raw}
+        moves.append(len((held ^ still) - {raw}))
+        (root / f"{i:03}.png").write_bytes(raw)
+    assert set(moves) == {0, 1}
+
+
 def test_a_large_folder_is_streamed_and_gives_the_same_images(tmp_path, monkeypatch):
     whole = labelled(images.load(params(classes(tmp_path / "birds")).data).train)
     monkeypatch.setattr(own, "MANY", 30)
@@ -243,7 +270,7 @@ def test_a_large_folder_is_streamed_and_gives_the_same_images(tmp_path, monkeypa
 
 def lacking(tmp_path, how):
     root = tmp_path / "birds"
-    if how in ("csv", "name", "unnamed", "broken", "empty", "comma"):
+    if how in ("csv", "name", "unnamed", "headless", "broken", "empty", "comma"):
         captions(root)
     match how:
         case "loose":
@@ -256,6 +283,8 @@ def lacking(tmp_path, how):
             (root / "007.png").unlink()
         case "unnamed":
             (root / "metadata.csv").write_text("file,text\n000.png,a bird\n")
+        case "headless":
+            (root / "metadata.csv").write_text((root / "metadata.csv").read_text().partition("\n")[2])
         case "broken":
             (root / "metadata.csv").rename(root / "metadata.jsonl")
         case "empty":
@@ -291,7 +320,8 @@ def lacking(tmp_path, how):
         ("webp", r"red_kite/x\.webp is neither PNG nor JPEG"),
         ("csv", r"birds/extra\.png lacks a caption"),
         ("name", r"metadata\.csv row 8 names '007\.png', which is not there"),
-        ("unnamed", r"metadata\.csv row 1 lacks a file_name"),
+        ("unnamed", r"metadata\.csv begins with 'file,text': its first line has to be file_name,text"),
+        ("headless", r"metadata\.csv begins with '000\.png,a bird, number 0': its first line has to be"),
         ("broken", r"metadata\.jsonl cannot be read"),
         ("empty", r"metadata\.csv row 1 lacks a text"),
         ("comma", r"metadata\.csv row 1 lacks a file_name, or quotes around commas: its columns"),
@@ -313,8 +343,10 @@ def test_what_lacks_something_is_refused_at_once_by_its_name(tmp_path, how, said
 
 def test_an_image_that_cannot_be_read_is_named_by_its_file(tmp_path):
     (classes(tmp_path / "birds") / "red_kite" / "006.png").write_bytes(png(6)[:-30])
-    with pytest.raises(DataError, match=r"red_kite/006\.png: truncated"):
+    with pytest.raises(DataError, match=r"red_kite/006\.png: truncated") as refused:
         images.load(params(tmp_path / "birds").data)
+    with pytest.raises(DataError, match=f"^{re.escape(str(refused.value))}$"):
+        module.found(tmp_path / "birds")
     shard(tmp_path / "p.parquet", text=["a"] * 40)
     table = pq.read_table(tmp_path / "p.parquet").to_pylist()
     table[3]["picture"] = None
@@ -327,7 +359,7 @@ def test_a_file_that_ends_its_reader_is_named(tmp_path, monkeypatch):
     for name in ("a", "b", "c"):
         shard(tmp_path / "p" / f"{name}.parquet", text=["a"] * 40)
     abort = "print(file, flush=True)\n    if 'b.parquet' in file: __import__('os').abort()"
-    monkeypatch.setattr(own, "READER", own.READER.replace("print(file, flush=True)", abort))
+    monkeypatch.setattr(reading, "READER", reading.READER.replace("print(file, flush=True)", abort))
     with pytest.raises(ParamsError, match=r"p/b\.parquet is damaged: it ends the process that reads it \(signal 6\)"):
         params(tmp_path / "p")
 
@@ -403,11 +435,32 @@ def test_what_a_new_experiment_found_is_said(place):
     ]
 
 
-def test_files_that_cannot_be_read_are_refused_before_a_new_experiment_is_written(place, monkeypatch):
-    monkeypatch.setattr(module, "rows", mock.Mock(side_effect=DataError("no whole parquet file")))
-    done = CliRunner().invoke(app, ["new", "birds", "--data", str(classes(place / "a"))])
+def test_files_that_cannot_be_read_are_refused_before_a_new_experiment_is_written(place):
+    (classes(place / "a") / "red_kite" / "006.png").write_bytes(png(6)[:-30])
+    done = CliRunner().invoke(app, ["new", "birds", "--data", str(place / "a")])
     assert isinstance(done.exception, DataError)
+    assert "1 of 40 images" in str(done.exception)
     assert not (place / "params" / "birds").exists()
+
+
+def test_one_bad_image_in_a_thousand_is_named_and_skipped_by_a_new_experiment_as_by_a_run(
+    tmp_path, caplog, monkeypatch
+):
+    file = shard(tmp_path / "p.parquet", 1000, text=["a bird"] * 1000)
+    table = pq.read_table(file).to_pylist()
+    table[3]["picture"]["bytes"] = table[3]["picture"]["bytes"][:-30]
+    pq.write_table(pa.Table.from_pylist(table, pq.read_schema(file)), file)
+    assert len(module.found(file)) == 1
+    said = [*caplog.messages]
+    caplog.clear()
+    images.load(params(file).data)
+    assert said == caplog.messages
+    assert len(said) == 2
+    assert re.fullmatch(r"p\.parquet row 3: truncated.* is skipped", said[0])
+    caplog.clear()
+    monkeypatch.setattr(module, "DECODED", 3)
+    assert module.found(file)[1] == "decoded the first 3 of these images: guidebook run decodes every one"
+    assert not caplog.messages
 
 
 def test_captions_that_repeat_are_told_and_are_classes_where_folders_name_them(place):
