@@ -408,6 +408,12 @@ def test_a_new_experiment_has_params_that_load_and_a_notebook_of_its_kind(place,
     text = "".join("".join(c["source"]) for c in cells)
     assert ("judge_record" in text) == (make is classes)
     assert ("Each image has a caption. It goes" in text) == (make is captions)
+    glued = {
+        name for cell in code for call in re.findall(r"glue\((.*)\)", cell) for name in re.findall(r"(\w+)=", call)
+    }
+    assert {*re.findall(r"{glue:text}`(\w+)`", text)} == glued >= {"chance", "matched", "images"}
+    assert re.search(r"\*\*Copying\*\* is .*\n\*\*Copies\*\* is ", text)
+    assert "36" not in text  # images may come and go
     assert ('"judge"' in text) == (make is classes)
     assert not {"classes", "captions"} & {tag for c in cells for tag in c["metadata"].get("tags", [])}
     assert 'experiment = "birds"' in text
