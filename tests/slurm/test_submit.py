@@ -84,7 +84,7 @@ def test_tasks_of_all_seeds_run_and_then_the_book(tiny, slurm):
     assert rows[book]["run"] == "the book"
     assert rows[book]["job state"].startswith("PENDING (Dependency")
     slurm.wait(array, "COMPLETED", 180)
-    slurm.wait(book, "COMPLETED", 120)
+    slurm.wait(book, "COMPLETED", 300)
     for seed in (0, 1):
         assert not missing(tiny.run(seed) / "notebook.ipynb")
     assert (tiny.root / "book" / "_build" / "html" / "experiments" / "tiny.html").exists()
@@ -185,7 +185,7 @@ def test_a_task_that_fails_says_why_the_book_comes_all_the_same_and_it_alone_is_
     with lock(folder):
         array, book = tiny.submit(*words)
         slurm.wait(f"{array}_0", "FAILED", 60)
-    slurm.wait(book, "COMPLETED", 180)
+    slurm.wait(book, "COMPLETED", 300)
     assert slurm.state(f"{array}_1") == "COMPLETED"
     assert f"in use by process {os.getpid()}" in tiny.log(f"{array}_0")
     assert slurm.show(f"{array}_0", "ExitCode") == ["1:0"]
@@ -213,7 +213,7 @@ def test_a_task_that_a_person_stops_stays_stopped_until_it_is_submitted_again(ti
     assert "stopped by a file STOP in the run folder" in tiny.log(f"{array}_0")
     time.sleep(8)  # a requeued job would be back by now
     assert (slurm.state(array), slurm.restarts(array)) == ("FAILED", 0)
-    slurm.wait(book, "COMPLETED", 60)
+    slurm.wait(book, "COMPLETED", 300)
     study.configure(tiny.root)
     (tiny.run() / "STOP").touch()  # in vain, while nothing ran
     array = tiny.array()
@@ -249,7 +249,7 @@ def test_where_preemption_cancels_dependent_jobs_take_over_and_the_book_waits_fo
         cancelling.wait(heir, "COMPLETED", 400)
         assert cancelling.restarts(heir) == 0
     assert gone_on(tiny, unbroken)
-    cancelling.wait(book, "COMPLETED", 120)
+    cancelling.wait(book, "COMPLETED", 300)
     tally(
         1,
         "SLURM: preempted where PreemptMode=CANCEL",
@@ -308,7 +308,7 @@ def test_a_cancelled_task_stays_cancelled(tiny, slurm):
     for task in ("1", "0"):
         assert slurm.state(f"{array}_{task}") == "CANCELLED"
         assert slurm.restarts(f"{array}_{task}") == 0
-    slurm.wait(book, "COMPLETED", 60)
+    slurm.wait(book, "COMPLETED", 300)
     assert {row["state"] for row in tiny.status()} == {"stopped"}
 
 
