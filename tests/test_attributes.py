@@ -163,6 +163,13 @@ def test_intervals_of_differences_hold_the_truth_in_95_of_100_cases(n, m, p, q):
     assert 0.93 < np.mean(held) < 0.985
 
 
+def test_the_interval_of_adherence_ends_at_0_and_at_1():
+    asked = np.arange(40)[:, None] < 20
+    wrong = np.arange(40)[:, None] == 0
+    assert balanced(asked ^ wrong, asked, ~asked)[2] == 1
+    assert balanced(~asked ^ wrong, asked, ~asked)[1] == 0
+
+
 @pytest.mark.parametrize("n", [40, 400], ids=["an image left out", "blocks left out"])
 def test_the_interval_of_adherence_holds_the_truth_in_95_of_100_cases(n):
     rng, held, widths, values = np.random.default_rng(0), [], [], []

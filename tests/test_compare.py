@@ -5,7 +5,7 @@ import pytest
 
 from guidebook.metrics import compare
 from guidebook.metrics.compare import FAILS, HOLDS, UNDECIDED, Verdict, above, least
-from guidebook.metrics.difference import NotComparable, among, influence, minus, times
+from guidebook.metrics.difference import NotComparable, again, among, difference, influence, minus, times
 from guidebook.metrics.frechet import gaussian, influences
 from guidebook.metrics.intervals import normal
 from guidebook.metrics.subject import packed
@@ -253,6 +253,21 @@ def test_the_excess_of_one_set_over_another_is_a_record_of_its_own():
     assert above((excess(0.1)[0], more)).outcome == FAILS
     with pytest.raises(NotComparable, match="guidance"):
         minus(five, one)
+
+
+@pytest.mark.parametrize(("metric", "cut"), [("adherence", True), ("recall_judge", True), ("grain", False)])
+def test_no_interval_reaches_beyond_what_a_share_can_be(metric, cut):
+    """Of one training, of several, and of sets without seeds in common; a value that is no share has no such ends."""
+    right = np.ones(20), np.append(np.ones(19), 0.0)
+    high, low = (
+        [record(x, training=k, metric=metric) for k, x in enumerate(of)] for of in (right, 1 - np.array(right))
+    )
+    bare = [{k: v for k, v in side[1].items() if k != "influence"} for side in (high, low)]
+    for a, b in ((high[0], low[0]), (high, low), bare):
+        assert bool(difference(a, b).interval()[2] == 1) is cut
+        assert bool(difference(b, a).interval()[1] == -1) is cut
+    assert bool(again(high[0], high)["again"]["high"] == 1) is cut
+    assert bool(again(low[0], low)["again"]["low"] == 0) is cut
 
 
 def test_a_record_of_some_images_is_that_of_their_mean():

@@ -52,6 +52,11 @@ def test_both_protocols_stand_side_by_side_with_their_numbers_of_images():
     assert rows["real images"] == ["5.00 [4.90, 5.10] (n = 1,000)", "", "3.00 [2.90, 3.10] (n = 9,000)", ""]
 
 
+def test_no_share_is_printed_above_100_per_cent():
+    """Older records hold such."""
+    assert tables.with_interval(record("adherence", 0.99)) == "99.0 % [89.0, 100.0]"
+
+
 def test_the_distance_of_infinitely_many_images_counts_where_there_is_one():
     fid = [record("fid", 70.0), record("fid", 60.0, 5000), record("fid_inf", 50.0, 5000)]
     heads, rows = cells(tables.protocols({2.0: fid}, fid))

@@ -8,7 +8,7 @@ from guidebook.conditioning.grammar import CORE
 from guidebook.config.datasets import ATTRIBUTES
 from guidebook.data.images import unpacked
 from guidebook.metrics.groups import JACKKNIFE
-from guidebook.metrics.intervals import Interval, linear, wilson
+from guidebook.metrics.intervals import Interval, linear, proportion, wilson
 from guidebook.metrics.judge import judge
 from guidebook.metrics.networks import Network
 from guidebook.metrics.subject import Subject
@@ -75,4 +75,4 @@ def balanced(seen: np.ndarray, asked: np.ndarray, without: np.ndarray) -> Interv
         p = (right & of).sum(0) / np.maximum(of.sum(0), 1)
         shares.append(p)
         each += (of * (right - p) * len(seen) / np.maximum(of.sum(0), 1)).mean(1) / 2
-    return linear(float(np.mean(shares)), each)
+    return proportion(linear(float(np.mean(shares)), each))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from guidebook.data.images import load
-from guidebook.metrics.intervals import Interval, Z, share
+from guidebook.metrics.intervals import Interval, normal, proportion, share
 from guidebook.runs.progress import measured
 from guidebook.runs.run import Run
 from guidebook.runtime.distributed import world
@@ -39,7 +39,7 @@ def copying(samples: np.ndarray, unseen: np.ndarray) -> Interval:
     nearer, others = 1 - _ranks(samples, unseen), _ranks(unseen, samples)
     value = float(nearer.mean())
     error = float(np.sqrt(nearer.var(ddof=1) / len(nearer) + others.var(ddof=1) / len(others)))
-    return Interval(value, max(0.0, value - Z * error), min(1.0, value + Z * error), nearer)
+    return proportion(normal(value, error, nearer))
 
 
 def _ranks(values: np.ndarray, among: np.ndarray) -> np.ndarray:

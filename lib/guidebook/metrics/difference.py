@@ -11,7 +11,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from guidebook.metrics.intervals import Interval, Z, mean
+from guidebook.metrics.groups import PROPORTIONS
+from guidebook.metrics.intervals import Interval, Z, mean, proportion
 from guidebook.metrics.subject import packed
 
 ALPHA = 0.05  # at no effect, at most so many verdicts decide
@@ -33,6 +34,7 @@ class Difference:
     continuity: float  # 1/n of a share, which moves by whole images (Edwards 1948); 0 of other values
     spread: float  # standard error over trainings; 0 of one training
     trainings: int
+    most: float = float("inf")  # the largest difference that there can be: 1 of two shares
 
     def interval(self, alpha: float = ALPHA) -> Interval:
         """Two-level interval: Student's t over trainings and normal over samples, their squares added."""
@@ -41,7 +43,7 @@ class Difference:
             from scipy.special import stdtrit
 
             reach = float(np.hypot(reach, stdtrit(self.trainings - 1, 1 - alpha / 2) * self.spread))
-        return Interval(self.value, self.value - reach, self.value + reach)
+        return Interval(self.value, max(self.value - reach, -self.most), min(self.value + reach, self.most))
 
     def p(self) -> float:
         """The level at which the interval begins to leave out zero."""
@@ -65,16 +67,17 @@ def difference(a: Records, b: Records, differ: Sequence[str] = (), training: boo
     _check(firsts, seconds, differ, training)
     pairs, every = list(zip(firsts, seconds, strict=True)), [*firsts, *seconds]
     values = np.array([x["value"] - y["value"] for x, y in pairs])
+    most = 1.0 if firsts[0]["metric"] in PROPORTIONS else float("inf")
     if not all(r["draw"] and r.get("influence") for r in every):  # not of the same seeds
         found, errors = _over_trainings(values), [(r["high"] - r["low"]) / (2 * Z) for r in every]
         independent = float(np.square(errors).sum() / len(firsts) ** 2)
-        return replace(found, error=max(0.0, independent - found.spread**2) ** 0.5)
+        return replace(found, error=max(0.0, independent - found.spread**2) ** 0.5, most=most)
     each = np.array([influence(x) - influence(y) for x, y in pairs])
     found, own, n = _over_trainings(values, each), each[0], each.shape[1]
     if len(each) == 1 and np.isin(own, (-1, 0, 1)).all():
         error = (np.count_nonzero(own) + 1 - own.sum() ** 2 / n) ** 0.5 / n
-        return replace(found, error=error, continuity=1 / n)
-    return found
+        return replace(found, error=error, continuity=1 / n, most=most)
+    return replace(found, most=most)
 
 
 def _over_trainings(values: np.ndarray, each: np.ndarray | None = None, error: float = 0.0) -> Difference:
@@ -175,6 +178,7 @@ def again(record: dict, others: Sequence[dict]) -> dict:
     each, errors = [influence(r) for r in every if kept], [(r["high"] - r["low"]) / (2 * Z) for r in every]
     values = np.array([r["value"] for r in every])
     mean = _over_trainings(values, np.array(each) if kept else None, float(np.mean(errors)))
-    (value, low, high), k = mean.interval(), len(every)
+    found, k = mean.interval(), len(every)
+    value, low, high = proportion(found) if record["metric"] in PROPORTIONS else found
     told = {"value": value, "low": low, "high": high, "spread": mean.spread * k**0.5, "trainings": k}
     return record | {"again": told}

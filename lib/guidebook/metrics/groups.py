@@ -17,6 +17,10 @@ TRAIN, JACKKNIFE = "train split", "infinitesimal jackknife"
 # The name of a Fréchet distance in each feature space
 FRECHET = {"judge": "fd_judge", "random": "fd_random", "inception": "fid"}
 MANIFOLD = ("precision", "recall", "density", "coverage")
+SHARES = ("adherence", "adherence_superclass", "confidence", "adherence_attribute", "edit", "edit_before", "accuracy_untrained",
+          "copies", "falls_of_six")  # fmt: skip
+# All that lies between 0 and 1
+PROPORTIONS = (*SHARES, "copying", *(m + of for m in MANIFOLD if m != "density" for of in ("", "_judge")))
 
 
 def lazily(function: str, **how: Any) -> Callable:

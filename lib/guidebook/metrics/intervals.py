@@ -70,6 +70,12 @@ def once(each: np.ndarray, quadratic: float) -> np.ndarray:
     return each * max(0.5, 1 - quadratic * len(each) / max(float(np.var(each, ddof=1)), 1e-300)) ** 0.5
 
 
+def proportion(found: Interval) -> Interval:
+    """The interval of a value between 0 and 1, cut off at both."""
+    value, low, high = found
+    return Interval(value, max(0.0, low), min(1.0, high), found.each)
+
+
 def above_zero(found: Interval) -> Interval:
     """The interval of a value that cannot be negative, as wide on a logarithmic scale: its error times exp(±)."""
     value, low, _ = found

@@ -68,9 +68,10 @@ def of_judge(run: Run, subject: Subject) -> list[dict]:
             right["adherence_superclass"] = np.equal(*(np.array(groups)[x] for x in (seen, asked)))
         adherence = [subject.record(m, intervals.share(r), "Wilson", network) for m, r in right.items()]
     spread = diversity(read["features"].numpy(), subject.labels.numpy())
+    sure = intervals.proportion(intervals.mean(read["confidence"].numpy()))
     return [
         *adherence,
-        subject.record("confidence", intervals.mean(read["confidence"].numpy()), "normal", network),
+        subject.record("confidence", sure, "normal", network),
         *distances(run, subject, "judge"),
         *([subject.record("diversity", spread, "jackknife", network)] if spread else []),
         subject.record("grain", intervals.mean(grain(subject.images.numpy())), "normal", "Immerkær 1996"),

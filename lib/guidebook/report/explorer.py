@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from guidebook.conditioning.captions import caption_of
+from guidebook.metrics.groups import SHARES
 from guidebook.report.charts import LOG, NAMES
-from guidebook.report.tables import ASIDE, SHARES, pick, with_interval
+from guidebook.report.tables import ASIDE, pick, with_interval
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import Run, usable
 from guidebook.runs.trainings import variants

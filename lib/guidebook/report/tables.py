@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from guidebook.conditioning.grammar import active, attribute_caption
 from guidebook.config.errors import plain
 from guidebook.config.params import check, digest
+from guidebook.metrics.groups import SHARES
 from guidebook.sampling.sets import ImageSet
 from guidebook.sampling.spec import Draw
 
@@ -18,8 +19,6 @@ SHOWN = (
     "lpips_diversity", "diversity", "diversity_pixels", "grain", "copying", "copies", "saturation",
 )  # fmt: skip
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
-SHARES = ("adherence", "adherence_superclass", "confidence", "adherence_attribute", "edit", "edit_before", "accuracy_untrained",
-          "copies", "falls_of_six")  # fmt: skip
 # Groups of records that are points of a figure or another protocol: their page shows them
 ASIDE = ("curve-", "against-")
 
@@ -99,7 +98,7 @@ def with_interval(record: dict | None) -> str:
     if record is None:
         return ""
     scale, unit = (100, " %") if record["metric"] in SHARES else (1, "")
-    value, low, high = (scale * record[k] for k in ("value", "low", "high"))
+    value, low, high = (scale * (max(-1, min(record[k], 1)) if unit else record[k]) for k in ("value", "low", "high"))
     places = 1 if unit or max(abs(value), abs(high)) >= 10 else 2 if max(abs(value), abs(high)) >= 1 else 3
     return f"{value:.{places}f}{unit} [{low:.{places}f}, {high:.{places}f}]"
 
