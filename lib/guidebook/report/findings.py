@@ -55,8 +55,11 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
     elif not decided:
         also = " What it measured all the same:" if lines else ""
         says = f"This run decides none of the {len(answers)} claims that it tests: {escaped(_reason(answers))}.{also}"
-    elif len(decided) > MOST:
-        says = f"The clearest {MOST} of {len(decided)} verdicts; the others stand below."
+    else:
+        most = f"The clearest {MOST} of {len(decided)} verdicts; the others stand below." if len(decided) > MOST else ""
+        doubts = len(answers) - len(decided)
+        left = f"Undecided {'is one claim' if doubts == 1 else f'are {doubts} claims'} more: see below." if doubts else ""
+        says = f"{most} {left}".strip()
     return f'<div class="findings"><p>{says}</p><ul>{"".join(lines)}</ul></div>'
 
 

@@ -138,7 +138,7 @@ def apart(found: dict) -> tuple[str, tuple[str, str]]:
     rights = [s["right"][way] for s in found["spaces"] for way in AGAINST]
     low, high = _ends(rights)
     outcome = HOLDS if low > 1 - ALPHA else FAILS if high < 1 - ALPHA else UNDECIDED
-    text = f"six images rank a model that is worse by as much or more behind real images {_range(rights)} of the time"
+    text = f"of a model that is worse by the published ratio or more, six images say that it is worse {_range(rights)} of the time"
     return text, (outcome, f"{_rests(found)}; normal")
 
 
