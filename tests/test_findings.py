@@ -8,13 +8,15 @@ import shlex
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from test_own import captions
 from test_own import params as own_params
 
-from guidebook.book import front, trace
+from bench.__main__ import setting
+from guidebook.book import build, front, trace
 from guidebook.book.chapter import Chapter, evidence
-from guidebook.book.stage import ROW, stage, switch
+from guidebook.book.stage import ROW, _linked, stage, switch
 from guidebook.config.params import load, load_file
 from guidebook.config.paths import NOTEBOOKS, RESULTS, ROOT
 from guidebook.config.yamlfile import overrides
@@ -28,6 +30,10 @@ from guidebook.sampling.spec import usual
 RUNS = [opened(path.parent) for path in sorted(RESULTS.glob("*/*/params.yml"))]
 OF = {name: [*runs] for name, runs in itertools.groupby(RUNS, key=lambda r: r.params.experiment)}
 MNIST = opened(RESULTS / "mnist" / "paper")
+ANSWERED = {
+    "cell_type": "code",
+    "outputs": [{"data": {"text/html": '<span id="mnist-grain" class="verdict holds">✓</span>'}}],
+}
 IDS = [c.id for c in every().values() if c.kind == "samples"]
 
 
@@ -183,9 +189,10 @@ def staged(tmp_path):
         ]
         for name in ("mnist", "executed"):
             (tmp_path / f"{name}.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}}))
-        c = Chapter("page", MNIST, (tmp_path / "mnist.ipynb", tmp_path / "executed.ipynb"))
+        (tmp_path / "experiments").mkdir(exist_ok=True)
+        c = Chapter("experiments/page", MNIST, (tmp_path / "mnist.ipynb", tmp_path / "executed.ipynb"))
         stage(c, [], [c] if group else [], tmp_path, print)
-        return json.loads((tmp_path / "page.ipynb").read_text())["cells"]
+        return json.loads((tmp_path / "experiments/page.ipynb").read_text())["cells"]
 
     return make
 
@@ -232,6 +239,27 @@ def test_the_command_of_a_live_run_makes_the_same_training_samples_and_measureme
         mine, theirs = (str(getattr(p, section)) for p in (made, run.params))
         assert mine == re.sub("@[0-9a-f]{8}", "", theirs)  # the version of what it starts from
     assert made.evaluate.samples == run.params.evaluate.samples
+
+
+@pytest.mark.parametrize("name", ["six-images", "performance"])
+def test_a_page_of_no_run_says_how_its_records_were_made_by_which_command_and_with_what_code(name):
+    c = Chapter(name, None, (NOTEBOOKS / f"{name}.ipynb", None, {}, None, [RESULTS / build.MEASURED[name]]))
+    of, values, again = trace.measured(c)
+    made = yaml.safe_load(values)
+    assert [f"{file}.json" for file in made] == re.findall("<code>(.*?)</code>", of)
+    for command, how in zip(again.splitlines(), made.values(), strict=True):
+        given = dict(zip(*[iter(shlex.split(command)[4:])] * 2, strict=True))
+        params = setting(shlex.split(command)[3], given.get("--experiment"), given.get("--profile"))
+        assert (params.experiment, params.profile) == (
+            how.get("experiment", "cifar10"),
+            how.get("profile", "paper").replace("reduced", "paper"),
+        )
+    shown = trace.functions([c])
+    assert all(f":name: {trace.anchor(place)}\n" in shown for place in trace.places(c))
+    links = re.findall('href="(.*?)"', trace.folds(c) + _linked([ANSWERED], c)[0]["outputs"][0]["data"]["text/html"])
+    assert links[-1] == "claims.html#mnist-grain"
+    assert {link.partition("#")[0] for link in links[1:-1]} == {"code.html"}
+    assert links[0] == f"notebooks/{name}.ipynb"
 
 
 def test_code_that_a_page_calls_is_found_where_it_is_defined():
@@ -286,6 +314,13 @@ def test_with_no_run_the_first_page_says_how_to_make_one(tmp_path):
     assert "guidebook run mnist" in front.findings([])
     assert "<img" not in front.strips([], tmp_path)
     assert front.scale([], []).startswith("0 runs of 0 experiments")
+
+
+def test_samples_of_the_first_page_are_named_for_the_data_that_their_model_learnt(tmp_path):
+    (run,) = (r for r in RUNS if r.name == "imagenet100/imagenette")
+    shown = front.strips([chapter(run, file="experiments/imagenet100")[0]], tmp_path)
+    assert text(shown).startswith("Imagenette, w = ")
+    assert "ImageNet-100" not in shown
 
 
 def test_the_samples_of_the_first_page_are_those_of_the_record_pixel_by_pixel(tmp_path):

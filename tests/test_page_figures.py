@@ -1,8 +1,12 @@
 """Figures of pages: a caption taken from the paragraph beneath, and words for those who cannot see it."""
 
+import json
+import re
+
 import pytest
 
 from guidebook.book.captions import figures, words
+from guidebook.config.paths import NOTEBOOKS, PARAMS
 from guidebook.report.samples import samples
 
 
@@ -78,3 +82,27 @@ def test_images_side_by_side_are_a_figure_and_say_how_they_stand():
         'alt="A &quot;quoted&quot; caption.; 4 images in 2 rows (a&quot;b; &lt;i&gt;) and 2 columns (w = 0; w = 1)"'
         in shown
     )
+
+
+def lookouts(name):
+    """Of each figure of a notebook, or two in a row, what the text between it and the figure before says to look for; not of one above the first text."""
+    found, text, shown = [], "", False
+    for cell in json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())["cells"][1:]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            text, shown = (source if shown else f"{text}\n\n{source}"), False
+        elif re.search(r"^(figures|charts|page)\.\w+\(.*;$", source, re.M | re.S) and text and not shown:
+            found += re.findall(r"\*\*What you should see:\*\* ((?:.|\n(?!\n))+)", text) or [None]
+            shown = True
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(p.name for p in PARAMS.iterdir() if (NOTEBOOKS / f"{p.name}.ipynb").exists()), "six-images"]
+)
+def test_before_every_figure_of_an_experiment_stands_what_to_look_for_and_no_result(name):
+    """Pages of several runs share the text, so that no value of one stands in it."""
+    found = lookouts(name)
+    assert None not in found
+    assert len({*found}) == len(found) > 2
+    assert not any("{glue" in text for text in found)

@@ -63,7 +63,7 @@ def site(tmp_path_factory, shared, browser) -> Path:
         ignored = shutil.ignore_patterns("_build", "results", ".ipynb_checkpoints", "kernel-*")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     (root / "book/results").mkdir()
-    for kept in ("costs.json", "foundations.ipynb"):
+    for kept in ("costs.json", "foundations.ipynb", "six-images.json"):
         shutil.copy(ROOT / "book/results" / kept, root / "book/results")
     demo = load("mnist", "smoke").replace(profile="demo", data={"caption": HOSTILE})
     (root / "params/mnist/demo.yml").write_text(demo.yaml())
@@ -223,22 +223,25 @@ def test_from_a_claim_to_its_run_parameters_command_and_code_are_three_clicks_an
     page, links = (
         visit.page,
         visit.ask(
-            "() => [...document.querySelectorAll('.rests a[href*=\"experiments/\"]')].map(a => a.getAttribute('href'))"
+            "() => [...document.querySelectorAll('.rests a[href*=\".html#\"]')].map(a => a.getAttribute('href'))"
         ),
     )
     assert len(links) >= 4
+    assert sum(link.startswith("six-images.html") for link in links) == 3
     for link in links:
+        up = "../" * link.count("/")
         for last in ("run", "params", "again", "code"):
             page.goto((root / "claims.html").as_uri())
             page.locator(f'a[href="{link}"]').first.click()
             row = page.locator(":target")
-            assert row.get_attribute("href") == f"../claims.html#{link.partition('#')[2]}"
+            assert row.get_attribute("href") == f"{up}claims.html#{link.partition('#')[2]}"
             page.locator(f'p.rests a[href="#{last}"]').click()
             assert page.locator(f"#{last}").is_visible(), "the fold opens for its anchor"
         page.locator("#code a").first.click()
         assert re.search(r"\b(def|class) \w+", page.locator(":target").inner_text())
-        page.locator('a[href="experiments/mnist.html#code"]').first.click()
-        page.wait_for_url("**/experiments/mnist.html#code")
+        back = "experiments/mnist.html#code" if up else "six-images.html#code"
+        page.locator(f'a[href="{back}"]').first.click()
+        page.wait_for_url(f"**/{back}")
     page.goto((root / "experiments/mnist-demo.html").as_uri())
     page.locator("#run a").first.click()
     assert "mnist/demo" in page.locator(":target").inner_text()

@@ -65,8 +65,8 @@ def _build(toc: dict, say: Callable[[str], None]) -> None:
         alike = [r for r in every if c.run and r.finished and r.name == c.run.name and r.path != c.run.path]
         group = groups[c.run.params.experiment] if c in shown else ()
         stage(c, alike, group, SOURCE, say)
-    for name in groups:
-        (SOURCE / "_assets" / "notebooks").mkdir(parents=True, exist_ok=True)
+    (SOURCE / "_assets" / "notebooks").mkdir(parents=True, exist_ok=True)
+    for name in (*groups, *(c.file for c in extra if c.measured)):
         shutil.copy(NOTEBOOKS / f"{name}.ipynb", SOURCE / "_assets" / "notebooks")
     _write_pages(groups, extra, found)
     _toc(toc, groups)
@@ -106,7 +106,7 @@ def _write_pages(groups: dict[str, list[Chapter]], extra: list[Chapter], found: 
         "how-to-read": pages.how_to_read,
         "claims": lambda: pages.claims(answered),
         "atlas": pages.atlas,
-        "code": lambda: pages.code([of[0] for of in groups.values() if of]),
+        "code": lambda: pages.code([*(of[0] for of in groups.values() if of), *(c for c in extra if c.measured)]),
     }
     for name in filled:
         if (page := BOOK / f"{name}.md").exists() and "<!-- " in page.read_text():

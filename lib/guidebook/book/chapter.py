@@ -30,6 +30,11 @@ class Chapter:
         return fraction(self.run) if self.run else "measured once"
 
     @property
+    def measured(self) -> bool:
+        """A check that it shows records of no run, and is not kept as it was executed."""
+        return self.run is None and self.page[4][0].suffix != ".ipynb"
+
+    @property
     def name(self) -> str:
         """The heading without the question."""
         return heading(self.page[0]).partition(":")[0]

@@ -110,7 +110,9 @@ def strips(chapters: Sequence[Chapter], folder: Path) -> str:
             folder.mkdir(parents=True, exist_ok=True)
             file = folder / f"{c.run.params.experiment}.png"
             strip(pixels).save(file, optimize=True)
-            data = c.run.params.data.entry.note.partition(":")[0]  # of what the run drew, whatever its experiment is called
+            data = c.run.params.data.entry.note.partition(":")[
+                0
+            ]  # of what the run drew, whatever its experiment is called
             words = escaped(f"{data}, w = {r['guidance']:g}")
             image = f'<img src="{folder.name}/{file.name}" alt="{len(pixels)} samples of {words}">'
             lines.append(f'<a href="{c.file}.html"><span>{words}</span>{image}</a>')

@@ -41,6 +41,8 @@ def stage(
         found = findings(c.run, given := answers(c.page[1]), figures)
         top += [_cell("found", f"## What was found\n\n{found}"), _cell("trace", trace.folds(c))]
         rest = _linked(rest, c) if given else rest
+    elif c.measured:
+        top, rest = [*top, _cell("trace", trace.folds(c))], _linked(rest, c)
     if sampler := c.run and live.sampler(c.run, c.file, source / "_assets", c.file == "explorer", say):
         rest = [*rest, _cell("sampler", sampler)]
     notebook["cells"] = [*top, *explorers.section(c.file, c.run, source), *rest]
@@ -74,13 +76,13 @@ def _anchored(cells: list[dict]) -> tuple[dict[str, str], list[dict]]:
 
 def _linked(cells: list[dict], c: Chapter) -> list[dict]:
     """The cells with each verdict a link to its claim, and how the verdicts came about below them."""
-    found = []
+    found, up = [], "../" * c.file.count("/")
     for cell in cells:
         found.append(cell)
         for output in cell.get("outputs", ()):
             text = "".join(output.get("data", {}).get("text/html", ""))
             if ROW.search(text):
-                output["data"]["text/html"] = ROW.sub(r'<a id="\1" \2 href="../claims.html#\1">\3</a>', text)
+                output["data"]["text/html"] = ROW.sub(rf'<a id="\1" \2 href="{up}claims.html#\1">\3</a>', text)
                 found.append(_cell("trace-below", trace.below(c)))
     return found
 

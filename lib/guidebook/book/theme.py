@@ -18,7 +18,7 @@ ICONS = re.compile(
     r'\s*<script [^>]*src="[^"]*fontawesome\.js[^"]*"></script>'
 )  # 1.5 MB; custom.css has the icons of the theme
 # For results while one types, which the book does not show: the page of results alone needs them
-SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')
+SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex|js/search)\.js[^"]*"></script>')
 # The list's children are no list items, so that it would be announced as an empty one
 LIST = '<div role="list" class="citation-list">'
 FOLD = '<summary><span class="toctree-toggle"'  # in the contents, without a word

@@ -15,29 +15,51 @@ from guidebook.report.source import LIBRARY, file_of, lines, used
 from guidebook.report.tables import escaped
 from guidebook.runs.run import Run
 
+FREE = ("train", "sample", "quality", "batch")  # benches of any experiment
+SMALL = {"reduced": "paper"}  # what a bench makes of a profile whose weights are not at hand
+
 if TYPE_CHECKING:
     from guidebook.book.chapter import Chapter
 
 
 def folds(c: "Chapter") -> str:
-    """In HTML, folded: the parameters of the run that a page shows, the command that makes it again, and the code that it calls."""
-    name = c.page[0].name
-    code = (f'<li><a href="../code.html#{anchor(p)}">{escaped(p.replace(":", "."))}</a></li>' for p in places(c))
-    made = f'<a href="../notebooks/{name}" download>{name}</a> is this page as the repository has it, without outputs; opened in JupyterLab it runs the demo.'
+    """In HTML, folded: the parameters of the run or of the records that a page shows, the command that makes them again, and the code that it calls."""
+    name, up = c.page[0].name, "../" * c.file.count("/")
+    code = (f'<li><a href="{up}code.html#{anchor(p)}">{escaped(p.replace(":", "."))}</a></li>' for p in places(c))
+    made = f'<a href="{up}notebooks/{name}" download>{name}</a> is this page as the repository has it, without outputs'
+    if c.run:
+        values, again, made = text(c.run.params), command(c.run), f"{made}; opened in JupyterLab it runs the demo"
+        of = f'<a href="{up}status.html#{slug(c.run)}">{escaped(c.run.name)} in Status</a> · <a href="{up}results.html">all numbers</a>'
+    else:
+        of, values, again = measured(c)
     parts = {
-        "Parameters": f'<pre id="params">{_pre(text(c.run.params))}</pre>',
-        "Make it again": f'<pre id="again">{_pre(command(c.run))}</pre><p>{made}</p>',
+        "Parameters": f'<pre id="params">{_pre(values)}</pre>',
+        "Make it again": f'<pre id="again">{_pre(again)}</pre><p>{made}.</p>',
         "Code": f'<ul id="code">{"".join(code)}</ul>',
     }
     made = "".join(f"<details><summary>{head}</summary>{body}</details>" for head, body in parts.items())
-    status = f'<a href="../status.html#{slug(c.run)}">{escaped(c.run.name)} in Status</a>'
-    return f'<div class="trace" id="run"><p>{status} · <a href="../results.html">all numbers</a></p>{made}</div>'
+    return f'<div class="trace" id="run"><p>{of}</p>{made}</div>'
+
+
+def measured(c: "Chapter") -> tuple[str, str, str]:
+    """Of a page of no run: the files of its records in HTML, what these say of how they were made, and the commands that measure again."""
+    place, shows = c.page[4][0], c.page[0].read_text()
+    found = {file: json.loads(file.read_bytes()) for file in sorted(place.glob("*.json")) or [place]}
+    found = {file: r for file, r in found.items() if "bench" not in r or f'\\"{r["bench"]}\\"' in shows}
+    again = [["python", "-m", "bench", r.get("bench", "six")] for r in found.values()]
+    for words, made in (
+        (words, r["made"]) for words, r in zip(again, found.values(), strict=True) if words[-1] in FREE
+    ):
+        words += ["--experiment", made["experiment"], "--profile", SMALL.get(made["profile"], made["profile"])]
+    values = yaml.safe_dump({file.stem: r["made"] for file, r in found.items()}, sort_keys=False, allow_unicode=True)
+    return ", ".join(f"<code>{escaped(file.name)}</code>" for file in found), values, "\n".join(map(shlex.join, again))
 
 
 def below(c: "Chapter") -> str:
     """In HTML, below a page's verdicts: how they came about."""
     way = '<a href="#params">parameters</a> · <a href="#again">command</a> · <a href="#code">code</a>'
-    return f'<p class="rests">These verdicts are of the run <a href="#run">{escaped(c.run.name)}</a>: {way}</p>'
+    of = f'the run <a href="#run">{escaped(c.run.name)}' if c.run else '<a href="#run">one measurement'
+    return f'<p class="rests">These verdicts are of {of}</a>: {way}</p>'
 
 
 def text(params: Params) -> str:
