@@ -170,7 +170,7 @@ def test_one_step_of_a_straight_line_reaches_its_only_image_and_of_several_their
         for steps in (1, 3):
             ends = walk(noise, levels(section, steps), BLOBS[:1], 0.0)[-1]
             np.testing.assert_allclose(ends, np.tile(BLOBS[0], (5, 1)), atol=1e-9)
-    np.testing.assert_allclose(walk(noise, levels(FLOW, 1), BLOBS, 0.1)[-1], np.tile(BLOBS.mean(0), (5, 1)))
+    np.testing.assert_allclose(walk(noise, levels(FLOW, 1), BLOBS, 0.1)[-1], np.tile(BLOBS.mean(0), (5, 1)), atol=1e-9)
     figure = figures.paths({"a": (FLOW, BLOBS), "b": (FLOW, BLOBS[:1])}, (1, 4), sd=0.1)
     assert [a.get_title() for a in figure.axes] == ["1 step", "4 steps", "", ""]
     assert [len(a.patches) for a in figure.axes] == [3, 3, 1, 1]

@@ -74,7 +74,7 @@ def test_bf16_is_native_on_a_cpu_with_the_instructions(monkeypatch):
         "stable-diffusion",
         "sweep",
         "wikiart",
-    ],  # fmt: skip
+    ],
 )
 def test_no_demo_and_no_smoke_asks_for_what_a_laptop_is_slow_in(experiment, profile):
     assert load(experiment, profile).train.precision in ("auto", "fp32")
