@@ -50,7 +50,10 @@ def against_steps(runs: dict[str, list[dict]], metrics: Sequence[str], real: lis
     """Metrics against the number of steps of the solver, one panel each, one line per run; of a run that was trained again the mean
     over its trainings, with its two-level interval."""
     means = {name: [alone(r | r.get("again", {})) for r in of] for name, of in runs.items()}
-    return _against(means, metrics, real, "steps", lambda record: record["draw"]["solver"]["steps"])
+    figure = _against(means, metrics, real, "steps", lambda record: record["draw"]["solver"]["steps"])
+    figure.axes[0].get_legend().remove()  # so many lines leave no room for it
+    figure.axes[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
 
 
 def alone(record: dict) -> dict:
