@@ -8,9 +8,9 @@ from guidebook.config.params import load
 from guidebook.config.sampling import Solver
 from guidebook.config.schema import Flow
 from guidebook.diffusion.objective import objective
+from guidebook.diffusion.paths import levels, walk
 from guidebook.diffusion.solvers import SOLVERS, times
 from guidebook.report import charts, figures
-from guidebook.report.paths import levels, walk
 
 STATS = [{"nimg": 100 * i, "loss": 1 / i, "loss_by_timestep": [3.0, 2.0, 1 / i]} for i in (1, 2, 3)]
 

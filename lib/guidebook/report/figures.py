@@ -11,9 +11,9 @@ from matplotlib.ticker import LogLocator
 
 from guidebook.config.errors import plain
 from guidebook.config.schema import VP, Flow
+from guidebook.diffusion.paths import levels, schedule, walk
 from guidebook.metrics.curves import losses
 from guidebook.metrics.intervals import Z
-from guidebook.report.paths import levels, schedule, walk
 from guidebook.report.samples import samples
 from guidebook.report.tables import Html
 from guidebook.sampling.sets import ImageSet
