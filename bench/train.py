@@ -72,7 +72,18 @@ def train(params: Params, repeats: int = 5, steps: int | None = None) -> dict:
     params = params.replace(train=alike)
     t, rows = params.train, {}
     mine = Way(t.precision, True, t.channels_last, t.compile)
-    tried = [EXAMPLE, EXAMPLE_ONCE, Way("bf16", encodes=True), EXAMPLE_HALF, PLAIN, HALF, LAYOUT, BOTH, replace(mine, compile=False), mine]
+    tried = [
+        EXAMPLE,
+        EXAMPLE_ONCE,
+        Way("bf16", encodes=True),
+        EXAMPLE_HALF,
+        PLAIN,
+        HALF,
+        LAYOUT,
+        BOTH,
+        replace(mine, compile=False),
+        mine,
+    ]
     half = t.precision == "bf16" or native_bf16()
     for way in dict.fromkeys(way for way in tried if half or way.precision == "fp32"):
         rows[way] = set_up(way, params)

@@ -6,8 +6,10 @@ import torch
 
 from guidebook.config.params import load
 from guidebook.config.sampling import Solver
+from guidebook.config.schema import Flow
 from guidebook.diffusion.objective import objective
-from guidebook.diffusion.solvers import times
+from guidebook.diffusion.paths import levels, walk
+from guidebook.diffusion.solvers import SOLVERS, times
 from guidebook.report import charts, figures
 
 STATS = [{"nimg": 100 * i, "loss": 1 / i, "loss_by_timestep": [3.0, 2.0, 1 / i]} for i in (1, 2, 3)]
@@ -120,3 +122,69 @@ def test_lines_of_unlike_scales_and_lengths_each_stand_at_their_own():
         found = [np.asarray(container.lines[0].get_xdata(), float) for container in axes.containers]
         np.testing.assert_allclose(found[0], [0, 1, 3], atol=1e-9)
         np.testing.assert_allclose(found[1], np.array([1, 2]) + 0.08, atol=1e-9)
+
+
+BLOBS = np.array([[1.2, 0.5], [-1.1, 0.7], [0.1, -1.2]])
+FLOW = Flow(mean=0.0, std=1.0)
+
+
+def exactly(path, blobs, sd):
+    """The best possible (x0, ε) of points (N, 2), by the score of their noisy density (Tweedie's formula)."""
+
+    def denoise(x, t):
+        a, s = path.mix(t)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            blob = torch.distributions.Normal(a * torch.from_numpy(blobs), (a**2 * sd**2 + s**2).sqrt())
+            (score,) = torch.autograd.grad(blob.log_prob(x[:, None]).sum(-1).logsumexp(1).sum(), x)
+        eps = -s * score
+        return (x.detach() - s * eps) / a, eps
+
+    return denoise
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+@pytest.mark.parametrize(
+    "section",
+    [FLOW, FLOW.model_copy(update={"shift": 3.0}), load("cifar10", "demo").objective, load("flows", "demo").objective],
+    ids=["flow", "shifted", "cifar10", "cosine"],
+)
+def test_the_paths_of_a_plane_are_those_of_the_librarys_solver_with_the_exact_score(section, steps):
+    path = objective(section, dtype=torch.float64)
+    way = Solver(sampler="ddim", steps=steps, eta=0.0, spacing="trailing")
+    visited, noise = times(path, way), np.random.default_rng(1).normal(size=(5, 2))
+    np.testing.assert_allclose(levels(section, steps), torch.stack(path.mix(visited), 1), rtol=1e-4, atol=1e-6)
+    states = walk(noise, torch.stack(path.mix(visited), 1).numpy(), BLOBS, 0.2)
+    x = torch.from_numpy(noise)
+    if visited[0] == 1:  # noise alone says nothing of x0 by its score: the mean of all images, by hand
+        x0 = torch.from_numpy(BLOBS).mean(0)
+        a, s = path.mix(visited[1])
+        x, visited = a * x0 + s * x, visited[1:]
+    (*_, (_, x)) = SOLVERS["ddim"](exactly(path, BLOBS, 0.2), x, visited, path) if len(visited) > 1 else ((0, x),)
+    np.testing.assert_allclose(states[-1], x, atol=1e-9)
+
+
+def test_one_step_of_a_straight_line_reaches_its_only_image_and_of_several_their_mean():
+    noise = np.random.default_rng(2).normal(size=(5, 2))
+    for section in (FLOW, load("flows", "demo").objective):
+        for steps in (1, 3):
+            ends = walk(noise, levels(section, steps), BLOBS[:1], 0.0)[-1]
+            np.testing.assert_allclose(ends, np.tile(BLOBS[0], (5, 1)), atol=1e-9)
+    np.testing.assert_allclose(walk(noise, levels(FLOW, 1), BLOBS, 0.1)[-1], np.tile(BLOBS.mean(0), (5, 1)), atol=1e-9)
+    figure = figures.paths({"a": (FLOW, BLOBS), "b": (FLOW, BLOBS[:1])}, (1, 4), sd=0.1)
+    assert [a.get_title() for a in figure.axes] == ["1 step", "4 steps", "", ""]
+    assert [len(a.patches) for a in figure.axes] == [3, 3, 1, 1]
+    assert [len(a.lines[9].get_xdata()) for a in figure.axes] == [2, 5, 2, 5]
+
+
+def test_against_steps_a_point_is_the_mean_over_trainings_where_there_are_several():
+    again = {"value": 2.0, "low": 1.0, "high": 3.0, "spread": 0.1, "trainings": 3}
+    of = [{**of_seed(0, 1.0), "draw": {"solver": {"steps": s}}} for s in (5, 1)]
+    once, thrice = (
+        charts.against_steps({"once": of, "thrice": [r | {"again": again} for r in of]}, ["fd_random"], [])
+        .axes[0]
+        .containers
+    )
+    assert once.lines[0].get_ydata().tolist() == [1, 1]
+    assert thrice.lines[0].get_ydata().tolist() == [2, 2]
+    assert [line.get_segments()[0][:, 1].tolist() for line in thrice.lines[2]] == [[1, 3]]

@@ -601,6 +601,15 @@ def test_a_parameter_that_came_later_leaves_the_key_of_a_published_training_as_i
     assert load(experiment, "paper").training_key == key
 
 
+def test_a_flow_keeps_the_key_that_it_had_before_its_times_could_be_uniform_or_shifted():
+    flow = load("mnist", "demo").replace(objective=OBJECTIVES["flow"], sample=TRAILING)
+    assert flow.training_key == "6b097926"
+    said = flow.replace(objective={"times": "logit-normal", "shift": 1.0})
+    assert said.training_key == flow.training_key
+    others = [flow.replace(objective=change).training_key for change in ({"times": "uniform"}, {"shift": 3.0})]
+    assert len({flow.training_key, *others}) == 3
+
+
 @pytest.mark.parametrize(
     "path", sorted(RESULTS.rglob("params.yml")), ids=lambda p: p.parent.relative_to(RESULTS).as_posix()
 )

@@ -62,7 +62,19 @@ def test_bf16_is_native_on_a_cpu_with_the_instructions(monkeypatch):
 @pytest.mark.parametrize("profile", ["demo", "smoke"])
 @pytest.mark.parametrize(
     "experiment",
-    ["celeba", "cifar10", "ema", "grain", "imagenet100", "mnist", "samplers", "stable-diffusion", "sweep", "wikiart"],
+    [
+        "celeba",
+        "cifar10",
+        "ema",
+        "flows",
+        "grain",
+        "imagenet100",
+        "mnist",
+        "samplers",
+        "stable-diffusion",
+        "sweep",
+        "wikiart",
+    ],
 )
 def test_no_demo_and_no_smoke_asks_for_what_a_laptop_is_slow_in(experiment, profile):
     assert load(experiment, profile).train.precision in ("auto", "fp32")

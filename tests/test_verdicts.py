@@ -160,6 +160,11 @@ def trained(rng, effect):
     return above(trainings(rng, 3.0 * effect, 0.3), training=True)
 
 
+def by_steps(count, rng, effect):
+    """One kind of training against others, in several numbers of steps."""
+    return above(*(trainings(rng, 3.0 * effect, 0.3) for _ in range(count)), training=True)
+
+
 def unnoticed(rng, effect):
     """Distances of trainings in two other orders, against those of random order and a tenth: a hard one decides for, a mild one against."""
     found = []
@@ -401,6 +406,10 @@ ROWS = {
     "lecture-forwards": ("ratios", twice),
     "lecture-modulation": ("modulated", trained),
     "lecture-generalisation": ("jumps", averaged),
+    "lecture-sd3-flow": ("process", partial(by_steps, 3)),
+    "flows-few": ("few", partial(by_steps, 8)),
+    "flows-times": ("times", partial(by_steps, 3)),
+    "flows-prediction": ("predicted", partial(by_steps, 4)),
     "lecture-ema-length": ("twice", dramatic),
     "lecture-ema-guidance": ("outcome", best_length),
     "sahu-variability": ("spread", steadier),

@@ -28,6 +28,7 @@ EXPERIMENTS = [
     "sweep",
     "choices",
     "ema",
+    "flows",
     "stable-diffusion",
 ]
 

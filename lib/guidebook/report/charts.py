@@ -46,6 +46,21 @@ def against_length(runs: dict[str, list[dict]], metrics: Sequence[str], real: li
     return _against(runs, metrics, real, "length of the average (share of the training)", averaged)
 
 
+def against_steps(runs: dict[str, list[dict]], metrics: Sequence[str], real: list[dict]) -> Figure:
+    """Metrics against the number of steps of the solver, one panel each, one line per run; of a run that was trained again the mean
+    over its trainings, with its two-level interval."""
+    means = {name: [alone(r | r.get("again", {})) for r in of] for name, of in runs.items()}
+    figure = _against(means, metrics, real, "steps", lambda record: record["draw"]["solver"]["steps"])
+    figure.axes[0].get_legend().remove()  # so many lines leave no room for it
+    figure.axes[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def alone(record: dict) -> dict:
+    """The record without what its other trainings gave."""
+    return {key: value for key, value in record.items() if key != "again"}
+
+
 def averaged(record: dict) -> float:
     """The length of the average whose samples a record is of; 0 of the last weights."""
     weights = record["draw"]["weights"]
@@ -69,8 +84,7 @@ def by_training(kinds: dict[str, list[dict] | None]) -> Figure:
     if all(kinds.values()):
         for k, same in enumerate(zip(*kinds.values(), strict=True)):
             place, colour = np.arange(len(kinds)) + 0.06 * k, COLOURS[k % len(COLOURS)]  # seeds stand beside each other
-            alone = [{key: value for key, value in r.items() if key != "again"} for r in same]
-            errors(axes, place, alone, color=colour, marker="o", label=f"seed {same[0]['training']}")
+            errors(axes, place, [*map(alone, same)], color=colour, marker="o", label=f"seed {same[0]['training']}")
         axes.set(ylim=(0, None), ylabel=NAMES[same[0]["metric"]])
         axes.legend(fontsize=8)
     return figure

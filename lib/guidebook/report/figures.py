@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from guidebook.config.errors import plain
-from guidebook.config.schema import VP
+from guidebook.config.schema import VP, Flow
+from guidebook.diffusion.paths import levels, schedule, walk
 from guidebook.metrics.curves import losses
 from guidebook.metrics.intervals import Z
 from guidebook.report.samples import samples
@@ -129,7 +130,7 @@ def schedules(named: dict[str, VP]) -> Figure:
     """The share of the image √ᾱ at each timestep, one line per noise schedule (`params.objective`)."""
     axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
     for (name, section), colour in zip(named.items(), COLOURS, strict=False):
-        axes.plot(_levels(section)[0], color=colour, label=name, linewidth=1.4)
+        axes.plot(schedule(section)[0], color=colour, label=name, linewidth=1.4)
     return _labelled(axes, "timestep t (0 = image, last = noise)", "share of the image √ᾱ")
 
 
@@ -138,9 +139,7 @@ def image_errors(section: VP, steps: int) -> Figure:
     """At each of so many trailing steps of DDIM: how often an error of the network enters x̂0, and the plain scale of CFG++ at λ = 1,
     unclipped.
     """
-    a, s = _levels(section)
-    visited = np.round(len(a) - np.arange(steps) * len(a) / steps).astype(int) - 1
-    a, s = a[visited], s[visited]
+    a, s = levels(section, steps)[:-1].T
     p, q = {"epsilon": (0.0, 1.0), "v_prediction": (-s, a), "sample": (1.0, 0.0)}[section.prediction]
     then, less = np.append(a[1:], 1.0), np.append(s[1:], 0.0)  # the image's last
     error, scale = s / abs(a * q - s * p), 1 / (1 - less * a / (then * s))
@@ -165,6 +164,25 @@ def profiles(lengths: Sequence[float]) -> Figure:
     return _labelled(axes, "share of the training", "weight of the moment")
 
 
+def paths(rows: dict[str, tuple[VP | Flow, np.ndarray]], steps: Sequence[int], sd: float) -> Figure:
+    """Paths of DDIM in a plane from the same noise to images in blobs: a row per objective and centres (K, 2) of blobs, a column
+    per number of steps. Pale behind them those of 500 steps; circles have a radius of two standard deviations."""
+    noise, size = np.random.default_rng(0).normal(size=(9, 2)), (1.8 * len(steps), 1.45 * len(rows))
+    figure, panels = plt.subplots(len(rows), len(steps), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for row, (name, (section, blobs)), colour in zip(panels, rows.items(), COLOURS, strict=False):
+        exact = walk(noise, levels(section, 500), blobs, sd)
+        for axes, n in zip(row, steps, strict=True):
+            states = walk(noise, levels(section, n), blobs, sd)
+            axes.plot(*exact.T.swapaxes(1, 2), color="0.75", linewidth=1)
+            axes.plot(*states.T.swapaxes(1, 2), color=colour, marker=".", markersize=3, linewidth=0.8)
+            axes.plot(*states[-1].T, "o", color=colour, markersize=4)
+            for blob in blobs:
+                axes.add_patch(plt.Circle(blob, 2 * sd, fill=False, color="0.35", linewidth=0.8))
+            axes.set(aspect="equal", title=f"{n} step{'s' * (n > 1)}" if name == next(iter(rows)) else "")
+        row[0].set_ylabel(label(name))
+    return figure
+
+
 def cut(words: str) -> str:
     """Words on one line, cut where they are very long."""
     return plain(words)[:60]
@@ -173,20 +191,6 @@ def cut(words: str) -> str:
 def label(words: str) -> str:
     """Words in a chart as they are: dollar signs make no formula, and what is very long is cut."""
     return cut(words).replace("$", r"\$")
-
-
-def _levels(section: VP) -> tuple[np.ndarray, np.ndarray]:
-    """a = √ᾱ and s = √(1 − ᾱ), each (T,), of `diffusion.objective.alphas_cumprod`, without the seconds that torch takes to import."""
-    if section.schedule == "squaredcos_cap_v2":
-        f = np.cos((np.arange(section.timesteps + 1) / section.timesteps + 0.008) / 1.008 * np.pi / 2) ** 2
-        beta = np.minimum(1 - f[1:] / f[:-1], 0.999)
-    else:
-        power = 2 if section.schedule == "scaled_linear" else 1
-        beta = np.linspace(*np.power(section.betas, 1 / power), section.timesteps) ** power
-    a = np.sqrt(np.cumprod(1 - beta))
-    if section.zero_terminal_snr:
-        a = (a - a[-1]) * a[0] / (a[0] - a[-1])
-    return a, np.sqrt(1 - a**2)
 
 
 def logarithmic(axis: Axis) -> None:
