@@ -259,7 +259,16 @@ def test_a_wrong_number_planted_anywhere_does_not_hold(known, found):
 
 def test_what_is_known_to_be_wrong_in_the_documents_does_not_hold(known, found):
     failed = [name for name, verdict in verdicts_of(known, found).items() if verdict != "holds"]
-    assert failed == ["mnist", "cifar10", "wikiart", "celeba", "sd1-coarsest", "t5-xxl", "depth-4-size", "celeba-linear"]
+    assert failed == [
+        "mnist",
+        "cifar10",
+        "wikiart",
+        "celeba",
+        "sd1-coarsest",
+        "t5-xxl",
+        "depth-4-size",
+        "celeba-linear",
+    ]
 
 
 def test_numbers_of_several_rows():

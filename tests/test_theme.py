@@ -28,7 +28,8 @@ def test_a_page_has_no_script_of_icons_and_loads_pictures_when_they_are_scrolled
 
 def test_the_index_of_words_is_loaded_where_it_is_searched(tmp_path):
     scripts = "".join(
-        f'\n <script src="../{name}.js"></script>' for name in ("_static/searchtools", "searchindex", "_static/../js/search", "x")
+        f'\n <script src="../{name}.js"></script>'
+        for name in ("_static/searchtools", "searchindex", "_static/../js/search", "x")
     )
     assert mended(scripts, tmp_path) == '\n <script src="../x.js"></script>'
     results = f'{scripts}<div id="search-results"></div>'

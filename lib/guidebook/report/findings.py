@@ -58,7 +58,9 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
     else:
         most = f"The clearest {MOST} of {len(decided)} verdicts; the others stand below." if len(decided) > MOST else ""
         doubts = len(answers) - len(decided)
-        left = f"Undecided {'is one claim' if doubts == 1 else f'are {doubts} claims'} more: see below." if doubts else ""
+        left = (
+            f"Undecided {'is one claim' if doubts == 1 else f'are {doubts} claims'} more: see below." if doubts else ""
+        )
         says = f"{most} {left}".strip()
     return f'<div class="findings"><p>{says}</p><ul>{"".join(lines)}</ul></div>'
 
