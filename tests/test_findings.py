@@ -98,7 +98,8 @@ def test_at_most_five_stand_at_the_top_and_how_many_are_left_is_said():
 
 def test_each_finding_leads_to_its_claim_to_how_it_was_decided_and_to_the_figure_that_shows_it():
     shown = findings(MNIST, [answer(0)], {"grain": "figure-grain", "diversity": "figure-other"})
-    assert re.findall('href="(.*?)"', shown) == ["#figure-grain", f"#{IDS[0]}", f"../claims.html#{IDS[0]}"]
+    measures = "../how-to-read.html#measures"
+    assert re.findall('href="(.*?)"', shown) == ["#figure-grain", f"#{IDS[0]}", f"../claims.html#{IDS[0]}", measures]
     assert "figure" not in findings(MNIST, [answer(0)], {"diversity": "figure-other"})
 
 

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from guidebook.config.schema import length_of
 from guidebook.report.figures import BESIDE, COLOURS, label, logarithmic
@@ -72,6 +73,7 @@ def against_images(progress: dict[int, list[dict]], metrics: Sequence[str], real
     figure, panels = _panels(metrics, "images seen", real)
     for axes, metric in zip(panels, metrics, strict=True):
         errors(axes, list(progress), [pick(r, metric) for r in progress.values()], color=COLOURS[0], marker="o")
+        axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.legend(fontsize=8)
     return figure
 

@@ -62,7 +62,8 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
             f"Undecided {'is one claim' if doubts == 1 else f'are {doubts} claims'} more: see below." if doubts else ""
         )
         says = f"{most} {left}".strip()
-    return f'<div class="findings"><p>{says}</p><ul>{"".join(lines)}</ul></div>'
+    measures = '<p class="rests">What is measured: <a href="../how-to-read.html#measures">How to read</a></p>'
+    return f'<div class="findings"><p>{says}</p><ul>{"".join(lines)}</ul>{measures}</div>'
 
 
 def recognisable(run: Run) -> str:

@@ -18,7 +18,7 @@ def draw(run: Run, guidance: Guidance | float, n: int, **spec: Any) -> ImageSet:
     """n samples guided in one way (a number is a scale of plain guidance); `spec` as in `Draw.of`.
 
     Image i has seed (sample.seed, i), the same at every scale, by every solver and way to guide, and shows class i mod K, or
-    `prompt` where one is given. A record keeps the first of them alone, which is said unless a page is redrawn.
+    `prompt` where one is given. A record holds fewer than it drew: the first of them; that it has not all is said, but not while a page is redrawn.
     """
     found = sample_set(run, Draw.of(run.params, guidance, n, **spec))
     if (kept := len(found.pixels)) < n and "GUIDEBOOK_RECORD" not in os.environ:
