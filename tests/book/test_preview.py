@@ -10,7 +10,7 @@ from look import SERIOUS
 ROOT = Path(__file__).parents[2]
 ENTRY = 'A. <b>Author</b>. "A title" <img src=x onerror="window.hacked=1">. 2022.'
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
-PAGE = f"""<!doctype html><html lang=en><meta charset=utf-8><title>A page</title><style>body {{ background: var(--gb-paper); color: var(--pst-color-text-base, #ced6dd) }}</style><style>%s</style><body><main><article class=bd-article>
+PAGE = f"""<!doctype html><html lang=en><meta charset=utf-8><title>A page</title><style>body {{ background: var(--gb-paper); color: var(--pst-color-text-base, #ced6dd) }} a {{ color: inherit }}</style><style>%s</style><body><main><article class=bd-article>
 <p><a href="bibliography.html#id1" title="{html.escape(ENTRY)}">Author, 2022</a>, <a href="#fig">Figure 1</a>, <a href="#figure-grain">figure</a>,
 <a href="#equation-cfg">(1)</a>, <a href="#section">a section</a>, <a href="other.html#fig">another page's</a></p>
 <figure id=fig><img id=one alt="A picture" loading=lazy src="{PICTURE}"><figcaption><p>Figure 1 A &lt;i&gt;caption&lt;/i&gt;.<a class=headerlink href="#fig">#</a></p><button>Show pixels</button></figcaption></figure>
