@@ -42,7 +42,7 @@ def folds(c: "Chapter") -> str:
 
 
 def measured(c: "Chapter") -> tuple[str, str, str]:
-    """Of a page of no run: the files of its records in HTML, what these say of how they were made, and the commands that measure again."""
+    """Records of a page of no run: their files in HTML, what these say of how they were made, and the commands that measure again."""
     place, shows = c.page[4][0], c.page[0].read_text()
     found = {file: json.loads(file.read_bytes()) for file in sorted(place.glob("*.json")) or [place]}
     found = {file: r for file, r in found.items() if "bench" not in r or f'\\"{r["bench"]}\\"' in shows}

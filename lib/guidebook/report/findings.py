@@ -67,7 +67,7 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
 
 
 def recognisable(run: Run) -> str:
-    """Whether samples can be recognised, in a sentence: by what a judge reads of them at its best scale, where it reads real images well.
+    """Sentence on whether samples can be recognised: by what a judge reads of them at its best scale, where it reads real images well.
 
     Of images of one's own that no judge reads by the length of the training. Empty where nothing tells.
     """
