@@ -60,3 +60,9 @@ def test_an_entry_is_called_as_the_text_calls_it():
     data = parse_string(entries, "bibtex")
     labels = {e.key: e.label for e in AuthorYear().format_bibliography(data)}
     assert labels == {"a": "Ho and Salimans, 2022", "b": "van den Oord, 2022", "c": "A et al., 2022"}
+
+
+def test_what_has_the_colour_of_all_code_is_no_element_of_its_own(tmp_path):
+    """More than half of the page of code would be such elements."""
+    code = '<span class="k">def</span><span class="w"> </span><span class="nf">f</span><span class="p">(</span><span class="n">x</span>'
+    assert mended(code, tmp_path) == '<span class="k">def</span> <span class="nf">f</span>(x'

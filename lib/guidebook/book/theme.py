@@ -20,6 +20,7 @@ ICONS = re.compile(
 # For results while one types, which the book does not show: the page of results alone needs them
 SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex|js/search)\.js[^"]*"></script>')
 # The list's children are no list items, so that it would be announced as an empty one
+PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')  # names, signs and spaces, whose colour is that of all code
 LIST = '<div role="list" class="citation-list">'
 FOLD = '<summary><span class="toctree-toggle"'  # in the contents, without a word
 GLYPHS = re.compile(
@@ -116,4 +117,4 @@ def mended(text: str, folder: Path) -> str:
     text = text.replace(LIST, '<div class="citation-list">').replace(
         FOLD, FOLD.replace("y>", 'y aria-label="other runs">')
     )
-    return IMAGE.sub(sized, ICONS.sub("", text))
+    return IMAGE.sub(sized, PLAIN.sub(r"\1", ICONS.sub("", text)))
