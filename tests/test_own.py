@@ -106,7 +106,7 @@ def test_a_folder_a_class_is_a_set_of_classes(tmp_path):
 
     expected = {decode(raw, 3, 8).tobytes(): data.classes.index(name) for raw, name in known.items()}
     assert labelled(data.train) | labelled(data.test) == expected
-    assert "36 training and 4 test images, every tenth of all, with 2 classes" in data.note
+    assert "36 training and 4 test images, a tenth of all, with 2 classes" in data.note
     assert judge(p.data).network.out.out_features == 2
 
 
@@ -431,13 +431,13 @@ def test_what_a_new_experiment_found_is_said(place):
     said = CliRunner().invoke(app, ["new", "birds", "--data", str(classes(place / "a"))])
     assert said.exit_code == 0, said.exception
     first, wrote, last = said.stdout.splitlines()
-    assert first == "found 36 training and 4 test images, every tenth of all, with 2 classes; 12×12 to 14×12 pixels"
+    assert first == "found 36 training and 4 test images, a tenth of all, with 2 classes; 12×12 to 14×12 pixels"
     assert wrote.startswith("wrote ")
     assert str(place / "notebooks" / "birds.ipynb") in wrote
     assert last == "next: guidebook run birds, then guidebook build"
     shard(place / "c.parquet", text=[f"tree {i}" for i in range(40)])
     assert module.found(place / "c.parquet") == [
-        "found 36 training and 4 test images, every tenth of all, with 40 captions; 12×12 to 14×12 pixels"
+        "found 36 training and 4 test images, a tenth of all, with 40 captions; 12×12 to 14×12 pixels"
     ]
 
 

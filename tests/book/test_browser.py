@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
-from look import READY, pages
+from look import READY, faults, look, pages
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -157,6 +157,16 @@ def book(site, browser) -> dict[str, dict]:
         seen[str(file.relative_to(root))] = facts | {"outside": visit.outside, "complaints": visit.complaints}
         visit.context.close()
     return seen
+
+
+@pytest.fixture(scope="session")
+def seen(site, browser) -> dict[str, list[str]]:
+    """Faults of every page."""
+    return {name: faults(look(browser, file)) for name, file in pages(site / "book/_build/html").items()}
+
+
+def test_no_page_is_heavy_dim_or_closed_to_anyone(seen):
+    assert {name: found for name, found in seen.items() if found} == {}
 
 
 def of_pages(book: dict[str, dict], fact: str) -> dict:

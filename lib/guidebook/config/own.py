@@ -2,8 +2,8 @@
 
 A folder holds PNG and JPEG files, with a `metadata.csv` or `metadata.jsonl` of `file_name` and `text`, or in one folder a class;
 parquet files are as the hub writes them. Captions are those of a column `text` or `caption`, else classes are those of a ClassLabel,
-else attributes are CelebA's forty columns of booleans, or captions name the columns that are true. Files below `test` or `validation` are the test
-split; without them every tenth image is held out.
+else attributes are CelebA's forty columns of booleans, or captions name the columns that are true. Files below `test` or `validation`
+are the test split; without them a tenth is held out: of parquet files every tenth row, of a folder the images with the least checksums.
 """
 
 import functools
@@ -42,7 +42,7 @@ class Contents(Section):
     def entry(self) -> Entry:
         faces = self.classes == ATTRIBUTES and not self.captions
         kind, n = ("captions", self.captions) if self.captions else ("classes", len(self.classes))
-        held = "in a split of their own" if self.split else "every tenth of all"
+        held = "in a split of their own" if self.split else "a tenth of all"
         note = f"images of one's own: {self.train:,} training and {self.test:,} test images, {held}, with "
         note += "CelebA's attributes" if faces else f"{n:,} {kind}"
         streamed = not self.split and self.train + self.test > MANY
