@@ -366,6 +366,16 @@ def test_the_page_escapes_what_a_report_holds_and_says_when_there_is_none(small)
         *(page.cost([], bench) for bench in page.COLUMNS),
     ):
         assert "Not measured yet" in shown.text
+    told = {
+        "made": found["made"],
+        "ratios": [{"name": page.WHOLE[0], "value": v, "low": v - 0.1, "high": v + 0.1} for v in (2, 1, 0.5)],
+    }
+    assert [part.rpartition(", ")[2] for part in page.findings([told]).text.removesuffix("</li></ul>").split("; ")] == [
+        "faster",
+        "no difference shown",
+        "slower",
+    ]
+    assert page.findings([{"made": found["made"], "ratios": []}]).text == ""
     assert page.machines([]) == "nothing was measured yet"
     assert page.machines([found], [found]).startswith("mnist/smoke on ")
 

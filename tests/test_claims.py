@@ -157,6 +157,26 @@ def run(tiny, runs):
     return run
 
 
+def test_what_all_answers_of_a_run_rest_on_stands_once(run):
+    rows = [("mnist-grain", "more", verdict("holds")), ("mnist-best", "w = 2", ("undecided", "few"))]
+    text = Answers(run, rows)._repr_html_()[0]
+    assert text.count("1 % of the published training") == 1
+    assert "<td>difference +0.2 [0.1, 0.3]</td>" in text
+    assert "<td>few</td>" in text
+    alone = Answers(run, rows[1:])._repr_html_()[0]
+    assert "All rest" not in alone
+    assert "<td>few; 1 % of the published training" in alone
+
+
+def test_a_difference_is_said_of_its_metric_and_of_a_share_in_points(run):
+    notes = [
+        Answers(run, [("mnist-grain", "", Verdict("holds", (0.2, 0.1, 0.3), 1, 0.01, of))]).answers[0].note
+        for of in ("grain", "adherence")
+    ]
+    assert notes[0].startswith("difference of grain +0.2 [0.1, 0.3]; ")
+    assert notes[1].startswith("difference of adherence +20 [10, 30] percentage points; ")
+
+
 def verdict(outcome, trainings=1):
     return Verdict(outcome, (0.2, 0.1, 0.3), trainings)
 

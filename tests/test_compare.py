@@ -175,6 +175,7 @@ def test_every_verdict_can_come_out_both_ways():
     low, middle, high = (record(m + rng.normal(size=200), w=m) for m in (0.0, 3.0, 6.0))
     way = {"differ": ("guidance",)}
     assert above((high, low), **way).outcome == HOLDS
+    assert (above((high, low), **way).of, above((0.5, low), **way).of, least([low], [high], **way).of) == ("grain",) * 3
     assert above((low, high), **way).outcome == FAILS
     assert above((high, low), (high, middle), **way).outcome == HOLDS
     assert above((middle, low), (middle, high), **way).outcome == FAILS

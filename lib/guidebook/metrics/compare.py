@@ -17,6 +17,7 @@ class Verdict:
     interval: Interval | None  # of the difference that decides, at the level at which it does; None: not measured
     trainings: int
     p: float | None = None  # the least level at which it decides so, 1 where it does not; None: not measured
+    of: str = ""  # the metric that differs
 
     def opposite(self) -> "Verdict":
         """The answer to the claim that says the reverse."""
@@ -33,16 +34,16 @@ def above(*pairs: tuple[Records, Records], differ: Sequence[str] = (), training:
     """
     if not pairs or any(side is None for pair in pairs for side in pair):
         return Verdict(UNDECIDED, None, 0)
-    found = [difference(a, b, differ, training) for a, b in pairs]
+    found, of = [difference(a, b, differ, training) for a, b in pairs], _metric(*pairs[0])
     weakest = min(found, key=lambda d: d.interval()[1])
     if weakest.interval()[1] > 0:
-        return Verdict(HOLDS, weakest.interval(), weakest.trainings, max(d.p() for d in found))
+        return Verdict(HOLDS, weakest.interval(), weakest.trainings, max(d.p() for d in found), of)
     level = ALPHA / len(found)
     worst = min(found, key=lambda d: d.interval(level)[2])
     if worst.interval(level)[2] >= 0:
-        return Verdict(UNDECIDED, worst.interval(level), worst.trainings, 1.0)
+        return Verdict(UNDECIDED, worst.interval(level), worst.trainings, 1.0, of)
     p = len(found) * min(d.p() for d in found if d.value < 0)
-    return Verdict(FAILS, worst.interval(level), worst.trainings, p)
+    return Verdict(FAILS, worst.interval(level), worst.trainings, p, of)
 
 
 def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequence[str] = ()) -> Verdict:
@@ -52,16 +53,22 @@ def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequenc
     """
     if not (inside and outside) or None in (*inside, *outside):
         return Verdict(UNDECIDED, None, 0)
-    best, decided = None, []
+    best, decided, of = None, [], _metric(*inside)
     for outcome, mine, others in ((HOLDS, inside, outside), (FAILS, outside, inside)):
         for one in mine:
             found = [difference(other, one, differ) for other in others]
             nearest = min((d.interval(ALPHA / len(mine)) for d in found), key=lambda i: i[1])
             if nearest[1] > 0:
-                verdict = Verdict(HOLDS, nearest, 1, len(mine) * max(d.p() for d in found))
+                verdict = Verdict(HOLDS, nearest, 1, len(mine) * max(d.p() for d in found), of)
                 decided.append(verdict if outcome == HOLDS else verdict.opposite())
             best = nearest if outcome == HOLDS and (best is None or nearest[1] > best[1]) else best
-    return min(decided, key=lambda v: v.p, default=Verdict(UNDECIDED, best, 1, 1.0))
+    return min(decided, key=lambda v: v.p, default=Verdict(UNDECIDED, best, 1, 1.0, of))
+
+
+def _metric(*sides: Records) -> str:
+    """The metric of the first record among these."""
+    records = [side if isinstance(side, dict) else side[0] for side in sides if not isinstance(side, float)]
+    return records[0]["metric"] if records else ""
 
 
 # The truly lowest leaves a set where one of its K − 1 rivals is shown to be below it: by chance α / (K − 1) / cells each

@@ -14,6 +14,7 @@ from guidebook.config.paths import BOOK
 from guidebook.config.schema import Line, Section, Tuple, Word
 from guidebook.config.yamlfile import read
 from guidebook.metrics.compare import ALPHA, FAILS, HOLDS, UNDECIDED, Verdict
+from guidebook.metrics.groups import SHARES
 from guidebook.report.banner import fraction, stands_in
 from guidebook.report.tables import Html, escaped, table
 from guidebook.runs.run import Run
@@ -95,8 +96,15 @@ class Answers:
             self.answers.append(Answer(claim, found, outcome, "; ".join(filter(None, (note, on))), effect, p))
 
     def _repr_html_(self) -> tuple[str, dict]:
-        rows = [(marked(a.verdict, a.claim), every()[a.claim].says, a.found, a.note) for a in self.answers]
-        return table(["verdict", "published", "this run found", "rests on"], rows).text, {MARK: self.answers}
+        parts = [a.note.split("; ") for a in self.answers]
+        of_all = [part for part in parts[0] if all(part in own for own in parts)] if len(parts) > 1 else []
+        notes = ["; ".join(part for part in own if part not in of_all) for own in parts]
+        rows = [
+            (marked(a.verdict, a.claim), every()[a.claim].says, a.found, note)
+            for a, note in zip(self.answers, notes, strict=True)
+        ]
+        shared = f'<p class="rests">All rest on this: {escaped("; ".join(of_all))}.</p>' if of_all else ""
+        return shared + table(["verdict", "published", "this run found", "rests on"], rows).text, {MARK: self.answers}
 
 
 def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | None) -> tuple:
@@ -111,7 +119,9 @@ def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | Non
     if verdict.interval is None:
         return UNDECIDED, "not measured in this run", None, None
     value, low, high = verdict.interval
-    note = f"difference {value:+.3g} [{low:.3g}, {high:.3g}]"
+    scale, unit = (100, " percentage points") if verdict.of in SHARES else (1, "")
+    of = f" of {verdict.of}" if verdict.of else ""
+    note = f"difference{of} {scale * value:+.3g} [{scale * low:.3g}, {scale * high:.3g}]{unit}"
     if claim.kind == "training" and verdict.trainings > 1:
         note += f" over {verdict.trainings} trainings"
     elif claim.kind == "training":

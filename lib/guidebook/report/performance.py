@@ -10,10 +10,18 @@ from matplotlib.figure import Figure
 from guidebook.config.paths import RESULTS
 from guidebook.report.charts import NAMES, errors
 from guidebook.report.figures import COLOURS, label, logarithmic
-from guidebook.report.tables import Html, table
+from guidebook.report.tables import Html, notes, table
 
 MISSING = Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
 FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
+# Ratios of the whole, which a reader asks for first
+WHOLE = (
+    "training, same precision",
+    "sampling, equal outputs",
+    "sampling, equal quality",
+    "a step",
+    "building one cache",
+)
 # Of the table of each bench: heads, and formats of a row's fields
 COLUMNS = {
     "train": {
@@ -96,6 +104,20 @@ def ratios(reports: Sequence[dict]) -> Html:
     """Every ratio with the range of its repeats."""
     columns = {"what": "{name}", "ratio": "{value:.2f} × [{low:.2f}, {high:.2f}]", "repeats": "{repeats}"}
     return _table(reports, columns | {"of / by": "{what}"}, "ratios")
+
+
+def findings(*benches: Sequence[dict]) -> Html:
+    """Ratios of the whole, each with what its range says: faster, slower, or no difference."""
+    found = [(report["made"], ratio) for bench in benches for report in bench for ratio in report["ratios"]]
+    lines = []
+    for name in WHOLE:
+        said = [
+            "{experiment}/{profile} ".format(**made) + "{value:.2f} × [{low:.2f}, {high:.2f}], ".format(**ratio)
+            + ("faster" if ratio["low"] > 1 else "slower" if ratio["high"] < 1 else "no difference shown")
+            for made, ratio in found if ratio["name"] == name
+        ]  # fmt: skip
+        lines += [f"{name}: {'; '.join(said)}"] if said else []
+    return notes(lines)
 
 
 def cost(reports: Sequence[dict], bench: str) -> Html:
