@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from guidebook.book import records
+from guidebook.report.tables import Html
+from guidebook.runs.run import opened
 
 ROOT = Path(__file__).parents[2]
 EVIL = '</script><img src=x onerror="window.hacked=1"> & "quoted"'
@@ -121,3 +123,14 @@ def test_on_a_phone_a_row_is_a_card_with_its_number(page):
     assert box["x"] + box["width"] <= 390
     page.set_viewport_size({"width": 900, "height": 900})
     assert page.locator("#records thead th").last.bounding_box()["x"] < 860
+
+
+def test_a_row_for_every_run_and_those_of_variants_folded():
+    folder = ROOT / "book/results/grain/demo"
+    runs = [opened(file.parent) for file in sorted(folder.rglob("params.yml"))]
+    main, _, others = records.parts(runs, lambda run: Html(run.name))["main"].partition("<details>")
+    assert "<strong>grain/demo</strong>" in main
+    assert " · " not in main
+    assert others.startswith("<summary>5 variants and further trainings</summary>")
+    assert others.count("<strong>grain/demo · ") == 5
+    assert "<details>" not in records.parts(runs[:1], lambda run: Html(run.name))["main"]

@@ -21,7 +21,7 @@ MAIN = ("fid", "fd_random", "fd_judge")  # distances, the first that a run has
 
 def parts(runs: list[Run], named: Callable[[Run], Html]) -> dict[str, str]:
     """Of the page its table of each run's main numbers, with names from `named`, and all records as JSON for the script that shows them."""
-    rows, mains = [], []
+    rows, mains, others = [], [], []
     for run in (run for run in runs if run.params.profile != "smoke"):
         records = [r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)]
         records.sort(key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
@@ -33,9 +33,12 @@ def parts(runs: list[Run], named: Callable[[Run], Html]) -> dict[str, str]:
             continue
         if found:
             rows += [_row(run.name, row, record) for row, record in found.items()]
-            mains.append(_main(run, named(run), records, len(found)))
+            (others if " · " in run.name else mains).append(_main(run, named(run), records, len(found)))
     heads = ["run", "most adherence", "least distance", "records"]
-    return {"main": table(heads, mains).text, "records": _script(rows)}
+    more = (
+        f"<details><summary>{len(others)} variants and further trainings</summary>{table(heads, others).text}</details>"
+    )
+    return {"main": table(heads, mains).text + (more if others else ""), "records": _script(rows)}
 
 
 def _row(run: str, row: tuple, record: dict) -> list:
