@@ -244,6 +244,12 @@ def test_a_model_whose_unguided_samples_are_unreadable_gives_no_verdict_but_on_s
         ("wikiart-new", "", ("holds", "")),
     ]
     assert [a.verdict for a in Answers(run, rows, why).answers] == ["undecided", "holds", "undecided"]
+    one = Answers(run, rows, {"mnist-grain": why}).answers
+    assert [a.verdict for a in one] == [
+        "undecided",
+        "holds",
+        "holds",
+    ]  # a fault of the models of one claim leaves the others
 
 
 def test_what_was_not_measured_decides_nothing(run):

@@ -80,16 +80,17 @@ class Answers:
     """Answers of a run (None: of no model) as a table of its notebook, from which `answers` reads them for the page of all claims.
 
     A row is a claim's id, what was found, and the verdict: a `compare.Verdict`, or one of OUTCOMES with a note and, of a test, its level. A claim about training
-    is undecided where one training of each kind was compared, and every claim where `broken` says what is wrong with the model.
+    is undecided where one training of each kind was compared, and every claim where `broken`, of all or by claim, says what is wrong with the model.
     Raises KeyError for a claim that the file lacks, ValueError for another outcome.
     """
 
-    def __init__(self, run: Run | None, rows: Iterable[tuple], broken: str | None = None):
+    def __init__(self, run: Run | None, rows: Iterable[tuple], broken: str | dict | None = None):
         self.answers, rests = [], fraction(run) if run else ""
         for claim, found, verdict in rows:
             if claim not in every():
                 raise KeyError(f"{claim} is no claim of {FILE.name}: add it there")
-            outcome, note, effect, p = _decided(every()[claim], verdict, broken)
+            fault = broken.get(claim) if isinstance(broken, dict) else broken
+            outcome, note, effect, p = _decided(every()[claim], verdict, fault)
             on = "" if every()[claim].kind == "speed" else rests
             if outcome not in OUTCOMES:
                 raise ValueError(f"{claim}: {outcome!r:.60} is no outcome; there are {', '.join(OUTCOMES)}")
