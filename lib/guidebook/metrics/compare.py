@@ -68,7 +68,7 @@ def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequenc
 def _metric(*sides: Records) -> str:
     """The metric of the first record among these."""
     records = [side if isinstance(side, dict) else side[0] for side in sides if not isinstance(side, float)]
-    return records[0]["metric"] if records else ""
+    return records[0].get("metric", "") if records else ""
 
 
 # The truly lowest leaves a set where one of its K − 1 rivals is shown to be below it: by chance α / (K − 1) / cells each
