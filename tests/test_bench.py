@@ -1,6 +1,7 @@
 """What the library costs, and what it saves: the comparisons are fair, and their reports hold what they say."""
 
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -189,7 +190,9 @@ def test_the_example_goes_through_its_data_epoch_by_epoch(small):
 def test_the_training_report_holds_every_way_once_and_every_ratio_is_that_of_its_rows(small, monkeypatch):
     monkeypatch.setattr(measuring, "peak_flops", lambda: (1e12, "test"))
     changes = {"precision": "bf16", "channels_last": True}
-    found = train.train(small.replace(model={"channels": [32, 64, 64]}, train=changes), repeats=2, steps=1)
+    found = train.train(
+        small.replace(model={"channels": [32, 64, 64]}, train=changes), repeats=2, steps=1, compiled=False
+    )
     assert read("train") == [found]
     assert found["made"] | {"experiment": "mnist", "profile": "smoke", "batch": 16} == found["made"]
     rows = {r["name"]: r for r in found["rows"]}
@@ -203,6 +206,10 @@ def test_the_training_report_holds_every_way_once_and_every_ratio_is_that_of_its
     assert 0 < rows["library, fp32, channels last"]["gradient_error"] < 1e-3
     assert 1e-4 < rows["library, bf16"]["gradient_error"] < 0.2
     ratios_are_of_rows(found, rows)
+    mine = train.Way("bf16", True, True)
+    assert ("training, compiled", replace(mine, compile=True), train.EXAMPLE) in [
+        pair[:3] for pair in train._pairs(mine)
+    ]
     assert found["ratios"][0]["what"].startswith("library, bf16, channels last / example, fp32: ")
     assert found["ratios"][1]["what"].startswith("library, bf16, channels last / example, bf16, encoded once: ")
 
@@ -248,7 +255,7 @@ def test_in_latents_both_loops_see_the_same_and_learn_the_same(drawn_objects, mo
 def test_a_stable_diffusion_is_benched_in_latents_with_weights_that_are_at_hand(drawn_objects, profile, monkeypatch):
     monkeypatch.setattr(measuring, "peak_flops", lambda: (1e12, "test"))
     params = drawn_objects(profile)
-    trained, drawn = train.train(params, repeats=1, steps=1), sample.sample(params, repeats=1, batch=2)
+    trained, drawn = train.train(params, repeats=1, steps=1, compiled=False), sample.sample(params, repeats=1, batch=2)
     for found in (trained, drawn):
         ratios_are_of_rows(found, {r["name"]: r for r in found["rows"]})
         assert found["made"]["data"] == "scenes"

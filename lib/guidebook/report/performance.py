@@ -17,6 +17,7 @@ FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
 # Ratios of the whole, which a reader asks for first
 WHOLE = (
     "training, same precision",
+    "training, compiled",
     "sampling, equal outputs",
     "sampling, equal quality",
     "a step",
