@@ -21,7 +21,7 @@ document.addEventListener("DOMContentLoaded", () => {
     return element;
   };
   const named = (field, record) => field === "w" ? (record.w === null ? "real images" : String(record.w)) : record[field];
-  const compared = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a ?? "").localeCompare(String(b ?? ""), "en", {numeric: true});
+  const compared = (a, b) => a !== "" && b !== "" && !isNaN(a) && !isNaN(b) ? a - b : String(a ?? "").localeCompare(String(b ?? ""), "en", {numeric: true});
 
   const controls = make("div", place, "", {className: "facets"});
   const selects = Object.entries(FACETS).map(([field, title]) => {

@@ -16,12 +16,13 @@ FIELDS = (
     "run", "metric", "w", "value", "low", "high", "shown", "n", "interval", "read_by", "against", "weights", "drawn_by", "key",
 )  # fmt: skip
 WORDS = (0, 1, 8, 9, 10, 11, 12)  # fields of words that many rows share
-MAIN = ("fid", "fd_random", "fd_judge")  # distances, the first that a run has
+MAIN = ("fid", "fd_random", "fd_judge")  # distances
 
 
 def parts(runs: list[Run], named: Callable[[Run], Html]) -> dict[str, str]:
     """Of the page its table of each run's main numbers, with names from `named`, and all records as JSON for the script that shows them."""
     rows, mains, others = [], [], []
+    distances = [m for m in MAIN if any(pick(run.metrics(), m) for run in runs)]
     for run in (run for run in runs if run.params.profile != "smoke"):
         records = [r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)]
         records.sort(key=lambda r: (r["metric"], -1 if r["guidance"] is None else r["guidance"]))
@@ -33,8 +34,8 @@ def parts(runs: list[Run], named: Callable[[Run], Html]) -> dict[str, str]:
             continue
         if found:
             rows += [_row(run.name, row, record) for row, record in found.items()]
-            (others if " · " in run.name else mains).append(_main(run, named(run), records, len(found)))
-    heads = ["run", "most adherence", "least distance", "records"]
+            (others if " · " in run.name else mains).append(_main(run, named(run), records, distances, len(found)))
+    heads = ["run", "most adherence", *(f"least {m}" for m in distances), "records"]
     more = (
         f"<details><summary>{len(others)} variants and further trainings</summary>{table(heads, others).text}</details>"
     )
@@ -49,23 +50,22 @@ def _row(run: str, row: tuple, record: dict) -> list:
     return [run, plain(metric), record["guidance"], *numbers, shown, record["n"], *words, key]
 
 
-def _main(run: Run, name: Html, records: list[dict], count: int) -> list:
-    """Its row of the first table: the most adherence and the least distance over its guidance scales, with where they were found."""
+def _main(run: Run, name: Html, records: list[dict], distances: list[str], count: int) -> list:
+    """Its row of the first table: the most adherence and the least of each distance over its guidance scales, with where they were found."""
     guided = [r for r in records if r["guidance"] is not None]
     facts = run.provenance()
     data, seen = facts.get("data_note", "unknown"), facts.get("images_seen", 0)
     rests = f"{fraction(run)}. Data: {data}. {seen:,} images seen in training."
     name = Html(f'<strong>{name.text}</strong><div class="rests">{escaped(rests)}</div>')
-    distance = next((m for m in MAIN if pick(guided, m)), None)
     most = max((r for r in guided if r["metric"] == "adherence"), key=lambda r: r["value"], default=None)
-    least = min((r for r in guided if r["metric"] == distance), key=lambda r: r["value"], default=None)
-    return [name, _best(most), _best(least), f"{count:,}"]
+    least = [min((r for r in guided if r["metric"] == m), key=lambda r: r["value"], default=None) for m in distances]
+    return [name, _best(most), *map(_best, least), f"{count:,}"]
 
 
 def _best(record: dict | None) -> Html | None:
     if record is None:
         return None
-    rests = f"{record['metric']}, w = {record['guidance']:g}, n = {record['n']:,}"
+    rests = f"w = {record['guidance']:g}, n = {record['n']:,}"
     return Html(f'{escaped(with_interval(record))}<div class="rests">{escaped(rests)}</div>')
 
 

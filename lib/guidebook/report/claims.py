@@ -79,19 +79,20 @@ def every() -> dict[str, Claim]:
 class Answers:
     """Answers of a run (None: of no model) as a table of its notebook, from which `answers` reads them for the page of all claims.
 
-    A row is a claim's id, what was found, and the verdict: a `compare.Verdict`, or one of OUTCOMES with a note and, of a test, its level. A claim about training
+    A row is a claim's id, what was found, the verdict, and the run that it rests on where that is a variant: a verdict is a
+    `compare.Verdict`, or one of OUTCOMES with a note and, of a test, its level. A claim about training
     is undecided where one training of each kind was compared, and every claim where `broken`, of all or by claim, says what is wrong with the model.
     Raises KeyError for a claim that the file lacks, ValueError for another outcome.
     """
 
     def __init__(self, run: Run | None, rows: Iterable[tuple], broken: str | dict | None = None):
-        self.answers, rests = [], fraction(run) if run else ""
-        for claim, found, verdict in rows:
+        self.answers = []
+        for claim, found, verdict, *variant in rows:
             if claim not in every():
                 raise KeyError(f"{claim} is no claim of {FILE.name}: add it there")
             fault = broken.get(claim) if isinstance(broken, dict) else broken
             outcome, note, effect, p = _decided(every()[claim], verdict, fault)
-            on = "" if every()[claim].kind == "speed" else rests
+            on = "" if every()[claim].kind == "speed" or not run else fraction(*(variant or [run]))
             if outcome not in OUTCOMES:
                 raise ValueError(f"{claim}: {outcome!r:.60} is no outcome; there are {', '.join(OUTCOMES)}")
             self.answers.append(Answer(claim, found, outcome, "; ".join(filter(None, (note, on))), effect, p))
@@ -118,7 +119,7 @@ def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | Non
             return outcome, note, None, level[0] if level else ALPHA
         return outcome, broken or note, None, 1.0 if level and not broken else None
     if verdict.interval is None:
-        return UNDECIDED, "not measured in this run", None, None
+        return UNDECIDED, "what would decide was not measured in this run", None, None
     value, low, high = verdict.interval
     scale, unit = (100, " percentage points") if verdict.of in SHARES else (1, "")
     of = f" of {verdict.of}" if verdict.of else ""
@@ -205,7 +206,7 @@ def from_atlas(claim: Claim) -> Answer | None:
         return None
     found, verdicts = zip(*(_atlas()[row] for row in claim.atlas), strict=True)
     failed = [verdict.partition(": ")[2] for verdict in verdicts if verdict != HOLDS]
-    return Answer(claim.id, "; ".join(found), FAILS if failed else HOLDS, "; ".join(failed))
+    return Answer(claim.id, "; ".join(dict.fromkeys(found)), FAILS if failed else HOLDS, "; ".join(failed))
 
 
 @functools.cache

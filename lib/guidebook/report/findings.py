@@ -90,7 +90,7 @@ def recognisable(run: Run) -> str:
 def _reason(answers: list[Answer]) -> str:
     """Why most of these answers decide nothing."""
     first = (a.note.partition("; ")[0] for a in answers)
-    found = [f for f in first if f and not f.startswith(("difference", "not measured"))]
+    found = [f for f in first if f and not f.startswith(("difference", "not measured", "what would decide"))]
     return Counter(found).most_common(1)[0][0] if found else "no interval of a difference leaves out zero"
 
 

@@ -20,8 +20,6 @@ WHOLE = (
     "training, compiled",
     "sampling, equal outputs",
     "sampling, equal quality",
-    "a step",
-    "building one cache",
 )
 # Of the table of each bench: heads, and formats of a row's fields
 COLUMNS = {
@@ -58,7 +56,7 @@ def speeds(reports: Sequence[dict], log: bool = False) -> Figure | Html:
     timed = [[r for r in reversed(report["rows"]) if r["speed"]] for report in reports]
     if log:
         timed = [sorted(rows, key=lambda r: r["speed"]["median"]) for rows in timed]
-    options = {"height_ratios": [len(rows) + 3 for rows in timed], "hspace": 0.4}
+    options = {"height_ratios": [len(rows) + 3 for rows in timed], "hspace": 0.9}
     figure = plt.figure(figsize=(7.2, sum(0.26 * len(rows) + 0.8 for rows in timed)))
     panels = figure.subplots(len(reports), squeeze=False, gridspec_kw=options)
     for axes, report, rows in zip(panels[:, 0], reports, timed, strict=True):

@@ -66,7 +66,11 @@ class Draw(Section):
     def walk(self) -> list[str]:
         """The solver, for a reader."""
         s = self.solver
-        return [self.solver_name, f"{s.steps} steps", *[f"{s.spacing} spacing"] * (s.spacing != "leading")]
+        return [
+            self.solver_name,
+            f"{s.steps} step{'s' * (s.steps > 1)}",
+            *[f"{s.spacing} spacing"] * (s.spacing != "leading"),
+        ]
 
     def way(self) -> list[str]:
         """The guidance besides its scale, for a reader: nothing of plain one."""
