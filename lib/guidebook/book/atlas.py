@@ -21,7 +21,10 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
 
     def stated(heads: list[str], rows: Iterable[Stated], cells: Callable[[Any], tuple]) -> Html:
         """Statements with the cells of what was found, what the document has and the verdict."""
-        lines = [(s.says, *cells(s), _stated(s), f"{name(s.source)}, {s.where}", _verdict(s, answered)) for s in rows]
+        lines = [
+            (s.says, *cells(s), _within(s), f"{name(s.source)}, {s.where}", answered.get(s.id, ("", ""))[1])
+            for s in rows
+        ]
         return table([*heads, "by", "verdict"], lines)
 
     sizes = ["network", "parameters", "in fixed tables", "weights in bf16 (GB)", "stated"]
@@ -49,16 +52,15 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
     return {"summary": summary, **{place: of.text for place, of in tables.items()}}
 
 
-def _verdict(row: Stated, answered: dict[str, tuple[str, str]]) -> str | None:
-    """The verdict, and within how much of the stated number it is given."""
-    verdict, within = answered.get(row.id, ("", ""))[1], row.tolerance
-    return verdict and verdict + (f" (± {100 * within:g} %)" if within else "")
-
-
 def _stated(row: Stated) -> str:
     """With as many digits as the document."""
     ends = [end for end in (row.stated, row.upto) if end is not None]
     return " to ".join(number(end) if float(f"{end:.4g}") == end else f"{end:,.0f}" for end in ends)
+
+
+def _within(row: Stated) -> str:
+    """What is stated, and how far from it the verdict lets a count be."""
+    return _stated(row) + (f" ± {100 * row.tolerance:g} %" if row.tolerance else "")
 
 
 def _sizes(m: Measured) -> tuple:

@@ -24,13 +24,14 @@ def banner(run: Run, others: Sequence[Run] = ()) -> str:
     decay = facts.get("last_decay", {}).get(p.sample.weights)
     lines = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
-        seen
-        and f"{seen:,} images seen, {facts.get('train_seconds', 0) / 60:.0f} min of training on {facts.get('device')}",
+        seen and f"{seen:,} images seen, {_minutes(facts)} of training on {facts.get('device')}",
         decay and f"samples are of the averaged weights {p.sample.weights}, whose decay was {decay:.4g} in the end",
         facts.get("data_note"),
         facts.get("caveat"),  # what has changed since a record was made
         f"of each split this run knows the first {p.data.limit:,} at most"
-        if p.data.limit and "of each split" not in (facts.get("data_note") or "")  # as older records have it
+        if p.data.limit
+        and p.data.limit < p.data.entry.train
+        and "of each split" not in (facts.get("data_note") or "")  # as older records have it
         else "",
         f"captions go through {encoder}",
         vae and f"latents are those of {vae}",
@@ -42,6 +43,11 @@ def banner(run: Run, others: Sequence[Run] = ()) -> str:
         how = _departs(other) or "keeps to its profile"
         text.append(f"Not shown is {escaped('the record' if other.recorded else other.path.name)}: {escaped(how)}.")
     return f'<div class="run-banner">{"<br>".join(text)}</div>'
+
+
+def _minutes(facts: dict) -> str:
+    minutes = facts.get("train_seconds", 0) / 60
+    return f"{minutes:.0f} min" if minutes >= 1 else "under a minute"
 
 
 def fraction(run: Run) -> str:

@@ -105,7 +105,8 @@ class Answers:
             (marked(a.verdict, a.claim), every()[a.claim].says, a.found, note)
             for a, note in zip(self.answers, notes, strict=True)
         ]
-        shared = f'<p class="rests">All rest on this: {escaped("; ".join(of_all))}.</p>' if of_all else ""
+        shared = f"All rest on this: {escaped('; '.join(of_all))}. " if of_all else ""
+        shared = f'<p class="rests">{shared}A difference above zero speaks for the claim.</p>'
         return shared + table(["verdict", "published", "this run found", "rests on"], rows).text, {MARK: self.answers}
 
 
@@ -183,8 +184,8 @@ def broken(unguided: dict, real: dict, classes: int) -> str | None:
     """Why a model gives no verdicts: a judge reads its samples at w = 1 less well than half way from chance to real images."""
     if unguided["value"] >= (real["value"] + 1 / classes) / 2:
         return None
-    read, of_real = (f"{100 * r['value']:.0f} %" for r in (unguided, real))
-    return f"the model is not trained far enough: without guidance the judge reads {read} of its samples rightly, of real images {of_real}"
+    read, of_real, guessed = (f"{100 * share:.0f} %" for share in (unguided["value"], real["value"], 1 / classes))
+    return f"the model is not trained far enough: without guidance the adherence of its samples is {read}, of real images {of_real}, by chance {guessed}"
 
 
 def answers(notebook: Path) -> list[Answer]:

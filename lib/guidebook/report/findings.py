@@ -91,7 +91,11 @@ def _reason(answers: list[Answer]) -> str:
     """Why most of these answers decide nothing."""
     first = (a.note.partition("; ")[0] for a in answers)
     found = [f for f in first if f and not f.startswith(("difference", "not measured", "what would decide"))]
-    return Counter(found).most_common(1)[0][0] if found else "no interval of a difference leaves out zero"
+    if not found:
+        return "no interval of a difference leaves out zero"
+    ((reason, count),) = Counter(found).most_common(1)
+    others = f" ({count} of them; the others for other reasons, or their interval holds zero)"
+    return reason + (others if count < len(answers) else "")
 
 
 def measured(run: Run) -> list[str]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHOWN = (
-    "adherence", "adherence_superclass", "confidence", "fid", "fd_judge", "fd_random", "inception_score", "precision", "recall", "precision_judge", "recall_judge", "clip_score",
-    "lpips_diversity", "diversity", "diversity_pixels", "grain", "copying", "copies", "saturation",
+    "adherence", "fid", "fd_judge", "fd_random", "diversity", "diversity_pixels", "saturation", "copying", "copies", "clip_score", "lpips_diversity", "inception_score",
+    "adherence_superclass", "precision", "recall", "precision_judge", "recall_judge", "grain", "confidence",
 )  # fmt: skip
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
 # Groups of records that are points of a figure or another protocol: their page shows them
