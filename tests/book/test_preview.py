@@ -98,6 +98,26 @@ def test_it_stays_within_the_window_and_is_open_to_anyone(page, theme):
         assert page.evaluate(SERIOUS) == []
 
 
+@pytest.mark.parametrize("corner", ["top: 0; left: 0", "top: 0; right: 0", "bottom: 0; left: 0", "bottom: 0; right: 0"])
+def test_in_every_corner_of_a_scrolled_window_it_stays_within_and_beside_its_link(page, corner):
+    page.evaluate("(at) => { scrollTo(0, 500); document.querySelector('a').style = `position: fixed; ${at}`; }", corner)
+    link(page, "Author, 2022").hover()
+    page.wait_for_selector("#preview:not([hidden])")
+    box, at = page.locator("#preview").bounding_box(), link(page, "Author, 2022").bounding_box()
+    size = page.viewport_size
+    assert 0 <= box["x"] <= size["width"] - box["width"]
+    assert box["width"] > 400  # as wide as its words are, not pressed against an edge
+    assert 0 <= box["y"] <= size["height"] - box["height"]
+    assert min(abs(box["y"] - at["y"] - at["height"]), abs(box["y"] + box["height"] - at["y"])) < 2
+
+
+def test_a_finger_opens_none_on_a_device_that_has_a_mouse_too(page):
+    for pointer, hidden in (("touch", True), ("mouse", False)):
+        link(page, "Figure 1").dispatch_event("pointerenter", {"pointerType": pointer})
+        page.wait_for_timeout(300)
+        assert page.locator("#preview").is_hidden() == hidden
+
+
 @pytest.mark.parametrize("page", [{"has_touch": True, "is_mobile": True}], indirect=True)
 def test_a_device_that_knows_touch_alone_has_none(page):
     link(page, "Figure 1").tap()
