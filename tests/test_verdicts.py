@@ -459,6 +459,28 @@ def test_a_row_holds_and_does_not_hold_and_decides_seldom_where_there_is_no_effe
         assert sum(o in wrong for o in outcomes) / ROUNDS <= LIMIT
 
 
+@pytest.mark.parametrize(("effect", "expected_", "sign"), [(1, HOLDS, "+"), (-1, FAILS, "-")])
+def test_the_page_on_flows_decides_for_what_is_nearer_to_real_images(effect, expected_, sign):
+    """Flows nearer than the rest, v and x0 nearer than ε, logit-normal times nearer than uniform ones; or farther, all of them."""
+    cells = ["".join(c["source"]) for c in json.loads((NOTEBOOKS / "flows.ipynb").read_text())["cells"]]
+    gaps = {"ε": 9, "v": 6, "x0": 6, "EDM": 6, "flow, uniform": 6, "flow": 3}
+    steps, draws, rows, given = [5, 9], np.random.default_rng(0).normal(size=(COUNT, N)), [], []
+    of = {kind: [record(x + effect * gap, training=i) for i, x in enumerate(draws)] for kind, gap in gaps.items()}
+    names = {"kinds": gaps, "steps": steps, "few": steps[:1], "middle": steps[1:], "k": COUNT, "n": N, "run": None}
+    names |= {"distance": {(kind, 1.0, s): of[kind] for kind in gaps for s in steps}, "found": {("ε", 1.0, 9): [None]}}
+    names |= {"np": np, "above": above, "difference": difference, "classes": "ab", "judge_record": lambda run: None}
+    names |= {"broken": lambda *_: None, "Answers": lambda run, answers, why: given.extend(answers)}
+    names["tables"] = SimpleNamespace(pick=lambda *_: None, table=lambda heads, lines: rows.extend([heads, *lines]))
+    for cell in cells:
+        if ("Answers(" in cell and "import" not in cell) or "uniform − logit-normal" in cell:
+            exec(cell, names)
+    assert {claim: verdict.outcome for claim, _, verdict in given} == dict.fromkeys(
+        ("lecture-sd3-flow", "flows-few", "flows-times", "flows-prediction"), expected_
+    )
+    assert rows[0][1] == "uniform − logit-normal"
+    assert [row[1][0] for row in rows[1:]] == [sign] * 2
+
+
 def answer(verdict, claim="mnist-adherence"):
     return Answer(claim, "", verdict.outcome, p=verdict.p)
 
