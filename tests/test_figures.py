@@ -173,7 +173,10 @@ def test_one_step_of_a_straight_line_reaches_its_only_image_and_of_several_their
     np.testing.assert_allclose(walk(noise, levels(FLOW, 1), BLOBS, 0.1)[-1], np.tile(BLOBS.mean(0), (5, 1)), atol=1e-9)
     figure = figures.paths({"a": (FLOW, BLOBS), "b": (FLOW, BLOBS[:1])}, (1, 4), sd=0.1)
     assert [a.get_title() for a in figure.axes] == ["1 step", "4 steps", "", ""]
+    assert [a.get_ylabel() for a in figure.axes] == ["a", "", "b", ""]
     assert [len(a.patches) for a in figure.axes] == [3, 3, 1, 1]
+    assert {circle.radius for a in figure.axes for circle in a.patches} == {0.2}
+    assert {len(a.lines[0].get_xdata()) for a in figure.axes} == {501}
     assert [len(a.lines[9].get_xdata()) for a in figure.axes] == [2, 5, 2, 5]
 
 
