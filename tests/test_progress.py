@@ -1,13 +1,14 @@
 """Progress: what long work says of itself, and that it can be stopped on the way."""
 
 import json
+import re
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from guidebook.book.notebook import partial
-from guidebook.book.progress import _line
+from guidebook.book.progress import _line, watching
 from guidebook.runs.preemption import Preempted, stopping
 from guidebook.runs.progress import FILE, Bar, clock, measured, tell, told
 from guidebook.runs.run import open_run
@@ -47,11 +48,11 @@ def test_the_bar_of_a_training_moves_with_each_step(runs, tiny, monkeypatch):
     class Watched(Bar):
         def update(self, n=1):
             super().update(n)
-            seen.append(self.n)
+            seen.append((self.desc, self.n))
 
     monkeypatch.setattr("guidebook.training.tracking.Bar", Watched)
     train(run := open_run(tiny))
-    assert seen == [16 * step for step in range(1, 9)]
+    assert seen == [("training mnist/smoke", 16 * step) for step in range(1, 9)]
     assert [line["nimg"] for line in run.stats()] == [64, 128]
 
 
@@ -84,6 +85,18 @@ def test_whoever_watches_a_notebook_passes_over_what_is_damaged(raw, tmp_path):
     assert _line(run) == "cell 2 of 2"
     told(tmp_path / "notebook.ipynb").write_text("10 %")
     assert _line(run) == "cell 2 of 2, 10 %"
+
+
+def test_whoever_runs_a_notebook_is_told_now_and_then_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("guidebook.book.progress.QUIET", 0.01)
+    cells = [{"cell_type": "code", "execution_count": None}] * 3
+    partial(tmp_path / "notebook.ipynb").write_text(json.dumps({"cells": cells}))
+    told(tmp_path / "notebook.ipynb").write_text("decoding folder, 0 of 1 parts")
+    with watching(SimpleNamespace(name="birds/demo", path=tmp_path)):
+        while not (said := capsys.readouterr().err):
+            time.sleep(0.01)
+    line, *_ = said.splitlines()
+    assert re.fullmatch(r"birds/demo +\d+ s: cell 1 of 3, decoding folder, 0 of 1 parts", line)
 
 
 def test_a_stop_is_obeyed_between_two_items_of_a_measurement(tiny, runs):
