@@ -1,6 +1,7 @@
 """Images of one's own: read from folders and parquet files as they say themselves, split by rule, refused by the file or row that lacks something."""
 
 import csv
+import hashlib
 import html
 import io
 import json
@@ -32,6 +33,7 @@ from guidebook.config.datasets import ATTRIBUTES, DataError
 from guidebook.config.params import ParamsError, load
 from guidebook.data import images
 from guidebook.metrics.judge import judge
+from guidebook.runs.progress import Bar
 from guidebook.runs.run import open_run
 from guidebook.training.step import prepared
 
@@ -145,6 +147,12 @@ def test_captions_kept_of_one_set_are_none_of_another(tmp_path):
         assert torch.allclose(trainer.conditions(*seen[1:]).tokens, mine.tokens, atol=2e-3)
 
 
+def test_a_table_that_begins_with_a_byte_order_mark_is_read(tmp_path):
+    table = captions(tmp_path / "birds") / "metadata.csv"  # as Excel writes it
+    table.write_text(table.read_text(), encoding="utf-8-sig")
+    assert len(own.found(str(tmp_path / "birds")).captions) == 40
+
+
 def test_captions_that_differ_in_capitals_alone_are_taken(tmp_path):
     root = captions(tmp_path / "birds")
     kinds = ("a bird", "A Bird")
@@ -200,10 +208,11 @@ def test_a_test_split_of_its_own_is_kept(tmp_path):
         shard(tmp_path / "p" / f"{split}-0.parquet", n, names=["a", "b"], kind=kind, first=first)
     data = images.load(params(tmp_path / "p").data)
     assert (len(data.train), len(data.test)) == (20, 8)
-    classes(tmp_path / "f" / "train", 20)
-    classes(tmp_path / "f" / "test", 6)
-    data = images.load(params(tmp_path / "f").data)
-    assert (len(data.train), len(data.test), data.classes) == (20, 6, ("barn owl", "red kite"))
+    for split in ("test", "validation"):
+        classes(tmp_path / split / "train", 20)
+        classes(tmp_path / split / split, 6)
+        data = images.load(params(tmp_path / split).data)
+        assert (len(data.train), len(data.test), data.classes) == (20, 6, ("barn owl", "red kite"))
     limited = images.load(params(tmp_path / "p", limit=4).data)
     assert limited.test.labels.tolist() == [1, 0, 0, 1]
 
@@ -240,7 +249,8 @@ def test_one_image_more_or_less_leaves_the_others_on_their_sides_but_one(tmp_pat
     root = captions(tmp_path / "birds", 43)
     table = root / "metadata.csv"
     before, held = held_out(root)
-    assert (len(before), len(held)) == (43, 4)
+    assert len(before) == 43
+    assert held == set(sorted(before, key=lambda raw: hashlib.sha256(raw).digest())[:4])
     lines = table.read_text().splitlines(keepends=True)
     moves = []
     for i in range(43):
@@ -439,6 +449,17 @@ def test_what_a_new_experiment_found_is_said(place):
     assert module.found(place / "c.parquet") == [
         "found 36 training and 4 test images, a tenth of all, with 40 captions; 12×12 to 14×12 pixels"
     ]
+
+
+def test_how_far_the_decoding_is_is_said_by_a_new_experiment_and_by_a_run(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("guidebook.runs.progress.tell", said.append)
+    monkeypatch.setattr(module, "Bar", lambda *args, delay, **kwargs: Bar(*args, **kwargs))  # at once
+    module.found(classes(tmp_path / "birds"))
+    assert said[0] == "decoding images, 0 of 40 images"
+    said.clear()
+    images.load(params(tmp_path / "birds").data)
+    assert said[0] == "decoding folder, 0 of 1 parts"
 
 
 def test_files_that_cannot_be_read_are_refused_before_a_new_experiment_is_written(place):
