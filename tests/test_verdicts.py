@@ -463,14 +463,14 @@ def test_a_row_holds_and_does_not_hold_and_decides_seldom_where_there_is_no_effe
 def test_the_page_on_flows_decides_for_what_is_nearer_to_real_images(effect, expected_, sign):
     """Flows nearer than the rest, v and x0 nearer than ε, logit-normal times nearer than uniform ones; or farther, all of them."""
     cells = ["".join(c["source"]) for c in json.loads((NOTEBOOKS / "flows.ipynb").read_text())["cells"]]
-    gaps = {"ε": 9, "v": 6, "x0": 6, "EDM": 6, "flow, uniform": 6, "flow": 3}
+    gaps = {"ε": 9, "v": 6, "x0": 6, "EDM": 6, "flow (uniform)": 6, "flow": 3}
     steps, draws, rows, given = [5, 9], np.random.default_rng(0).normal(size=(COUNT, N)), [], []
     of = {kind: [record(x + effect * gap, training=i) for i, x in enumerate(draws)] for kind, gap in gaps.items()}
     names = {"kinds": gaps, "steps": steps, "few": steps[:1], "middle": steps[1:], "k": COUNT, "n": N, "run": None}
-    names |= {"distance": {(kind, 1.0, s): of[kind] for kind in gaps for s in steps}, "found": {("ε", 1.0, 9): [None]}}
-    names |= {"np": np, "above": above, "difference": difference, "classes": "ab", "judge_record": lambda run: None}
-    names |= {"broken": lambda *_: None, "Answers": lambda run, answers, why: given.extend(answers)}
-    names["tables"] = SimpleNamespace(pick=lambda *_: None, table=lambda heads, lines: rows.extend([heads, *lines]))
+    names |= {"distance": {(kind, 1.0, s): of[kind] for kind in gaps for s in steps}}
+    names |= {"np": np, "above": above, "difference": difference, "compared": {}, "unread": {}}
+    names |= {"Answers": lambda run, answers, why: given.extend(answers)}
+    names["tables"] = SimpleNamespace(table=lambda heads, lines: rows.extend([heads, *lines]))
     for cell in cells:
         if ("Answers(" in cell and "import" not in cell) or "uniform − logit-normal" in cell:
             exec(cell, names)
