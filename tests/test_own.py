@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from forks import forked_kernels
 from papermill.translators import PythonTranslator
 from PIL import Image
 from typer.testing import CliRunner
@@ -435,6 +436,17 @@ def test_a_new_experiment_has_params_that_load_and_a_notebook_of_its_kind(place,
     assert str(place / "images") in demo.read_text()
     assert ("One seed per caption, by its number in the table above, over" in text) == (make is captions)
     assert ("One seed per class, over" in text) == (make is classes)
+
+
+@pytest.mark.parametrize("make", [classes, captions])
+def test_the_notebook_of_a_new_experiment_reaches_its_last_cell(place, runs, monkeypatch, make):
+    monkeypatch.setenv("GUIDEBOOK_ROOT", str(place))
+    monkeypatch.setattr("guidebook.book.notebook.NOTEBOOKS", place / "notebooks")
+    module.written("birds", make(place / "images"))
+    with forked_kernels():
+        run, done = run_experiment(load("birds", "smoke"))
+    assert done
+    assert "36 images of one's own, with 4 more held out" in (run.path / "notebook.ipynb").read_text()
 
 
 def test_what_a_new_experiment_found_is_said(place):
