@@ -72,7 +72,7 @@ def findings(given: Given) -> str:
     lines = []
     for c, a in chosen(given):
         links = [(f"{c.file}.html#{a.claim}", c.title), (f"claims.html#{a.claim}", "the claim")]
-        lines.append(finding(a, links, "".join(c.data.rpartition(", ")[:2])))
+        lines.append(finding(a, links))
     none = "<p>No run has decided a claim yet: <code>guidebook run mnist</code> begins.</p>"
     return f'<ol class="findings">{"".join(lines)}</ol>' if lines else none
 

@@ -66,10 +66,15 @@ def batch_growth(reports: Sequence[dict]) -> tuple[str, tuple[str, str]]:
 
 def _ratios(reports: Sequence[dict], form: str, name: str | None = None) -> tuple[str, float, float]:
     """The ratios of a name (or all) as text, with the least and the greatest end of their 95 % intervals."""
-    ratios = [r for report in reports for r in report["ratios"] if name in (None, r["name"])]
-    text = "; ".join(form.format(**r) for r in ratios) or "not measured yet"
+    of = [(report["made"], r) for report in reports for r in report["ratios"] if name in (None, r["name"])]
+    text = "; ".join(form.format(**r) + " on {experiment}/{profile}".format(**made) for made, r in of)
+    ratios = [r for _, r in of]
     ends = [(r["value"], REACH[min(r["repeats"], max(REACH))] * (r["high"] - r["low"])) for r in ratios]
-    return text, min((v - e for v, e in ends), default=0), max((v + e for v, e in ends), default=float("inf"))
+    return (
+        text or "not measured yet",
+        min((v - e for v, e in ends), default=0),
+        max((v + e for v, e in ends), default=float("inf")),
+    )
 
 
 def cost(reports: Sequence[dict]) -> Html:
