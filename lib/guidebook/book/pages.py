@@ -38,7 +38,10 @@ def status(runs: list[Run], places: dict[str, str] | None = None) -> str:
     place = ("run", "data", "text", "device", "images/s")
     code = ("run", "training", "python", "torch", "diffusers", "guidebook", "commit", "data fingerprint")
     first, second = (
-        table(heads, [[f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads] for row in rows]).text
+        table(
+            ["of its profile" if k == "of" else k for k in heads],
+            [[f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads] for row in rows],
+        ).text
         for heads in (progress, place)
     )
     third = table(code, [_code(run) for run in shown.values()]).text
