@@ -112,9 +112,19 @@ def test_the_banner_says_which_settings_of_a_list_are_gone_or_new():
 
 
 def test_the_banner_says_how_many_images_a_limited_run_knows(runs, tiny):
-    for limit, told in ((60, True), (None, False)):
+    for limit, told in ((60, True), (None, False), (5000, False)):  # digits has fewer than the last
         text = banner.banner(open_run(tiny.replace(data={"limit": limit})))
         assert ("Of each split this run knows the first 60 at most" in text) == told
+
+
+def test_the_banner_of_our_own_setting_says_that_it_is_ours_and_a_short_training_takes_no_zero_minutes(runs, tiny):
+    best = open_run(tiny.replace(profile="best"))
+    best.note(images_seen=16, train_seconds=12.0, device="a CPU")
+    assert (
+        "Its setting is this study&#x27;s own, not the published one. 16 images seen, under a minute of training"
+        in banner.banner(best)
+    )
+    assert "Its setting" not in banner.banner(open_run(tiny))
 
 
 def test_the_banner_names_the_runs_of_its_profile_that_the_page_does_not_show(runs, tiny):

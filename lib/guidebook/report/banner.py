@@ -24,6 +24,7 @@ def banner(run: Run, others: Sequence[Run] = ()) -> str:
     decay = facts.get("last_decay", {}).get(p.sample.weights)
     lines = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
+        p.profile == "best" and "its setting is this study's own, not the published one",
         seen and f"{seen:,} images seen, {_minutes(facts)} of training on {facts.get('device')}",
         decay and f"samples are of the averaged weights {p.sample.weights}, whose decay was {decay:.4g} in the end",
         facts.get("data_note"),
