@@ -260,7 +260,7 @@ def timed(rule, name, bound, direction, rng, effect):
     """A ratio of three repeats, against a number."""
     turns = rng.normal(bound * (1 + 0.8 * direction * effect / (1 + effect**2)), 0.03 * bound, size=3)
     ratio = {"name": name, "value": float(np.median(turns)), "low": min(turns), "high": max(turns), "repeats": 3}
-    return rule([{"ratios": [ratio]}])
+    return rule([{"made": {"experiment": "wikiart", "profile": "demo"}, "ratios": [ratio]}])
 
 
 def said(row, **names):
