@@ -22,7 +22,7 @@ test: .venv/.installed ## run the tests, but for those marked slow
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # SLURM, where it is installed, is started for the tests and ended after them.
-test-faults: .venv/.installed ## try every fault, on a real SLURM too, and keep the counts for the book (about 20 minutes)
+test-faults: .venv/.installed ## try every fault, on a real SLURM too, and keep the counts for the book (about 40 minutes)
 	@echo "test-faults: kills, signals, full disks, corrupt files, wrong parameters, SLURM"
 	@GUIDEBOOK_FAULTS=book/results/faults.json OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults tests/slurm \
 		tests/test_processes.py -n auto --maxprocesses 4 --dist worksteal

@@ -146,7 +146,7 @@ def test_a_small_experiment_that_is_killed_ends_as_one_that_is_not(tmp_path, tal
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)  # of which 30 kills take one
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("experiment", ["mnist", "celeba", "samplers"])
 def test_an_experiment_that_is_killed_ends_as_one_that_is_not(experiment, tmp_path, tally):
     whole, seconds = unbroken(real(tmp_path / "whole", experiment))

@@ -59,7 +59,7 @@ def _stated(row: Stated) -> str:
 
 
 def _within(row: Stated) -> str:
-    """What is stated, and how far from it the verdict lets a count be."""
+    """Stated number with its tolerance in percent."""
     return _stated(row) + (f" ± {100 * row.tolerance:g} %" if row.tolerance else "")
 
 
