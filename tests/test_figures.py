@@ -54,6 +54,15 @@ def test_the_validation_loss_is_drawn_by_noise_level_where_a_run_has_one():
     assert old.get_title() == "old: not recorded"
 
 
+def test_the_last_validation_loss_is_drawn_against_the_noise_with_its_interval():
+    held = {"validation_loss": 2.5, "validation_loss_by_level": [4.0, 1.0], "validation_error_by_level": [0.5, 0.1]}
+    later = held | {"validation_loss_by_level": [3.0, 0.5]}
+    (axes,) = figures.loss_by_level({"new": [STATS[0] | held, STATS[1] | later, STATS[2]], "old": STATS}).axes
+    ((line, _, (bars,)),) = axes.containers
+    assert line.get_xydata().tolist() == [[0.25, 3.0], [0.75, 0.5]]
+    assert np.ptp([y for _, y in bars.get_segments()[0]]) == pytest.approx(2 * 1.96 * 0.5, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("profile", "first", "scale"), [("paper", 157.4, 3.06), ("best", 1.0, 1.0)], ids=["ε, linear", "v, cosine"]
 )

@@ -9,7 +9,9 @@ from diffusers import SD3Transformer2DModel
 
 from guidebook.conditioning.condition import Condition
 from guidebook.config import params as P
+from guidebook.config.networks import TABLE
 from guidebook.models import build, load
+from guidebook.models.dit import positions
 from guidebook.models.mmdit import HEAD, MMDiT, Stream
 from guidebook.models.published import cost
 from guidebook.models.ssm import SSM
@@ -120,6 +122,15 @@ def test_the_multiply_adds_are_those_of_its_products():
     blocks = 2 * (each * 12 * d * d + 2 * each * each * d + 12 * d * d) - tokens * 9 * d * d - 4 * d * d
     ends = places * 2 * numbers * d + (256 + d + 512 + d) * d + tokens * 512 * d + 2 * d * d
     assert cost(params).total == blocks + ends
+
+
+def test_neighbouring_patches_are_so_many_places_apart_in_the_middle_of_the_table():
+    model = {"kind": "mmdit", "patch": 2, "hidden": 128, "layers": 1, "num_heads": 2, "qk_norm": True}
+    params = P.load("mnist", "smoke")
+    third, whole = (build(params.replace(model=model | more)).positions for more in ({}, {"position_step": 1.0}))
+    places = (TABLE - 4) // 2 + torch.arange(4)
+    assert torch.allclose(third, positions(places / 3, 128), atol=1e-5)
+    assert torch.allclose(whole, positions(places, 128), atol=1e-5)
 
 
 @torch.no_grad()

@@ -63,6 +63,7 @@ def test_bf16_is_native_on_a_cpu_with_the_instructions(monkeypatch):
 @pytest.mark.parametrize(
     "experiment",
     [
+        "backbones",
         "celeba",
         "cifar10",
         "ema",

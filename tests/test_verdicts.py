@@ -165,6 +165,12 @@ def by_steps(count, rng, effect):
     return above(*(trainings(rng, 3.0 * effect, 0.3) for _ in range(count)), training=True)
 
 
+def half_way(rng, effect):
+    """Adherence of trainings, against a number."""
+    read_ = [{"value": x, "training": i} for i, x in enumerate(0.5 + 0.3 * effect + 0.05 * rng.normal(size=COUNT))]
+    return said("lecture-ssm", read={"state space": read_}, half=0.5, above=above)
+
+
 def unnoticed(rng, effect):
     """Distances of trainings in two other orders, against those of random order and a tenth: a hard one decides for, a mild one against."""
     found = []
@@ -410,6 +416,12 @@ ROWS = {
     "flows-few": ("few", partial(by_steps, 8)),
     "flows-times": ("times", partial(by_steps, 3)),
     "flows-prediction": ("predicted", partial(by_steps, 4)),
+    "lecture-adaln-great": ("by_way", partial(by_steps, 2)),
+    "lecture-compute": ("by_size", partial(by_steps, 3)),
+    "lecture-unet-scaling": ("by_width", partial(by_steps, 2)),
+    "lecture-ssm": ("half", half_way),
+    "lecture-sd3-sequence": ("MM-DiT", trained),
+    "lecture-sd3-stability": ("held", trained),
     "lecture-ema-length": ("twice", dramatic),
     "lecture-ema-guidance": ("outcome", best_length),
     "sahu-variability": ("spread", steadier),
@@ -479,6 +491,71 @@ def test_the_page_on_flows_decides_for_what_is_nearer_to_real_images(effect, exp
     )
     assert rows[0][1] == "uniform − logit-normal"
     assert [row[1][0] for row in rows[1:]] == [sign] * 2
+
+
+@pytest.mark.parametrize(("effect", "expected_"), [(1, HOLDS), (-1, FAILS)])
+def test_the_page_on_backbones_decides_for_what_is_nearer_to_real_images(effect, expected_):
+    """AdaLN-zero, larger networks and smaller patches nearer than the rest, state spaces read as asked; or farther, and not."""
+    draws, given = np.random.default_rng(0).normal(size=(COUNT, N)), []
+
+    def of(gap):
+        return [record(x + effect * gap, training=i) for i, x in enumerate(draws)]
+
+    names = {"by_way": {"in-context": of(6), "cross-attention": of(6), "adaln": of(0), "adaln-zero": of(3)}}
+    names |= {
+        "by_size": {"S/2": of(9), "B/4": of(9), "B/2": of(6), "L/2": of(3)},
+        "ways": ("in-context", "cross-attention", "adaln"),
+    }
+    names |= {"by_width": {"32, 32": of(9), "32, 64": of(6), "64, 64": of(3)}, "k": COUNT, "run": None, "unread": {}}
+    names |= {
+        "read": {
+            "state space": [
+                record(x, training=i)
+                for i, x in enumerate(shares(np.random.default_rng(0), N, [0.6 + 0.3 * effect] * COUNT, 0.6))
+            ]
+        }
+    }
+    names |= {
+        "above": above,
+        "classes": range(10),
+        "judge_record": lambda run: {"value": 0.98},
+        "tables": SimpleNamespace(with_interval=str),
+    }
+    names |= {"Answers": lambda run, answers, why: given.extend(answers)}
+    names["unread"] = dict.fromkeys(
+        (
+            "DiT",
+            "DiT, in-context",
+            "DiT, cross-attention",
+            "DiT S/2",
+            "DiT B/4",
+            "DiT L/2",
+            "U-Net",
+            "U-Net 32, 64",
+            "U-Net 64, 64",
+        )
+    )
+    names |= {"distance": {"DiT": of(6), "MM-DiT": of(3)}, "fast": {"lr": 0.02}}
+    names |= {
+        "held": {
+            way: numbers([10 + effect * x for x in values], "loss")
+            for way, values in {"without": (3, 4, 3.5), "with": (2, 3, 2.4)}.items()
+        }
+    }
+    names |= {"compared": {}}
+    cells = ["".join(c["source"]) for c in json.loads((NOTEBOOKS / "backbones.ipynb").read_text())["cells"]]
+    exec(next(c for c in cells if "Answers(" in c and "import" not in c), names)
+    assert {claim: verdict.outcome for claim, _, verdict in given} == dict.fromkeys(
+        (
+            "lecture-adaln-great",
+            "lecture-compute",
+            "lecture-unet-scaling",
+            "lecture-ssm",
+            "lecture-sd3-sequence",
+            "lecture-sd3-stability",
+        ),
+        expected_,
+    )
 
 
 def answer(verdict, claim="mnist-adherence"):

@@ -29,6 +29,7 @@ EXPERIMENTS = [
     "choices",
     "ema",
     "flows",
+    "backbones",
     "stable-diffusion",
 ]
 

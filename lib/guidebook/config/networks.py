@@ -74,6 +74,8 @@ class MMDiT(Patched, Model):
     pooled = True
     kind: Literal["mmdit"] = "mmdit"
     qk_norm: bool  # queries and keys of RMS 1, times a gain that is learnt
+    # Between the positions of neighbouring patches: 1 as in DiT, or a third, as published for images of 64 patches across and more
+    position_step: Annotated[float, Field(gt=0, le=1)] = 1 / 3
 
     def conflicts(self):
         if self.hidden != 64 * self.num_heads:

@@ -57,7 +57,7 @@ class Block(nn.Module):
 
 class MMDiT(DiT):
     """The pooled text, added to the embedding of the timestep, modulates both streams. Positions are those of a table of so many places
-    across, a third apart, cropped at its centre.
+    across, at a `position_step` that is a third as published, cropped at its centre.
     """
 
     @register_to_config
@@ -72,13 +72,15 @@ class MMDiT(DiT):
         width: int,
         pooled_width: int,
         table: int,
+        position_step: float = 1 / 3,
     ):
         Backbone.__init__(self)
-        places = ((table - side // patch) // 2 + torch.arange(side // patch)) / 3
+        places = ((table - side // patch) // 2 + torch.arange(side // patch)) * position_step
         blocks = [Block(hidden, qk_norm, last=i == layers - 1) for i in range(layers)]
         self._assemble(channels, places, patch, hidden, width, blocks, pooled_width=pooled_width)
 
     @classmethod
     def of(cls, model: Model, shape: tuple[int, int, int], width: int) -> "MMDiT":
         channels, side, _ = shape
-        return cls(channels, side, model.patch, model.hidden, model.layers, model.qk_norm, width, width, TABLE)
+        sizes = (model.patch, model.hidden, model.layers)
+        return cls(channels, side, *sizes, model.qk_norm, width, width, TABLE, model.position_step)

@@ -30,6 +30,7 @@ NAMES = {
     "saturation": "saturation (mean of HSV's)",
     "adherence_attribute": "attribute read as asked\n(balanced accuracy)",
     "roughness": "roughness about the trend\n(share of the level)",
+    "validation_loss": "loss on held-out images",
     "apart": "distance from the mean of all trainings\n(share of the level)",
     "copying": "nearer to the train split than an\nunseen image (probability)",
 }

@@ -128,6 +128,19 @@ def validation_loss(runs: dict[str, list[dict]]) -> Figure:
     return figure
 
 
+def loss_by_level(runs: dict[str, list[dict]]) -> Figure:
+    """Loss on held-out images at the end of training by noise level, one line per run, with the 95 % interval over images."""
+    axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
+    for k, (name, stats) in enumerate(runs.items()):
+        if last := next((s for s in reversed(stats) if "validation_loss" in s), None):
+            loss, error = (np.array(last[f"validation_{field}_by_level"]) for field in ("loss", "error"))
+            share = (np.arange(len(loss)) + 0.5 + 0.08 * k) / len(loss)  # runs stand beside each other
+            style = {"marker": "o", "markersize": 4, "linewidth": 1.2, "capsize": 2}
+            axes.errorbar(share, loss, Z * error, color=COLOURS[k], label=name, **style)
+    logarithmic(axes.yaxis)
+    return _labelled(axes, "training time (0 = image, 1 = noise)", "validation loss")
+
+
 def schedules(named: dict[str, VP]) -> Figure:
     """The share of the image √ᾱ at each timestep, one line per noise schedule (`params.objective`)."""
     axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
