@@ -58,10 +58,14 @@ def test_a_set_that_failed_in_the_making_leaves_nothing(run):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    ("n", "classes"), [(1, 1), (7, 5), (10, 10), (23, 9), (SHEET, 10), (SHEET + 37, 10), (300, 27)]
+    ("n", "classes"), [(1, 1), (7, 5), (10, 10), (23, 9), (SHEET, 10), (SHEET + 37, 10), (300, 27), (310, 100)]
 )
 def test_a_record_gives_back_the_first_images_pixel_for_pixel(run, channels, n, classes):
-    images, labels, most = noise(n, channels, 6, 9), [i % classes for i in range(n)], max(SHEET, 10 * classes)
+    images, labels, most = (
+        noise(n, channels, 6, 9),
+        [i % classes for i in range(n)],
+        max(SHEET, min(10, 300 // classes) * classes),
+    )
     image_set(run, "some", {"n": n}, lambda: (images, {"labels": labels}))
     executed(run.path)
     folder = record(run)

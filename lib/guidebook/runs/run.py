@@ -22,7 +22,7 @@ from guidebook.runs.place import params_in
 from guidebook.runs.resolved import resolved
 
 log = logging.getLogger(__name__)
-SHEET = 100  # a record keeps the first so many images of a set, or ten of each class where that is more
+SHEET = 100  # a record keeps the first so many images of a set, or ten of each class where that is more, of many classes fewer
 VERSIONS = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy")
 
 

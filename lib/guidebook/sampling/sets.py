@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLUMNS = 10
-PIXELS = 2**23  # of a sheet, at most: it is kept in the repository
+PIXELS, MANY = 2**23, 300  # of a sheet, at most, and images of many classes: it is kept in the repository
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def image_set(run: Run, name: str, spec: dict, make: Callable[[], tuple["Tensor"
             images, facts = make()
             classes = 0 if run.params.data.entry.attributes else len(set(facts["labels"]))
             facts = spec | facts | {"n": len(images), "shape": list(images.shape[1:])}
-            kept = min(max(SHEET, COLUMNS * classes), max(COLUMNS, PIXELS // images.shape[-2] // images.shape[-1]))
+            wanted = max(SHEET, min(COLUMNS, MANY // max(classes, 1)) * classes)
+            kept = min(wanted, max(COLUMNS, PIXELS // images.shape[-2] // images.shape[-1]))
             facts |= {"kept": kept} if kept > SHEET else {}
 
             def save(aside: Path) -> None:
