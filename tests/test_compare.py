@@ -187,6 +187,16 @@ def test_every_verdict_can_come_out_both_ways():
     assert above((second, first), training=True).outcome == FAILS
 
 
+def test_what_is_undecided_shows_the_comparison_that_keeps_it_from_holding():
+    rng = np.random.default_rng(0)
+    sure, wide = (trainings(rng, effect, spread) for effect, spread in ((1, 0.01), (3, 3)))
+    assert above(sure, training=True).outcome == HOLDS
+    found = above(sure, wide, training=True)
+    assert found.outcome == UNDECIDED
+    assert found.interval.low < 0 < found.interval.high
+    assert found.interval == above(wide, training=True).interval
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

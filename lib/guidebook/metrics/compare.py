@@ -40,8 +40,9 @@ def above(*pairs: tuple[Records, Records], differ: Sequence[str] = (), training:
         return Verdict(HOLDS, weakest.interval(), weakest.trainings, max(d.p() for d in found), of)
     level = ALPHA / len(found)
     worst = min(found, key=lambda d: d.interval(level)[2])
-    if worst.interval(level)[2] >= 0:
-        return Verdict(UNDECIDED, worst.interval(level), worst.trainings, 1.0, of)
+    if worst.interval(level)[2] >= 0:  # what keeps it from holding, where that reaches above zero
+        shown = weakest.interval() if weakest.interval()[2] >= 0 else worst.interval(level)
+        return Verdict(UNDECIDED, shown, weakest.trainings, 1.0, of)
     p = len(found) * min(d.p() for d in found if d.value < 0)
     return Verdict(FAILS, worst.interval(level), worst.trainings, p, of)
 
