@@ -193,7 +193,7 @@ def test_what_is_undecided_shows_the_comparison_that_keeps_it_from_holding():
     assert above(sure, training=True).outcome == HOLDS
     found = above(sure, wide, training=True)
     assert found.outcome == UNDECIDED
-    assert found.interval.low < 0 < found.interval.high
+    assert found.interval[1] < 0 < found.interval[2]
     assert found.interval == above(wide, training=True).interval
 
 
