@@ -11,10 +11,16 @@ import yaml
 
 from guidebook.config.params import Params, departures
 from guidebook.config.paths import BOOK, RESULTS
-from guidebook.report.source import LIBRARY, file_of, lines, used
+from guidebook.report.source import LIBRARY, file_of, lines, public, used
 from guidebook.report.tables import escaped
 from guidebook.runs.run import Run
 
+# Parts of the page of code, and how places in them begin: of those in CORE all that is public, of others what pages call
+SUBJECTS = {
+    "Guidance": "diffusion.guidance:", "Objectives": "diffusion.objective:", "Solvers": "diffusion.solvers:", "Paths and training": ("diffusion", "training"),
+    "Sampling": "sampling", "Measurements": "metrics", "Runs and exports": ("runs", "export"), "Reports": "",
+}  # fmt: skip
+CORE = ("diffusion.guidance", "diffusion.objective", "diffusion.solvers")
 FREE = ("train", "sample", "quality", "batch")  # benches of any experiment
 SMALL = {"reduced": "paper"}  # what a bench makes of a profile whose weights are not at hand
 
@@ -99,21 +105,26 @@ def places(c: "Chapter") -> list[str]:
 
 def functions(chapters: list["Chapter"]) -> str:
     """In Markdown: every function and class that these pages call, as it stands in its file, above links to them."""
-    called: dict[str, list[Chapter]] = {}
-    for c in chapters:
-        for place in places(c):
-            called.setdefault(place, []).append(c)
+    called: dict[str, list[Chapter]] = {place: [] for module in CORE for place in public(module)}
+    for place, i in sorted((place, i) for i, c in enumerate(chapters) for place in places(c)):
+        called.setdefault(place, []).append(chapters[i])
     parts = []
-    for place, by in sorted(called.items()):
-        module, _, name = place.partition(":")
-        file = file_of(module)
-        first, last = lines(file.read_text(), name)
-        code = "\n".join(file.read_text().splitlines()[first - 1 : last])
-        where = f"lib/guidebook/{file.relative_to(LIBRARY).as_posix()}, line {first}"
-        parts.append(f"``````{{code-block}} python\n:name: {anchor(place)}\n:caption: {where}\n\n{code}\n``````\n")
-        links = ", ".join(f'<a href="{c.file}.html#code">{escaped(c.name)}</a>' for c in by)
-        parts.append(f'<p class="rests">Called by {links}</p>\n')
+    for subject, prefix in SUBJECTS.items():
+        mine = [place for place in called if place.startswith(prefix)]
+        parts += [f"## {subject}\n"] * bool(mine) + [_listed(place, called.pop(place)) for place in mine]
     return "\n".join(parts)
+
+
+def _listed(place: str, by: list["Chapter"]) -> str:
+    """A function or class as it stands in its file, and the pages that call it."""
+    module, _, name = place.partition(":")
+    file = file_of(module)
+    first, last = lines(file.read_text(), name)
+    code = "\n".join(file.read_text().splitlines()[first - 1 : last])
+    where = f"lib/guidebook/{file.relative_to(LIBRARY).as_posix()}, line {first}"
+    links = ", ".join(f'<a href="{c.file}.html#code">{escaped(c.name)}</a>' for c in by)
+    below = f'<p class="rests">Called by {links}</p>\n' if by else ""
+    return f"``````{{code-block}} python\n:name: {anchor(place)}\n:caption: {where}\n\n{code}\n``````\n\n{below}"
 
 
 def _pre(words: str) -> str:
