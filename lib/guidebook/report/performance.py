@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from guidebook.config.paths import RESULTS
 from guidebook.report.charts import NAMES, errors
 from guidebook.report.figures import COLOURS, label, logarithmic
-from guidebook.report.tables import Html, notes, table
+from guidebook.report.tables import Html, escaped, notes, table
 
 MISSING = Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
 FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
@@ -78,8 +78,8 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
     """Distance to the train split [95 % interval] against evaluations of the network. The band is the pipeline's interval."""
     if not reports:
         return MISSING
-    figure, panels = plt.subplots(1, len(reports), figsize=(4.6 * len(reports), 3.2), squeeze=False, layout="tight")
-    for axes, report in zip(panels[0], reports, strict=True):
+    figure, panels = plt.subplots(len(reports), figsize=(7.2, 2.7 * len(reports)), squeeze=False, layout="tight")
+    for axes, report in zip(panels[:, 0], reports, strict=True):
         peer, *others = [r for r in report["rows"] if r["name"] != "pipeline, bf16"]  # the images are the same
         axes.axhspan(peer["fd_judge"]["low"], peer["fd_judge"]["high"], color="0.5", alpha=0.15, linewidth=0)
         beside, samplers = Counter(), dict.fromkeys(r["sampler"] for r in others)
@@ -91,7 +91,7 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
             errors(axes, [shift * row["evaluations"]], [row["fd_judge"]], **style)
         for name, colour in colours.items():
             axes.plot([], [], "o", color=colour, markersize=4, label=label(name))
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         axes.set(xlabel="evaluations of the network per image", ylabel=NAMES["fd_judge"])
         for axis in (axes.xaxis, axes.yaxis):
             logarithmic(axis)
@@ -101,8 +101,9 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
 
 def ratios(reports: Sequence[dict]) -> Html:
     """Every ratio with the range of its repeats."""
-    columns = {"what": "{name}", "ratio": "{value:.2f} × [{low:.2f}, {high:.2f}]", "repeats": "{repeats}"}
-    return _table(reports, columns | {"of / by": "{what}"}, "ratios")
+    said = [{**report, "ratios": [r | {"says": _says(r)} for r in report["ratios"]]} for report in reports]
+    columns = {"what": "{name}", "ratio": "{value:.2f} × [{low:.2f},\u00a0{high:.2f}]", "which says": "{says}"}
+    return _table(said, columns | {"of what, by what": "{what}", "repeats": "{repeats}"}, "ratios")
 
 
 def findings(*benches: Sequence[dict]) -> Html:
@@ -111,12 +112,27 @@ def findings(*benches: Sequence[dict]) -> Html:
     lines = []
     for name in WHOLE:
         said = [
-            "{experiment}/{profile} ".format(**made) + "{value:.2f} × [{low:.2f}, {high:.2f}], ".format(**ratio)
-            + ("faster" if ratio["low"] > 1 else "slower" if ratio["high"] < 1 else "no difference shown")
+            "{experiment}/{profile} ".format(**made) + "{value:.2f} × [{low:.2f}, {high:.2f}], ".format(**ratio) + _says(ratio)
             for made, ratio in found if ratio["name"] == name
         ]  # fmt: skip
         lines += [f"{name}: {'; '.join(said)}"] if said else []
     return notes(lines)
+
+
+def _says(ratio: dict) -> str:
+    """What the range of a ratio says."""
+    return "faster" if ratio["low"] > 1 else "slower" if ratio["high"] < 1 else "no difference shown"
+
+
+def kept_quality(reports: Sequence[dict]) -> str:
+    """As text, the distance of the way that each ratio at equal quality is of, beside that of the pipeline."""
+    found = []
+    for report in reports:
+        rows = {row["name"]: "{value:.1f} [{low:.1f}, {high:.1f}]".format(**row["fd_judge"]) for row in report["rows"]}
+        for ratio in (r for r in report["ratios"] if r["name"] == WHOLE[-1]):
+            way, pipeline = ratio["what"].partition(":")[0].split(" / ")
+            found.append("{experiment}/{profile} ".format(**report["made"]) + f"{rows[way]} beside {rows[pipeline]}")
+    return "; ".join(found) or "nothing was measured yet"
 
 
 def cost(reports: Sequence[dict], bench: str) -> Html:
@@ -152,12 +168,16 @@ def _table(reports: Sequence[dict], columns: dict[str, str], rows: str = "rows")
     """A row per entry of the reports, each column a format string of its fields; `–` where a field has no value."""
     if not any(report[rows] for report in reports):
         return MISSING
-    if len(reports) > 1:  # the figures say on which machine they were made
-        columns = {"on": "{made[experiment]}/{made[profile]}, {made[kind]}"} | columns
-    entries = [{"made": report["made"]} | entry for report in reports for entry in report[rows]]
-    for entry in entries:
-        entry |= {"gmac": entry["gflops"] / 2} if "gflops" in entry else {}  # a multiply-add is two FLOP
-    return table([*columns], [[_cell(form, entry) for form in columns.values()] for entry in entries])
+    parts = []
+    for report in reports:
+        entries = [{"made": report["made"]} | entry for entry in report[rows]]
+        for entry in entries:
+            entry |= {"gmac": entry["gflops"] / 2} if "gflops" in entry else {}  # a multiply-add is two FLOP
+        cells = [[_cell(form, entry) for form in columns.values()] for entry in entries]
+        shown = {head: column for head, *column in zip(columns, *cells, strict=True) if set(column) != {"–"}}
+        above = f"<p><strong>{escaped(where(report))}</strong></p>" if len(reports) > 1 else ""
+        parts += [above + table([*shown], [*zip(*shown.values(), strict=True)]).text] if cells else []
+    return Html("".join(parts))
 
 
 def _cell(form: str, entry: dict) -> str:
