@@ -106,7 +106,8 @@ class Answers:
             for a, note in zip(self.answers, notes, strict=True)
         ]
         shared = f"All rest on this: {escaped('; '.join(of_all))}. " if of_all else ""
-        shared = f'<div class="rests">{shared}A difference above zero speaks for the claim.</div>'
+        signs = "A difference above zero speaks for the claim." if any("difference" in note for note in notes) else ""
+        shared = f'<div class="rests">{shared}{signs}</div>'
         return shared + table(["verdict", "published", "this run found", "rests on"], rows).text, {MARK: self.answers}
 
 
