@@ -12,6 +12,7 @@ from PIL import Image
 from guidebook.conditioning.captions import caption_of
 from guidebook.metrics.groups import SHARES
 from guidebook.report.charts import LOG, NAMES
+from guidebook.report.claims import broken
 from guidebook.report.tables import ASIDE, pick, with_interval
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import Run, usable
@@ -50,6 +51,7 @@ def explorer(run: Run, folder: Path, place: str) -> str:
     Empty where fewer than two settings were kept. Sets of other prompts than those of the run's usual sets are left out.
     """
     usual, found = _setting(run, Draw.of(run.params, 1.0, 1), ITSELF), [*_shown(run)]
+    usual["training"] = _read(run, found, usual)
     found.sort(key=lambda s: (_apart(s.at, usual), abs(s.at["w"] - OFF), -len(s.numbers)))
     sets = {tuple(s.at.values()): s for s in reversed(found) if s.like(found[0])}
     if len(sets) < 2:
@@ -68,6 +70,21 @@ def explorer(run: Run, folder: Path, place: str) -> str:
     words = json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c")
     without = "<noscript>This part needs JavaScript; the figures below show a part of it.</noscript>"
     return f'<div class="explorer" id="{facts["name"]}">{without}<script type="application/json">{words}</script></div>'
+
+
+def _read(run: Run, found: list[Shown], usual: dict) -> str:
+    """The training that is shown first: the run itself; where a judge cannot read its unguided samples, the one whose it reads best, if it can."""
+    of = {
+        s.at["training"]: s
+        for s in found
+        if s.at["w"] == OFF and _apart(s.at, usual | {"training": s.at["training"]}) == 0
+    }
+    read = {name: s.numbers["adherence"] for name, s in of.items() if "adherence" in s.numbers}
+    real, classes = pick(run.metrics(), "adherence", guidance=None), run.params.data.entry.classes
+    if not real or ITSELF not in read or not broken(read[ITSELF], real, len(classes)):
+        return ITSELF
+    best = max(read, key=lambda name: read[name]["value"])
+    return ITSELF if broken(read[best], real, len(classes)) else best
 
 
 def _shown(run: Run) -> Iterator[Shown]:
