@@ -21,6 +21,7 @@ from guidebook.runs.run import Run
 
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
 COVERAGE = RESULTS / "coverage.json"  # written by `python -m bench.coverage`
+VERSIONS = ("python", "torch", "diffusers", "guidebook")  # of programs, in Status
 GUIDANCE = LIBRARY / "diffusion" / "guidance.py"
 
 
@@ -49,15 +50,15 @@ def _named(run: Run, places: dict[str, str]) -> Html:
 def _state(run: Run, row: dict, name: Html) -> list:
     """Its row of Status: what it rests on in small print below its name."""
     facts, seen = run.provenance(), f"{row['images seen']:,}"
-    versions = ", ".join(
-        f"{of} {facts.get('versions', {}).get(of)}" for of in ("guidebook", "torch", "diffusers", "python")
-    )
+    code = [f"{of} {version}" for of, version in facts.get("versions", {}).items() if of in VERSIONS]
+    code = [f"commit {row['commit'] or 'unknown'}{' with changes' if facts.get('dirty') else ''}", *code]
     data = f"{row['data']}, fingerprint {facts.get('data', {}).get('fingerprint')}; text {row['text']}"
-    commit = (row["commit"] or "unknown") + (" with changes" if facts.get("dirty") else "")
-    rests = f'<div class="rests">{escaped(f"{data}; commit {commit}, {versions}")}</div>'
-    length = f"{facts.get('train_seconds', 0) / 60:.1f} min, {row['images/s'] or 0:,} images/s"
+    name = (
+        f'<span id="{trace.slug(run)}">{name.text}</span><div class="rests">{escaped("; ".join([data, *code]))}</div>'
+    )
     done = seen if row["images seen"] == row["of"] else f"{seen} of {row['of']:,}"
-    return [Html(f'<span id="{trace.slug(run)}">{name.text}</span>{rests}'), row["state"], done, length, row["device"]]
+    length = f"{facts.get('train_seconds', 0) / 60:.1f} min, {row['images/s'] or 0:,} images/s"
+    return [Html(name), row["state"], done, length, row["device"]]
 
 
 def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:

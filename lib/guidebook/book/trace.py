@@ -11,16 +11,19 @@ import yaml
 
 from guidebook.config.params import Params, departures
 from guidebook.config.paths import BOOK, RESULTS
-from guidebook.report.source import LIBRARY, file_of, lines, public, used
+from guidebook.report.source import LIBRARY, file_of, lines, used
 from guidebook.report.tables import escaped
 from guidebook.runs.run import Run
 
-# Parts of the page of code, and how places in them begin: of those in CORE all that is public, of others what pages call
+# Parts of the page of code and how places in them begin; what it has of the first three, beside what pages call
 SUBJECTS = {
     "Guidance": "diffusion.guidance:", "Objectives": "diffusion.objective:", "Solvers": "diffusion.solvers:", "Paths and training": ("diffusion", "training"),
     "Sampling": "sampling", "Measurements": "metrics", "Runs and exports": ("runs", "export"), "Reports": "",
 }  # fmt: skip
-CORE = ("diffusion.guidance", "diffusion.objective", "diffusion.solvers")
+CORE = {
+    "diffusion.guidance": "conditional_or_not good_and_bad linear between rescaled cfg_plus_plus projected by_classifier",
+    "diffusion.objective": "Objective vp rectified_flow edm", "diffusion.solvers": "ddim heun dpmpp_2m sample",
+}  # fmt: skip
 FREE = ("train", "sample", "quality", "batch")  # benches of any experiment
 SMALL = {"reduced": "paper"}  # what a bench makes of a profile whose weights are not at hand
 
@@ -105,7 +108,7 @@ def places(c: "Chapter") -> list[str]:
 
 def functions(chapters: list["Chapter"]) -> str:
     """In Markdown: every function and class that these pages call, as it stands in its file, above links to them."""
-    called: dict[str, list[Chapter]] = {place: [] for module in CORE for place in public(module)}
+    called: dict[str, list[Chapter]] = {f"{of}:{name}": [] for of, names in CORE.items() for name in names.split()}
     for place, i in sorted((place, i) for i, c in enumerate(chapters) for place in places(c)):
         called.setdefault(place, []).append(chapters[i])
     parts = []

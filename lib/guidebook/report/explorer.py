@@ -73,18 +73,12 @@ def explorer(run: Run, folder: Path, place: str) -> str:
 
 
 def _read(run: Run, found: list[Shown], usual: dict) -> str:
-    """The training that is shown first: the run itself; where a judge cannot read its unguided samples, the one whose it reads best, if it can."""
-    of = {
-        s.at["training"]: s
-        for s in found
-        if s.at["w"] == OFF and _apart(s.at, usual | {"training": s.at["training"]}) == 0
-    }
-    read = {name: s.numbers["adherence"] for name, s in of.items() if "adherence" in s.numbers}
-    real, classes = pick(run.metrics(), "adherence", guidance=None), run.params.data.entry.classes
-    if not real or ITSELF not in read or not broken(read[ITSELF], real, len(classes)):
-        return ITSELF
-    best = max(read, key=lambda name: read[name]["value"])
-    return ITSELF if broken(read[best], real, len(classes)) else best
+    """The training that is shown first: the run itself, or where a judge cannot read its unguided samples, another whose it reads best."""
+    of = [s for s in found if s.at == usual | {"w": OFF, "training": s.at["training"]} and "adherence" in s.numbers]
+    real, classes = pick(run.metrics(), "adherence", guidance=None), len(run.params.data.entry.classes)
+    read = {s.at["training"]: s.numbers["adherence"] for s in of if real and not broken(s.numbers["adherence"], real, classes)}  # fmt: skip
+    unread = ITSELF in {s.at["training"] for s in of} - {*read}
+    return max(read, key=lambda name: read[name]["value"]) if read and unread else ITSELF
 
 
 def _shown(run: Run) -> Iterator[Shown]:

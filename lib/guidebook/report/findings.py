@@ -59,12 +59,8 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
     else:
         most = f"The clearest {MOST} of {len(decided)} verdicts; the others stand below." if len(decided) > MOST else ""
         doubts = len(answers) - len(decided)
-        left = (
-            f"{'One more claim is' if doubts == 1 else f'{doubts} more claims are'} undecided: see below."
-            if doubts
-            else ""
-        )
-        says = f"{most} {left}".strip()
+        left = f"{f'{doubts} more claims are' if doubts > 1 else 'One more claim is'} undecided: see below."
+        says = f"{most} {left * bool(doubts)}".strip()
     measures = '<p class="rests">What is measured: <a href="../how-to-read.html#measures">How to read</a></p>'
     return f'<div class="findings"><p>{says}</p><ul>{"".join(lines)}</ul>{measures}</div>'
 

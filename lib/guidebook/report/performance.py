@@ -102,7 +102,7 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
 def ratios(reports: Sequence[dict]) -> Html:
     """Every ratio with the range of its repeats."""
     said = [{**report, "ratios": [r | {"says": _says(r)} for r in report["ratios"]]} for report in reports]
-    columns = {"what": "{name}", "ratio": "{value:.2f} × [{low:.2f},\u00a0{high:.2f}]", "which says": "{says}"}
+    columns = {"what": "{name}", "ratio": "{value:.2f} × [{low:.2f}, {high:.2f}]", "which says": "{says}"}
     return _table(said, columns | {"of what, by what": "{what}", "repeats": "{repeats}"}, "ratios")
 
 

@@ -130,10 +130,8 @@ def significant(found: dict) -> tuple[str, tuple[str, str]]:
     theirs = [at["fall"] for space, _, at in _each(found) if space["name"] == "inception"]
     low, high = _ends(theirs)
     outcome = HOLDS if high < ALPHA else FAILS if low > ALPHA else UNDECIDED
-    return f"with one model it falls so by chance {_range(falls)} of the time", (
-        outcome,
-        f"{_rests(found)}; Wilson's intervals",
-    )
+    text = f"with one model it falls so by chance {_range(falls)} of the time"
+    return text, (outcome, f"{_rests(found)}; Wilson's intervals")
 
 
 def apart(found: dict) -> tuple[str, tuple[str, str]]:
@@ -172,7 +170,7 @@ def _against(found: dict, way: str) -> str:
 
 
 def _percent(found: dict) -> str:
-    return "{:.1f} % [{:.1f},\u00a0{:.1f}]".format(*(100 * found[k] for k in ("value", "low", "high")))
+    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * found[k] for k in ("value", "low", "high")))
 
 
 def _range(shares: list[dict]) -> str:

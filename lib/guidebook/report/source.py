@@ -60,12 +60,6 @@ def _defined(module: str, name: str) -> str | None:
     return None
 
 
-def public(module: str) -> list[str]:
-    """MODULE:NAME of the functions and classes of a module that other modules may use, in the order of its file."""
-    found = (n for n in ast.parse(file_of(module).read_text()).body if isinstance(n, ast.FunctionDef | ast.ClassDef))
-    return [f"{module}:{n.name}" for n in found if not n.name.startswith("_")]
-
-
 def file_of(module: str) -> Path | None:
     """The file of a module of the library, or of a package."""
     place = LIBRARY / module.replace(".", "/")
