@@ -124,17 +124,6 @@ def _says(ratio: dict) -> str:
     return "faster" if ratio["low"] > 1 else "slower" if ratio["high"] < 1 else "no difference shown"
 
 
-def kept_quality(reports: Sequence[dict]) -> str:
-    """As text, the distance of the way that each ratio at equal quality is of, beside that of the pipeline."""
-    found = []
-    for report in reports:
-        rows = {row["name"]: "{value:.1f} [{low:.1f}, {high:.1f}]".format(**row["fd_judge"]) for row in report["rows"]}
-        for ratio in (r for r in report["ratios"] if r["name"] == WHOLE[-1]):
-            way, pipeline = ratio["what"].partition(":")[0].split(" / ")
-            found.append("{experiment}/{profile} ".format(**report["made"]) + f"{rows[way]} beside {rows[pipeline]}")
-    return "; ".join(found) or "nothing was measured yet"
-
-
 def cost(reports: Sequence[dict], bench: str) -> Html:
     """Each way that a bench tried (`COLUMNS`), with its speed and what else it costs."""
     return _table(reports, COLUMNS[bench])
