@@ -106,8 +106,7 @@ class Answers:
             for a, note in zip(self.answers, notes, strict=True)
         ]
         shared = f"All rest on this: {escaped('; '.join(of_all))}. " if of_all else ""
-        signs = "A difference above zero speaks for the claim." if any("difference" in note for note in notes) else ""
-        shared = f'<div class="rests">{shared}{signs}</div>'
+        shared = f'<div class="rests">{shared}A difference above zero speaks for the claim.</div>'
         return shared + table(["verdict", "published", "this run found", "rests on"], rows).text, {MARK: self.answers}
 
 
@@ -187,7 +186,7 @@ def broken(unguided: dict, real: dict, classes: int) -> str | None:
     if unguided["value"] >= (real["value"] + 1 / classes) / 2:
         return None
     read, of_real, guessed = (f"{100 * share:.0f} %" for share in (unguided["value"], real["value"], 1 / classes))
-    return f"not trained far enough: without guidance {read} of its samples are read as asked, of real images {of_real}, by chance {guessed}"
+    return f"the model is not trained far enough: without guidance the adherence of its samples is {read}, of real images {of_real}, by chance {guessed}"
 
 
 def answers(notebook: Path) -> list[Answer]:

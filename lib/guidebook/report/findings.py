@@ -30,8 +30,7 @@ def ranked(answers: Iterable[Answer]) -> list[Answer]:
 
 def finding(answer: Answer, links: Sequence[tuple[str, str]], basis: str = "") -> str:
     """In HTML: an answer's verdict, its claim and what was found; below, what that rests on, without `basis`, and (address, words) of links."""
-    parts, decided = answer.note.replace(basis, "").rstrip("; ").split("; "), answer.verdict in (HOLDS, FAILS)
-    note = "; ".join(part for part in parts if decided or part.startswith("difference"))
+    note = answer.note.replace(basis, "").rstrip("; ") if answer.verdict in (HOLDS, FAILS) else ""
     rests = [escaped(note)] * bool(note) + [f'<a href="{to}">{escaped(words)}</a>' for to, words in links]
     words = f"<strong>{escaped(every()[answer.claim].says)}</strong>: {escaped(answer.found)}"
     return f'<li>{marked(answer.verdict).text} {words}<div class="rests">{" · ".join(rests)}</div></li>'
@@ -44,7 +43,7 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
     no claim has findings from its records.
     """
     decided, lines, says = [a for a in answers if a.verdict in (HOLDS, FAILS)], [], ""
-    for a in ranked(decided)[:MOST] or [a for a in answers if "[" in a.found + a.note][:ELSE]:
+    for a in ranked(decided)[:MOST] or [a for a in answers if "[" in a.found][:ELSE]:
         shows = METRIC.search(a.found)
         figure = [(f"#{figures[shows[0]]}", "figure")] if shows and shows[0] in figures else []
         links = [*figure, (f"#{a.claim}", "how it was decided"), (f"../claims.html#{a.claim}", "the claim")]
@@ -59,8 +58,10 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
     else:
         most = f"The clearest {MOST} of {len(decided)} verdicts; the others stand below." if len(decided) > MOST else ""
         doubts = len(answers) - len(decided)
-        left = f"{f'{doubts} more claims are' if doubts > 1 else 'One more claim is'} undecided: see below."
-        says = f"{most} {left * bool(doubts)}".strip()
+        left = (
+            f"Undecided {'is one claim' if doubts == 1 else f'are {doubts} claims'} more: see below." if doubts else ""
+        )
+        says = f"{most} {left}".strip()
     measures = '<p class="rests">What is measured: <a href="../how-to-read.html#measures">How to read</a></p>'
     return f'<div class="findings"><p>{says}</p><ul>{"".join(lines)}</ul>{measures}</div>'
 
@@ -93,7 +94,7 @@ def _reason(answers: list[Answer]) -> str:
     if not found:
         return "no interval of a difference leaves out zero"
     ((reason, count),) = Counter(found).most_common(1)
-    others = f" ({count} of them; the others for {'other reasons' if len({*found}) > 1 else 'differences that do not decide'})"
+    others = f" ({count} of them; the others for other reasons, or their interval holds zero)"
     return reason + (others if count < len(answers) else "")
 
 

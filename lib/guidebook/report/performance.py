@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from guidebook.config.paths import RESULTS
 from guidebook.report.charts import NAMES, errors
 from guidebook.report.figures import COLOURS, label, logarithmic
-from guidebook.report.tables import Html, escaped, notes, table
+from guidebook.report.tables import Html, escaped, table
 
 MISSING = Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
 FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
@@ -116,7 +116,7 @@ def findings(*benches: Sequence[dict]) -> Html:
             for made, ratio in found if ratio["name"] == name
         ]  # fmt: skip
         lines += [f"{name}: {'; '.join(said)}"] if said else []
-    return notes(lines)
+    return Html("<ul>" + "".join(f"<li>{escaped(line)}</li>" for line in lines) + "</ul>" if lines else "")
 
 
 def _says(ratio: dict) -> str:

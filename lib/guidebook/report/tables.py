@@ -113,7 +113,7 @@ def over_trainings(record: dict | None) -> str:
 
 
 def metric_table(records: list[dict]) -> Html:
-    """Metric records as value [low, high], one row per guidance scale and one of real images, one column per metric of `SHOWN`, five a table.
+    """Metric records as value [low, high], one row per guidance scale and one of real images, one column per metric of `SHOWN`.
 
     Real images have the most adherence that the judge can give to samples as good as they are: its ceiling.
     """
@@ -122,9 +122,7 @@ def metric_table(records: list[dict]) -> Html:
         at = [r for r in records if r["guidance"] == w]
         name = "real images" if w is None else f"{w:g}"
         rows.append([name, f"{max(r['n'] for r in at):,}", *(over_trainings(pick(at, m)) for m in heads)])
-    starts = range(0, max(1, len(heads)), 5)  # so many columns are as wide as a page
-    parts = [table(["w", "n", *heads[i : i + 5]], [row[:2] + row[2 + i : 7 + i] for row in rows]) for i in starts]
-    return Html("".join(part.text for part in parts))
+    return table(["w", "n", *heads], rows)
 
 
 def record_table(records: list[dict], also: Sequence[str] = ()) -> Html:
