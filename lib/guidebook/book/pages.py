@@ -21,7 +21,6 @@ from guidebook.runs.run import Run
 
 FAULTS = RESULTS / "faults.json"  # written by `make test-faults` when every test passed
 COVERAGE = RESULTS / "coverage.json"  # written by `python -m bench.coverage`
-VERSIONS = ("python", "torch", "diffusers", "guidebook")  # of programs, in Status
 GUIDANCE = LIBRARY / "diffusion" / "guidance.py"
 
 
@@ -32,9 +31,7 @@ def results(runs: list[Run], places: dict[str, str] | None = None) -> str:
 
 def status(runs: list[Run], places: dict[str, str] | None = None) -> str:
     """`status.md`: state, data and code of every run; `places` are the pages of runs, by their names."""
-    shown = {run.name: run for run in runs if run.params.profile != "smoke"}
-    states = zip(shown.values(), overview([*shown.values()]), strict=True)
-    rows = {run.name: _state(run, row, _named(run, places or {})) for run, row in states}
+    rows = {run.name: _state(run, _named(run, places or {})) for run in runs if run.params.profile != "smoke"}
     heads = ["run, its data and its code", "state", "images seen", "training", "device"]
     failed = [[row["run"], row.get("seed"), row["reason"]] for row in everything() if row["state"] == "failed"]
     failures = "## What failed\n\n" + table(["run", "seed", "last line of its log"], failed).text if failed else ""
@@ -47,18 +44,17 @@ def _named(run: Run, places: dict[str, str]) -> Html:
     return Html(f'<a href="{place}.html#run">{escaped(run.name)}</a>' if place else escaped(run.name))
 
 
-def _state(run: Run, row: dict, name: Html) -> list:
+def _state(run: Run, name: Html) -> list:
     """Its row of Status: what it rests on in small print below its name."""
-    facts, seen = run.provenance(), f"{row['images seen']:,}"
-    code = [f"{of} {version}" for of, version in facts.get("versions", {}).items() if of in VERSIONS]
-    code = [f"commit {row['commit'] or 'unknown'}{' with changes' if facts.get('dirty') else ''}", *code]
+    (row,), facts, versions = overview([run]), run.provenance(), run.provenance().get("versions", {})
+    code = [f"{of} {versions.get(of)}" for of in ("guidebook", "torch", "diffusers", "python")]
+    commit = f"commit {row['commit'] or 'unknown'}{' with changes' if facts.get('dirty') else ''}"
     data = f"{row['data']}, fingerprint {facts.get('data', {}).get('fingerprint')}; text {row['text']}"
-    name = (
-        f'<span id="{trace.slug(run)}">{name.text}</span><div class="rests">{escaped("; ".join([data, *code]))}</div>'
-    )
-    done = seen if row["images seen"] == row["of"] else f"{seen} of {row['of']:,}"
+    rests = escaped("; ".join([data, commit, *code]))
+    name = Html(f'<span id="{trace.slug(run)}">{name.text}</span><div class="rests">{rests}</div>')
+    done = f"{row['images seen']:,}" + (f" of {row['of']:,}" if row["images seen"] != row["of"] else "")
     length = f"{facts.get('train_seconds', 0) / 60:.1f} min, {row['images/s'] or 0:,} images/s"
-    return [Html(name), row["state"], done, length, row["device"]]
+    return [name, row["state"], done, length, row["device"]]
 
 
 def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:

@@ -113,21 +113,18 @@ def functions(chapters: list["Chapter"]) -> str:
         called.setdefault(place, []).append(chapters[i])
     parts = []
     for subject, prefix in SUBJECTS.items():
-        mine = [place for place in called if place.startswith(prefix)]
-        parts += [f"## {subject}\n"] * bool(mine) + [_listed(place, called.pop(place)) for place in mine]
+        mine = {place: called.pop(place) for place in [*called] if place.startswith(prefix)}
+        parts += [f"## {subject}\n"] * bool(mine)
+        for place, by in mine.items():
+            module, _, name = place.partition(":")
+            file = file_of(module)
+            first, last = lines(file.read_text(), name)
+            code = "\n".join(file.read_text().splitlines()[first - 1 : last])
+            where = f"lib/guidebook/{file.relative_to(LIBRARY).as_posix()}, line {first}"
+            parts.append(f"``````{{code-block}} python\n:name: {anchor(place)}\n:caption: {where}\n\n{code}\n``````\n")
+            links = ", ".join(f'<a href="{c.file}.html#code">{escaped(c.name)}</a>' for c in by)
+            parts += [f'<p class="rests">Called by {links}</p>\n'] * bool(by)
     return "\n".join(parts)
-
-
-def _listed(place: str, by: list["Chapter"]) -> str:
-    """A function or class as it stands in its file, and the pages that call it."""
-    module, _, name = place.partition(":")
-    file = file_of(module)
-    first, last = lines(file.read_text(), name)
-    code = "\n".join(file.read_text().splitlines()[first - 1 : last])
-    where = f"lib/guidebook/{file.relative_to(LIBRARY).as_posix()}, line {first}"
-    links = ", ".join(f'<a href="{c.file}.html#code">{escaped(c.name)}</a>' for c in by)
-    below = f'<p class="rests">Called by {links}</p>\n' if by else ""
-    return f"``````{{code-block}} python\n:name: {anchor(place)}\n:caption: {where}\n\n{code}\n``````\n\n{below}"
 
 
 def _pre(words: str) -> str:

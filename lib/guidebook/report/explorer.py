@@ -74,11 +74,10 @@ def explorer(run: Run, folder: Path, place: str) -> str:
 
 def _read(run: Run, found: list[Shown], usual: dict) -> str:
     """The training that is shown first: the run itself, or where a judge cannot read its unguided samples, another whose it reads best."""
-    of = [s for s in found if s.at == usual | {"w": OFF, "training": s.at["training"]} and "adherence" in s.numbers]
+    of = {s.at["training"]: s.numbers for s in found if s.at == usual | {"w": OFF, "training": s.at["training"]}}
     real, classes = pick(run.metrics(), "adherence", guidance=None), len(run.params.data.entry.classes)
-    read = {s.at["training"]: s.numbers["adherence"] for s in of if real and not broken(s.numbers["adherence"], real, classes)}  # fmt: skip
-    unread = ITSELF in {s.at["training"] for s in of} - {*read}
-    return max(read, key=lambda name: read[name]["value"]) if read and unread else ITSELF
+    read = {k: r["value"] for k, n in of.items() if real and (r := n.get("adherence")) and not broken(r, real, classes)}
+    return max(read, key=read.get) if read and ITSELF in of and ITSELF not in read else ITSELF
 
 
 def _shown(run: Run) -> Iterator[Shown]:
@@ -158,11 +157,8 @@ def _metrics(run: Run, sets: list[Shown]) -> dict[str, dict]:
     for m in (m for m in METRICS if any(m in s.numbers for s in sets)):
         name = NAMES.get(m, m).replace("\n", " ").replace("(share)", "(%)")
         floor = pick(real, m)
-        found[m] = {
-            "name": name,
-            "log": m in LOG,
-            "real": floor and [*_scaled(floor), floor["n"], with_interval(floor)],
-        }
+        at = floor and [*_scaled(floor), floor["n"], with_interval(floor)]
+        found[m] = {"name": name, "log": m in LOG, "real": at}
     return found
 
 

@@ -15,12 +15,7 @@ from guidebook.report.tables import Html, escaped, table
 MISSING = Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
 FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
 # Ratios of the whole, which a reader asks for first
-WHOLE = (
-    "training, same precision",
-    "training, compiled",
-    "sampling, equal outputs",
-    "sampling, equal quality",
-)
+WHOLE = ("training, same precision", "training, compiled", "sampling, equal outputs", "sampling, equal quality")
 # Of the table of each bench: heads, and formats of a row's fields
 COLUMNS = {
     "train": {
@@ -39,7 +34,7 @@ COLUMNS = {
     "latents": {
         "way": "{name}", "numbers learnt of an image": "{elements:,}", "a step (s)": "{step_s:,.3g}",
         "images/s": "{speed[median]:,.3g}", "memory (MB)": "{memory_mb:,.0f}", "forward (GFLOP)": "{gflops:,.0f}",
-        "forward (GMAC)": "{gmac:,.0f}",  # papers mean these
+        "forward (GMAC)": "{gmac:,.0f}",  # papers mean these: a multiply-add is two FLOP
     },
 }  # fmt: skip
 
@@ -159,9 +154,8 @@ def _table(reports: Sequence[dict], columns: dict[str, str], rows: str = "rows")
         return MISSING
     parts = []
     for report in reports:
-        entries = [{"made": report["made"]} | entry for entry in report[rows]]
-        for entry in entries:
-            entry |= {"gmac": entry["gflops"] / 2} if "gflops" in entry else {}  # a multiply-add is two FLOP
+        more = {"made": report["made"]}
+        entries = [e | more | ({"gmac": e["gflops"] / 2} if "gflops" in e else {}) for e in report[rows]]
         cells = [[_cell(form, entry) for form in columns.values()] for entry in entries]
         shown = {head: column for head, *column in zip(columns, *cells, strict=True) if set(column) != {"–"}}
         above = f"<p><strong>{escaped(where(report))}</strong></p>" if len(reports) > 1 else ""

@@ -84,14 +84,13 @@ def ranking(found: dict) -> Figure:
 
 def chances(found: dict) -> Html:
     """Each space: the distance of six real images, its spread, and the chance of the published fall."""
-    measured, fell = ["distance of six [95 % of draws]", "spread"], ["falls so by chance", "1 in 20 falls to"]
-    rows = []
+    heads, rows = ["distance of six [95 % of draws]", "spread", "falls so by chance", "1 in 20 falls to"], []
     for space, way, at in _each(found):
         least = f"{100 * at['ratios'][round(100 * ALPHA)]:.0f} %"
         value = "{mean:,.3g} [{low:,.3g}, {high:,.3g}]".format(**at)
         what = f"{SPACES[space['name']]}, {_against(found, way)}", space["width"]
         rows.append([*what, value, f"{at['spread']:.0%}", _percent(at["fall"]), least])
-    return table(["features", "width", *measured, *fell], rows)
+    return table(["features", "width", *heads], rows)
 
 
 def models(found: dict) -> Html:
