@@ -63,7 +63,7 @@ def _stated(row: Stated) -> str:
 
 def _within(row: Stated) -> str:
     """Stated number with its tolerance in percent."""
-    return _stated(row) + (f" ± {100 * row.tolerance:g} %" if row.tolerance else "")
+    return _stated(row) + (f" ± {100 * row.tolerance:g} %" if (row.tolerance or 0) > 1e-5 else "")
 
 
 def _sizes(m: Measured) -> tuple:
