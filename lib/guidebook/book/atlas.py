@@ -8,7 +8,7 @@ from guidebook.models.atlas import Counted, Law, Stated, load_atlas, number
 from guidebook.models.counting import answers, counted
 from guidebook.models.published import PARTS, Measured
 from guidebook.models.space import shape_of
-from guidebook.report.tables import Html, escaped, table
+from guidebook.report.tables import Html, below, table
 
 BF16 = 2  # bytes of a weight
 
@@ -21,8 +21,8 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
 
     def stated(heads: list[str], rows: Iterable[Stated], cells: Callable[[Any], tuple]) -> Html:
         """Statements with the cells of what was found, what the document has and the verdict."""
-        said = {s.id: _below(*answered.get(s.id, ("", ""))[1].split(": ")) for s in rows}
-        of = {s.id: _below(_within(s), f"{name(s.source)}, {s.where}") for s in rows}
+        said = {s.id: below(*answered.get(s.id, ("", ""))[1].split(": ")) for s in rows}
+        of = {s.id: below(_within(s), f"{name(s.source)}, {s.where}") for s in rows}
         return table([*heads, "verdict"], [(s.says, *cells(s), of[s.id], said[s.id]) for s in rows])
 
     sizes = ["network", "parameters", "in fixed tables", "weights in bf16 (GB)", "stated"]
@@ -48,11 +48,6 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
         f"of them, {held} hold and {len(verdicts) - held} do not. Sources: {{cite}}`{cited}`."
     )
     return {"summary": summary, **{place: of.text for place, of in tables.items()}}
-
-
-def _below(words: str, rests: str = "") -> Html:
-    """A cell with small print below its words."""
-    return Html(escaped(words) + (f'<div class="rests">{escaped(rests)}</div>' if rests else ""))
 
 
 def _stated(row: Stated) -> str:
@@ -91,7 +86,7 @@ def _experiments(rows: Iterable[Counted], at: dict[str, Measured]) -> Html:
         stated = "; ".join(f"{_stated(r)} ({r.where})" for r in mine if r.unit == "parameters" and r.stated)
         m = next(at[row.id] for row in mine)
         shape = "×".join(map(str, shape_of(params)))
-        size = _below(f"{m.parameters:,}", f"stated: {stated}")
+        size = below(f"{m.parameters:,}", f"stated: {stated}")
         costs = size, f"{m.gmac:.2f}", f"{m.gflop:.2f}", f"{BF16 * m.parameters / 1e6:,.0f}"
         how = f"{params.train.batch:,}", f"{params.train.lr:g}", f"{params.train.epochs:g}"
         lines.append((params.experiment, f"{params.data.resolution} px", shape, *costs, *how))

@@ -8,7 +8,7 @@ from typing import Any
 
 from guidebook.config.errors import ParamsError, plain
 from guidebook.report.banner import fraction
-from guidebook.report.tables import ASIDE, Html, escaped, measured, pick, table, with_interval
+from guidebook.report.tables import ASIDE, Html, below, escaped, measured, pick, table, with_interval
 from guidebook.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ def _best(record: dict | None) -> Html | None:
     if record is None:
         return None
     old = ", not standardised" if "not standardised" in (record["extractor"] or "") else ""
-    rests = f"w = {record['guidance']:g}, n = {record['n']:,}{old}"
-    return Html(f'{escaped(with_interval(record))}<div class="rests">{escaped(rests)}</div>')
+    return below(with_interval(record), f"w = {record['guidance']:g}, n = {record['n']:,}{old}")
 
 
 def _script(rows: list[list[Any]]) -> str:

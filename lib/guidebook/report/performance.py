@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from guidebook.config.paths import RESULTS
 from guidebook.report.charts import NAMES, errors
 from guidebook.report.figures import COLOURS, label, logarithmic
-from guidebook.report.tables import Html, escaped, table
+from guidebook.report.tables import Html, below, escaped, table
 
 MISSING = Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
 FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
@@ -97,8 +97,8 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
 def ratios(reports: Sequence[dict]) -> Html:
     """Every ratio with the range of its repeats."""
     said = [{**report, "ratios": [r | {"says": _says(r)} for r in report["ratios"]]} for report in reports]
-    columns = {"what": "{name}", "ratio": "{value:.2f} × [{low:.2f}, {high:.2f}]", "which says": "{says}"}
-    return _table(said, columns | {"of what, by what": "{what}", "repeats": "{repeats}"}, "ratios")
+    columns = {"what, and of what by what": "{name}\n{what}", "ratio": "{value:.2f} × [{low:.2f}, {high:.2f}]"}
+    return _table(said, columns | {"which says": "{says}", "repeats": "{repeats}"}, "ratios")
 
 
 def findings(*benches: Sequence[dict]) -> Html:
@@ -163,8 +163,8 @@ def _table(reports: Sequence[dict], columns: dict[str, str], rows: str = "rows")
     return Html("".join(parts))
 
 
-def _cell(form: str, entry: dict) -> str:
+def _cell(form: str, entry: dict) -> Html | str:
     try:
-        return form.format(**entry)
+        return below(*form.format(**entry).split("\n"))
     except TypeError:  # None has no format
         return "–"
