@@ -320,8 +320,8 @@ def test_with_no_run_the_first_page_says_how_to_make_one(tmp_path):
 def test_samples_of_the_first_page_are_named_for_the_data_that_their_model_learnt(tmp_path):
     (run,) = (r for r in RUNS if r.name == "imagenet100/imagenette")
     shown = front.strips([chapter(run, file="experiments/imagenet100")[0]], tmp_path)
-    assert text(shown).startswith("Imagenette, w = ")
-    assert 'alt="10 samples of Imagenette, w = ' in shown
+    assert text(shown).startswith("Imagenette, 32×32, w = ")
+    assert 'alt="10 samples of Imagenette, 32×32, w = ' in shown
     assert "ImageNet-100" not in shown
 
 

@@ -482,7 +482,7 @@ def test_the_page_on_flows_decides_for_what_is_nearer_to_real_images(effect, exp
     names |= {"distance": {(kind, 1.0, s): of[kind] for kind in gaps for s in steps}}
     names |= {"np": np, "above": above, "difference": difference, "compared": {}, "unread": {}}
     names |= {"Answers": lambda run, answers, why: given.extend(answers)}
-    names["tables"] = SimpleNamespace(table=lambda heads, lines: rows.extend([heads, *lines]))
+    names["tables"] = SimpleNamespace(table=lambda heads, lines: rows.extend([heads, *lines]), with_interval=str)
     for cell in cells:
         if ("Answers(" in cell and "import" not in cell) or "uniform − logit-normal" in cell:
             exec(cell, names)

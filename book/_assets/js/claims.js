@@ -47,7 +47,7 @@ document.addEventListener("DOMContentLoaded", () => {
       }
     }
     for (const line of forest) {
-      const its = claims.get(line.firstElementChild.textContent);
+      const its = claims.get(line.querySelector("a").hash.slice(1));
       line.hidden = (select.value && its?.document !== select.value) || (real.checked && line.classList.contains("stand-in")) || !open.has(its?.kind);
     }
     for (const [name, place] of numbers) place.textContent = ` ${of[name] ?? 0}`;

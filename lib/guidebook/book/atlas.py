@@ -8,7 +8,7 @@ from guidebook.models.atlas import Counted, Law, Stated, load_atlas, number
 from guidebook.models.counting import answers, counted
 from guidebook.models.published import PARTS, Measured
 from guidebook.models.space import shape_of
-from guidebook.report.tables import Html, table
+from guidebook.report.tables import Html, below, table
 
 BF16 = 2  # bytes of a weight
 
@@ -21,11 +21,9 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
 
     def stated(heads: list[str], rows: Iterable[Stated], cells: Callable[[Any], tuple]) -> Html:
         """Statements with the cells of what was found, what the document has and the verdict."""
-        lines = [
-            (s.says, *cells(s), _within(s), f"{name(s.source)}, {s.where}", answered.get(s.id, ("", ""))[1])
-            for s in rows
-        ]
-        return table([*heads, "by", "verdict"], lines)
+        said = {s.id: below(*answered.get(s.id, ("", ""))[1].split(": ")) for s in rows}
+        of = {s.id: below(_within(s), f"{name(s.source)}, {s.where}") for s in rows}
+        return table([*heads, "verdict"], [(s.says, *cells(s), of[s.id], said[s.id]) for s in rows])
 
     sizes = ["network", "parameters", "in fixed tables", "weights in bf16 (GB)", "stated"]
     split, others = f"of it {' / '.join(PARTS)} (%)", [r for r in rows if r.unit not in ("parameters", "GMAC")]
@@ -60,7 +58,7 @@ def _stated(row: Stated) -> str:
 
 def _within(row: Stated) -> str:
     """Stated number with its tolerance in percent."""
-    return _stated(row) + (f" ± {100 * row.tolerance:g} %" if row.tolerance else "")
+    return _stated(row) + (f" ± {100 * row.tolerance:g} %" if (row.tolerance or 0) > 1e-5 else "")
 
 
 def _sizes(m: Measured) -> tuple:
@@ -88,8 +86,9 @@ def _experiments(rows: Iterable[Counted], at: dict[str, Measured]) -> Html:
         stated = "; ".join(f"{_stated(r)} ({r.where})" for r in mine if r.unit == "parameters" and r.stated)
         m = next(at[row.id] for row in mine)
         shape = "×".join(map(str, shape_of(params)))
-        costs = f"{m.parameters:,}", f"{m.gmac:.2f}", f"{m.gflop:.2f}", f"{BF16 * m.parameters / 1e6:,.0f}"
+        size = below(f"{m.parameters:,}", f"stated: {stated}")
+        costs = size, f"{m.gmac:.2f}", f"{m.gflop:.2f}", f"{BF16 * m.parameters / 1e6:,.0f}"
         how = f"{params.train.batch:,}", f"{params.train.lr:g}", f"{params.train.epochs:g}"
-        lines.append((params.experiment, f"{params.data.resolution} px", shape, *costs, stated, *how))
+        lines.append((params.experiment, f"{params.data.resolution} px", shape, *costs, *how))
     heads = ["experiment", "image", "network's input", "parameters", "GMAC", "GFLOP", "weights in bf16 (MB)"]
-    return table([*heads, "parameters stated", "batch", "lr", "epochs"], lines)
+    return table([*heads, "batch", "lr", "epochs"], lines)

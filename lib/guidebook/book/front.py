@@ -113,7 +113,8 @@ def strips(chapters: Sequence[Chapter], folder: Path) -> str:
             data = c.run.params.data.entry.note.partition(":")[
                 0
             ]  # of what the run drew, whatever its experiment is called
-            words = escaped(f"{data}, w = {r['guidance']:g}")
+            size = "×".join(map(str, pixels.shape[-2:]))
+            words = escaped(f"{data[:1].upper()}{data[1:]}, {size}, w = {r['guidance']:g}")
             image = f'<img src="{folder.name}/{file.name}" alt="{len(pixels)} samples of {words}">'
             lines.append(f'<a href="{c.file}.html"><span>{words}</span>{image}</a>')
     return f'<div class="strips">{"".join(lines)}</div>'

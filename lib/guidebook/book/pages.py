@@ -31,23 +31,11 @@ def results(runs: list[Run], places: dict[str, str] | None = None) -> str:
 
 def status(runs: list[Run], places: dict[str, str] | None = None) -> str:
     """`status.md`: state, data and code of every run; `places` are the pages of runs, by their names."""
-    shown = {run.name: run for run in runs if run.params.profile != "smoke"}
-    names = [_named(run, places or {}) for run in shown.values()]
-    rows = [row | {"run": name} for name, row in zip(names, overview([*shown.values()]), strict=True)]
-    progress = ("run", "state", "images seen", "of", "best adherence")
-    place = ("run", "data", "text", "device", "images/s")
-    code = ("run", "training", "python", "torch", "diffusers", "guidebook", "commit", "data fingerprint")
-    first, second = (
-        table(
-            ["of its profile" if k == "of" else k for k in heads],
-            [[f"{row[k]:,}" if isinstance(row[k], int) else row[k] for k in heads] for row in rows],
-        ).text
-        for heads in (progress, place)
-    )
-    third = table(code, [_code(run) for run in shown.values()]).text
+    rows = {run.name: _state(run, _named(run, places or {})) for run in runs if run.params.profile != "smoke"}
+    heads = ["run, its data and its code", "state", "images seen", "training", "device"]
     failed = [[row["run"], row.get("seed"), row["reason"]] for row in everything() if row["state"] == "failed"]
     failures = "## What failed\n\n" + table(["run", "seed", "last line of its log"], failed).text if failed else ""
-    return _page("status", {"progress": first, "failures": failures, "place": second, "code": third})
+    return _page("status", {"runs": records.with_variants(heads, rows), "failures": failures})
 
 
 def _named(run: Run, places: dict[str, str]) -> Html:
@@ -56,18 +44,17 @@ def _named(run: Run, places: dict[str, str]) -> Html:
     return Html(f'<a href="{place}.html#run">{escaped(run.name)}</a>' if place else escaped(run.name))
 
 
-def _code(run: Run) -> list:
-    facts = run.provenance()
-    versions = [facts.get("versions", {}).get(name) for name in ("python", "torch", "diffusers", "guidebook")]
-    commit = (facts.get("commit") or "unknown")[:8] + (" with changes" if facts.get("dirty") else "")
-    minutes = f"{facts.get('train_seconds', 0) / 60:.1f} min"
-    return [
-        Html(f'<span id="{trace.slug(run)}">{escaped(run.name)}</span>'),
-        minutes,
-        *versions,
-        commit,
-        facts.get("data", {}).get("fingerprint"),
-    ]
+def _state(run: Run, name: Html) -> list:
+    """Its row of Status: what it rests on in small print below its name."""
+    (row,), facts, versions = overview([run]), run.provenance(), run.provenance().get("versions", {})
+    code = [f"{of} {versions.get(of)}" for of in ("guidebook", "torch", "diffusers", "python")]
+    commit = f"commit {row['commit'] or 'unknown'}{' with changes' if facts.get('dirty') else ''}"
+    data = f"{row['data']}, fingerprint {facts.get('data', {}).get('fingerprint')}; text {row['text']}"
+    rests = escaped("; ".join([data, commit, *code]))
+    name = Html(f'<span id="{trace.slug(run)}">{name.text}</span><div class="rests">{rests}</div>')
+    done = f"{row['images seen']:,}" + (f" of {row['of']:,}" if row["images seen"] != row["of"] else "")
+    length = f"{facts.get('train_seconds', 0) / 60:.1f} min, {row['images/s'] or 0:,} images/s"
+    return [name, row["state"], done, length, row["device"]]
 
 
 def claims(chapters: list[tuple[str, str, str, list[Answer]]]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from guidebook.config.errors import ParamsError, plain
 from guidebook.report.banner import fraction
-from guidebook.report.tables import ASIDE, Html, escaped, measured, pick, table, with_interval
+from guidebook.report.tables import ASIDE, Html, below, escaped, measured, pick, table, with_interval
 from guidebook.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ MAIN = ("fid", "fd_random", "fd_judge")  # distances
 
 def parts(runs: list[Run], named: Callable[[Run], Html]) -> dict[str, str]:
     """Of the page its table of each run's main numbers, with names from `named`, and all records as JSON for the script that shows them."""
-    rows, mains, others = [], [], []
+    rows, mains = [], {}
     distances = [m for m in MAIN if any(pick(run.metrics(), m) for run in runs)]
     for run in (run for run in runs if run.params.profile != "smoke"):
         records = [r for r in run.metrics() if not r.get("group", "").startswith(ASIDE)]
@@ -34,12 +34,18 @@ def parts(runs: list[Run], named: Callable[[Run], Html]) -> dict[str, str]:
             continue
         if found:
             rows += [_row(run.name, row, record) for row, record in found.items()]
-            (others if " · " in run.name else mains).append(_main(run, named(run), records, distances, len(found)))
+            mains[run.name] = _main(run, named(run), records, distances, len(found))
     heads = ["run", "most adherence", *(f"least {m}" for m in distances), "records"]
+    return {"main": with_variants(heads, mains), "records": _script(rows)}
+
+
+def with_variants(heads: list[str], rows: dict[str, list]) -> str:
+    """A table of runs, by their names; below it, folded, one of their variants and further trainings."""
+    others = [row for name, row in rows.items() if " · " in name]
     more = (
         f"<details><summary>{len(others)} variants and further trainings</summary>{table(heads, others).text}</details>"
     )
-    return {"main": table(heads, mains).text + (more if others else ""), "records": _script(rows)}
+    return table(heads, [row for name, row in rows.items() if " · " not in name]).text + (more if others else "")
 
 
 def _row(run: str, row: tuple, record: dict) -> list:
@@ -53,9 +59,7 @@ def _row(run: str, row: tuple, record: dict) -> list:
 def _main(run: Run, name: Html, records: list[dict], distances: list[str], count: int) -> list:
     """Its row of the first table: the most adherence and the least of each distance over its guidance scales, with where they were found."""
     guided = [r for r in records if r["guidance"] is not None]
-    facts = run.provenance()
-    data, seen = facts.get("data_note", "unknown"), facts.get("images_seen", 0)
-    rests = f"{fraction(run)}. Data: {data}. {seen:,} images seen in training."
+    rests = f"{fraction(run)}. Data: {run.provenance().get('data_note', 'unknown')}."
     name = Html(f'<strong>{name.text}</strong><div class="rests">{escaped(rests)}</div>')
     most = max((r for r in guided if r["metric"] == "adherence"), key=lambda r: r["value"], default=None)
     least = [min((r for r in guided if r["metric"] == m), key=lambda r: r["value"], default=None) for m in distances]
@@ -65,8 +69,8 @@ def _main(run: Run, name: Html, records: list[dict], distances: list[str], count
 def _best(record: dict | None) -> Html | None:
     if record is None:
         return None
-    rests = f"w = {record['guidance']:g}, n = {record['n']:,}"
-    return Html(f'{escaped(with_interval(record))}<div class="rests">{escaped(rests)}</div>')
+    old = ", not standardised" if "not standardised" in (record["extractor"] or "") else ""
+    return below(with_interval(record), f"w = {record['guidance']:g}, n = {record['n']:,}{old}")
 
 
 def _script(rows: list[list[Any]]) -> str:

@@ -90,7 +90,5 @@ def _row(run: Run) -> dict:
         "text": run.params.text.encoder,
         "device": facts.get("device"),
         "commit": (facts.get("commit") or "")[:8],
-        "best adherence": f"{100 * best['value']:.1f} % at w = {best['guidance']:g}, n = {best['n']}{real}"
-        if best
-        else None,
+        "best adherence": best and f"{100 * best['value']:.1f} % at w = {best['guidance']:g}, n = {best['n']}{real}",
     }

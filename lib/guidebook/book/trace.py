@@ -15,6 +15,15 @@ from guidebook.report.source import LIBRARY, file_of, lines, used
 from guidebook.report.tables import escaped
 from guidebook.runs.run import Run
 
+# Parts of the page of code and how places in them begin; what it has of the first three, beside what pages call
+SUBJECTS = {
+    "Guidance": "diffusion.guidance:", "Objectives": "diffusion.objective:", "Solvers": "diffusion.solvers:", "Paths and training": ("diffusion", "training"),
+    "Sampling": "sampling", "Measurements": "metrics", "Runs and exports": ("runs", "export"), "Reports": "",
+}  # fmt: skip
+CORE = {
+    "diffusion.guidance": "conditional_or_not good_and_bad linear between rescaled cfg_plus_plus projected by_classifier",
+    "diffusion.objective": "Objective vp rectified_flow edm", "diffusion.solvers": "ddim heun dpmpp_2m sample",
+}  # fmt: skip
 FREE = ("train", "sample", "quality", "batch")  # benches of any experiment
 SMALL = {"reduced": "paper"}  # what a bench makes of a profile whose weights are not at hand
 
@@ -99,20 +108,22 @@ def places(c: "Chapter") -> list[str]:
 
 def functions(chapters: list["Chapter"]) -> str:
     """In Markdown: every function and class that these pages call, as it stands in its file, above links to them."""
-    called: dict[str, list[Chapter]] = {}
-    for c in chapters:
-        for place in places(c):
-            called.setdefault(place, []).append(c)
+    called: dict[str, list[Chapter]] = {f"{of}:{name}": [] for of, names in CORE.items() for name in names.split()}
+    for place, i in sorted((place, i) for i, c in enumerate(chapters) for place in places(c)):
+        called.setdefault(place, []).append(chapters[i])
     parts = []
-    for place, by in sorted(called.items()):
-        module, _, name = place.partition(":")
-        file = file_of(module)
-        first, last = lines(file.read_text(), name)
-        code = "\n".join(file.read_text().splitlines()[first - 1 : last])
-        where = f"lib/guidebook/{file.relative_to(LIBRARY).as_posix()}, line {first}"
-        parts.append(f"``````{{code-block}} python\n:name: {anchor(place)}\n:caption: {where}\n\n{code}\n``````\n")
-        links = ", ".join(f'<a href="{c.file}.html#code">{escaped(c.name)}</a>' for c in by)
-        parts.append(f'<p class="rests">Called by {links}</p>\n')
+    for subject, prefix in SUBJECTS.items():
+        mine = {place: called.pop(place) for place in [*called] if place.startswith(prefix)}
+        parts += [f"## {subject}\n"] * bool(mine)
+        for place, by in mine.items():
+            module, _, name = place.partition(":")
+            file = file_of(module)
+            first, last = lines(file.read_text(), name)
+            code = "\n".join(file.read_text().splitlines()[first - 1 : last])
+            where = f"lib/guidebook/{file.relative_to(LIBRARY).as_posix()}, line {first}"
+            parts.append(f"``````{{code-block}} python\n:name: {anchor(place)}\n:caption: {where}\n\n{code}\n``````\n")
+            links = ", ".join(f'<a href="{c.file}.html#code">{escaped(c.name)}</a>' for c in by)
+            parts += [f'<p class="rests">Called by {links}</p>\n'] * bool(by)
     return "\n".join(parts)
 
 

@@ -168,8 +168,9 @@ def forest(answers: list[Answer]) -> str:
         left, middle, right = (f"{50 + 50 * at / (reach + 2):.1f}%" for at in (x - 1, x, x + 1))
         kind, glyph = OUTCOMES[answer.verdict]
         data = " stand-in" if stands_in(answer.note) else ""
+        says = escaped(every()[answer.claim].says if answer.claim in every() else answer.claim)
         lines.append(
-            f'<div class="verdict {kind}{data}"><span>{escaped(answer.claim)}</span>'
+            f'<div class="verdict {kind}{data}"><span><a href="#{answer.claim}" title="{says}">{says}</a></span>'
             f'<svg role="img"><title>{escaped(f"{answer.claim}: {answer.note}")}</title>'
             f'<line class="zero" x1="50%" x2="50%" y1="0" y2="100%"/><line x1="{left}" x2="{right}" y1="50%" y2="50%"/>'
             f'<circle cx="{middle}" cy="50%" r="4"/></svg><span>{glyph} {answer.verdict}</span></div>'

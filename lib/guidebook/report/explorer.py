@@ -12,6 +12,7 @@ from PIL import Image
 from guidebook.conditioning.captions import caption_of
 from guidebook.metrics.groups import SHARES
 from guidebook.report.charts import LOG, NAMES
+from guidebook.report.claims import broken
 from guidebook.report.tables import ASIDE, pick, with_interval
 from guidebook.runs.manifest import Corrupt
 from guidebook.runs.run import Run, usable
@@ -50,6 +51,7 @@ def explorer(run: Run, folder: Path, place: str) -> str:
     Empty where fewer than two settings were kept. Sets of other prompts than those of the run's usual sets are left out.
     """
     usual, found = _setting(run, Draw.of(run.params, 1.0, 1), ITSELF), [*_shown(run)]
+    usual["training"] = _read(run, found, usual)
     found.sort(key=lambda s: (_apart(s.at, usual), abs(s.at["w"] - OFF), -len(s.numbers)))
     sets = {tuple(s.at.values()): s for s in reversed(found) if s.like(found[0])}
     if len(sets) < 2:
@@ -68,6 +70,14 @@ def explorer(run: Run, folder: Path, place: str) -> str:
     words = json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c")
     without = "<noscript>This part needs JavaScript; the figures below show a part of it.</noscript>"
     return f'<div class="explorer" id="{facts["name"]}">{without}<script type="application/json">{words}</script></div>'
+
+
+def _read(run: Run, found: list[Shown], usual: dict) -> str:
+    """The training that is shown first: the run itself, or where a judge cannot read its unguided samples, another whose it reads best."""
+    of = {s.at["training"]: s.numbers for s in found if s.at == usual | {"w": OFF, "training": s.at["training"]}}
+    real, classes = pick(run.metrics(), "adherence", guidance=None), len(run.params.data.entry.classes)
+    read = {k: r["value"] for k, n in of.items() if real and (r := n.get("adherence")) and not broken(r, real, classes)}
+    return max(read, key=read.get) if read and ITSELF in of and ITSELF not in read else ITSELF
 
 
 def _shown(run: Run) -> Iterator[Shown]:
@@ -147,11 +157,8 @@ def _metrics(run: Run, sets: list[Shown]) -> dict[str, dict]:
     for m in (m for m in METRICS if any(m in s.numbers for s in sets)):
         name = NAMES.get(m, m).replace("\n", " ").replace("(share)", "(%)")
         floor = pick(real, m)
-        found[m] = {
-            "name": name,
-            "log": m in LOG,
-            "real": floor and [*_scaled(floor), floor["n"], with_interval(floor)],
-        }
+        at = floor and [*_scaled(floor), floor["n"], with_interval(floor)]
+        found[m] = {"name": name, "log": m in LOG, "real": at}
     return found
 
 

@@ -218,5 +218,5 @@ def logarithmic(axis: Axis) -> None:
 
 def _labelled(axes: Axes, xlabel: str, ylabel: str) -> Figure:
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.legend()
+    axes.legend(**({"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(axes.lines) > 3 else {}))
     return axes.figure

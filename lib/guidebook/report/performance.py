@@ -10,17 +10,12 @@ from matplotlib.figure import Figure
 from guidebook.config.paths import RESULTS
 from guidebook.report.charts import NAMES, errors
 from guidebook.report.figures import COLOURS, label, logarithmic
-from guidebook.report.tables import Html, notes, table
+from guidebook.report.tables import Html, below, escaped, table
 
 MISSING = Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
 FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
 # Ratios of the whole, which a reader asks for first
-WHOLE = (
-    "training, same precision",
-    "training, compiled",
-    "sampling, equal outputs",
-    "sampling, equal quality",
-)
+WHOLE = ("training, same precision", "training, compiled", "sampling, equal outputs", "sampling, equal quality")
 # Of the table of each bench: heads, and formats of a row's fields
 COLUMNS = {
     "train": {
@@ -39,7 +34,7 @@ COLUMNS = {
     "latents": {
         "way": "{name}", "numbers learnt of an image": "{elements:,}", "a step (s)": "{step_s:,.3g}",
         "images/s": "{speed[median]:,.3g}", "memory (MB)": "{memory_mb:,.0f}", "forward (GFLOP)": "{gflops:,.0f}",
-        "forward (GMAC)": "{gmac:,.0f}",  # papers mean these
+        "forward (GMAC)": "{gmac:,.0f}",  # papers mean these: a multiply-add is two FLOP
     },
 }  # fmt: skip
 
@@ -78,8 +73,8 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
     """Distance to the train split [95 % interval] against evaluations of the network. The band is the pipeline's interval."""
     if not reports:
         return MISSING
-    figure, panels = plt.subplots(1, len(reports), figsize=(4.6 * len(reports), 3.2), squeeze=False, layout="tight")
-    for axes, report in zip(panels[0], reports, strict=True):
+    figure, panels = plt.subplots(len(reports), figsize=(7.2, 2.7 * len(reports)), squeeze=False, layout="tight")
+    for axes, report in zip(panels[:, 0], reports, strict=True):
         peer, *others = [r for r in report["rows"] if r["name"] != "pipeline, bf16"]  # the images are the same
         axes.axhspan(peer["fd_judge"]["low"], peer["fd_judge"]["high"], color="0.5", alpha=0.15, linewidth=0)
         beside, samplers = Counter(), dict.fromkeys(r["sampler"] for r in others)
@@ -91,7 +86,7 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
             errors(axes, [shift * row["evaluations"]], [row["fd_judge"]], **style)
         for name, colour in colours.items():
             axes.plot([], [], "o", color=colour, markersize=4, label=label(name))
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         axes.set(xlabel="evaluations of the network per image", ylabel=NAMES["fd_judge"])
         for axis in (axes.xaxis, axes.yaxis):
             logarithmic(axis)
@@ -101,8 +96,9 @@ def quality(reports: Sequence[dict]) -> Figure | Html:
 
 def ratios(reports: Sequence[dict]) -> Html:
     """Every ratio with the range of its repeats."""
-    columns = {"what": "{name}", "ratio": "{value:.2f} × [{low:.2f}, {high:.2f}]", "repeats": "{repeats}"}
-    return _table(reports, columns | {"of / by": "{what}"}, "ratios")
+    said = [{**report, "ratios": [r | {"says": _says(r)} for r in report["ratios"]]} for report in reports]
+    columns = {"what, and of what by what": "{name}\n{what}", "ratio": "{value:.2f} × [{low:.2f}, {high:.2f}]"}
+    return _table(said, columns | {"which says": "{says}", "repeats": "{repeats}"}, "ratios")
 
 
 def findings(*benches: Sequence[dict]) -> Html:
@@ -111,12 +107,16 @@ def findings(*benches: Sequence[dict]) -> Html:
     lines = []
     for name in WHOLE:
         said = [
-            "{experiment}/{profile} ".format(**made) + "{value:.2f} × [{low:.2f}, {high:.2f}], ".format(**ratio)
-            + ("faster" if ratio["low"] > 1 else "slower" if ratio["high"] < 1 else "no difference shown")
+            "{experiment}/{profile} ".format(**made) + "{value:.2f} × [{low:.2f}, {high:.2f}], ".format(**ratio) + _says(ratio)
             for made, ratio in found if ratio["name"] == name
         ]  # fmt: skip
         lines += [f"{name}: {'; '.join(said)}"] if said else []
-    return notes(lines)
+    return Html("<ul>" + "".join(f"<li>{escaped(line)}</li>" for line in lines) + "</ul>" if lines else "")
+
+
+def _says(ratio: dict) -> str:
+    """What the range of a ratio says."""
+    return "faster" if ratio["low"] > 1 else "slower" if ratio["high"] < 1 else "no difference shown"
 
 
 def cost(reports: Sequence[dict], bench: str) -> Html:
@@ -152,16 +152,19 @@ def _table(reports: Sequence[dict], columns: dict[str, str], rows: str = "rows")
     """A row per entry of the reports, each column a format string of its fields; `–` where a field has no value."""
     if not any(report[rows] for report in reports):
         return MISSING
-    if len(reports) > 1:  # the figures say on which machine they were made
-        columns = {"on": "{made[experiment]}/{made[profile]}, {made[kind]}"} | columns
-    entries = [{"made": report["made"]} | entry for report in reports for entry in report[rows]]
-    for entry in entries:
-        entry |= {"gmac": entry["gflops"] / 2} if "gflops" in entry else {}  # a multiply-add is two FLOP
-    return table([*columns], [[_cell(form, entry) for form in columns.values()] for entry in entries])
+    parts = []
+    for report in reports:
+        more = {"made": report["made"]}
+        entries = [e | more | ({"gmac": e["gflops"] / 2} if "gflops" in e else {}) for e in report[rows]]
+        cells = [[_cell(form, entry) for form in columns.values()] for entry in entries]
+        shown = {head: column for head, *column in zip(columns, *cells, strict=True) if set(column) != {"–"}}
+        above = f"<p><strong>{escaped(where(report))}</strong></p>" if len(reports) > 1 else ""
+        parts += [above + table([*shown], [*zip(*shown.values(), strict=True)]).text] if cells else []
+    return Html("".join(parts))
 
 
-def _cell(form: str, entry: dict) -> str:
+def _cell(form: str, entry: dict) -> Html | str:
     try:
-        return form.format(**entry)
+        return below(*form.format(**entry).split("\n"))
     except TypeError:  # None has no format
         return "–"

@@ -84,19 +84,18 @@ def ranking(found: dict) -> Figure:
 
 def chances(found: dict) -> Html:
     """Each space: the distance of six real images, its spread, and the chance of the published fall."""
-    measured, fell = ["distance of six [95 % of draws]", "spread"], ["falls so by chance", "1 in 20 falls to"]
-    rows = []
+    heads, rows = ["distance of six [95 % of draws]", "spread", "falls so by chance", "1 in 20 falls to"], []
     for space, way, at in _each(found):
         least = f"{100 * at['ratios'][round(100 * ALPHA)]:.0f} %"
         value = "{mean:,.3g} [{low:,.3g}, {high:,.3g}]".format(**at)
         what = f"{SPACES[space['name']]}, {_against(found, way)}", space["width"]
-        rows.append([*what, value, f"{at['spread']:.0%}", _percent(at["fall"]), least, f"{at['fall']['n']:,}"])
-    return table(["features", "width", *measured, *fell, "n"], rows)
+        rows.append([*what, value, f"{at['spread']:.0%}", _percent(at["fall"]), least])
+    return table(["features", "width", *heads], rows)
 
 
 def models(found: dict) -> Html:
     """Each worse model: how much farther it is at many images, and what six images say, in every space."""
-    heads = [f"{what}, {_against(found, w)}" for what in ("six say so", "falls so by chance") for w in AGAINST]
+    heads = [f"{what}, {_against(found, w)}" for what in ("ranked behind", "falls so by chance") for w in AGAINST]
     rows = []
     for i, model in enumerate(found["spaces"][0]["models"]):
         for k, space in enumerate(found["spaces"]):
@@ -130,7 +129,8 @@ def significant(found: dict) -> tuple[str, tuple[str, str]]:
     theirs = [at["fall"] for space, _, at in _each(found) if space["name"] == "inception"]
     low, high = _ends(theirs)
     outcome = HOLDS if high < ALPHA else FAILS if low > ALPHA else UNDECIDED
-    return f"with one model it falls so by chance {_range(falls)} of the time", (outcome, f"{_rests(found)}; Wilson")
+    text = f"with one model it falls so by chance {_range(falls)} of the time"
+    return text, (outcome, f"{_rests(found)}; Wilson's intervals")
 
 
 def apart(found: dict) -> tuple[str, tuple[str, str]]:
@@ -139,7 +139,7 @@ def apart(found: dict) -> tuple[str, tuple[str, str]]:
     low, high = _ends(rights)
     outcome = HOLDS if low > 1 - ALPHA else FAILS if high < 1 - ALPHA else UNDECIDED
     text = f"of a model that is worse by the published ratio or more, six images say that it is worse {_range(rights)} of the time"
-    return text, (outcome, f"{_rests(found)}; normal")
+    return text, (outcome, f"{_rests(found)}; normal intervals")
 
 
 def side(found: dict) -> tuple[str, tuple[str, str]]:

@@ -53,6 +53,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
     return Html(f'<div class="scroll"><table class="table">{head}<tbody>{body}</tbody></table></div>')
 
 
+def below(words: Any, rests: Any = "") -> Html:
+    """A cell with small print below its words."""
+    return Html(escaped(words) + (f'<div class="rests">{escaped(rests)}</div>' if rests else ""))
+
+
 def tensors(**named: "Tensor") -> Html:
     """Tensors by name, one a row: shape, type, and the least, mean and largest value with the standard deviation."""
     rows = []
