@@ -1,6 +1,7 @@
 """Tables and notes for notebooks and pages. All text in them is escaped: it may come from a params file or a run folder."""
 
 import html
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 
 SHOWN = (
     "adherence", "fid", "fd_judge", "fd_random", "diversity", "diversity_pixels", "saturation", "copying", "copies", "clip_score", "lpips_diversity", "inception_score",
-    "adherence_superclass", "precision", "recall", "precision_judge", "recall_judge", "grain", "confidence",
+    "adherence_superclass", "precision", "recall", "precision_judge", "recall_judge", "grain",
 )  # fmt: skip
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
 # Groups of records that are points of a figure or another protocol: their page shows them
 ASIDE = ("curve-", "against-")
+INTERVAL = re.compile(r"(\[-?[\d.,]+,) (?=-?[\d.,]+\])")  # which no line should break
 
 
 class Html:
@@ -46,7 +48,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
 
     def line(tag: str, cells: Sequence[Any]) -> str:
         found = (c.text if isinstance(c, Html) else "" if c is None else escaped(c) for c in cells)
-        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in found) + "</tr>"
+        return INTERVAL.sub(r"\1&nbsp;", "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in found) + "</tr>")
 
     body = "".join(line("td", row) for row in rows)
     head = f"<thead>{line('th', heads)}</thead>"
@@ -113,11 +115,11 @@ def over_trainings(record: dict | None) -> str:
 
 
 def metric_table(records: list[dict]) -> Html:
-    """Metric records as value [low, high], one row per guidance scale and one of real images, one column per metric of `SHOWN`.
+    """Metric records as value [low, high], one row per guidance scale and one of real images, one column per metric of `SHOWN` of samples.
 
     Real images have the most adherence that the judge can give to samples as good as they are: its ceiling.
     """
-    heads, rows = [m for m in SHOWN if pick(records, m)], []
+    heads, rows = [m for m in SHOWN if pick([r for r in records if r["guidance"] is not None] or records, m)], []
     for w in sorted({r["guidance"] for r in records}, key=lambda w: (w is None, w)):
         at = [r for r in records if r["guidance"] == w]
         name = "real images" if w is None else f"{w:g}"
