@@ -44,7 +44,7 @@ def data_share(run: Run) -> tuple[str, tuple[str, str]]:
         share = [100 * line["data"] / sum(line.values()) for line in lines]
         least, most = min(share), max(share)  # of later epochs, where there are some
         mean = 100 * sum(line["data"] for line in lines) / sum(sum(line.values()) for line in lines)
-        span = f"per line of statistics {least:.2f} to {most:.2f} %"
+        span = f"{least:.2f} to {most:.2f} % over stretches of steps"
         shares.append(f"{mean:.2f} % of a step in the {name} ({span})")
     found = f"waiting for data takes {' and '.join(shares)}" if shares else "not measured in this run"
     return found, (FAILS if most < 70.4 else HOLDS if least > 70.4 else UNDECIDED, "")
