@@ -48,7 +48,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
 
     def line(tag: str, cells: Sequence[Any]) -> str:
         found = (c.text if isinstance(c, Html) else "" if c is None else escaped(c) for c in cells)
-        return INTERVAL.sub(r"\1&nbsp;", "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in found) + "</tr>")
+        return INTERVAL.sub("\\1\xa0", "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in found) + "</tr>")
 
     body = "".join(line("td", row) for row in rows)
     head = f"<thead>{line('th', heads)}</thead>"
