@@ -1,7 +1,6 @@
 """Tables and notes for notebooks and pages. All text in them is escaped: it may come from a params file or a run folder."""
 
 import html
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ SHOWN = (
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
 # Groups of records that are points of a figure or another protocol: their page shows them
 ASIDE = ("curve-", "against-")
-INTERVAL = re.compile(r"(\[-?[\d.,]+,) (?=-?[\d.,]+\])")  # which no line should break
 
 
 class Html:
@@ -48,7 +46,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
 
     def line(tag: str, cells: Sequence[Any]) -> str:
         found = (c.text if isinstance(c, Html) else "" if c is None else escaped(c) for c in cells)
-        return INTERVAL.sub("\\1\xa0", "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in found) + "</tr>")
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in found) + "</tr>"
 
     body = "".join(line("td", row) for row in rows)
     head = f"<thead>{line('th', heads)}</thead>"
