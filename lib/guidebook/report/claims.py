@@ -185,7 +185,7 @@ def broken(unguided: dict, real: dict, classes: int) -> str | None:
     if unguided["value"] >= (real["value"] + 1 / classes) / 2:
         return None
     read, of_real, guessed = (f"{100 * share:.3g} %" for share in (unguided["value"], real["value"], 1 / classes))
-    return f"without guidance the adherence of its samples is {read}, less than half way from chance ({guessed}) to real images ({of_real})"
+    return f"without guidance the adherence of the model's samples is {read}, less than half way from chance ({guessed}) to real images ({of_real})"
 
 
 def answers(notebook: Path) -> list[Answer]:
