@@ -237,7 +237,9 @@ def test_a_model_whose_unguided_samples_are_unreadable_gives_no_verdict_but_on_s
     readable, half, real = ({"value": v} for v in (0.6, 0.5, 0.95))
     assert broken(readable, real, 10) is None
     why = broken(half, real, 10)
-    assert "without guidance the adherence of its samples is 50 %, of real images 95 %, by chance 10 %" in why
+    assert (
+        "adherence of the model's samples is 50 %, less than half way from chance (10 %) to real images (95 %)" in why
+    )
     rows = [
         ("mnist-grain", "", verdict("does not hold")),
         ("wikiart-loading", "", ("holds", "")),

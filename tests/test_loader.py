@@ -100,7 +100,7 @@ def test_the_report_holds_every_way_every_ratio_and_every_law(folder, monkeypatc
     told = loading.growth([found]).text
     assert "7 MB over 1 and 7 MB over 4 epochs" in told
     assert f"of {loader.RESUMES} tries" in told
-    assert f"], of {made['compared']}." in told
+    assert f"], of {made['compared']} images." in told
     assert made["compared"] == 53  # of 54 for training one is broken
 
 

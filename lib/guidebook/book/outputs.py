@@ -30,6 +30,7 @@ LINKED = ("index", "selected_index")
 # Of a picture: the pixels themselves, and how large they are shown
 PICTURE = {"src": r"data:image/webp;base64,[A-Za-z0-9+/]+=*", "width": r"\d+", "height": r"\d+", "alt": r"(?s).*"}
 MODULES = ("@jupyter-widgets/base", "@jupyter-widgets/controls")
+INTERVAL = re.compile(r"(?<=\d,) (?=-?[\d.,]+\])")  # the blank in [0.1, 0.3], at which no line of a cell breaks
 HARMLESS = str.maketrans("<>\\", "‹›∖")  # no tag, no end of the script that holds the state, no TeX
 
 
@@ -90,7 +91,8 @@ def _harmless(text: str) -> str:
         return value in claims if name == "id" else name == "class" and set(value.split()) <= set(CLASSES)
 
     cleaned = bleach.clean(text, tags=TAGS, attributes=allowed, protocols=["data"])
-    return re.sub(r"<img(?:(?! src=)[^>])*>", "", cleaned)  # what is left of other pictures
+    cleaned = re.sub(r"<img(?:(?! src=)[^>])*>", "", cleaned)  # what is left of other pictures
+    return re.sub(r"<td>[^<]*", lambda cell: INTERVAL.sub("\xa0", cell[0]), cleaned)
 
 
 def _known(model: dict) -> bool:

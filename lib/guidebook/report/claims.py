@@ -185,8 +185,8 @@ def broken(unguided: dict, real: dict, classes: int) -> str | None:
     """Why a model gives no verdicts: a judge reads its samples at w = 1 less well than half way from chance to real images."""
     if unguided["value"] >= (real["value"] + 1 / classes) / 2:
         return None
-    read, of_real, guessed = (f"{100 * share:.0f} %" for share in (unguided["value"], real["value"], 1 / classes))
-    return f"the model is not trained far enough: without guidance the adherence of its samples is {read}, of real images {of_real}, by chance {guessed}"
+    read, of_real, guessed = (f"{100 * share:.3g} %" for share in (unguided["value"], real["value"], 1 / classes))
+    return f"without guidance the adherence of the model's samples is {read}, less than half way from chance ({guessed}) to real images ({of_real})"
 
 
 def answers(notebook: Path) -> list[Answer]:

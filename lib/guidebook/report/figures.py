@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from guidebook.config.errors import plain
 from guidebook.config.schema import VP, Flow
@@ -120,7 +120,8 @@ def validation_loss(runs: dict[str, list[dict]]) -> Figure:
             colour = plt.get_cmap("viridis")(share := (i + 0.5) / len(levels))
             axes.plot(seen, loss, ".-", color=colour, label=f"{share:.2f}", linewidth=1.2)
             axes.fill_between(seen, loss - Z * error, loss + Z * error, color=colour, alpha=0.15, linewidth=0)
-        axes.set(xlabel="images seen", title=name if lines else f"{name}: not recorded")
+        axes.set(xlabel="images seen", title=name * (len(runs) > 1) if lines else f"{name}: not recorded")
+        axes.xaxis.set(major_locator=MaxNLocator(3), major_formatter="{x:,.0f}")
         logarithmic(axes.yaxis)
     plots[0][0].set_ylabel("validation loss")
     if plots[0][-1].lines:

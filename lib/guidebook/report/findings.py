@@ -42,7 +42,7 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
     Verdicts that were decided come first. A run that decided none says why in one sentence, and what was measured; a run that answers
     no claim has findings from its records.
     """
-    decided, lines, says = [a for a in answers if a.verdict in (HOLDS, FAILS)], [], ""
+    decided, lines, says, left = [a for a in answers if a.verdict in (HOLDS, FAILS)], [], "", ""
     for a in ranked(decided)[:MOST] or [a for a in answers if "[" in a.found][:ELSE]:
         shows = METRIC.search(a.found)
         figure = [(f"#{figures[shows[0]]}", "figure")] if shows and shows[0] in figures else []
@@ -56,14 +56,11 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
         also = " What it measured all the same:" if lines else ""
         says = f"This run decides none of the {len(answers)} claims that it tests: {escaped(_reason(answers))}.{also}"
     else:
-        most = f"The clearest {MOST} of {len(decided)} verdicts; the others stand below." if len(decided) > MOST else ""
+        says = f"The clearest {MOST} of {len(decided)} verdicts; the others stand below." if len(decided) > MOST else ""
         doubts = len(answers) - len(decided)
-        left = (
-            f"Undecided {'is one claim' if doubts == 1 else f'are {doubts} claims'} more: see below." if doubts else ""
-        )
-        says = f"{most} {left}".strip()
+        left = f"<p>Undecided: {doubts} more claim{'s' * (doubts > 1)}, at the end of the page.</p>" if doubts else ""
     measures = '<p class="rests">What is measured: <a href="../how-to-read.html#measures">How to read</a></p>'
-    return f'<div class="findings"><p>{says}</p><ul>{"".join(lines)}</ul>{measures}</div>'
+    return f'<div class="findings"><p>{says}</p><ul>{"".join(lines)}</ul>{left}{measures}</div>'
 
 
 def recognisable(run: Run) -> str:

@@ -44,7 +44,7 @@ def data_share(run: Run) -> tuple[str, tuple[str, str]]:
         share = [100 * line["data"] / sum(line.values()) for line in lines]
         least, most = min(share), max(share)  # of later epochs, where there are some
         mean = 100 * sum(line["data"] for line in lines) / sum(sum(line.values()) for line in lines)
-        span = f"per line of statistics {least:.2f} to {most:.2f} %"
+        span = f"{least:.2f} to {most:.2f} % over stretches of steps"
         shares.append(f"{mean:.2f} % of a step in the {name} ({span})")
     found = f"waiting for data takes {' and '.join(shares)}" if shares else "not measured in this run"
     return found, (FAILS if most < 70.4 else HOLDS if least > 70.4 else UNDECIDED, "")
@@ -101,23 +101,23 @@ def growth(reports: Sequence[dict]) -> Html:
     rows = [[f"{g['rows']:,}", f"{g['ms_per_image']:.2f}", f"{g['memory_mb']:,.0f}"] for g in made["growth"]]
     held = " and ".join(f"{e['memory_mb']:.0f} MB over {e['epochs']}" for e in made["epochs"])
     text = (
-        "One window holds {window_mb:.0f} MB of encoded images; the most that was held was {held} epochs. The first batch from a "
-        "random place, with 1 to 4 threads, is there after {resume_s[median]:.2f} s [{resume_s[low]:.2f}, {resume_s[high]:.2f}], of "
-        "{resumes} tries. Decoded at a smaller scale an image is {psnr_db[median]:.1f} dB from the full one made smaller "
-        "[{psnr_db[low]:.1f}, {psnr_db[high]:.1f}], of {compared}."
+        "One window holds {window_mb:.0f} MB of encoded images; peak memory was {held} epochs. The first batch from a random place, "
+        "with 1 to 4 threads, came after {resume_s[median]:.2f} s [{resume_s[low]:.2f}, {resume_s[high]:.2f}], of {resumes} tries. The "
+        "PSNR of images decoded at a smaller scale, against the full ones made smaller, is {psnr_db[median]:.1f} dB "
+        "[{psnr_db[low]:.1f}, {psnr_db[high]:.1f}], of {compared} images."
     )
     below = escaped(text.format(held=held, **made))
-    return Html(f"{table(['paintings', 'ms per image', 'memory (MB)'], rows).text}<p>{below}</p>")
+    return Html(f"{table(['images in the set', 'ms per image', 'memory (MB)'], rows).text}<p>{below}</p>")
 
 
 def batches(reports: Sequence[dict]) -> Html:
     """Time and memory of a step by batch size, beside the thesis's."""
-    rows = [["thesis, A100", *cells.split()] for cells in ("16 2,640 8,000 5,063 3.7", "64 2,800 – 1,266 0.99")]
+    rows = [["thesis, A100", *cells.split("|")] for cells in ("16|2,640|8,000|5,063|3.7 h", "64|2,800|–|1,266|0.99 h")]
     for setting, row in [(where(report), row) for report in reports for row in report["rows"]]:
         step = "{:,.1f} [{:,.1f}, {:,.1f}]".format(*(1000 * row["step_s"][k] for k in ("median", "low", "high")))
-        more = (f"{row['memory_mb']:,.0f}", f"{row['steps_per_epoch']:,}", f"{row['epoch_s'] / 3600:.4f}")
+        more = (f"{row['memory_mb']:,.0f}", f"{row['steps_per_epoch']:,}", f"{row['epoch_s']:.1f} s")
         rows.append([setting, row["batch"], step, *more])
-    return table(["of", "batch", "step (ms)", "memory (MB)", "steps an epoch", "hours an epoch"], rows)
+    return table(["of", "batch", "step (ms)", "memory (MB)", "steps an epoch", "an epoch takes"], rows)
 
 
 def _by_epoch(run: Run) -> dict[str, list[dict]]:

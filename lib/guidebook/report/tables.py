@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SHOWN = (
     "adherence", "fid", "fd_judge", "fd_random", "diversity", "diversity_pixels", "saturation", "copying", "copies", "clip_score", "lpips_diversity", "inception_score",
-    "adherence_superclass", "precision", "recall", "precision_judge", "recall_judge", "grain", "confidence",
+    "adherence_superclass", "precision", "recall", "precision_judge", "recall_judge", "grain",
 )  # fmt: skip
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
 # Groups of records that are points of a figure or another protocol: their page shows them
@@ -118,11 +118,11 @@ def over_trainings(record: dict | None) -> str:
 
 
 def metric_table(records: list[dict]) -> Html:
-    """Metric records as value [low, high], one row per guidance scale and one of real images, one column per metric of `SHOWN`.
+    """Metric records as value [low, high], one row per guidance scale and one of real images, one column per metric of `SHOWN` of samples.
 
     Real images have the most adherence that the judge can give to samples as good as they are: its ceiling.
     """
-    heads, rows = [m for m in SHOWN if pick(records, m)], []
+    heads, rows = [m for m in SHOWN if pick([r for r in records if r["guidance"] is not None] or records, m)], []
     for w in sorted({r["guidance"] for r in records}, key=lambda w: (w is None, w)):
         at = [r for r in records if r["guidance"] == w]
         name = "real images" if w is None else f"{w:g}"
