@@ -46,9 +46,9 @@ def escaped(words: Any) -> str:
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], keys: int = 0) -> Html:
     """An HTML table that scrolls by itself. A cell is `Html`, None (left empty) or anything else, whose text is escaped.
 
-    With more than six columns after the first `keys` it is two tables, one below the other, each with these.
+    With more than eight columns it is two tables, one below the other, each with the first `keys` of them.
     """
-    if keys and len(heads) > keys + 6:
+    if keys and len(heads) > 8:
         half, lines = (keys + len(heads) + 1) // 2, [heads, *rows]
         parts = [row[:half] for row in lines], [[*row[:keys], *row[half:]] for row in lines]
         return Html("".join(table(head, body).text for head, *body in parts))
@@ -178,7 +178,7 @@ def count_table(curves: dict[str, list[dict]]) -> Html:
     at = {name: {1e99 if r["metric"].endswith("_inf") else r["n"]: r for r in of} for name, of in curves.items()}
     counts = sorted({n for of in at.values() for n in of})
     rows = [["∞" if n == 1e99 else f"{n:,}", *(with_interval(of.get(n)) for of in at.values())] for n in counts]
-    return table(["N", *at], rows)
+    return table(["N", *at], rows, keys=1)
 
 
 def method_table(methods: dict[str, list[dict]], sets: list[ImageSet]) -> Html:
