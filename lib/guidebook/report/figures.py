@@ -107,7 +107,9 @@ def validation_loss(runs: dict[str, list[dict]]) -> Figure:
     """Loss on held-out images against images seen, an axes per run, a line per noise level with its 95 % interval over images."""
     if not any("validation_loss" in s for stats in runs.values() for s in stats):
         figure = plt.figure(figsize=(5.6, 0.4))
-        figure.text(0, 0.4, "This record has no loss on held-out images.")
+        axes = figure.add_subplot()
+        axes.axis("off")
+        axes.text(0, 0.4, "This record has no loss on held-out images.")
         return figure
     figure, plots = plt.subplots(1, len(runs), figsize=(0.9 + 3.4 * len(runs), 2.8), sharey=True, squeeze=False)
     for axes, (name, stats) in zip(plots[0], runs.items(), strict=True):
