@@ -27,7 +27,8 @@ def record(metric, value, n=1000, **more):
 
 def cells(table):
     """Heads, then a dict of each row from its first cell to the others."""
-    rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", table.text)]
+    text = table.text.replace("&nbsp;", " ").replace("<wbr>", "")
+    rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", text)]
     assert {len(row) for row in rows} == {len(rows[0])}
     return rows[0], {row[0]: row[1:] for row in rows[1:]}
 

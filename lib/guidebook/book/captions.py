@@ -6,15 +6,8 @@ import re
 CAPTION = re.compile(r"(?s)[*$](?!\*).*")  # a paragraph in italics, or one that begins with a formula
 SAMPLES = '<div class="samples"'  # of `report.samples`
 MATHS = {
-    r"\hat ": "",
-    r"\bar": "",
-    r"\theta": "θ",
-    r"\sigma": "σ",
-    r"\mu": "μ",
-    r"\cdot": "·",
-    r"\le": "≤",
-    r"\varepsilon": "ε",
-}
+    r"\hat ": "", r"\bar": "", r"\theta": "θ", r"\sigma": "σ", r"\mu": "μ", r"\cdot": "·", r"\le": "≤", r"\varepsilon": "ε",
+}  # fmt: skip
 SENTENCE = re.compile(r"(?<=[^.\d][.:])\s+(?=[A-ZÀ-Ž*$0-9])")
 
 

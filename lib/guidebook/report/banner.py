@@ -46,6 +46,12 @@ def banner(run: Run, others: Sequence[Run] = ()) -> str:
     return f'<div class="run-banner">{"<br>".join(text)}</div>'
 
 
+def clipping(run: Run) -> str:
+    """Sentence for captions that rank solvers or ways to guide: whether all clipped the image alike, by the note at the top of the page."""
+    _, differs, how = (run.provenance().get("caveat") or "").partition("clipped the image alike: here ")
+    return f"The image was not clipped alike: {how.partition(';')[0]}." if differs else "All clip the image alike."
+
+
 def _minutes(facts: dict) -> str:
     minutes = facts.get("train_seconds", 0) / 60
     return f"{minutes:.0f} min" if minutes >= 1 else "under a minute"

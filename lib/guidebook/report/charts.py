@@ -107,6 +107,7 @@ def against_count(curves: dict[str, list[dict]]) -> Figure:
         logarithmic(axes.yaxis)
         axes.yaxis.set_minor_formatter("")  # it spans decades
     axes.axvline(0, color="0.7", linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.legend(fontsize=8)
     return figure
 
@@ -125,8 +126,8 @@ def against_cost(sets: list[tuple[ImageSet, list[dict]]], metric: str, real: lis
 
 
 def tradeoff(methods: dict[str, list[dict]], real: list[dict]) -> Figure:
-    """Adherence against the distance to real images, one line per guidance method, one point per scale."""
-    figure, axes = plt.subplots(figsize=(5.6, 3.8))
+    """Adherence against the distance to real images, whose own would lie far to the left; one line per guidance method, one point per scale."""
+    figure, axes = plt.subplots(figsize=(6.8, 4.6))
     for k, (name, records) in enumerate(methods.items()):
         scales, colour = sorted({r["guidance"] for r in records}), plt.cm.tab10(k)
         across, up = ([pick(records, m, guidance=w) for w in scales] for m in ("fd_judge", "adherence"))
@@ -137,7 +138,6 @@ def tradeoff(methods: dict[str, list[dict]], real: list[dict]) -> Figure:
         for w, a, b in zip(scales, across, up, strict=True):
             axes.annotate(f"{w:g}", (a["value"], b["value"]), **place)
     _finish(axes, NAMES["fd_judge"].replace("\n", " "), "adherence", real)
-    axes.axvline(pick(real, "fd_judge")["value"], color="0.35", linestyle="--", linewidth=1)
     logarithmic(axes.xaxis)
     axes.legend(fontsize=8)
     return figure

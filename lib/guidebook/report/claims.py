@@ -99,13 +99,19 @@ class Answers:
 
     def _repr_html_(self) -> tuple[str, dict]:
         parts = [a.note.split("; ") for a in self.answers]
-        of_all = [part for part in parts[0] if all(part in own for own in parts)] if len(parts) > 1 else []
-        notes = ["; ".join(part for part in own if part not in of_all) for own in parts]
-        rows = [
-            (marked(a.verdict, a.claim), every()[a.claim].says, a.found, note)
-            for a, note in zip(self.answers, notes, strict=True)
-        ]
-        shared = f"All rest on this: {escaped('; '.join(of_all))}. " if of_all else ""
+        of = [own for a, own in zip(self.answers, parts, strict=True) if every()[a.claim].kind != "speed"]
+        of_all = [part for part in of[0] if all(part in own for own in of)] if len(of) > 1 else []
+        rows, missing = [], []
+        for a, own in zip(self.answers, parts, strict=True):
+            cells = every()[a.claim].says, a.found, "; ".join(part for part in own if part not in of_all)
+            if a.note.startswith("what would decide") and "[" not in a.found:
+                missing.append(f'<span id="{a.claim}" class="verdict undecided long">{escaped(cells[0])}</span>')
+            else:
+                rows.append((marked(a.verdict, a.claim), *cells))
+        if missing:
+            rows.append((marked(UNDECIDED), "not measured in this run", Html("<br>".join(missing)), ""))
+        but = "" if len(of) == len(parts) else ", but for those on speed"
+        shared = f"All rest on this{but}: {escaped('; '.join(of_all))}. " if of_all else ""
         shared = f'<div class="rests">{shared}A difference above zero speaks for the claim.</div>'
         return shared + table(["verdict", "published", "this run found", "rests on"], rows).text, {MARK: self.answers}
 
@@ -115,10 +121,10 @@ def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | Non
     broken = broken if claim.kind in ("samples", "training") else None
     if not isinstance(verdict, Verdict):
         outcome, note, *level = verdict
-        outcome = UNDECIDED if broken else outcome
         if outcome in (HOLDS, FAILS):
-            return outcome, note, None, level[0] if level else ALPHA
-        return outcome, broken or note, None, 1.0 if level and not broken else None
+            return (UNDECIDED, broken, None, None) if broken else (outcome, note, None, level[0] if level else ALPHA)
+        why = (outcome == UNDECIDED and note) or broken or note  # what a row says of itself comes first
+        return UNDECIDED if broken else outcome, why, None, 1.0 if level and not broken else None
     if verdict.interval is None:
         return UNDECIDED, "what would decide was not measured in this run", None, None
     value, low, high = verdict.interval

@@ -23,7 +23,7 @@ COLOURS = ("#1b6ca8", "#c8553d", "#4a7c59", "#8a6fb0", "#b8860b", "#4b8b9b", "#9
 BESIDE = {"left": 0, "right": 1, "wspace": 0.35}  # of axes with labels in a figure that is cut to what is drawn
 plt.rcParams.update({
     "figure.dpi": 110, "savefig.bbox": "tight", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
+    "axes.grid": True, "grid.alpha": 0.25, "legend.edgecolor": "none", "legend.framealpha": 0.85,
 })  # fmt: skip
 # A notebook draws a figure when it shows it, after its cell. Once more before that, for a window, takes a fifth of a page's time.
 plt.switch_backend(plt.get_backend())
@@ -109,7 +109,7 @@ def validation_loss(runs: dict[str, list[dict]]) -> Figure:
         figure = plt.figure(figsize=(5.6, 0.4))
         axes = figure.add_subplot()
         axes.axis("off")
-        axes.text(0, 0.4, "not recorded in this run")
+        axes.text(0, 0.4, "This record has no loss on held-out images.")
         return figure
     figure, plots = plt.subplots(1, len(runs), figsize=(0.9 + 3.4 * len(runs), 2.8), sharey=True, squeeze=False)
     for axes, (name, stats) in zip(plots[0], runs.items(), strict=True):

@@ -43,7 +43,8 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
     no claim has findings from its records.
     """
     decided, lines, says, left = [a for a in answers if a.verdict in (HOLDS, FAILS)], [], "", ""
-    for a in ranked(decided)[:MOST] or [a for a in answers if "[" in a.found][:ELSE]:
+    clearest = ranked(decided)[:MOST]  # shown in the order of the page
+    for a in [a for a in decided if a in clearest] or [a for a in answers if "[" in a.found][:ELSE]:
         shows = METRIC.search(a.found)
         figure = [(f"#{figures[shows[0]]}", "figure")] if shows and shows[0] in figures else []
         links = [*figure, (f"#{a.claim}", "how it was decided"), (f"../claims.html#{a.claim}", "the claim")]
@@ -54,13 +55,14 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
         says = " ".join(filter(None, (escaped(recognisable(run)), nothing)))
     elif not decided:
         also = " What it measured all the same:" if lines else ""
-        says = f"This run decides none of the {len(answers)} claims that it tests: {escaped(_reason(answers))}.{also}"
+        says = f"This run decides none of the {len(answers)} claims that it tests: {escaped(_reasons(answers))}.{also}"
     else:
         says = f"The clearest {MOST} of {len(decided)} verdicts; the others stand below." if len(decided) > MOST else ""
         doubts = len(answers) - len(decided)
         left = f"<p>Undecided: {doubts} more claim{'s' * (doubts > 1)}, at the end of the page.</p>" if doubts else ""
     measures = '<p class="rests">What is measured: <a href="../how-to-read.html#measures">How to read</a></p>'
-    return f'<div class="findings"><p>{says}</p><ul>{"".join(lines)}</ul>{left}{measures}</div>'
+    says = f"<p>{says}</p>" if says else ""
+    return f'<div class="findings">{says}<ul>{"".join(lines)}</ul>{left}{measures}</div>'
 
 
 def recognisable(run: Run) -> str:
@@ -84,15 +86,12 @@ def recognisable(run: Run) -> str:
     return f"By the length of the training the samples {says}: {seen:,} images seen, {part}; no judge can tell."
 
 
-def _reason(answers: list[Answer]) -> str:
-    """Why most of these answers decide nothing."""
-    first = (a.note.partition("; ")[0] for a in answers)
-    found = [f for f in first if f and not f.startswith(("difference", "not measured", "what would decide"))]
-    if not found:
-        return "no interval of a difference leaves out zero"
-    ((reason, count),) = Counter(found).most_common(1)
-    others = f" ({count} of them; the others for other reasons, or their interval holds zero)"
-    return reason + (others if count < len(answers) else "")
+def _reasons(answers: list[Answer]) -> str:
+    """Why these answers decide nothing: the two commonest reasons, of several each with the number of its claims."""
+    level = "no interval of a difference leaves out zero"
+    reasons = Counter(level if a.note.startswith("difference") else a.note.partition("; ")[0] for a in answers)
+    first = [f"{why}{f' ({n} of them)' * (len(reasons) > 1)}" for why, n in reasons.most_common(2)]
+    return "; ".join(first) + "; why the others do not stands below" * (len(reasons) > 2)
 
 
 def measured(run: Run) -> list[str]:

@@ -22,11 +22,12 @@ def samples(
     lines, width = -(-len(images) // columns), columns * max(tile, images.shape[-1])
     said = f"{len(images)} images in {lines} rows" + (f" ({'; '.join(rows)})" if len(rows) else "")
     said += f" and {columns} columns" + (f" ({'; '.join(heads)})" if len(heads) else "")
-    picture = _picture(images, columns)
+    picture, longest = _picture(images, columns), max((len(w) for head in heads for w in head.split()), default=0)
+    tall = " tall" * (longest * len(heads) > 60)  # too many letters side by side: written upwards
     parts = [
         f'<div class="{name}" style="display: flex; {style}">{"".join(f"<span>{escaped(w)}</span>" for w in words)}</div>'
         for name, words, style in (
-            ("heads", heads, "grid-column: 2; justify-content: space-around"),
+            (f"heads{tall}", heads, "grid-column: 2; justify-content: space-around"),
             ("rows", rows, "flex-direction: column; justify-content: space-around"),
         )
         if len(words)

@@ -1,6 +1,7 @@
 """Tables and notes for notebooks and pages. All text in them is escaped: it may come from a params file or a run folder."""
 
 import html
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ SHOWN = (
     "adherence_superclass", "precision", "recall", "precision_judge", "recall_judge", "grain",
 )  # fmt: skip
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
+HELD = re.compile(r"\[-?[\d.]+, -?[\d.]+\]|\(n = [\d,]+\)")  # an interval or a number of images, on one line
 # Groups of records that are points of a figure or another protocol: their page shows them
 ASIDE = ("curve-", "against-")
 
@@ -41,15 +43,23 @@ def escaped(words: Any) -> str:
     return html.escape(plain(words))
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
-    """An HTML table that scrolls by itself. A cell is `Html`, None (left empty) or anything else, whose text is escaped."""
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], keys: int = 0) -> Html:
+    """An HTML table that scrolls by itself. A cell is `Html`, None (left empty) or anything else, whose text is escaped.
+
+    With more than eight columns it is two tables, one below the other, each with the first `keys` of them.
+    """
+    if keys and len(heads) > 8:
+        half, lines = (keys + len(heads) + 1) // 2, [heads, *rows]
+        parts = [row[:half] for row in lines], [[*row[:keys], *row[half:]] for row in lines]
+        return Html("".join(table(head, body).text for head, *body in parts))
 
     def line(tag: str, cells: Sequence[Any]) -> str:
         found = (c.text if isinstance(c, Html) else "" if c is None else escaped(c) for c in cells)
+        found = (HELD.sub(lambda m: m[0].replace(" ", "&nbsp;"), cell) for cell in found)
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in found) + "</tr>"
 
     body = "".join(line("td", row) for row in rows)
-    head = f"<thead>{line('th', heads)}</thead>"
+    head = f"<thead>{line('th', heads)}</thead>".replace("_", "_<wbr>")
     return Html(f'<div class="scroll"><table class="table">{head}<tbody>{body}</tbody></table></div>')
 
 
@@ -69,8 +79,10 @@ def tensors(**named: "Tensor") -> Html:
 
 
 def notes(lines: list[str]) -> Html:
-    """Lines of text as a list; nothing where there are none."""
-    return Html("<ul>" + "".join(f"<li>{escaped(line)}</li>" for line in lines) + "</ul>" if lines else "")
+    """What could not be measured, folded: lines of names, a colon, and why; nothing where there are none."""
+    names = ", ".join(escaped(line.partition(":")[0]) for line in lines)
+    why = "".join(f"<li>{escaped(line)}</li>" for line in lines)
+    return Html(f"<details><summary>Not measured: {names}</summary><ul>{why}</ul></details>" if lines else "")
 
 
 def folded(summary: str, text: str) -> Html:
@@ -127,7 +139,7 @@ def metric_table(records: list[dict]) -> Html:
         at = [r for r in records if r["guidance"] == w]
         name = "real images" if w is None else f"{w:g}"
         rows.append([name, f"{max(r['n'] for r in at):,}", *(over_trainings(pick(at, m)) for m in heads)])
-    return table(["w", "n", *heads], rows)
+    return table(["w", "n", *heads], rows, keys=2)
 
 
 def record_table(records: list[dict], also: Sequence[str] = ()) -> Html:
@@ -171,11 +183,11 @@ def count_table(curves: dict[str, list[dict]]) -> Html:
     at = {name: {1e99 if r["metric"].endswith("_inf") else r["n"]: r for r in of} for name, of in curves.items()}
     counts = sorted({n for of in at.values() for n in of})
     rows = [["∞" if n == 1e99 else f"{n:,}", *(with_interval(of.get(n)) for of in at.values())] for n in counts]
-    return table(["N", *at], rows)
+    return table(["N", *at], rows, keys=1)
 
 
 def method_table(methods: dict[str, list[dict]], sets: list[ImageSet]) -> Html:
-    """One row per guidance method and scale: what was measured of both quality and variety, and the cost of an image."""
+    """One row per guidance method and scale: what was measured of both quality and variety, and the evaluations of an image."""
     facts, rows = {digest(s.draw.json): s.facts for s in sets}, []
     every = ("adherence", "fd_judge", "fd_random", "diversity", "diversity_pixels", "saturation")
     heads = [m for m in every if any(pick(records, m) for records in methods.values())]
@@ -183,8 +195,9 @@ def method_table(methods: dict[str, list[dict]], sets: list[ImageSet]) -> Html:
         for w in sorted({r["guidance"] for r in records}):
             shown = [pick(records, m, guidance=w) for m in heads]
             of, way = facts[digest(shown[0]["draw"])], Draw.model_validate(shown[0]["draw"]).way()
-            rows.append([name, ", ".join(way), f"{w:g}", *map(over_trainings, shown), of["evaluations"], _ms(of)])
-    return table(["guidance", "settings", "w", *heads, "cost", "ms per image"], rows)
+            way = ", ".join(way if name in (way or [""])[0] else [name, *way])
+            rows.append([way, f"{w:g}", of["evaluations"], *map(over_trainings, shown)])
+    return table(["guidance", "w", "evaluations", *heads], rows, keys=3)
 
 
 def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
@@ -192,13 +205,9 @@ def solver_table(sets: list[tuple[ImageSet, list[dict]]]) -> Html:
     rows = []
     for images, records in sorted(sets, key=lambda s: s[0].facts["evaluations"]):
         f, draw, found = images.facts, images.draw, [pick(records, m) for m in ("fd_judge", "adherence")]
-        way = (", ".join(draw.walk()), f"{draw.guidance.w:g}", f["evaluations"], _ms(f))
+        way = (", ".join(draw.walk()), f"{draw.guidance.w:g}", f["evaluations"], f"{1000 * f['seconds_per_image']:.1f}")
         rows.append([*way, *map(over_trainings, found)])
     return table(["solver", "w", "evaluations", "ms per image", "fd_judge", "adherence"], rows)
-
-
-def _ms(facts: dict) -> str:
-    return f"{1000 * facts['seconds_per_image']:.1f}"
 
 
 # Captions
