@@ -22,7 +22,8 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
     def stated(heads: list[str], rows: Iterable[Stated], cells: Callable[[Any], tuple]) -> Html:
         """Statements with the cells of what was found, what the document has and the verdict."""
         said = {s.id: below(*answered.get(s.id, ("", ""))[1].split(": ")) for s in rows}
-        of = {s.id: below(_within(s), f"{name(s.source)}, {s.where}") for s in rows}
+        within = {s.id: f" ± {100 * s.tolerance:g} %" if (s.tolerance or 0) > 1e-5 else "" for s in rows}
+        of = {s.id: below(_stated(s) + within[s.id], f"{name(s.source)}, {s.where}") for s in rows}
         return table([*heads, "verdict"], [(s.says, *cells(s), of[s.id], said[s.id]) for s in rows])
 
     sizes = ["network", "parameters", "in fixed tables", "weights in bf16 (GB)", "stated"]
@@ -54,11 +55,6 @@ def _stated(row: Stated) -> str:
     """With as many digits as the document."""
     ends = [end for end in (row.stated, row.upto) if end is not None]
     return " to ".join(number(end) if float(f"{end:.4g}") == end else f"{end:,.0f}" for end in ends)
-
-
-def _within(row: Stated) -> str:
-    """Stated number with its tolerance in percent."""
-    return _stated(row) + (f" ± {100 * row.tolerance:g} %" if (row.tolerance or 0) > 1e-5 else "")
 
 
 def _sizes(m: Measured) -> tuple:

@@ -47,10 +47,8 @@ def _pictured(output: dict) -> bool:
 
 def _taken(cell: dict | None) -> str:
     """The caption that a cell begins with, taken out of it; empty where it begins with none."""
-    if not cell or cell["cell_type"] != "markdown":
-        return ""
-    first, _, rest = "".join(cell["source"]).strip().partition("\n\n")
-    if not CAPTION.fullmatch(first):
+    first, _, rest = "".join(cell["source"] if cell else ()).strip().partition("\n\n")
+    if not cell or cell["cell_type"] != "markdown" or not CAPTION.fullmatch(first):
         return ""
     cell["source"] = rest
     return upright(first)

@@ -67,10 +67,8 @@ def _main(run: Run, name: Html, records: list[dict], distances: list[str], count
 
 
 def _best(record: dict | None) -> Html | None:
-    if record is None:
-        return None
-    old = ", not standardised" if "not standardised" in (record["extractor"] or "") else ""
-    return below(with_interval(record), f"w = {record['guidance']:g}, n = {record['n']:,}{old}")
+    old = ", not standardised" if record and "not standardised" in (record["extractor"] or "") else ""
+    return record and below(with_interval(record), f"w = {record['guidance']:g}, n = {record['n']:,}{old}")
 
 
 def _script(rows: list[list[Any]]) -> str:

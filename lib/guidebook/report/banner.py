@@ -18,14 +18,15 @@ AUTOENCODER = "a small autoencoder that was trained on the training images, a st
 def banner(run: Run, others: Sequence[Run] = ()) -> str:
     """In HTML: which run the page shows and which others of its name it does not, on what data, with which stand-ins, and where it differs from its profile."""
     facts, p = run.provenance(), run.params
-    seen = facts.get("images_seen")
+    seen, minutes = facts.get("images_seen"), facts.get("train_seconds", 0) / 60
     encoder = ENCODER if p.text.encoder == EMBEDDED else p.text.encoder
     vae = AUTOENCODER if p.model.vae == EMBEDDED else p.model.vae
     decay = facts.get("last_decay", {}).get(p.sample.weights)
     lines = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
         p.profile == "best" and "its setting is this study's own, not the published one",
-        seen and f"{seen:,} images seen, {_minutes(facts)} of training on {facts.get('device')}",
+        seen
+        and f"{seen:,} images seen, {f'{minutes:.0f} min' if minutes >= 1 else 'under a minute'} of training on {facts.get('device')}",
         decay and f"samples are of the averaged weights {p.sample.weights}, whose decay was {decay:.4g} in the end",
         facts.get("data_note"),
         facts.get("caveat"),  # what has changed since a record was made
@@ -50,11 +51,6 @@ def clipping(run: Run) -> str:
     """Sentence for captions that rank solvers or ways to guide: whether all clipped the image alike, by the note at the top of the page."""
     _, differs, how = (run.provenance().get("caveat") or "").partition("clipped the image alike: here ")
     return f"The image was not clipped alike: {how.partition(';')[0]}." if differs else "All clip the image alike."
-
-
-def _minutes(facts: dict) -> str:
-    minutes = facts.get("train_seconds", 0) / 60
-    return f"{minutes:.0f} min" if minutes >= 1 else "under a minute"
 
 
 def fraction(run: Run) -> str:

@@ -135,9 +135,8 @@ def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | Non
         note += f" over {verdict.trainings} trainings"
     elif claim.kind == "training":
         broken = broken or "one training of each: another seed may decide otherwise"
-    if broken:
-        return UNDECIDED, f"{broken}; {note}", None, None
-    return verdict.outcome, note, [value, low, high], verdict.p
+    decided = verdict.outcome, note, [value, low, high], verdict.p
+    return (UNDECIDED, f"{broken}; {note}", None, None) if broken else decided
 
 
 def marked(verdict: str, anchor: str = "", together: str = "") -> Html:

@@ -107,9 +107,8 @@ def validation_loss(runs: dict[str, list[dict]]) -> Figure:
     """Loss on held-out images against images seen, an axes per run, a line per noise level with its 95 % interval over images."""
     if not any("validation_loss" in s for stats in runs.values() for s in stats):
         figure = plt.figure(figsize=(5.6, 0.4))
-        axes = figure.add_subplot()
-        axes.axis("off")
-        axes.text(0, 0.4, "This record has no loss on held-out images.")
+        bare = figure.add_subplot(frame_on=False, xticks=[], yticks=[])
+        bare.text(0, 0.4, "This record has no loss on held-out images.")
         return figure
     figure, plots = plt.subplots(1, len(runs), figsize=(0.9 + 3.4 * len(runs), 2.8), sharey=True, squeeze=False)
     for axes, (name, stats) in zip(plots[0], runs.items(), strict=True):
@@ -133,11 +132,10 @@ def loss_by_level(runs: dict[str, list[dict]]) -> Figure:
     """Loss on held-out images at the end of training by noise level, one line per run, with the 95 % interval over images."""
     axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()
     for k, (name, stats) in enumerate(runs.items()):
-        if last := next((s for s in reversed(stats) if "validation_loss" in s), None):
+        for last in [s for s in stats if "validation_loss" in s][-1:]:
             loss, error = (np.array(last[f"validation_{field}_by_level"]) for field in ("loss", "error"))
             share = (np.arange(len(loss)) + 0.5 + 0.08 * k) / len(loss)  # runs stand beside each other
-            style = {"marker": "o", "markersize": 4, "linewidth": 1.2, "capsize": 2}
-            axes.errorbar(share, loss, Z * error, color=COLOURS[k], label=name, **style)
+            axes.errorbar(share, loss, Z * error, color=COLOURS[k], label=name, marker="o", markersize=4, capsize=2)
     logarithmic(axes.yaxis)
     return _labelled(axes, "training time (0 = image, 1 = noise)", "validation loss")
 

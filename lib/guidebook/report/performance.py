@@ -106,10 +106,8 @@ def findings(*benches: Sequence[dict]) -> Html:
     found = [(report["made"], ratio) for bench in benches for report in bench for ratio in report["ratios"]]
     lines = []
     for name in WHOLE:
-        said = [
-            "{experiment}/{profile} ".format(**made) + "{value:.2f} × [{low:.2f}, {high:.2f}], ".format(**ratio) + _says(ratio)
-            for made, ratio in found if ratio["name"] == name
-        ]  # fmt: skip
+        form = "{experiment}/{profile} {value:.2f} × [{low:.2f}, {high:.2f}], "
+        said = [form.format(**made, **ratio) + _says(ratio) for made, ratio in found if ratio["name"] == name]
         lines += [f"{name}: {'; '.join(said)}"] if said else []
     return Html("<ul>" + "".join(f"<li>{escaped(line)}</li>" for line in lines) + "</ul>" if lines else "")
 
