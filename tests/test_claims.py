@@ -161,7 +161,7 @@ def test_what_all_answers_of_a_run_rest_on_stands_once(run):
     rows = [("mnist-grain", "more", verdict("holds")), ("mnist-best", "w = 2", ("undecided", "few"))]
     text = Answers(run, rows)._repr_html_()[0]
     assert text.count("1 % of the published training") == 1
-    assert "<td>difference +0.2 [0.1,&nbsp;0.3]</td>" in text
+    assert "<td>difference +0.2 [0.1, 0.3]</td>" in text
     assert "<td>few</td>" in text
     alone = Answers(run, rows[1:])._repr_html_()[0]
     assert "All rest" not in alone

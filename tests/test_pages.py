@@ -154,7 +154,7 @@ def test_a_run_has_a_row_with_its_most_adherence_and_its_least_distance_and_thei
             run.add_metrics([RECORD | record | {"draw": DRAW | {"guidance": {"w": w}}}])
     run.add_metrics([RECORD | {"guidance": None, "draw": None, "value": 0.1}])  # of real images
     page = pages.results([run])
-    assert "<td>90.0 % [80.0,&nbsp;100.0]<div" in page
+    assert "<td>90.0 % [80.0, 100.0]<div" in page
     assert "<th>most adherence</th><th>least fd_<wbr>judge</th><th>records</th>" in page
     assert page.count(">w = 2, n = 300<") == 2
     assert page.count("<tr>") == 2

@@ -43,7 +43,7 @@ class Chapter:
     def kind(self) -> str:
         """The run's profile; of what a run that falls short of it is a fraction."""
         profile, files, paper = self.run.params.profile, self.run.params.data, published(self.run.params)
-        own = paper and profile not in ORDER and files.entry.stand_in and files.name != paper.data.name
+        own = paper and profile not in ORDER and files.name != paper.data.name
         short = "fraction of " if departures(self.run.params) else "fraction on " if own else ""
         return f"{short}{profile}"
 

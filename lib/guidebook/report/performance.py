@@ -163,6 +163,6 @@ def _table(reports: Sequence[dict], columns: dict[str, str], rows: str = "rows")
 
 def _cell(form: str, entry: dict) -> Html | str:
     try:
-        return below(*form.format(**entry).split("\n"))
+        return below(*form.format(**entry).split("\n", 1))
     except TypeError:  # None has no format
         return "–"

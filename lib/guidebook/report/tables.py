@@ -1,7 +1,6 @@
 """Tables and notes for notebooks and pages. All text in them is escaped: it may come from a params file or a run folder."""
 
 import html
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ SHOWN = (
     "adherence_superclass", "precision", "recall", "precision_judge", "recall_judge", "grain",
 )  # fmt: skip
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
-HELD = re.compile(r"\[-?[\d.]+, -?[\d.]+\]|\(n = [\d,]+\)")  # an interval or a number of images, on one line
 # Groups of records that are points of a figure or another protocol: their page shows them
 ASIDE = ("curve-", "against-")
 
@@ -55,7 +53,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], keys: int = 0) ->
 
     def line(tag: str, cells: Sequence[Any]) -> str:
         found = (c.text if isinstance(c, Html) else "" if c is None else escaped(c) for c in cells)
-        found = (HELD.sub(lambda m: m[0].replace(" ", "&nbsp;"), cell) for cell in found)
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in found) + "</tr>"
 
     body = "".join(line("td", row) for row in rows)
