@@ -113,7 +113,7 @@ def findings(*benches: Sequence[dict]) -> Html:
 
 
 def _says(ratio: dict) -> str:
-    """What the range of a ratio says."""
+    """Outcome of a ratio by its range: faster, slower, or no difference."""
     return "faster" if ratio["low"] > 1 else "slower" if ratio["high"] < 1 else "no difference shown"
 
 

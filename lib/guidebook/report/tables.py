@@ -76,7 +76,7 @@ def tensors(**named: "Tensor") -> Html:
 
 
 def notes(lines: list[str]) -> Html:
-    """What could not be measured, folded: lines of names, a colon, and why; nothing where there are none."""
+    """A folded list of metrics that could not be measured: lines of names, a colon, and why; nothing where there are none."""
     names = ", ".join(escaped(line.partition(":")[0]) for line in lines)
     why = "".join(f"<li>{escaped(line)}</li>" for line in lines)
     return Html(f"<details><summary>Not measured: {names}</summary><ul>{why}</ul></details>" if lines else "")
