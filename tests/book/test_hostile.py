@@ -245,6 +245,7 @@ def test_no_link_leads_where_a_record_wants(pages, site):
 def test_a_readers_browser_runs_follows_and_loads_nothing_of_a_record(pages, site, browser):
     asked, errors, tags = [], [], []
     page = browser.new_page()
+    page.set_default_timeout(120_000)  # on two cores that run jobs and a suite meanwhile
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     for name in (n for n in pages if 'http-equiv="Refresh"' not in (site / "book/_build/html" / n).read_text()):

@@ -39,8 +39,9 @@ CELLS = (
 BOOK = {
     "_config.yml": "title: tiny\nexecute: {execute_notebooks: 'off'}\nonly_build_toc_files: true\n",
     "_toc.yml": "format: jb-book\nroot: intro\nparts:\n  - caption: Experiments\n    chapters: []\n"
-    "  - caption: Evidence\n    chapters: [{file: results}, {file: status}]\n",
+    "  - caption: Evidence\n    chapters: [{file: results}, {file: status}, {file: how-to-read}]\n",
     "intro.md": "# A tiny study\n",
+    "how-to-read.md": "# How to read\n",
 }
 
 
