@@ -6,6 +6,7 @@ import torch
 from guidebook.config.params import load
 from guidebook.data.images import load as images_of
 from guidebook.metrics import measure, roundtrip
+from guidebook.models.autoencoder import Autoencoder
 from guidebook.runs.run import open_run
 
 
@@ -16,28 +17,44 @@ def run(runs, shared):
 
 
 def test_what_comes_back_unchanged_has_no_error(run, monkeypatch):
-    monkeypatch.setattr(roundtrip, "there_and_back", lambda run, images: images.clone())
-    _, records = measure.round_trip(run)
-    found = {r["metric"]: r for r in records}
+    monkeypatch.setattr(Autoencoder, "there_and_back", lambda vae, images: images.clone())
+    found = {r["metric"]: r for r in measure.round_trip_records(run)}
     assert found["psnr"]["value"] > 70
     assert found["ssim"]["value"] == pytest.approx(1, abs=1e-4)
     assert found["psnr"]["n"] == run.params.evaluate.samples
 
 
 def test_psnr_is_that_of_the_error_that_was_made(run, monkeypatch):
-    def off_by_four(run, images):
+    def off_by_four(vae, images):
         return torch.where(images > 127, images - 4, images + 4)
 
-    monkeypatch.setattr(roundtrip, "there_and_back", off_by_four)
-    found = {r["metric"]: r for r in measure.round_trip(run)[1]}
+    monkeypatch.setattr(Autoencoder, "there_and_back", off_by_four)
+    found = {r["metric"]: r for r in measure.round_trip_records(run)}
     assert found["psnr"]["value"] == pytest.approx(36.09, abs=0.01)  # 10 log₁₀(255² / 16)
     assert 0.5 < found["ssim"]["value"] < 1
 
 
 def test_pairs_are_the_first_test_images_above_their_reconstructions_and_are_measured_once(run, monkeypatch):
-    pairs, records = measure.round_trip(run)
-    before, after = pairs.images.chunk(2)
+    records = measure.round_trip_records(run)
+    before, after = measure.round_trip(run).images.chunk(2)
     assert torch.equal(before, images_of(run.params.data).test.images[: len(before)])
     assert not torch.equal(before, after)
-    monkeypatch.setattr(roundtrip, "after", lambda run: pytest.fail("measured again"))
-    assert measure.round_trip(run)[1] == records
+    monkeypatch.setattr(roundtrip, "after", lambda run, enlarged: pytest.fail("measured again"))
+    assert measure.round_trip_records(run) == records
+
+
+def test_larger_on_the_way_is_four_times_the_side_for_the_network_and_none_for_the_measures(run, monkeypatch):
+    sides = []
+
+    def smooth(vae, images):
+        sides.append(images.shape[-1])
+        return images.clone()
+
+    monkeypatch.setattr(Autoencoder, "there_and_back", smooth)
+    plain, larger = ({r["metric"]: r for r in measure.round_trip_records(run, enlarged=factor)} for factor in (1, 4))
+    side = run.params.data.resolution
+    assert (sides[0], sides[-1]) == (side, 4 * side)
+    assert larger["psnr"]["n"] == plain["psnr"]["n"]
+    # What goes and comes back loses the little that bilinear enlarging blurs
+    assert 20 < larger["psnr"]["value"] < plain["psnr"]["value"]
+    assert {r["set"] for r in (plain["psnr"], larger["psnr"])} == {"round trip", "round trip, 4 × larger"}

@@ -104,6 +104,13 @@ def to_uint8(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return ((x.float() - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """Images (N, C, S, S) uint8 as (N, C, side, side): bilinear and antialiased, as they are where S = side."""
+    if pixels.shape[-1] == side:
+        return pixels
+    return to_uint8(F.interpolate(pixels.float(), side, mode="bilinear", antialias=True), 0, 255)
+
+
 def from_uint8(pixels: torch.Tensor, low: float, high: float) -> torch.Tensor:
     """Pixels 0 … 255 to model values in [low, high]."""
     return pixels.float() * ((high - low) / 255) + low
@@ -206,9 +213,7 @@ def _resident(
     """Splits in memory, no more than the limit and at the resolution of `data`, with the fingerprint of their pixels and labels."""
     entry, pixels, fitting = data.entry, hashlib.sha256(), []
     for split in splits:
-        images, labels = split.images[: data.limit], split.labels[: data.limit]
-        if images.shape[-1] != data.resolution:
-            images = to_uint8(F.interpolate(images.float(), data.resolution, mode="bilinear", antialias=True), 0, 255)
+        images, labels = resized(split.images[: data.limit], data.resolution), split.labels[: data.limit]
         pixels.update(images.numpy().tobytes() + labels.numpy().tobytes())
         fitting.append(Split(images, labels))
     return Images(*fitting, entry.classes, source, pixels.hexdigest()[:16], skipped, entry.note + note + _limited(data))

@@ -81,19 +81,23 @@ def edit_records(run: Run, images: ImageSet) -> list[dict]:
     return once(run, of_samples(run, images), "edits", make, images.draw.edits, needed=True)
 
 
-def round_trip(run: Run) -> tuple[ImageSet, list[dict]]:
-    """Some test images, each before its way through the autoencoder and after it, and the records `psnr`, `ssim`, `rfd_judge`, `rfid`.
+def round_trip(run: Run) -> ImageSet:
+    """Some test images, each before its way through the autoencoder and after it."""
+    return image_set(run, "round-trip", {"images": "10 of the test split"}, lambda: lazily("roundtrip:pairs")(run, 10))
+
+
+def round_trip_records(run: Run, enlarged: int = 1) -> list[dict]:
+    """`psnr`, `ssim`, `rfd_judge` and `rfid` of the test images after the trip; made larger for it by a factor, and smaller after it.
 
     PSNR (dB) is the mean over images of 10 log₁₀(255² / mean squared error); SSIM is that of Wang et al. (2004). The Fréchet distances
     are between the test images after the trip and the train split; that of Inception is left out where its weights are not available.
     """
-    name = "round trip"
-    subject = Subject(name, lambda: lazily("roundtrip:after")(run))
+    name = "round trip" if enlarged == 1 else f"round trip, {enlarged} × larger"
+    subject = Subject(name, lambda: lazily("roundtrip:after", enlarged=enlarged)(run))
     records = once(run, subject, name, lazily("roundtrip:errors"), needed=True)
     for space in ("judge", "inception"):
         records += once(run, subject, f"{name} {space}", lazily("roundtrip:distance", space=space), weights=space)
-    pairs = image_set(run, "round-trip", {"images": "10 of the test split"}, lambda: lazily("roundtrip:pairs")(run, 10))
-    return pairs, records
+    return records
 
 
 def psnr_records(run: Run, images: ImageSet, other: ImageSet) -> list[dict]:

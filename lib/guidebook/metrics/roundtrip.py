@@ -2,7 +2,7 @@
 
 import torch
 
-from guidebook.data.images import Split, load
+from guidebook.data.images import Split, load, resized
 from guidebook.metrics import intervals
 from guidebook.metrics.frechet import frechet_to
 from guidebook.metrics.groups import FRECHET, JACKKNIFE, TRAIN
@@ -16,18 +16,11 @@ from guidebook.sampling.sets import ImageSet
 PART = 500
 
 
-def there_and_back(run: Run, images: torch.Tensor) -> torch.Tensor:
-    """Images (N, 3, H, W) uint8 encoded and decoded again, by the posterior's mean in half precision, as latents are kept."""
-    vae = of_run(run.params)
-    parts = measured(images.split(PART), "round trip", "part")
-    return torch.cat([vae.decode(vae.scale * vae.encode(part).chunk(2, 1)[0].half().float()) for part in parts])
-
-
 def pairs(run: Run, n: int) -> tuple[torch.Tensor, dict]:
     """The first n test images, then the same after the trip, and their labels."""
     split = load(run.params.data).test
     before = split.images[:n]
-    return torch.cat([before, there_and_back(run, before)]), {"labels": 2 * split.labels[:n].tolist()}
+    return torch.cat([before, of_run(run.params).there_and_back(before)]), {"labels": 2 * split.labels[:n].tolist()}
 
 
 def _before(run: Run) -> Split:
@@ -37,10 +30,12 @@ def _before(run: Run) -> Split:
     return Split(test.images[chosen], test.labels[chosen])
 
 
-def after(run: Run) -> Split:
-    """The test images after the trip."""
+def after(run: Run, enlarged: int = 1) -> Split:
+    """The test images after the trip, on which they are larger by the factor."""
     before = _before(run)
-    return Split(there_and_back(run, before.images), before.labels)
+    side, parts = before.images.shape[-1], before.images.split(max(PART // enlarged**2, 1))
+    larger, vae = (resized(part, enlarged * side) for part in measured(parts, "round trip", "part")), of_run(run.params)
+    return Split(torch.cat([resized(vae.there_and_back(images), side) for images in larger]), before.labels)
 
 
 # 10 log₁₀(255² / mean squared error)

@@ -54,6 +54,10 @@ class Autoencoder:
         parts = (self.network.decode(x.to(self.network.device) / self.scale).sample for x in latents.split(step))
         return torch.cat([to_uint8(x.cpu(), -1.0, 1.0) for x in parts])
 
+    def there_and_back(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) uint8 encoded and decoded again, by the posterior's mean in half precision, as latents are kept."""
+        return self.decode(self.scale * self.encode(images).chunk(2, 1)[0].half().float())
+
     @property
     def factor(self) -> int:
         """Pixels that one point of a latent stands for, across and down."""
