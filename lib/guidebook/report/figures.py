@@ -140,6 +140,22 @@ def loss_by_level(runs: dict[str, list[dict]]) -> Figure:
     return _labelled(axes, "training time (0 = image, 1 = noise)", "validation loss")
 
 
+def attention(kinds: dict[str, list[list[dict]]]) -> Figure:
+    """The largest logit of attention and the entropy of its weights against images seen, a line per training, coloured by kind."""
+    figure, plots = plt.subplots(1, 2, figsize=(7.6, 2.8))
+    for axes, field in zip(plots, ("largest_logit", "attention_entropy"), strict=True):
+        for (name, trainings), colour in zip(kinds.items(), COLOURS, strict=False):
+            for i, stats in enumerate(trainings):
+                points = np.array([(s["nimg"], s[field]) for s in stats if field in s]).reshape(-1, 2)
+                axes.plot(*points.T, ".-", color=colour, label=None if i else name, linewidth=1)
+        axes.set(xlabel="images seen")
+        axes.xaxis.set(major_locator=MaxNLocator(3), major_formatter="{x:,.0f}")
+    plots[0].set(ylabel="largest logit", yscale="log")
+    plots[1].set(ylabel="entropy / log T", ylim=(0, 1))
+    plots[1].legend(fontsize=8)
+    return figure
+
+
 def schedules(named: dict[str, VP]) -> Figure:
     """The share of the image √ᾱ at each timestep, one line per noise schedule (`params.objective`)."""
     axes = plt.figure(figsize=(5.6, 2.8)).add_subplot()

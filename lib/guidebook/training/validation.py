@@ -7,6 +7,7 @@ from guidebook.conditioning.condition import Condition
 from guidebook.data.images import spread
 from guidebook.runtime.distributed import world
 from guidebook.runtime.seeds import generator
+from guidebook.training.attention import AttentionStatistics
 from guidebook.training.step import Trainer
 
 IMAGES = 64  # held-out images, each at every level
@@ -24,7 +25,7 @@ class Validation:
     def __call__(self) -> dict:
         """Fields of a line of `stats.jsonl`: the mean loss; by level, from the image on, that of all images and its standard error.
 
-        No fields where this is not the main process, or less than two images are held out.
+        Where the network attends, what its attention does then. No fields where this is not the main process, or less than two images are held out.
         """
         trainer = self._trainer
         if not world().is_main_process:
@@ -34,7 +35,10 @@ class Validation:
         if len(x0) < 2:
             return {}
         trainer.model.eval()
-        with torch.autocast(x0.device.type, torch.bfloat16, enabled=trainer.params.train.precision == "bf16"):
+        with (
+            (attention := AttentionStatistics()),
+            torch.autocast(x0.device.type, torch.bfloat16, enabled=trainer.params.train.precision == "bf16"),
+        ):
             # `forward`, because what `compile` made is for batches of another size
             net, loss = trainer.model.forward, trainer.objective.loss
             losses = [loss(net, x0, eps, t.expand(len(x0)), cond) for eps, t in zip(noise, times, strict=True)]
@@ -44,6 +48,7 @@ class Validation:
             "validation_loss": each.mean().item(),
             "validation_loss_by_level": each.mean(1).tolist(),
             "validation_error_by_level": (each.std(1) / each.shape[1] ** 0.5).tolist(),
+            **attention.facts(),
         }
 
 
