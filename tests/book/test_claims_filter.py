@@ -49,10 +49,18 @@ def shown(page):
     return rows, lines, page.locator("[role=status]").inner_text()
 
 
-def test_all_claims_are_shown_at_first_and_each_verdict_says_how_many(page):
-    assert shown(page) == (["claim a", "", "claim b", "claim c", "claim d"], ["a", "a", "b", "c"], "4 of 4 claims")
+def test_all_but_open_claims_are_shown_at_first_and_each_verdict_says_how_many(page):
+    assert shown(page) == (["claim a", "", "claim b", "claim c"], ["a", "a", "b", "c"], "3 of 4 claims")
     labels = [" ".join(x.split()) for x in page.locator(".filter label:has(input)").all_inner_texts()]
     assert labels == ["✓ holds 1", "✗ does not hold 1", "? undecided 1", "… open 1", "without stand-in data"]
+    page.locator("[name=open]").check()
+    assert shown(page) == (["claim a", "", "claim b", "claim c", "claim d"], ["a", "a", "b", "c"], "4 of 4 claims")
+
+
+def test_a_link_to_an_open_claim_shows_it(page):
+    page.goto(f"{page.url}#d")
+    page.reload()
+    assert shown(page)[0] == ["claim a", "", "claim b", "claim c", "claim d"]
 
 
 def test_a_document_and_a_verdict_leave_their_claims(page):
@@ -65,6 +73,6 @@ def test_a_document_and_a_verdict_leave_their_claims(page):
 
 def test_without_stand_in_data_an_answer_on_real_data_still_says_its_claim(page):
     page.get_by_label("without stand-in data").check()
-    assert shown(page) == (["claim a", "claim c", "claim d"], ["a", "c"], "3 of 4 claims")
+    assert shown(page) == (["claim a", "claim c"], ["a", "c"], "2 of 4 claims")
     page.get_by_label("without stand-in data").uncheck()
-    assert shown(page)[0] == ["claim a", "", "claim b", "claim c", "claim d"]
+    assert shown(page)[0] == ["claim a", "", "claim b", "claim c"]

@@ -8,9 +8,8 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const row of document.querySelectorAll(".bd-article tr:has(td .verdict)")) {
     const mark = row.querySelector(".verdict");
     if (mark.id) {
-      claim = {says: row.cells[1], document: row.closest("section").querySelector("h2").firstChild.textContent, rows: []};
+      claim = {words: row.cells[1].textContent, document: row.closest("section").querySelector("h2").firstChild.textContent, rows: []};
       claim.kind = verdicts.find((box) => mark.classList.contains(`of-${box.name}`)).name;
-      claim.words = claim.says.textContent;
       claims.set(mark.id, claim);
     }
     claim.rows.push(row);
@@ -35,11 +34,11 @@ document.addEventListener("DOMContentLoaded", () => {
   function update() {
     const open = new Set(verdicts.filter((box) => box.checked).map((box) => box.name)), of = {};
     let shown = 0;
-    for (const {kind, says, words, rows, document: name} of claims.values()) {
+    for (const [id, {kind, words, rows, document: name}] of claims) {
       const inside = !select.value || name === select.value;
       const kept = rows.filter((row) => inside && !(real.checked && row.querySelector(".stand-in")));
       if (kept.length) of[kind] = (of[kind] ?? 0) + 1;
-      const visible = open.has(kind) ? kept : [];
+      const visible = open.has(kind) || location.hash === `#${id}` ? kept : [];
       shown += visible.length > 0;
       for (const row of rows) {
         row.hidden = !visible.includes(row);
@@ -52,8 +51,8 @@ document.addEventListener("DOMContentLoaded", () => {
     }
     for (const [name, place] of numbers) place.textContent = ` ${of[name] ?? 0}`;
     count.textContent = `${shown} of ${claims.size} claims`;
-    if (location.hash) document.getElementById(location.hash.slice(1))?.closest("tr")?.removeAttribute("hidden");
   }
   filter.addEventListener("change", update);
+  window.addEventListener("hashchange", update);
   update();
 });

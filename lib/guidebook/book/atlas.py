@@ -20,22 +20,22 @@ def parts(name: Callable[[str], str]) -> dict[str, str]:
     answered = answers(atlas, at)
 
     def stated(heads: list[str], rows: Iterable[Stated], cells: Callable[[Any], tuple]) -> Html:
-        """Statements with the cells of what was found, what the document has and the verdict."""
+        """Statements with what the document has, the verdict and the cells of what was found."""
         said = {s.id: below(*answered.get(s.id, ("", ""))[1].split(": ")) for s in rows}
         within = {s.id: f" ± {100 * s.tolerance:g} %" if (s.tolerance or 0) > 1e-5 else "" for s in rows}
         of = {s.id: below(_stated(s) + within[s.id], f"{name(s.source)}, {s.where}") for s in rows}
-        return table([*heads, "verdict"], [(s.says, *cells(s), of[s.id], said[s.id]) for s in rows])
+        return table([*heads[:2], "verdict", *heads[2:]], [(s.says, of[s.id], said[s.id], *cells(s)) for s in rows])
 
-    sizes = ["network", "parameters", "in fixed tables", "weights in bf16 (GB)", "stated"]
+    sizes = ["network", "stated", "parameters", "in fixed tables", "weights in bf16 (GB)"]
     split, others = f"of it {' / '.join(PARTS)} (%)", [r for r in rows if r.unit not in ("parameters", "GMAC")]
-    costs = ["forward of one image", "GMAC", "GFLOP", split, "activations in bf16 (MB)", "stated (GMAC)"]
-    powers, waiting = ["part", "sides", "GMAC", "power of the side", "stated"], ["system", "stated", "by", "why"]
+    costs = ["forward of one image", "stated (GMAC)", "GMAC", "GFLOP", split, "activations in bf16 (MB)"]
+    powers, waiting = ["part", "stated", "sides", "GMAC", "power of the side"], ["system", "stated", "by", "why"]
     tables = {
         "parameters": stated(sizes, [r for r in rows if r.unit == "parameters"], lambda r: _sizes(at[r.id])),
         "operations": stated(costs, [r for r in rows if r.unit == "GMAC"], lambda r: _costs(at[r.id])),
-        "others": stated(["", "found", "stated"], others, lambda r: (f"{r.found(at[r.id]):g}",)),
+        "others": stated(["", "stated", "found"], others, lambda r: (f"{r.found(at[r.id]):g}",)),
         "derived": stated(
-            ["statement", "found", "stated"], atlas.derived, lambda d: (answered[d.id][0].removeprefix(f"{d.says}: "),)
+            ["statement", "stated", "found"], atlas.derived, lambda d: (answered[d.id][0].removeprefix(f"{d.says}: "),)
         ),
         "experiments": _experiments(rows, at),
         "laws": stated(powers, atlas.laws, lambda law: _power(law, at)),
