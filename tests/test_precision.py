@@ -70,6 +70,7 @@ def test_bf16_is_native_on_a_cpu_with_the_instructions(monkeypatch):
         "flows",
         "grain",
         "imagenet100",
+        "latents",
         "mnist",
         "samplers",
         "stable-diffusion",

@@ -174,3 +174,13 @@ def test_params_that_an_autoencoder_cannot_take_are_refused():
     for change in ({"data": {"range": [0.0, 1.0]}}, {"data": {"resolution": 33}}):
         with pytest.raises(ParamsError, match=r"model\.vae = embedded takes colour images"):
             demo.replace(**change)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("embedded-8", 8), ("embedded-16", 16)])
+def test_a_stand_in_of_more_channels_is_another_whose_latents_have_as_many(folder, vae, images, name, channels):
+    other = autoencoder(name, DATA)
+    assert other.encode(images[:5]).shape == (5, 2 * channels, 4, 4)
+    assert other.decode(torch.zeros(3, channels, 4, 4)).shape == (3, 3, 8, 8)
+    assert latent_shape(name) == (channels, 2)
+    assert other.name != vae.name
+    assert (available(name), resolve(name)) == (True, name)

@@ -417,6 +417,7 @@ ROWS = {
     "flows-times": ("times", partial(by_steps, 3)),
     "flows-prediction": ("predicted", partial(by_steps, 4)),
     "lecture-adaln-great": ("by_way", partial(by_steps, 2)),
+    "latents-harder": ("distance", partial(by_steps, 2)),
     "lecture-compute": ("by_size", partial(by_steps, 3)),
     "lecture-unet-scaling": ("by_width", partial(by_steps, 2)),
     "lecture-ssm": ("half", half_way),
@@ -590,3 +591,16 @@ def test_p_is_the_level_at_which_a_verdict_begins_to_decide(effect):
     assert gap.interval(p * 1.01)[1] > 0 or gap.interval(p * 1.01)[2] < 0
     assert gap.interval(p * 0.98)[1] < 0 < gap.interval(p * 0.98)[2]
     assert verdict.p == (pytest.approx(p) if p <= ALPHA else 1.0)
+
+
+@pytest.mark.parametrize(("effect", "expected_"), [(1, HOLDS), (-1, FAILS)])
+def test_the_page_on_latents_decides_for_the_fewest_channels_where_they_are_nearest(effect, expected_):
+    draws, given = np.random.default_rng(0).normal(size=(COUNT, N)), []
+    gaps = {"4 channels": 3, "8 channels": 6, "16 channels": 9}
+    of = {kind: [record(x + effect * gap, training=i) for i, x in enumerate(draws)] for kind, gap in gaps.items()}
+    names = {"distance": of, "k": COUNT, "run": None, "classes": range(10), "above": above, "found": {"4 channels": []}}
+    names |= {"tables": SimpleNamespace(pick=lambda r, metric: r), "judge_record": lambda run: None}
+    names |= {"broken": lambda *given: None, "Answers": lambda run, answers, why: given.extend(answers)}
+    cells = ["".join(c["source"]) for c in json.loads((NOTEBOOKS / "latents.ipynb").read_text())["cells"]]
+    exec(next(c for c in cells if "Answers(" in c and "import" not in c), names | {"min": lambda *given, **how: None})
+    assert [(claim, verdict.outcome) for claim, _, verdict in given] == [("latents-harder", expected_)]

@@ -30,6 +30,7 @@ EXPERIMENTS = [
     "ema",
     "flows",
     "backbones",
+    "latents",
     "stable-diffusion",
 ]
 

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from guidebook.config.pretrained import CHANNELS, SD, SD_VAE
 from guidebook.config.schema import OrFolder
 from guidebook.config.section import Kinds, Section, Tuple
 
@@ -16,9 +17,7 @@ class Model(Kinds):
 
     pooled: ClassVar[bool] = False  # whether it takes one vector of the text beside its tokens
     # Whose latents are learnt; None is the pixels
-    vae: (
-        Annotated[Literal["embedded", "stabilityai/sd-vae-ft-mse", "CompVis/stable-diffusion-v1-4"], OrFolder] | None
-    ) = None
+    vae: Annotated[Literal[(*CHANNELS, SD_VAE, SD)], OrFolder] | None = None
     # Whose weights the training begins with: a pipeline, or EXPERIMENT/PROFILE, a training of this study; None is random ones
     init: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 

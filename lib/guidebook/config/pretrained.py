@@ -35,7 +35,9 @@ PARTS = (
     "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors",
     "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json",
 )  # fmt: skip
-FACTORS = {EMBEDDED: 2, SD_VAE: 8, SD: 8}  # pixels that a point of an autoencoder's latents stands for, across and down
+CHANNELS = {EMBEDDED: 4, "embedded-8": 8, "embedded-16": 16}  # of the latents of stand-ins for an autoencoder
+# Pixels that a point of an autoencoder's latents stands for, across and down
+FACTORS = dict.fromkeys(CHANNELS, 2) | {SD_VAE: 8, SD: 8}
 WIDTHS = {EMBEDDED: 512, CLIP: 512, SD: 768}  # numbers of a text encoder's token
 PRETRAINED = {
     CLIP: Pretrained(
@@ -94,7 +96,7 @@ def wanted(name: str) -> str:
 
 def available(name: str) -> bool:
     """The presence of a model's weights on this machine."""
-    return name == EMBEDDED or folder(name) is not None
+    return name in CHANNELS or folder(name) is not None
 
 
 def unversioned(name: str | None) -> str | None:
@@ -110,7 +112,7 @@ def content(name: str | None) -> str | None:
 def latent_shape(vae: str) -> tuple[int, int]:
     """Channels of an autoencoder's latents, and pixels that one of their points stands for, across and down."""
     if vae in FACTORS:
-        return 4, FACTORS[vae]
+        return CHANNELS.get(vae, 4), FACTORS[vae]
     return _setting(vae, "vae", "latent_channels"), 2 ** (len(_setting(vae, "vae", "block_out_channels")) - 1)
 
 
@@ -176,7 +178,7 @@ def _hashed(place: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 
 def fetch(name: str) -> str:
     """The place of a model's weights, downloaded into the cache. Raises PretrainedMissing."""
-    if name == EMBEDDED:
+    if name in CHANNELS:
         return "needs no download"
     if name not in PRETRAINED:
         return str(located(name))

@@ -13,7 +13,7 @@ from guidebook.conditioning.captions import caption_of, words
 from guidebook.conditioning.grammar import bits
 from guidebook.config.errors import plain
 from guidebook.config.paths import ROOT
-from guidebook.config.pretrained import EMBEDDED, PRETRAINED, is_pipeline
+from guidebook.config.pretrained import CHANNELS, EMBEDDED, PRETRAINED, is_pipeline
 from guidebook.report.tables import MEASURED, measured, table
 from guidebook.runs.run import Run
 from guidebook.runtime.seeds import seed_of
@@ -36,7 +36,7 @@ def card(run: Run) -> str:
         f"stand-in data (`{p.data.name}`)": not entry.stand_in,
         "a stand-in text encoder, a small text transformer with fixed random weights, which tells captions apart and knows nothing of "
         "what words mean": p.text.encoder == EMBEDDED,
-        "a stand-in autoencoder, small and trained on this data": p.model.vae == EMBEDDED,
+        "a stand-in autoencoder, small and trained on this data": p.model.vae in CHANNELS,
     }
     cited = ROOT / "CITATION.cff"
     license = yaml.safe_load(cited.read_text()).get("license") if cited.exists() else None

@@ -1,6 +1,7 @@
 """Frozen autoencoders: images to the latents that a model learns, and back.
 
-`stabilityai/sd-vae-ft-mse` (Rombach et al. 2022), that of a pipeline, or `embedded`: a small one of the same kind, trained on the run's images.
+`stabilityai/sd-vae-ft-mse` (Rombach et al. 2022), that of a pipeline, or `embedded`: a small one of the same kind with 4 channels, trained on the
+run's images; `embedded-8` and `embedded-16` have more.
 """
 
 import functools
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from guidebook.config.params import Params, origin
-from guidebook.config.pretrained import EMBEDDED, PRETRAINED, located
+from guidebook.config.pretrained import CHANNELS, PRETRAINED, located
 from guidebook.config.schema import Data
 from guidebook.data.images import from_uint8, load, to_uint8
 from guidebook.models import small_vae
@@ -78,14 +79,14 @@ def of_run(params: Params) -> Autoencoder:
 
 @functools.lru_cache(maxsize=2)
 def autoencoder(vae: str, data: Data) -> Autoencoder:
-    """The autoencoder on this process's device; `embedded` is trained on the data set where that was not done before.
+    """The autoencoder on this process's device; a stand-in is trained on the data set where that was not done before.
 
     Raises PretrainedMissing and Preempted.
     """
     from diffusers import AutoencoderKL
 
-    if vae == EMBEDDED:
-        folder = small_vae.trained(load(data), data)
+    if vae in CHANNELS:
+        folder = small_vae.trained(load(data), data, CHANNELS[vae])
         # What two machines train by one recipe differs, so the name holds the hash of the weights.
         name = f"{folder.name}@{json.loads((folder / manifest.MANIFEST).read_text())[WEIGHTS][:8]}"
     else:

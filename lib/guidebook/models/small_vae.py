@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional as F
 
 from guidebook.config.paths import runs
-from guidebook.config.pretrained import EMBEDDED, latent_shape
 from guidebook.config.schema import Data
 from guidebook.data.images import Images, from_uint8
 from guidebook.data.order import order
@@ -22,7 +21,7 @@ PASSES = 20  # over the images, at most
 BATCH, LR, BETAS, KL, SEED = 8, 6e-3, (0.9, 0.95), 1e-4, 0
 
 
-def trained(images: Images, data: Data) -> Path:
+def trained(images: Images, data: Data, channels: int = 4) -> Path:
     """Its folder, in diffusers' format: found among the runs, else trained now, always on the CPU, in bf16 where it has it.
 
     Learns to give images back with a small mean absolute error, and latents that are nearly N(0, 1): the sum of both, the latter
@@ -30,12 +29,13 @@ def trained(images: Images, data: Data) -> Path:
     """
     steps = min(STEPS.get(data.resolution, OTHERWISE), PASSES * len(images.train) // BATCH)
     spec = [images.fingerprint, data.resolution, WIDTHS, GROUPS, steps, BATCH, LR, BETAS, KL, SEED]
+    spec += [channels] * (channels != 4)
     place = runs() / "vaes", f"vae-{data.name}", spec
 
     def make(aside: Path) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("vae", SEED))
-            network = build(data.resolution)
+            network = build(data.resolution, channels)
         optimizer = torch.optim.AdamW(network.parameters(), lr=LR, betas=BETAS, weight_decay=0.0, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, steps, pct_start=0.1)
         loss = functools.partial(_loss, network, images.train.images)
@@ -60,11 +60,11 @@ def _loss(network: torch.nn.Module, split: torch.Tensor, step: int) -> torch.Ten
     return F.l1_loss(y.float(), x) + KL * divergence
 
 
-def build(resolution: int) -> torch.nn.Module:
+def build(resolution: int, channels: int = 4) -> torch.nn.Module:
     """The network, with random weights."""
-    channels, n = latent_shape(EMBEDDED)[0], len(WIDTHS)
     from diffusers import AutoencoderKL
 
+    n = len(WIDTHS)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n, block_out_channels=WIDTHS,
         layers_per_block=1, latent_channels=channels, norm_num_groups=GROUPS, sample_size=resolution,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from guidebook.config.budget import published, rows, share
 from guidebook.config.datasets import CATALOG, percent
 from guidebook.config.params import departures
-from guidebook.config.pretrained import EMBEDDED
+from guidebook.config.pretrained import CHANNELS, EMBEDDED
 from guidebook.config.schema import Data
 from guidebook.report.tables import escaped
 from guidebook.runs.run import Run
@@ -20,7 +20,7 @@ def banner(run: Run, others: Sequence[Run] = ()) -> str:
     facts, p = run.provenance(), run.params
     seen, minutes = facts.get("images_seen"), facts.get("train_seconds", 0) / 60
     encoder = ENCODER if p.text.encoder == EMBEDDED else p.text.encoder
-    vae = AUTOENCODER if p.model.vae == EMBEDDED else p.model.vae
+    vae = AUTOENCODER if p.model.vae in CHANNELS else p.model.vae
     decay = facts.get("last_decay", {}).get(p.sample.weights)
     lines = [
         f"This page shows {'the recorded run' if run.recorded else 'the run'} {run.name}",
@@ -63,7 +63,7 @@ def fraction(run: Run) -> str:
         f"{_part(p.data, paper.data)} at {p.data.resolution}×{p.data.resolution}",
         *([f"{'a smaller' if mine['kind'] == theirs['kind'] else 'another'} network"] if mine != theirs else []),
         *(["stand-in text encoder"] if p.text.encoder == EMBEDDED else []),
-        *(["stand-in autoencoder"] if p.model.vae == EMBEDDED else []),
+        *(["stand-in autoencoder"] if p.model.vae in CHANNELS else []),
         f"n = {p.evaluate.samples:,}",
     ]
     return ", ".join(words)
