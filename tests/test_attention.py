@@ -49,6 +49,13 @@ def test_it_is_of_the_first_heads_alone_and_nothing_where_nothing_attends():
     assert attention.facts() == {}
 
 
+def test_what_is_masked_is_left_out():
+    q, mask = torch.randn(1, 1, 3, 4), torch.ones(3, 3, dtype=torch.bool).tril()
+    with (attention := AttentionStatistics()):
+        F.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+    assert attention.facts() == {}
+
+
 def test_normed_queries_and_keys_cannot_pass_the_root_of_their_length():
     torch.manual_seed(0)
     found = {}

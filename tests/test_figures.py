@@ -200,3 +200,13 @@ def test_against_steps_a_point_is_the_mean_over_trainings_where_there_are_severa
     assert once.lines[0].get_ydata().tolist() == [1, 1]
     assert thrice.lines[0].get_ydata().tolist() == [2, 2]
     assert [line.get_segments()[0][:, 1].tolist() for line in thrice.lines[2]] == [[1, 3]]
+
+
+def test_attention_has_a_line_per_training_and_one_name_per_kind_or_says_that_it_was_not_recorded():
+    line = {"largest_logit": 8.0, "attention_entropy": 0.5}
+    figure = figures.attention({"with": [[{"nimg": 10} | line, {"nimg": 20, "loss": 1.0}]] * 2, "without": [[]]})
+    assert [len(axes.lines) for axes in figure.axes] == [3, 3]
+    assert [tuple(x.get_xdata()) for x in figure.axes[0].lines] == [(10,), (10,), ()]
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["with", "without"]
+    bare = figures.attention({"with": [[{"nimg": 10, "loss": 1.0}]]})
+    assert [text.get_text() for text in bare.axes[0].texts] == ["This record has no statistics of attention."]

@@ -54,7 +54,7 @@ def card(run: Run) -> str:
     made = ModelCard.from_template(
         known, template_path=Path(__file__).with_name("card.md"), name=plain(run.name), d=p.data, s=p.sample,
         text=_safe(p.text.model_dump()), init=_safe(p.model.init), of_others=is_pipeline(p.model.init), entry=entry,
-        note=_safe(entry.note), side=p.data.resolution, vae=_safe(p.model.vae), caption=_safe(p.data.caption),
+        note=_safe(entry.note), side=p.data.resolution, vae=_safe(p.model.vae), stand_in_vaes=CHANNELS, caption=_safe(p.data.caption),
         batch=p.train.batch, precision=p.train.precision, experiment=f"{p.experiment}/{p.profile}", key=p.training_key,
         facts=_safe(facts), decay=facts.get("last_decay", {}).get(p.sample.weights) if p.train.ema_warmup else None,
         stand_ins=[what for what, there in stand_ins.items() if there], count=SHOWN,

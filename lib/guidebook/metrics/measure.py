@@ -87,15 +87,15 @@ def round_trip(run: Run) -> ImageSet:
 
 
 def round_trip_records(run: Run, enlarged: int = 1) -> list[dict]:
-    """`psnr`, `ssim`, `rfd_judge` and `rfid` of the test images after the trip; made larger for it by a factor, and smaller after it.
+    """`psnr`, `ssim`, `rfd_judge` and `rfid` of the test images after the trip; of larger ones, by a factor, the first two.
 
     PSNR (dB) is the mean over images of 10 log₁₀(255² / mean squared error); SSIM is that of Wang et al. (2004). The Fréchet distances
     are between the test images after the trip and the train split; that of Inception is left out where its weights are not available.
     """
-    name = "round trip" if enlarged == 1 else f"round trip, {enlarged} × larger"
+    name = "round trip" if enlarged == 1 else f"round trip at {enlarged * run.params.data.resolution} pixels"
     subject = Subject(name, lambda: lazily("roundtrip:after", enlarged=enlarged)(run))
-    records = once(run, subject, name, lazily("roundtrip:errors"), needed=True)
-    for space in ("judge", "inception"):
+    records = once(run, subject, name, lazily("roundtrip:errors", enlarged=enlarged), needed=True)
+    for space in ("judge", "inception") if enlarged == 1 else ():
         records += once(run, subject, f"{name} {space}", lazily("roundtrip:distance", space=space), weights=space)
     return records
 

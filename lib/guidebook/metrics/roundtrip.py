@@ -13,7 +13,7 @@ from guidebook.runs.progress import measured
 from guidebook.runs.run import Run
 from guidebook.sampling.sets import ImageSet
 
-PART = 500
+PART, LARGE = 500, 1000
 
 
 def pairs(run: Run, n: int) -> tuple[torch.Tensor, dict]:
@@ -23,19 +23,18 @@ def pairs(run: Run, n: int) -> tuple[torch.Tensor, dict]:
     return torch.cat([before, of_run(run.params).there_and_back(before)]), {"labels": 2 * split.labels[:n].tolist()}
 
 
-def _before(run: Run) -> Split:
-    """The test images that make the trip."""
-    test = of_real(run, "test")
-    chosen = test.order[: run.params.evaluate.samples]
-    return Split(test.images[chosen], test.labels[chosen])
+def _before(run: Run, enlarged: int) -> Split:
+    """The test images that make the trip, larger by a factor; no more than `LARGE` of those that are larger."""
+    test, n = of_real(run, "test"), run.params.evaluate.samples
+    chosen = test.order[: n if enlarged == 1 else min(n, LARGE)]
+    return Split(resized(test.images[chosen], enlarged * test.images.shape[-1]), test.labels[chosen])
 
 
 def after(run: Run, enlarged: int = 1) -> Split:
-    """The test images after the trip, on which they are larger by the factor."""
-    before = _before(run)
-    side, parts = before.images.shape[-1], before.images.split(max(PART // enlarged**2, 1))
-    larger, vae = (resized(part, enlarged * side) for part in measured(parts, "round trip", "part")), of_run(run.params)
-    return Split(torch.cat([resized(vae.there_and_back(images), side) for images in larger]), before.labels)
+    """The test images after the trip, made larger by a factor before it."""
+    before, vae = _before(run, enlarged), of_run(run.params)
+    parts = measured(before.images.split(max(PART // enlarged**2, 1)), "round trip", "part")
+    return Split(torch.cat([vae.there_and_back(part) for part in parts]), before.labels)
 
 
 # 10 log₁₀(255² / mean squared error)
@@ -50,12 +49,13 @@ def of_same_seeds(run: Run, samples: Subject, other: ImageSet) -> list[dict]:
     return [samples.record("psnr", intervals.mean(values.numpy()), "normal", "pixels", other.name)]
 
 
-def errors(run: Run, trip: Subject) -> list[dict]:
+def errors(run: Run, trip: Subject, enlarged: int = 1) -> list[dict]:
     """psnr, ssim."""
     from torchmetrics.functional.image import structural_similarity_index_measure as similarity
 
     ratios, alike = [], []
-    for a, b in zip(_before(run).images.split(PART), trip.images.split(PART), strict=True):
+    size = max(PART // enlarged**2, 1)
+    for a, b in zip(_before(run, enlarged).images.split(size), trip.images.split(size), strict=True):
         ratios.append(psnr(a, b))
         alike.append(similarity(b.float(), a.float(), data_range=255.0, reduction="none"))
     how = ("normal", of_run(run.params), "test split")

@@ -77,7 +77,7 @@ def of_run(params: Params) -> Autoencoder:
     return autoencoder(params.model.vae, origin(params).data)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=3)
 def autoencoder(vae: str, data: Data) -> Autoencoder:
     """The autoencoder on this process's device; a stand-in is trained on the data set where that was not done before.
 

@@ -106,10 +106,7 @@ def loss_by_timestep(runs: dict[str, list[dict]], timesteps: int) -> Figure:
 def validation_loss(runs: dict[str, list[dict]]) -> Figure:
     """Loss on held-out images against images seen, an axes per run, a line per noise level with its 95 % interval over images."""
     if not any("validation_loss" in s for stats in runs.values() for s in stats):
-        figure = plt.figure(figsize=(5.6, 0.4))
-        bare = figure.add_subplot(frame_on=False, xticks=[], yticks=[])
-        bare.text(0, 0.4, "This record has no loss on held-out images.")
-        return figure
+        return _missing("loss on held-out images")
     figure, plots = plt.subplots(1, len(runs), figsize=(0.9 + 3.4 * len(runs), 2.8), sharey=True, squeeze=False)
     for axes, (name, stats) in zip(plots[0], runs.items(), strict=True):
         lines = [s for s in stats if "validation_loss" in s]
@@ -142,6 +139,8 @@ def loss_by_level(runs: dict[str, list[dict]]) -> Figure:
 
 def attention(kinds: dict[str, list[list[dict]]]) -> Figure:
     """The largest logit of attention and the entropy of its weights against images seen, a line per training, coloured by kind."""
+    if not any("largest_logit" in s for of in kinds.values() for stats in of for s in stats):
+        return _missing("statistics of attention")
     figure, plots = plt.subplots(1, 2, figsize=(7.6, 2.8))
     for axes, field in zip(plots, ("largest_logit", "attention_entropy"), strict=True):
         for (name, trainings), colour in zip(kinds.items(), COLOURS, strict=False):
@@ -229,6 +228,12 @@ def logarithmic(axis: Axis) -> None:
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(LogLocator(subs=(2, 4, 6)))
     axis.set_minor_formatter("{x:g}")
+
+
+def _missing(what: str) -> Figure:
+    figure = plt.figure(figsize=(5.6, 0.4))
+    figure.add_subplot(frame_on=False, xticks=[], yticks=[]).text(0, 0.4, f"This record has no {what}.")
+    return figure
 
 
 def _labelled(axes: Axes, xlabel: str, ylabel: str) -> Figure:

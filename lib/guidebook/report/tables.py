@@ -155,7 +155,7 @@ def measured(records: list[dict], seed: int | None = None) -> list[tuple]:
         metric = " of ".join([r["metric"], *([r["attribute"].replace("_", " ")] if r.get("attribute") else [])])
         w = "real images" if r["guidance"] is None else f"{r['guidance']:g}"
         draw = r["draw"] and check(r["draw"], f"draw of {metric}", Draw)
-        undrawn = r.get("set", "").replace("test split", "") or None  # as the round trip
+        undrawn = r.get("set") if r.get("set") != "test split" else None  # as the round trip
         how = (draw.weights, ", ".join(draw.words(seed))) if draw else (None, undrawn)
         by = (r["interval"], r["extractor"], r["reference"], *how)
         rows.append((metric, w, with_interval(r), f"{r['n']:,}", *by))

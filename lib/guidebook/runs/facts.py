@@ -37,6 +37,8 @@ class Line(Facts):
     nimg: Whole
     loss: Number | None = None
     images_per_s: Annotated[Number, Field(gt=0)] | None = None
+    largest_logit: Number | None = None
+    attention_entropy: Number | None = None
 
 
 class Measured(Facts):
@@ -52,6 +54,7 @@ class Measured(Facts):
     extractor: str = ""
     reference: str | None = None
     draw: dict | None = None
+    set: str = ""
     group: str = ""
     attribute: str | None = None
 

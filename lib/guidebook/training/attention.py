@@ -11,14 +11,14 @@ HEADS = 32  # of each call, those of the first images: what long sequences cost 
 
 
 class AttentionStatistics(TorchFunctionMode):
-    """Every softmax(q kᵀ / √d) v without a mask that is computed inside, watched: any network's, as it is."""
+    """Every softmax(q kᵀ / √d) v that torch's one function for it computes inside, but those with a mask."""
 
     def __init__(self):
         super().__init__()
         self._largest, self._entropies = [], []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is F.scaled_dot_product_attention:
+        if function is F.scaled_dot_product_attention and not (args[3:] or (kwargs or {}).get("attn_mask") is not None):
             with torch.autocast(args[0].device.type, enabled=False):
                 self._watch(*(x.flatten(0, 1)[:HEADS].float() for x in args[:2]))
         return function(*args, **(kwargs or {}))
