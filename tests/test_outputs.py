@@ -1,11 +1,16 @@
 """Executed notebooks as pages: the source's own cells, and of the outputs what neither runs nor loads anything."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 
 from guidebook.book.notebook import NotebookFailed
 from guidebook.book.outputs import GLUED, STATE, VIEW, page
+from guidebook.report.claims import Answers
+from guidebook.report.samples import samples
+from guidebook.report.tables import below, table
 
 BASE, CONTROLS = "@jupyter-widgets/base", "@jupyter-widgets/controls"
 
@@ -56,6 +61,23 @@ def drawn(tmp_path):
 )  # fmt: skip
 def test_what_our_notebooks_show_is_shown_as_it_is(drawn, output):
     assert drawn(output)["cells"][1]["outputs"] == [output]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        table(["fd_judge", "n"], [[below("0.5", "of 2"), 3]]),
+        samples(np.zeros((8, 1, 4, 4), np.uint8), 8, ["a row"], ["aquarium fish"] * 8),
+        Answers(None, [("mnist-grain", "0.5", ("undecided", "why")), ("mnist-best", "", ("undecided", "what would decide was not measured"))]),
+    ],
+    ids=["table", "samples", "answers"],
+)  # fmt: skip
+def test_what_our_functions_make_is_shown_but_for_its_style(drawn, made):
+    text = made._repr_html_()
+    text = text if isinstance(text, str) else text[0]
+    assert "wbr" in text or "tall" in text or "long" in text
+    (output,) = drawn(shown({"text/html": text}))["cells"][1]["outputs"]
+    assert output["data"]["text/html"] == re.sub(' style="[^"]*"', "", text)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyt
 GLUED = "application/papermill.record/"
 TAGS = (
     "br", "code", "details", "div", "em", "img", "li", "p", "pre", "span", "strong", "summary", "table", "tbody", "td", "th",
-    "thead", "tr", "ul",
+    "thead", "tr", "ul", "wbr",
 )  # fmt: skip
 # None that MathJax reads; the last are those of the parts of highlighted code
 CLASSES = (
-    "samples", "heads", "rows", "scroll", "table", "verdict", "holds", "fails", "undecided", "open", "highlight",
+    "samples", "heads", "tall", "rows", "scroll", "table", "rests", "verdict", "holds", "fails", "undecided", "open", "long", "highlight",
     *STANDARD_TYPES.values(),
 )  # fmt: skip
 # Other widgets hold HTML, or fetch scripts
