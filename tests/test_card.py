@@ -108,8 +108,10 @@ def test_stand_ins_are_called_so(run, tiny):
     for which in ("stand-in data (`digits`)", "a stand-in text encoder", "a small stand-in for MNIST"):
         assert which in text
     assert "a stand-in autoencoder" not in text
-    latent = card(Run(P.load("celeba", "demo"), run.path, False))
-    assert "a stand-in autoencoder" in latent
+    for vae in ("embedded", "embedded-16"):
+        latent = card(Run(P.load("celeba", "demo").replace(model={"vae": vae}), run.path, False))
+        assert "a stand-in autoencoder" in latent
+        assert "what the stand-in autoencoder cost is not in this" in latent
     real = tiny.replace(data={"name": "mnist"}, text={"encoder": "openai/clip-vit-base-patch32"})
     bare = Run(real, run.path.with_name("real"), False)
     assert "stand-in" not in card(bare)
