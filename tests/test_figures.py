@@ -207,6 +207,6 @@ def test_attention_has_a_line_per_training_and_one_name_per_kind_or_says_that_it
     figure = figures.attention({"with": [[{"nimg": 10} | line, {"nimg": 20, "loss": 1.0}]] * 2, "without": [[]]})
     assert [len(axes.lines) for axes in figure.axes] == [3, 3]
     assert [tuple(x.get_xdata()) for x in figure.axes[0].lines] == [(10,), (10,), ()]
-    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["with", "without"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["with", "without"]
     bare = figures.attention({"with": [[{"nimg": 10, "loss": 1.0}]]})
     assert [text.get_text() for text in bare.axes[0].texts] == ["This record has no statistics of attention."]

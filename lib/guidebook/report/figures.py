@@ -151,7 +151,7 @@ def attention(kinds: dict[str, list[list[dict]]]) -> Figure:
         axes.xaxis.set(major_locator=MaxNLocator(3), major_formatter="{x:,.0f}")
     plots[0].set(ylabel="largest logit", yscale="log")
     plots[1].set(ylabel="entropy / log T", ylim=(0, 1))
-    plots[1].legend(fontsize=8)
+    plots[0].legend(fontsize=8, loc="center right")
     return figure
 
 
