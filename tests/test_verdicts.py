@@ -598,9 +598,15 @@ def test_the_page_on_latents_decides_for_the_fewest_channels_where_they_are_near
     draws, given = np.random.default_rng(0).normal(size=(COUNT, N)), []
     gaps = {"4 channels": 3, "8 channels": 6, "16 channels": 9}
     of = {kind: [record(x + effect * gap, training=i) for i, x in enumerate(draws)] for kind, gap in gaps.items()}
-    names = {"distance": of, "k": COUNT, "run": None, "classes": range(10), "above": above, "found": {"4 channels": []}}
+    read = {kind: [{"value": share} for share in (0.3, 0.1, 0.2)] for kind in gaps}
+    names = {"distance": of, "k": COUNT, "run": None, "classes": range(10), "above": above, "found": read}
     names |= {"tables": SimpleNamespace(pick=lambda r, metric: r), "judge_record": lambda run: None}
-    names |= {"broken": lambda *given: None, "Answers": lambda run, answers, why: given.extend(answers)}
+    names |= {
+        "broken": lambda worst, *_: worst["value"],
+        "Answers": lambda run, answers, why: given.extend((*answers, why)),
+    }
     cells = ["".join(c["source"]) for c in json.loads((NOTEBOOKS / "latents.ipynb").read_text())["cells"]]
-    exec(next(c for c in cells if "Answers(" in c and "import" not in c), names | {"min": lambda *given, **how: None})
-    assert [(claim, verdict.outcome) for claim, _, verdict in given] == [("latents-harder", expected_)]
+    exec(next(c for c in cells if "Answers(" in c and "import" not in c), names)
+    (claim, _, verdict), judged = given
+    assert (claim, verdict.outcome) == ("latents-harder", expected_)
+    assert judged == 0.1  # by its worst training

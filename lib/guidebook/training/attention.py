@@ -33,7 +33,7 @@ class AttentionStatistics(TorchFunctionMode):
                 self._entropies.append(-(chances.exp() * chances).sum(-1).mean() / math.log(len(k)))
 
     def facts(self) -> dict:
-        """The largest logit, and the mean entropy of the weights as a share of the largest possible; nothing where nothing attended."""
+        """The largest logit, and the mean entropy of the weights as a share of the largest possible; nothing where nothing attended to two keys or more."""
         if not self._entropies:
             return {}
         largest, entropy = torch.stack(self._largest).max(), torch.stack(self._entropies).mean()
