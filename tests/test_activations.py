@@ -102,6 +102,20 @@ def test_a_gradient_is_freed_within_the_backward(runs):
     assert 2 * gradient < live.peak < 2.7 * gradient
 
 
+@pytest.mark.parametrize("model", [UNET, DIT, SPACES, STREAMS], ids=["unet", "dit", "ssm", "mmdit"])
+def test_in_half_precision_activations_take_less(model):
+    """No more than in fp32, of which a half is the least: layer norms and what joins them stay in it."""
+    full, half = (kept(of(model, precision=precision)).saved for precision in ("fp32", "bf16"))
+    assert full / 2 < half < 0.9 * full
+
+
+def test_the_published_transformers_fit_a_gpu_of_80_gb(runs):
+    params = load("backbones", "paper")
+    sizes = {name: memory(params.replace(model=params.network(name)))[0] for name in params.evaluate.networks}
+    assert max(*sizes.values(), memory(params)[0], memory(load("flows", "paper"))[0]) < 80e9
+    assert sizes["dit-s"] < sizes["dit"] < sizes["dit-l"]
+
+
 @pytest.mark.parametrize("profile", ["paper", "best"])
 def test_stable_diffusion_fits_a_gpu_of_24_gb(runs, profile):
     """And would not, were every gradient kept and every activation: weights, Adam's moments and averages alone take 17 GB or more."""

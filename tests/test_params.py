@@ -144,6 +144,11 @@ REFUSED = {
     "shift of no size": ("objective", OBJECTIVES["flow"] | {"shift": 0.0}, ["objective.shift", "0.0", "greater than 0"]),
     "shift below zero": ("objective", OBJECTIVES["flow"] | {"shift": -3.0}, ["objective.shift", "-3.0", "greater than 0"]),
     "min-SNR of a flow": ("objective", OBJECTIVES["flow"] | {"min_snr_gamma": 5.0}, ["objective.min_snr_gamma", "not a parameter"]),
+    "a further network of no kind": ("evaluate.networks", {"x": {"kind": "vit"}}, ["model.kind", "'vit'", "unet"]),
+    "a further network's misspelt key": ("evaluate.networks", {"x": MODELS["dit"] | {"pach": 2}}, ["evaluate.networks.x.pach", "nearest: patch"]),
+    "a further network with latents of its own": ("evaluate.networks", {"x": MODELS["dit"] | {"vae": "embedded"}}, ["evaluate.networks.x", "leave out vae"]),
+    "a further network that no image fits": ("evaluate.networks", {"x": MODELS["dit"] | {"patch": 3}}, ["evaluate.networks.x.patch = 3", "8 pixels"]),
+    "a further network whose name is no folder's": ("evaluate.networks", {"../x": MODELS["dit"]}, ["evaluate.networks", "pattern"]),
     "scaled_linear without betas": ("objective.schedule", "scaled_linear", ["objective.betas = None", "[0.00085, 0.012]"]),
 }  # fmt: skip
 
@@ -279,7 +284,7 @@ def test_a_file_that_calls_itself_otherwise_is_refused(tmp_path, monkeypatch):
 
 
 def test_experiments_are_found_by_a_profile_that_they_have():
-    assert P.having("best") == ["celeba", "cifar10", "imagenet100", "samplers", "stable-diffusion", "wikiart"]
+    assert P.having("best") == ["celeba", "cifar10", "flows", "imagenet100", "samplers", "stable-diffusion", "wikiart"]
 
 
 def test_an_override_changes_one_value_and_nothing_else():
@@ -363,7 +368,9 @@ def test_no_profile_repeats_what_it_extends(path):
     if parent := raw.get("extends"):
         experiment, _, profile = parent.rpartition("/")
         base = load(experiment or path.parent.name, profile).model_dump(mode="json")
-        own = {f"{s}.{k}": v for s in SECTIONS for k, v in raw.get(s, {}).items()}
+        # A section that becomes another kind is replaced, so it says all of its own
+        kept = [s for s in SECTIONS if raw.get(s, {}).get("kind", base[s].get("kind")) == base[s].get("kind")]
+        own = {f"{s}.{k}": v for s in kept for k, v in raw.get(s, {}).items()}
         assert [
             key for key, v in own.items() if base[key.partition(".")[0]].get(key.partition(".")[2], "none") == v
         ] == []
@@ -535,6 +542,15 @@ def test_a_new_kind_is_one_class(monkeypatch):
     said = refusal(edited("model", {"kind": "tiny", "widht": 4}))
     assert "model.widht is not a parameter (nearest: width)" in said
     assert "nearest: tiny" in refusal(edited("model.kind", "tniy"))
+
+
+def test_networks_that_are_compared_have_the_space_of_the_run_and_change_no_training():
+    demo = load("imagenet100", "demo")
+    both = demo.replace(evaluate={"networks": {"dit": MODELS["dit"]}})
+    other = both.replace(model=both.network("dit"))
+    assert both.training_key == demo.training_key
+    assert (other.model.kind, other.model.vae) == ("dit", demo.model.vae)
+    assert other.training_key == demo.replace(model=MODELS["dit"] | {"vae": "embedded"}).training_key
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)

@@ -17,11 +17,12 @@ from pydantic import SerializeAsAny, ValidationError
 
 from guidebook.config import conflicts
 from guidebook.config.errors import ParamsError, nearest, one_line, plain, shown
+from guidebook.config.evaluate import Evaluate
 from guidebook.config.networks import Model
 from guidebook.config.paths import PARAMS
 from guidebook.config.pretrained import content, is_pipeline, unversioned
 from guidebook.config.sampling import Sample
-from guidebook.config.schema import WORD, Data, Evaluate, Objective, Section, Text, Train, Word
+from guidebook.config.schema import WORD, Data, Objective, Section, Text, Train, Word
 from guidebook.config.yamlfile import read
 
 # Parameters of a training that change how it is run and what is kept, not what is learnt.
@@ -69,6 +70,10 @@ class Params(Section):
     def replace(self, **sections: Any) -> "Params":
         """A copy with some values changed: `replace(train={"lr": 1e-4})`."""
         return check(merged(self.model_dump(mode="json"), sections), "replace")
+
+    def network(self, name: str) -> dict[str, Any]:
+        """One of `evaluate.networks` as a section `model`, in the space of the run."""
+        return self.evaluate.networks[name].model_dump(mode="json") | {"vae": self.model.vae}
 
     def yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

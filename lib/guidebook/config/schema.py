@@ -210,8 +210,3 @@ def track_name(entry: float | str) -> str:
 def length_of(name: str) -> float:
     """The length of a power-function average, `power:0.1` or `power-0.1`: its standard deviation over the time of its end."""
     return float(name.removeprefix("power")[1:])
-
-
-class Evaluate(Section):
-    samples: Annotated[int, Field(ge=30, le=1_000_000)]  # per guidance scale
-    trainings: Annotated[int, Field(ge=1, le=100)] = 1  # of each kind, for claims about it: seeds train.seed, + 1, …

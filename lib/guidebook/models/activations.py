@@ -15,7 +15,7 @@ from guidebook.config.params import Params
 from guidebook.models import IMAGES, build, inputs
 
 # What CUDA's autocast computes in bf16, and what in fp32 whatever it is given
-HALF = {torch.conv2d, F.linear, torch.matmul, torch.bmm, F.scaled_dot_product_attention}
+HALF = {torch.conv1d, torch.conv2d, F.linear, torch.matmul, torch.bmm, F.scaled_dot_product_attention}
 FULL = {F.group_norm, F.layer_norm}
 
 
