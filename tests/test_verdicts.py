@@ -543,6 +543,8 @@ def test_the_page_on_backbones_decides_for_what_is_nearer_to_real_images(effect,
             for way, values in {"without": (3, 4, 3.5), "with": (2, 3, 2.4)}.items()
         }
     }
+    names |= dict(zip(("coarse", "small", "usual", "large"), ("B/4", "S/2", "B/2", "L/2"), strict=True))
+    names |= dict(zip(("narrow", "middle", "wide"), ("32, 32", "32, 64", "64, 64"), strict=True))
     names |= {"favoured": {}}
     cells = ["".join(c["source"]) for c in json.loads((NOTEBOOKS / "backbones.ipynb").read_text())["cells"]]
     exec(next(c for c in cells if "Answers(" in c and "import" not in c), names)
