@@ -111,7 +111,7 @@ def test_all_of_it_is_said(runs, tiny):
 def test_networks_that_are_compared_cost_what_a_run_of_theirs_does(runs):
     params = load("backbones", "smoke")
     found, one = facts(params), params.replace(model=params.network("dit-l"))
-    assert [k for k in found if k.startswith("network_")] == [f"network_{name}" for name in params.evaluate.networks]
+    assert [k for k in found if k.startswith("network_")] == [f"network_{of.name}" for of in params.evaluate.networks]
     assert found["network_dit-l"].startswith(f"{cost(one).parameters:,} parameters, {cost(one).gmac:.4g} GMAC")
     assert f"{memory(one)[0] / estimate.GB:.2f} GB" in found["network_dit-l"]
     assert cost(one).parameters > cost(params.replace(model=params.network("dit-s"))).parameters

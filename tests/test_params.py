@@ -144,11 +144,11 @@ REFUSED = {
     "shift of no size": ("objective", OBJECTIVES["flow"] | {"shift": 0.0}, ["objective.shift", "0.0", "greater than 0"]),
     "shift below zero": ("objective", OBJECTIVES["flow"] | {"shift": -3.0}, ["objective.shift", "-3.0", "greater than 0"]),
     "min-SNR of a flow": ("objective", OBJECTIVES["flow"] | {"min_snr_gamma": 5.0}, ["objective.min_snr_gamma", "not a parameter"]),
-    "a further network of no kind": ("evaluate.networks", {"x": {"kind": "vit"}}, ["model.kind", "'vit'", "unet"]),
-    "a further network's misspelt key": ("evaluate.networks", {"x": MODELS["dit"] | {"pach": 2}}, ["evaluate.networks.x.pach", "nearest: patch"]),
-    "a further network with latents of its own": ("evaluate.networks", {"x": MODELS["dit"] | {"vae": "embedded"}}, ["evaluate.networks.x", "leave out vae"]),
-    "a further network that no image fits": ("evaluate.networks", {"x": MODELS["dit"] | {"patch": 3}}, ["evaluate.networks.x.patch = 3", "8 pixels"]),
-    "a further network whose name is no folder's": ("evaluate.networks", {"../x": MODELS["dit"]}, ["evaluate.networks", "pattern"]),
+    "a further network of no kind": ("evaluate.networks", [{"name": "x", "model": {"kind": "vit"}}], ["model.kind", "'vit'", "unet"]),
+    "a further network's misspelt key": ("evaluate.networks", [{"name": "x", "model": MODELS["dit"] | {"pach": 2}}], ["evaluate.networks.0.model.pach", "nearest: patch"]),
+    "a further network with latents of its own": ("evaluate.networks", [{"name": "x", "model": MODELS["dit"] | {"vae": "embedded"}}], ["evaluate.networks: x", "leave out vae"]),
+    "a further network that no image fits": ("evaluate.networks", [{"name": "x", "model": MODELS["dit"] | {"patch": 3}}], ["evaluate.networks: x.patch = 3", "8 pixels"]),
+    "a further network whose name is no folder's": ("evaluate.networks", [{"name": "../x", "model": MODELS["dit"]}], ["evaluate.networks.0.name", "pattern"]),
     "scaled_linear without betas": ("objective.schedule", "scaled_linear", ["objective.betas = None", "[0.00085, 0.012]"]),
 }  # fmt: skip
 
@@ -546,8 +546,13 @@ def test_a_new_kind_is_one_class(monkeypatch):
 
 def test_networks_that_are_compared_have_the_space_of_the_run_and_change_no_training():
     demo = load("imagenet100", "demo")
-    both = demo.replace(evaluate={"networks": {"dit": MODELS["dit"]}})
+    both = demo.replace(evaluate={"networks": [{"name": "dit", "model": MODELS["dit"]}]})
     other = both.replace(model=both.network("dit"))
+    with pytest.raises(ParamsError, match=r"evaluate\.networks has no ssm, .*; it has: dit$"):
+        both.network("ssm")
+    with pytest.raises(ParamsError, match=r"must name each once$"):
+        both.replace(evaluate={"networks": 2 * [{"name": "dit", "model": MODELS["dit"]}]})
+    assert hash(both) != hash(demo)
     assert both.training_key == demo.training_key
     assert (other.model.kind, other.model.vae) == ("dit", demo.model.vae)
     assert other.training_key == demo.replace(model=MODELS["dit"] | {"vae": "embedded"}).training_key

@@ -48,10 +48,10 @@ def in_data(p: Section) -> Iterator[str]:
         needed = f"colour images with data.range [-1, 1] and a data.resolution that {factor} divides"
         yield f"model.vae = {vae} takes {needed}, not {list(p.data.range)} and {p.data.resolution}"
     side = p.data.resolution // factor, "points of a latent" if vae else "pixels"
-    others = {f"evaluate.networks.{name}": model for name, model in p.evaluate.networks.items()}
+    others = {f"evaluate.networks: {network.name}": network.model for network in p.evaluate.networks}
     for place, model in ({"model": p.model} | others).items():
         if isinstance(model, Patched):
-            yield from (misfit.replace("model", place, 1) for misfit in model.misfits(*side))
+            yield from (misfit.replace("model.", f"{place}.", 1) for misfit in model.misfits(*side))
     if p.train.file_rows and entry.window:
         yield f"train.file_rows sorts images that are in memory, and {p.data.name} is streamed"
     if (vae or entry.attributes or entry.captioned) and any(m.combine == "classifier" for m in p.sample.methods):

@@ -72,8 +72,8 @@ class Params(Section):
         return check(merged(self.model_dump(mode="json"), sections), "replace")
 
     def network(self, name: str) -> dict[str, Any]:
-        """One of `evaluate.networks` as a section `model`, in the space of the run."""
-        return self.evaluate.networks[name].model_dump(mode="json") | {"vae": self.model.vae}
+        """One of `evaluate.networks` as a section `model`, in the space of the run. Raises ParamsError where there is none."""
+        return self.evaluate.network(name).model_dump(mode="json") | {"vae": self.model.vae}
 
     def yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

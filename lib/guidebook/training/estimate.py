@@ -29,7 +29,7 @@ def facts(params: Params) -> dict[str, int | float | str]:
         "GFLOP_per_image": round(network.gflop, 4), "updates": updates(params), "images_seen": images(params),
         "training_hours": hours(params), "memory_GB_of_a_step_(estimate)": round(gpu / GB, 2),
         "disk_GB_(estimate)": round(disk / GB, 2), "download": download(params),
-    } | {f"network_{name}": _compared(params.replace(model=params.network(name))) for name in params.evaluate.networks}  # fmt: skip
+    } | {f"network_{of.name}": _compared(params.replace(model=params.network(of.name))) for of in params.evaluate.networks}  # fmt: skip
 
 
 def _compared(params: Params) -> str:
