@@ -15,9 +15,10 @@ def costs(atlas: dict[str, Measured]) -> dict[str, dict[str, dict]]:
     """Those of the atlas and of all backbones, by the names under which they are looked for."""
     found = {key("atlas", spec_of(load_atlas())): _plain(atlas)}
     for file in sorted(PARAMS.glob("*/*.yml")):
-        params = load(file.parent.name, file.stem)
-        if (name := key("cost", spec_of(params))) not in found:
-            found[name] = _plain({"": measured(params)})
+        run = load(file.parent.name, file.stem)
+        for params in (run, *(run.replace(model=run.network(of.name)) for of in run.evaluate.networks)):
+            if (name := key("cost", spec_of(params))) not in found:
+                found[name] = _plain({"": measured(params)})
     return found
 
 

@@ -504,10 +504,10 @@ def test_the_page_on_backbones_decides_for_what_is_nearer_to_real_images(effect,
 
     names = {"by_way": {"in-context": of(6), "cross-attention": of(6), "adaln": of(0), "adaln-zero": of(3)}}
     names |= {
-        "by_size": {"S/2": of(9), "B/4": of(9), "B/2": of(6), "L/2": of(3)},
+        "by_size": {"dit-s": of(9), "dit-b4": of(9), "dit": of(6), "dit-l": of(3)},
         "ways": ("in-context", "cross-attention", "adaln"),
     }
-    names |= {"by_width": {"32, 32": of(9), "32, 64": of(6), "64, 64": of(3)}, "k": COUNT, "run": None, "unread": {}}
+    names |= {"by_width": {"unet": of(9), "unet-b": of(6), "unet-l": of(3)}, "k": COUNT, "run": None, "unread": {}}
     names |= {
         "read": {
             "state space": [
@@ -528,12 +528,12 @@ def test_the_page_on_backbones_decides_for_what_is_nearer_to_real_images(effect,
             "DiT",
             "DiT, in-context",
             "DiT, cross-attention",
-            "DiT S/2",
-            "DiT B/4",
-            "DiT L/2",
+            "dit-s",
+            "dit-b4",
+            "dit-l",
             "U-Net",
-            "U-Net 32, 64",
-            "U-Net 64, 64",
+            "unet-b",
+            "unet-l",
         )
     )
     names |= {"distance": {"DiT": of(6), "MM-DiT": of(3)}, "fast": {"lr": 0.02}}
@@ -543,8 +543,6 @@ def test_the_page_on_backbones_decides_for_what_is_nearer_to_real_images(effect,
             for way, values in {"without": (3, 4, 3.5), "with": (2, 3, 2.4)}.items()
         }
     }
-    names |= dict(zip(("coarse", "small", "usual", "large"), ("B/4", "S/2", "B/2", "L/2"), strict=True))
-    names |= dict(zip(("narrow", "middle", "wide"), ("32, 32", "32, 64", "64, 64"), strict=True))
     names |= {"favoured": {}}
     cells = ["".join(c["source"]) for c in json.loads((NOTEBOOKS / "backbones.ipynb").read_text())["cells"]]
     exec(next(c for c in cells if "Answers(" in c and "import" not in c), names)

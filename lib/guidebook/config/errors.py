@@ -45,7 +45,8 @@ def one_line(error: ValidationError, where: str) -> str:
     text = {
         "unknown": f"{key} {hint}",
         "missing": f"{key} is missing",
-        "value_error": hint.removeprefix("Value error, "),  # of a section as a whole: it names its values itself
+        # Of a section as a whole: it names its values itself, but not which of a list it is
+        "value_error": (f"{key}: " if len(first["loc"]) > 2 else "") + hint.removeprefix("Value error, "),
         "tuple_type": f"{key} = {shown(first['input'])}: it is a list, written with brackets: [1, 2]",
     }.get(first["type"], f"{key} = {shown(first['input'])}: {hint}")
     return f"{plain(where)}: {text}" + (f" (and {len(more)} more)" if more else "")

@@ -18,7 +18,7 @@ class Compared(Section):
 
     def conflicts(self):
         if self.model.vae or self.model.init:
-            yield f"evaluate.networks: {self.name} takes model.vae of the run, and random weights: leave out vae and init"
+            yield f"{self.name} takes model.vae of the run, and random weights: leave out vae and init"
 
 
 class Evaluate(Section):

@@ -58,10 +58,11 @@ def fraction(run: Run) -> str:
     p, seen = run.params, run.provenance().get("images_seen")
     paper = published(p) or p
     mine, theirs = (x.model.model_dump(include={"kind", "channels", "hidden", "layers"}) for x in (p, paper))
+    kinds = {paper.model.kind, *(network.model.kind for network in paper.evaluate.networks)}
     words = [
         *([] if paper is p else [f"{percent(share(p, seen), 1)} of the published training"]),
         f"{_part(p.data, paper.data)} at {p.data.resolution}×{p.data.resolution}",
-        *([f"{'a smaller' if mine['kind'] == theirs['kind'] else 'another'} network"] if mine != theirs else []),
+        *([f"{'a smaller' if mine['kind'] in kinds else 'another'} network"] if mine != theirs else []),
         *(["stand-in text encoder"] if p.text.encoder == EMBEDDED else []),
         *(["stand-in autoencoder"] if p.model.vae in CHANNELS else []),
         f"n = {p.evaluate.samples:,}",

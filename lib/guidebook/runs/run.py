@@ -61,7 +61,8 @@ class Run:
     def variant(self, name: str, **sections: dict) -> "Run":
         """The same run with some parameters changed, kept inside this run's folder: `variant("x", train={"lr": 1e-4})`."""
         P.check_word(name, "variant")
-        changed = self.params.replace(**{"evaluate": {"networks": []}} | sections)  # what is compared is the run's to say
+        alone = {"evaluate": sections.get("evaluate", {}) | {"networks": []}}  # what is compared is the run's to say
+        changed = self.params.replace(**sections | alone)
         if self.recorded:
             return _recorded(changed, self.path / "variants" / name)
         return _live(changed, self.path / "variants" / f"{name}-{changed.training_key}")

@@ -34,8 +34,8 @@ def facts(params: Params) -> dict[str, int | float | str]:
 
 def _compared(params: Params) -> str:
     """What another network of the notebook costs."""
-    network = cost(params)
-    return f"{network.parameters:,} parameters, {network.gmac:.4g} GMAC per image, {memory(params)[0] / GB:.2f} GB of a step"
+    network, (gpu, disk) = cost(params), memory(params)
+    return f"{network.parameters:,} parameters, {network.gmac:.4g} GMAC per image, {gpu / GB:.2f} GB of a step, {disk / GB:.2f} of disk"
 
 
 def hours(params: Params) -> str:
