@@ -55,7 +55,8 @@ def findings(run: Run, answers: list[Answer], figures: dict[str, str]) -> str:
         says = " ".join(filter(None, (escaped(recognisable(run)), nothing)))
     elif not decided:
         also = " What it measured all the same:" if lines else ""
-        says = f"This run decides none of the {len(answers)} claims that it tests: {escaped(_reasons(answers))}.{also}"
+        none = f"decides none of the {len(answers)} claims" if len(answers) > 1 else "does not decide the claim"
+        says = f"This run {none} that it tests: {escaped(_reasons(answers))}.{also}"
     else:
         says = f"The clearest {MOST} of {len(decided)} verdicts; the others stand below." if len(decided) > MOST else ""
         doubts = len(answers) - len(decided)
