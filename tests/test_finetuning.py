@@ -156,6 +156,9 @@ def test_published_weights_that_are_not_here_are_refused_with_their_revision_and
         open_run(load("stable-diffusion", "paper"))
 
 
+WHOLE = {"text": {"encoder": SD}, "model": {"init": SD, "vae": SD, "channels": [32, 32, 32, 32]}}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -166,6 +169,8 @@ def test_published_weights_that_are_not_here_are_refused_with_their_revision_and
         ({"model": {"init": SD}}, f"model.init = '{SD}': all three name one pipeline"),
         ({"text": {"encoder": "./x"}}, "text.encoder = './x', model.vae = 'embedded'"),
         ({"model": {"init": None}, "sample": {"weights": "init"}}, "sample.weights = init are those of model.init"),
+        ({"data": {"resolution": 32}} | WHOLE, "data.resolution = 32 must be a multiple of 64"),
+        ({"data": {"resolution": 96}} | WHOLE, "halves its latents 3 times"),
     ],
 )
 def test_what_cannot_be_taken_together_is_refused(change, said):

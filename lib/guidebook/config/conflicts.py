@@ -70,5 +70,10 @@ def in_pretrained(p: Section) -> Iterator[str]:
     if whole and len({*named.values()}) > 1:
         given = ", ".join(f"{key} = {shown(name)}" for key, name in named.items())
         yield f"{given}: all three name one pipeline, since its parts were trained together"
+    if init == pretrained.SD and p.model.kind == "unet":
+        halvings = len(p.model.channels) - 1
+        step = pretrained.FACTORS[init] * 2**halvings
+        if p.data.resolution % step:
+            yield f"data.resolution = {p.data.resolution} must be a multiple of {step}: {init} halves its latents {halvings} times"
     if "init" in p.sample.all_weights and not init:
         yield "sample.weights = init are those of model.init, which is null"
