@@ -56,3 +56,10 @@ def test_a_file_that_is_gone_is_noticed(sealed):
 def test_a_file_that_came_later_is_no_part_of_it(sealed):
     (sealed / "c.txt").write_text("later")
     assert verify(sealed, "") == ["a.bin", "b.json"]
+
+
+def test_what_another_process_writes_meanwhile_and_takes_away_again_stops_no_one(sealed):
+    """Two that end one folder at once: what the one sees of the other's is gone when it comes to it, as a link to nothing is."""
+    (sealed / f".{MANIFEST}.other").symlink_to(sealed / "gone")
+    checksum(sealed)
+    assert verify(sealed, "") == ["a.bin", "b.json"]
