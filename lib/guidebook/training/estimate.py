@@ -33,7 +33,7 @@ def facts(params: Params) -> dict[str, int | float | str]:
 
 
 def _compared(params: Params) -> str:
-    """What another network of the notebook costs."""
+    """Costs of a network that the notebook compares, in words."""
     network, (gpu, disk) = cost(params), memory(params)
     return f"{network.parameters:,} parameters, {network.gmac:.4g} GMAC per image, {gpu / GB:.2f} GB of a step, {disk / GB:.2f} of disk"
 
