@@ -1,9 +1,13 @@
 """What a run takes is said before it starts: measured where a run of the kind was, else named an estimate or not known."""
 
+import re
+
 import pytest
 
 from guidebook.book.notebook import run_experiment
+from guidebook.config.budget import images, rows
 from guidebook.config.params import ParamsError, load
+from guidebook.config.paths import PARAMS
 from guidebook.models import counting
 from guidebook.models.counting import cost
 from guidebook.runs.run import open_run
@@ -115,6 +119,32 @@ def test_networks_that_are_compared_cost_what_a_run_of_theirs_does(runs):
     assert found["network_dit-l"].startswith(f"{cost(one).parameters:,} parameters, {cost(one).gmac:.4g} GMAC")
     assert f"{memory(one)[0] / estimate.GB:.2f} GB" in found["network_dit-l"]
     assert cost(one).parameters > cost(params.replace(model=params.network("dit-s"))).parameters
+
+
+@pytest.mark.parametrize(("place", "sides"), [("backbones/paper", {"dit": 4, "mmdit": 3}), ("flows/medium", {"": 6})])
+def test_the_header_of_a_profile_that_has_not_run_says_what_it_costs(runs, place, sides):
+    """Trainings, days of a GPU of 200 TFLOP/s by three times the forward, a third more where blocks are computed again, and the disk of weights.
+
+    `sides`: how often the notebook trains a network that it trains more than once, the run's own by no name.
+    """
+    params = load(*place.split("/"))
+    others = {of.name: params.replace(model=params.network(of.name)) for of in params.evaluate.networks}
+    days, disk, n, k = 0.0, 0.0, 0, params.evaluate.trainings
+    decoded, latents = (
+        (rows(params.data) + params.data.entry.test) * 3 * 256**2,
+        rows(params.data) * 2 * 2 * 4 * 32**2 * 2,
+    )
+    shared = decoded + latents  # by all trainings
+    for name, one in ({"": params} | others).items():
+        times = k * sides.get(name, 1)
+        passes = 4 if one.train.gradient_checkpointing else 3
+        days += times * passes * 2e9 * cost(one).gmac * images(one) / 200e12 / 86400
+        disk, n = disk + times * (memory(one)[1] - shared), n + times
+    head = (PARAMS / f"{place}.yml").read_text().partition("experiment:")[0]
+    assert f"some {days:.0f} GPU-days at 200 TFLOP/s" in head
+    said = float(re.search(r"([\d.]+) TB of disk", head)[1])
+    assert said == pytest.approx(disk / 1e12, rel=0.1)
+    assert f"{n} trainings" in head if others else f"{cost(params).parameters:,}" in head
 
 
 def test_a_batch_that_no_memory_holds_is_refused_before_anything_starts(runs):
