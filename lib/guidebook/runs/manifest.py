@@ -109,7 +109,10 @@ def checksum(folder: Path) -> None:
         checksum(inner)
     if hashes := {f.name: _sha256(f) for f in shown if f.is_file()}:
         write(folder / MANIFEST, _text(hashes))
-    for path in [*(path for path in folder.iterdir() if path.name[0] != "."), folder]:  # others' hidden ones come and go
+    for path in [
+        *(path for path in folder.iterdir() if path.name[0] != "."),
+        folder,
+    ]:  # others' hidden ones come and go
         fsync(path)
 
 
