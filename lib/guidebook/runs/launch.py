@@ -47,21 +47,24 @@ def do(run: Run, stage: str, **arguments) -> None:
     size = run.params.train.processes
     processes = _running[size] = _running.get(size) or Processes(size, run.path)
     try:
-        processes.do({"run": str(run.path), "stage": stage, "arguments": arguments})
+        processes.give({"run": str(run.path), "stage": stage, "arguments": arguments})
+        processes.take()
     except BaseException:
         _running.pop(size).close()
         raise
 
 
 class Processes:
-    """Processes that wait for stages. Their errors go to `processes.log` in the first run's folder."""
+    """Processes that wait for stages, each of so many threads, by default its share of the cores. Their errors go to `processes.log` in the
+    first run's folder."""
 
-    def __init__(self, size: int, folder: Path):
+    def __init__(self, size: int, folder: Path, threads: int | None = None):
         self.size, self.log, self._folder = size, folder / "processes.log", tempfile.TemporaryDirectory()
-        nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
+        nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", 1)) if size > 1 else 1
         command = [sys.executable, "-m", "guidebook.runs.launch"]
         cores = max(1, len(os.sched_getaffinity(0)) * nodes // size)
         env, ranks = {"OMP_NUM_THREADS": str(cores), **os.environ, "PYTHONUNBUFFERED": "1"}, [{}]
+        env |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
         if nodes > 1:
             options = {"nodes": nodes, "ntasks": size, "ntasks-per-node": size // nodes, "kill-on-bad-exit": 1}
             options["cpus-per-task"] = os.environ.get("SLURM_CPUS_PER_TASK", 1)
@@ -69,7 +72,7 @@ class Processes:
         else:
             env |= {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "GLOO_SOCKET_IFNAME": "lo"}
             env |= {"NCCL_SOCKET_IFNAME": "lo", "GUIDEBOOK_STORE": f"file://{self._folder.name}/store"}
-            ranks = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(size)]
+            ranks = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(size)] if size > 1 else ranks
         with open(self.log, "ab") as errors:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
             self.members = [subprocess.Popen(command, env=env | rank, **pipes) for rank in ranks]
@@ -78,18 +81,22 @@ class Processes:
             self._answers.register(member.stdout, selectors.EVENT_READ)
         atexit.register(self.close)
 
-    def do(self, job: dict) -> None:
+    def give(self, job: dict) -> None:
         with contextlib.suppress(BrokenPipeError):  # the answer says why
             for member in self.members:
                 member.stdin.write(json.dumps(job).encode() + b"\n")
                 member.stdin.flush()
+
+    def take(self) -> None:
+        """Waits for the answer. Raises Preempted and ProcessFailed."""
         (ready, _), *_ = self._answers.select()
         line = ready.fileobj.readline()
         answer = json.loads(line) if line else {"error": None}
         if "preempted" in answer:
             raise Preempted(answer["preempted"])
         if "error" in answer:
-            raise ProcessFailed(f"in {self.size} processes: {self._reason(answer['error'])}\n(more in {self.log})")
+            where = f"in {self.size} processes" if self.size > 1 else "in a process of its own"
+            raise ProcessFailed(f"{where}: {self._reason(answer['error'])}\n(more in {self.log})")
 
     def _reason(self, error: str | None) -> str:
         """Why a stage failed. Where a process was killed, the others only know that they lost it."""
@@ -102,12 +109,16 @@ class Processes:
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         return f"a process ended with status {status}; {lines[-1][-300:] if lines else 'its log is empty'}"
 
-    def close(self) -> None:
-        """Ends the processes: at once where they wait for a stage, at the end of a step where they train."""
-        atexit.unregister(self.close)
+    def leave(self) -> None:
+        """Tells the processes to end: at once where they wait for a stage, at the end of a step where they train."""
         for member in self.members:
             with contextlib.suppress(BrokenPipeError):  # it has ended already
                 member.stdin.close()
+
+    def close(self) -> None:
+        """Ends the processes, and waits for that."""
+        atexit.unregister(self.close)
+        self.leave()
         until = time.monotonic() + GRACE
         for member in self.members:
             try:
@@ -127,8 +138,9 @@ def main() -> None:
     """One of the processes: reads stages from stdin and does them."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed is no answer
-    for ours, theirs in (("RANK", "PROCID"), ("LOCAL_RANK", "LOCALID"), ("WORLD_SIZE", "NTASKS")):  # srun's words
-        os.environ.setdefault(ours, os.environ.get(f"SLURM_{theirs}", ""))
+    if "WORLD_SIZE" not in os.environ:  # srun has words of its own
+        for ours, theirs in (("RANK", "PROCID"), ("LOCAL_RANK", "LOCALID"), ("WORLD_SIZE", "NTASKS")):
+            os.environ[ours] = os.environ[f"SLURM_{theirs}"]
     signal.signal(signal.SIGTERM, lambda *_: None)  # between two stages the end of stdin is enough
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
@@ -149,7 +161,7 @@ def main() -> None:
             answer = {"error": f"{type(error).__name__}: {error}"}
         if main or "error" in answer:
             print(json.dumps(answer), file=answers, flush=True)
-    if not answer:
+    if not answer and dist.is_initialized():
         dist.destroy_process_group()
     os._exit(1 if "error" in answer else 0)  # a process that failed cannot take leave of the others
 

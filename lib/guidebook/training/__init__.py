@@ -3,9 +3,9 @@
 from guidebook.runs.run import Run
 
 
-def train(run: Run) -> None:
-    """Trains the run to its end, as `loop.train` does; where it is trained, nothing that computes is imported."""
-    if not run.trained:
-        from guidebook.training import loop
+def train(*runs: Run) -> None:
+    """Trains runs to their ends, as `side_by_side.train` does; where all are trained, nothing that computes is imported."""
+    if not all(run.trained for run in runs):
+        from guidebook.training import side_by_side
 
-        loop.train(run)
+        side_by_side.train(runs)
