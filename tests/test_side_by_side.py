@@ -79,7 +79,7 @@ def test_an_error_of_one_is_told_and_ends_the_other_saved(tiny, runs, cores):
     (two[1].path / "checkpoints" / "nimg-0000000016").mkdir(parents=True)
     (two[1].path / "checkpoints" / "nimg-0000000016" / "manifest.json").write_text("[]")
     with pytest.raises(
-        ProcessFailed, match=r"^in a process of its own: Corrupt: nimg-0000000016: manifest\.json is not"
+        ProcessFailed, match=r"^mnist/smoke, in a process of its own: Corrupt: nimg-0000000016: manifest\.json is not"
     ):
         training.train(*two)
     assert not psutil.Process().children()
@@ -94,7 +94,46 @@ def test_one_left_of_many_has_the_threads_it_would_have_had(tiny, runs, cores, m
     training.train(*two)
     assert asked == [([two[1]], 2, 1)]
     training.train(two[0])
+    training.train(two[0], two[0])
     assert len(asked) == 1
+
+
+def test_a_stop_between_two_trainings_is_no_end(tiny, runs, cores, monkeypatch):
+    """The processes have done what they were given, and none is told of the stop before the next."""
+    four = of_seeds(tiny, 4)
+
+    class Done:
+        def __init__(self, *of):
+            pass
+
+        def give(self, job, of):
+            (four[0].path / "STOP").touch()
+
+        def take(self):
+            while not self.told:
+                time.sleep(0.01)
+
+        told = False
+
+        def leave(self):
+            self.told = True
+
+        close = leave
+
+    monkeypatch.setattr(side_by_side, "Processes", Done)
+    with pytest.raises(Preempted, match="stopped between two trainings, saved"):
+        training.train(*four)
+    assert not (four[0].path / "STOP").exists()
+
+
+def test_memory_bounds_how_many_are_trained_at_a_time(tiny, runs, cores, monkeypatch):
+    three = of_seeds(tiny, 3)
+    torch.set_num_threads(8)
+    found = []
+    for gigabytes in (100, 2.5, 0.5):
+        monkeypatch.setattr(side_by_side.os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": gigabytes * 1e9}.get)
+        found.append(side_by_side._lanes(three))
+    assert found == [3, 2, 1]
 
 
 @pytest.mark.parametrize(("threads", "processes"), [(1, 1), (2, 2)])

@@ -117,7 +117,10 @@ def _fill(folder: Path, make: Callable, parts: Parts, what: str) -> None:
     # In rounds, the last of which not every process has a part in: all of them ask equally often whether to stop.
     for i in Bar(range(k, k + len(ranges), n), what, unit="part", disable=bool(k)):
         i = i % len(ranges) if n == 1 else i
-        if i < len(ranges) and not is_made(aside, markers[i], parts, *ranges[i]) and not folder.is_dir():
+        ready = True
+        with unless(folder):
+            ready = i >= len(ranges) or is_made(aside, markers[i], parts, *ranges[i]) or folder.is_dir()
+        if not ready:
             rows, noted = make(*ranges[i])
             with unless(folder):
                 for name, values in rows.items():

@@ -23,6 +23,7 @@ from pkgutil import resolve_name
 
 from guidebook.config.params import Params
 from guidebook.runs.preemption import Preempted
+from guidebook.runs.progress import FILE
 from guidebook.runs.run import Run, opened
 
 GRACE = 30  # seconds in which the others may end by themselves when one has
@@ -64,7 +65,8 @@ class Processes:
         command = [sys.executable, "-m", "guidebook.runs.launch"]
         cores = max(1, len(os.sched_getaffinity(0)) * nodes // size)
         env, ranks = {"OMP_NUM_THREADS": str(cores), **os.environ, "PYTHONUNBUFFERED": "1"}, [{}]
-        env |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        if threads:  # one of several, whose progress is told by who started them
+            env |= {"OMP_NUM_THREADS": str(threads), FILE: ""}
         if nodes > 1:
             options = {"nodes": nodes, "ntasks": size, "ntasks-per-node": size // nodes, "kill-on-bad-exit": 1}
             options["cpus-per-task"] = os.environ.get("SLURM_CPUS_PER_TASK", 1)
@@ -81,7 +83,9 @@ class Processes:
             self._answers.register(member.stdout, selectors.EVENT_READ)
         atexit.register(self.close)
 
-    def give(self, job: dict) -> None:
+    def give(self, job: dict, of: str = "") -> None:
+        """A stage for the processes; what it is of, errors say."""
+        self._of = f"{of}, " if of else ""
         with contextlib.suppress(BrokenPipeError):  # the answer says why
             for member in self.members:
                 member.stdin.write(json.dumps(job).encode() + b"\n")
@@ -95,7 +99,7 @@ class Processes:
         if "preempted" in answer:
             raise Preempted(answer["preempted"])
         if "error" in answer:
-            where = f"in {self.size} processes" if self.size > 1 else "in a process of its own"
+            where = self._of + (f"in {self.size} processes" if self.size > 1 else "in a process of its own")
             raise ProcessFailed(f"{where}: {self._reason(answer['error'])}\n(more in {self.log})")
 
     def _reason(self, error: str | None) -> str:
@@ -141,7 +145,9 @@ def main() -> None:
     if "WORLD_SIZE" not in os.environ:  # srun has words of its own
         for ours, theirs in (("RANK", "PROCID"), ("LOCAL_RANK", "LOCALID"), ("WORLD_SIZE", "NTASKS")):
             os.environ[ours] = os.environ[f"SLURM_{theirs}"]
-    signal.signal(signal.SIGTERM, lambda *_: None)  # between two stages the end of stdin is enough
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)  # between two stages the end of stdin is enough
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for who started them, too
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
 
@@ -160,7 +166,8 @@ def main() -> None:
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
         if main or "error" in answer:
-            print(json.dumps(answer), file=answers, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # nobody listens any more
+                print(json.dumps(answer), file=answers, flush=True)
     if not answer and dist.is_initialized():
         dist.destroy_process_group()
     os._exit(1 if "error" in answer else 0)  # a process that failed cannot take leave of the others

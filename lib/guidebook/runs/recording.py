@@ -16,7 +16,7 @@ from guidebook.runs.manifest import Corrupt, checksum, delete, me, take_place, v
 from guidebook.runs.trainings import trained_again, variants
 
 log = logging.getLogger(__name__)
-BEGUN = {"params.yml", "provenance.json", ".lock"}  # files of a run of which nothing was made yet
+BEGUN = {"params.yml", "provenance.json", ".lock", "processes.log"}  # files of a run of which nothing was made yet
 FACTS, SETS = ("params.yml", "provenance.json", "stats.jsonl", "metrics.json"), ("set.json", "sheet.png")
 
 

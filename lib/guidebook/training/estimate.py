@@ -1,6 +1,7 @@
 """Estimates before a run starts: operations, hours on this device, memory, disk, download."""
 
 import os
+import re
 from contextlib import suppress
 from pkgutil import resolve_name
 
@@ -44,12 +45,19 @@ def hours(params: Params) -> str:
     kind, found = _kind(params), None
     for run in every_run():
         with suppress(Corrupt):  # of another run: `status` names it
-            if run.provenance().get("device") == device and _kind(run.params) == kind and (lines := run.stats()):
-                found = run, lines[-1].get("images_per_s")
+            where = run.provenance().get("device", "")
+            alike = _processor(where) == _processor(device) and _kind(run.params) == kind
+            if alike and (lines := run.stats()):
+                found = run, lines[-1].get("images_per_s"), where
     if not (found and found[1]):
         return f"not known: no run of this network and batch has trained on {device}; its first minutes say it"
-    run, rate = found
-    return f"{images(params) / rate / 3600:.2g}, at {rate:,.0f} images/s as in {run.name}, measured on {device}"
+    run, rate, where = found
+    return f"{images(params) / rate / 3600:.2g}, at {rate:,.0f} images/s as in {run.name}, measured on {where}"
+
+
+def _processor(device: str) -> str:
+    """A device without its threads: of trainings side by side each has a few."""
+    return re.sub(r", \d+ threads?$", "", device)
 
 
 def _kind(params: Params) -> list:
