@@ -32,7 +32,7 @@ def weights(run) -> list[bytes]:
     return [file.read_bytes() for file in sorted(run.path.glob("model/**/*.safetensors"))]
 
 
-def alone(runs, seeds, monkeypatch, folder) -> list[list[bytes]]:
+def alone(runs, monkeypatch, folder) -> list[list[bytes]]:
     """The weights of the same trainings, one after another by one thread."""
     torch.set_num_threads(1)
     monkeypatch.setenv("GUIDEBOOK_RUNS", str(folder))
@@ -49,7 +49,7 @@ def test_each_is_trained_as_it_is_alone(tiny, runs, cores, monkeypatch, tmp_path
     assert [run.provenance()["device"].partition(", ")[2] for run in three] == ["1 thread"] * 3
     assert not psutil.Process().children()
     beside = [weights(run) for run in three]
-    assert beside == alone(three, 3, monkeypatch, tmp_path / "alone")
+    assert beside == alone(three, monkeypatch, tmp_path / "alone")
     assert len({tuple(of) for of in beside}) == 3
 
 
@@ -71,7 +71,7 @@ def test_those_that_are_stopped_go_on_as_if_they_had_not_been(tiny, runs, cores,
         assert not (run.path / "STOP").exists()
     training.train(*two)
     assert [len(run.provenance()["stretches"]) for run in two] == [2, 2]
-    assert [weights(run) for run in two] == alone(two, 2, monkeypatch, tmp_path / "alone")
+    assert [weights(run) for run in two] == alone(two, monkeypatch, tmp_path / "alone")
 
 
 def test_an_error_of_one_is_told_and_ends_the_other_saved(tiny, runs, cores):
