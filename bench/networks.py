@@ -37,8 +37,9 @@ def networks(params: Params, repeats: int = 5) -> dict:
     speeds = {way: [images[way] / s for s in turns] for way, turns in measuring.alternate(blocks, repeats).items()}
     rows = [{"name": way, "speed": measuring.spread(values), "speeds": values} for way, values in speeds.items()]
     named = [
-        (f"{a}, {p}", f"{b}, {p}")
+        (f"{a}{how}, {p}", f"{b}, {p}")
         for a, b in (("dit", "DiTTransformer2DModel"), ("mmdit", "SD3Transformer2DModel"))
+        for how in ("", " compiled")
         for p in ("fp32", "bf16")
     ]
     named += [(f"{name}, {SIDES[0] ** 2} tokens", f"{name}, {SIDES[-1] ** 2} tokens") for name in joining(2)]
@@ -73,10 +74,13 @@ def pairs() -> dict[str, Callable[[], torch.Tensor]]:
         "qk_norm": "rms_norm",
     }
     sd3 = SD3Transformer2DModel(**alike, **of_text, out_channels=3)
+    fused = {name: torch.compile(net) for name, net in (("dit", dit), ("mmdit", mmdit))}
     return {
         "dit": lambda: dit(x, t, cond),
+        "dit compiled": lambda: fused["dit"](x, t, cond),
         "DiTTransformer2DModel": lambda: theirs(x, t.long(), y).sample,
         "mmdit": lambda: mmdit(x, t, cond),
+        "mmdit compiled": lambda: fused["mmdit"](x, t, cond),
         "SD3Transformer2DModel": lambda: sd3(x, cond.tokens, cond.pooled, t).sample,
     }
 
