@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from guidebook.models.dit import Attention
+from guidebook.models import dit
+from guidebook.models.dit import Attention, attend
 from guidebook.models.mmdit import HEAD, Block
 from guidebook.training.attention import HEADS, AttentionStatistics
 from guidebook.training.step import prepared
@@ -80,3 +81,41 @@ def test_a_line_of_statistics_has_it(tiny):
     found = Validation(prepared(tiny))()
     assert found["largest_logit"] > 0
     assert 0 < found["attention_entropy"] <= 1
+
+
+@pytest.mark.parametrize("places", [(5, 5), (16, 3), (1, 300)])
+def test_plain_products_give_what_the_fused_function_gives(places, monkeypatch):
+    """In bf16 both are as far from float64, output and gradients, and no function is fused where there are few places."""
+    t, s = places
+    given = [torch.randn(2, 3, n, 8).bfloat16() for n in (t, s, s)]
+    exact = _with_gradients([x.double() for x in given])
+    found = {}
+    for most in (dit.PLAIN, 0):
+        monkeypatch.setattr(dit, "PLAIN", most)
+        found[most] = _with_gradients(given)
+        far = [
+            ((a.double() - b).norm() / b.norm().clamp(min=0.1)).item() for a, b in zip(found[most], exact, strict=True)
+        ]
+        assert max(far) < 0.02
+    assert not all(torch.equal(a, b) for a, b in zip(*found.values(), strict=True))
+
+
+def _with_gradients(given: list[torch.Tensor]) -> list[torch.Tensor]:
+    given = [x.clone().requires_grad_() for x in given]
+    out = attend(*given)
+    return [out, *torch.autograd.grad(out.square().sum(), given)]
+
+
+def test_plain_products_are_watched_too():
+    q, k, v = torch.randn(3, 2, 3, 5, 8).bfloat16()
+    with (attention := AttentionStatistics()):
+        attend(q, k, v)
+    assert attention.facts() == pytest.approx(seen(q, k), rel=0.01)
+
+
+def test_a_u_net_is_watched_in_bf16(tiny):
+    found = {}
+    for precision in ("fp32", "bf16"):
+        found[precision] = Validation(prepared(tiny.replace(train={"precision": precision})))()
+    assert found["bf16"]["largest_logit"] == pytest.approx(found["fp32"]["largest_logit"], rel=0.05)
+    assert found["bf16"]["attention_entropy"] == pytest.approx(found["fp32"]["attention_entropy"], rel=0.01)

@@ -1,13 +1,12 @@
 """MM-DiT: a transformer in which the tokens of image and text have weights of their own and one attention (Esser et al. 2024)."""
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from guidebook.config.networks import TABLE, Model
 from guidebook.models.backbone import Backbone
-from guidebook.models.dit import DiT, Norm, RMSNorm, mlp
+from guidebook.models.dit import DiT, Norm, RMSNorm, attend, mlp
 
 HEAD = 64  # numbers of a head
 
@@ -50,7 +49,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, c: Tensor, context: Tensor) -> tuple[Tensor, Tensor | None]:
         (image, gate), (text, gate_of_text) = self.image.before(x, c), self.text.before(context, c)
         q, k, v = (torch.cat(both, 1).transpose(1, 2) for both in zip(image, text, strict=True))
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, T + L, d)
+        attended = attend(q, k, v).transpose(1, 2).flatten(2)  # (B, T + L, d)
         attended, of_text = attended[:, : x.shape[1]], attended[:, x.shape[1] :]
         return self.image.after(x, attended, gate, c), self.text.after(context, of_text, gate_of_text, c)
 
