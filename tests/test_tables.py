@@ -135,3 +135,11 @@ def test_the_banner_names_the_runs_of_its_profile_that_the_page_does_not_show(ru
     text = banner.banner(run, [other, dataclasses.replace(kept, recorded=True)])
     assert re.search(rf"<br>Not shown is {other.path.name}: [^<]*train\.lr is 0\.5 instead of [^<]*\.<br>", text)
     assert text.endswith("<br>Not shown is the record: keeps to its profile.</div>")
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [(0, "0"), (0.44, "0.44"), (17, "17"), (2.63e-5, "2.6·10⁻⁵"), (-4e12, "-4·10¹²")],
+)
+def test_a_small_number_has_its_power_of_ten_and_no_place_to_break(x, said):
+    assert tables.number(x) == tables.escaped(tables.number(x)) == said

@@ -52,10 +52,7 @@ def against_steps(runs: dict[str, list[dict]], metrics: Sequence[str], real: lis
     """Metrics against the number of steps of the solver, one panel each, one line per run; of a run that was trained again the mean
     over its trainings, with its two-level interval."""
     means = {name: [alone(r | r.get("again", {})) for r in of] for name, of in runs.items()}
-    figure = _against(means, metrics, real, "steps", lambda record: record["draw"]["solver"]["steps"])
-    figure.axes[0].get_legend().remove()  # so many lines leave no room for it
-    figure.axes[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
+    return _against(means, metrics, real, "steps", lambda record: record["draw"]["solver"]["steps"])
 
 
 def alone(record: dict) -> dict:
@@ -170,7 +167,9 @@ def _against(
             place = [values.index(key(r)) + 0.08 * k for r in points]  # values stand evenly, and runs beside each other
             errors(axes, place, points, color=COLOURS[k % len(COLOURS)], label=name, marker=MARKERS[k // len(COLOURS)])
         axes.set_xticks(range(len(values)), [f"{x:g}" for x in values])
-    panels[0].legend(fontsize=8)
+    # Above the panels: within one it would hide lines
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.9), "ncols": 2 * len(metrics)}
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, **above)
     return figure
 
 

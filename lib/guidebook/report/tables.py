@@ -21,6 +21,7 @@ SHOWN = (
 MEASURED = ("metric", "w", "value", "n", "interval", "read by", "against", "weights", "drawn by")
 # Groups of records that are points of a figure or another protocol: their page shows them
 ASIDE = ("curve-", "against-")
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Html:
@@ -58,6 +59,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], keys: int = 0) ->
     body = "".join(line("td", row) for row in rows)
     head = f"<thead>{line('th', heads)}</thead>".replace("_", "_<wbr>")
     return Html(f'<div class="scroll"><table class="table">{head}<tbody>{body}</tbody></table></div>')
+
+
+def number(x: float) -> str:
+    """Two digits of a number, with a power of ten where it is very small or large; no line breaks within."""
+    digits, _, power = f"{x:.2g}".partition("e")
+    return digits + (f"·10{str(int(power)).translate(RAISED)}" if power else "")
 
 
 def below(words: Any, rests: Any = "") -> Html:
