@@ -74,13 +74,13 @@ def pairs() -> dict[str, Callable[[], torch.Tensor]]:
         "qk_norm": "rms_norm",
     }
     sd3 = SD3Transformer2DModel(**alike, **of_text, out_channels=3)
-    fused = {name: torch.compile(net) for name, net in (("dit", dit), ("mmdit", mmdit))}
+    compiled = {name: torch.compile(net) for name, net in (("dit", dit), ("mmdit", mmdit))}
     return {
         "dit": lambda: dit(x, t, cond),
-        "dit compiled": lambda: fused["dit"](x, t, cond),
+        "dit compiled": lambda: compiled["dit"](x, t, cond),
         "DiTTransformer2DModel": lambda: theirs(x, t.long(), y).sample,
         "mmdit": lambda: mmdit(x, t, cond),
-        "mmdit compiled": lambda: fused["mmdit"](x, t, cond),
+        "mmdit compiled": lambda: compiled["mmdit"](x, t, cond),
         "SD3Transformer2DModel": lambda: sd3(x, cond.tokens, cond.pooled, t).sample,
     }
 

@@ -105,11 +105,11 @@ def train(params: Params, repeats: int = 5, steps: int | None = None, compiled: 
 def _pairs(mine: Way) -> list[tuple[str, Way, Way, str]]:
     """What the library gives in all, and each lever on its own."""
     strict, plain, whole = Way(mine.precision), replace(mine, compile=False), replace(mine, compile=True)
-    half = replace(strict, encodes=True)
+    usual = replace(strict, encodes=True)
     return [
         ("training", mine, EXAMPLE, "the library as these params have it, against the example as it stands"),
         ("training, compiled", whole, EXAMPLE, "the library compiled, against the example as it stands"),
-        ("training, same precision, encoding", mine, half, "the same, against the example in that precision"),
+        ("training, example in the same precision", mine, usual, "the same, against the example in that precision"),
         ("training, same precision", mine, strict, "the same, against an example in that precision that encodes once"),
         ("encoded once", EXAMPLE_ONCE, EXAMPLE, "the example, against itself with its encoders in every step"),
         ("loop and data", PLAIN, EXAMPLE_ONCE, "both in fp32, encoded once: what is left is the loop"),

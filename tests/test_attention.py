@@ -85,13 +85,13 @@ def test_a_line_of_statistics_has_it(tiny):
 
 @pytest.mark.parametrize("places", [(5, 5), (16, 3), (1, 300)])
 def test_plain_products_give_what_the_fused_function_gives(places, monkeypatch):
-    """In bf16 both are as far from float64, output and gradients, and no function is fused where there are few places."""
+    """In bf16 either is near to float64, output and gradients, and they are not one function."""
     t, s = places
     given = [torch.randn(2, 3, n, 8).bfloat16() for n in (t, s, s)]
     exact = _with_gradients([x.double() for x in given])
     found = {}
-    for most in (dit.PLAIN, 0):
-        monkeypatch.setattr(dit, "PLAIN", most)
+    for most in (dit.PAIRS, 0):
+        monkeypatch.setattr(dit, "PAIRS", most)
         found[most] = _with_gradients(given)
         far = [
             ((a.double() - b).norm() / b.norm().clamp(min=0.1)).item() for a, b in zip(found[most], exact, strict=True)
@@ -102,7 +102,8 @@ def test_plain_products_give_what_the_fused_function_gives(places, monkeypatch):
 
 def _with_gradients(given: list[torch.Tensor]) -> list[torch.Tensor]:
     given = [x.clone().requires_grad_() for x in given]
-    out = attend(*given)
+    with torch.autocast("cpu", torch.bfloat16, enabled=given[0].dtype == torch.bfloat16):  # as in a training
+        out = attend(*given)
     return [out, *torch.autograd.grad(out.square().sum(), given)]
 
 

@@ -184,7 +184,27 @@ def test_every_verdict_can_come_out_both_ways():
     assert least([low], [], **way) == above(**way) == above((low, None)) == Verdict(UNDECIDED, None, 0)
     first, second = trainings(rng, 5.0, 0.1)
     assert above((first, second), training=True).outcome == HOLDS
+    assert above((first, second), training=True).sides == ()
     assert above((second, first), training=True).outcome == FAILS
+
+
+def test_the_comparison_that_decides_is_named():
+    """Its own metric, not that of the first pair, and what tells its sides apart."""
+    rng = np.random.default_rng(3)
+    low, middle, high = (record(m + rng.normal(size=200), w=m) for m in (0.0, 3.0, 6.0))
+    rough, fine = (r | {"metric": "saturation"} for r in (middle, low))
+    way = {"differ": ("guidance", "weights")}
+    found = above((high, low), (rough, fine), **way)
+    assert (found.outcome, found.of, found.sides) == (HOLDS, "saturation", ("w = 3", "w = 0"))
+    assert (found.opposite().of, found.opposite().sides) == ("saturation", ("w = 0", "w = 3"))
+    failed = above((high, low), (fine, rough), **way)
+    assert (failed.outcome, failed.of, failed.sides) == (FAILS, "saturation", ("w = 0", "w = 3"))
+    own = high | {"draw": high["draw"] | {"weights": "ema-0.9"}}
+    raw = low | {"draw": low["draw"] | {"weights": "raw"}}
+    assert above((own, raw), **way).sides == ("ema-0.9 at w = 6", "raw at w = 0")
+    assert above((times(own, 2), raw), **way).sides == ("2 × ema-0.9 at w = 6", "raw at w = 0")
+    assert above((high, 0.5)).sides == ("what was found", "0.5")
+    assert above((high, low | {"guidance": None, "draw": None})).sides == ()
 
 
 def test_what_is_undecided_shows_the_comparison_that_keeps_it_from_holding():

@@ -192,11 +192,9 @@ def test_one_step_of_a_straight_line_reaches_its_only_image_and_of_several_their
 def test_against_steps_a_point_is_the_mean_over_trainings_where_there_are_several():
     again = {"value": 2.0, "low": 1.0, "high": 3.0, "spread": 0.1, "trainings": 3}
     of = [{**of_seed(0, 1.0), "draw": {"solver": {"steps": s}}} for s in (5, 1)]
-    once, thrice = (
-        charts.against_steps({"once": of, "thrice": [r | {"again": again} for r in of]}, ["fd_random"], [])
-        .axes[0]
-        .containers
-    )
+    figure = charts.against_steps({"once": of, "thrice": [r | {"again": again} for r in of]}, ["fd_random"], [])
+    once, thrice = figure.axes[0].containers
+    assert [text.get_text() for of in figure.legends for text in of.get_texts()] == ["once", "thrice"]
     assert once.lines[0].get_ydata().tolist() == [1, 1]
     assert thrice.lines[0].get_ydata().tolist() == [2, 2]
     assert [line.get_segments()[0][:, 1].tolist() for line in thrice.lines[2]] == [[1, 3]]

@@ -18,12 +18,15 @@ class Verdict:
     trainings: int
     p: float | None = None  # the least level at which it decides so, 1 where it does not; None: not measured
     of: str = ""  # the metric that differs
+    sides: tuple[str, ...] = ()  # what is compared, the first less the second, where records say it
 
     def opposite(self) -> "Verdict":
         """The answer to the claim that says the reverse."""
         outcome = {HOLDS: FAILS, FAILS: HOLDS}.get(self.outcome, UNDECIDED)
         value, low, high = self.interval or (0.0, 0.0, 0.0)
-        return replace(self, outcome=outcome, interval=self.interval and Interval(-value, -high, -low))
+        return replace(
+            self, outcome=outcome, interval=self.interval and Interval(-value, -high, -low), sides=self.sides[::-1]
+        )
 
 
 def above(*pairs: tuple[Records, Records], differ: Sequence[str] = (), training: bool = False) -> Verdict:
@@ -34,17 +37,18 @@ def above(*pairs: tuple[Records, Records], differ: Sequence[str] = (), training:
     """
     if not pairs or any(side is None for pair in pairs for side in pair):
         return Verdict(UNDECIDED, None, 0)
-    found, of = [difference(a, b, differ, training) for a, b in pairs], _metric(*pairs[0])
-    weakest = min(found, key=lambda d: d.interval()[1])
-    if weakest.interval()[1] > 0:
-        return Verdict(HOLDS, weakest.interval(), weakest.trainings, max(d.p() for d in found), of)
-    level = ALPHA / len(found)
-    worst = min(found, key=lambda d: d.interval(level)[2])
-    if worst.interval(level)[2] >= 0:  # what keeps it from holding, where that reaches above zero
-        shown = weakest.interval() if weakest.interval()[2] >= 0 else worst.interval(level)
-        return Verdict(UNDECIDED, shown, weakest.trainings, 1.0, of)
-    p = len(found) * min(d.p() for d in found if d.value < 0)
-    return Verdict(FAILS, worst.interval(level), worst.trainings, p, of)
+    found = [difference(a, b, differ, training) for a, b in pairs]
+    weak, bad = ([d.interval(level) for d in found] for level in (ALPHA, ALPHA / len(found)))
+    weakest = min(range(len(found)), key=lambda i: weak[i][1])
+    worst = min(range(len(found)), key=lambda i: bad[i][2])
+    if weak[weakest][1] > 0:
+        outcome, i, shown, p = HOLDS, weakest, weak, max(d.p() for d in found)
+    elif bad[worst][2] < 0:
+        outcome, i, shown, p = FAILS, worst, bad, len(found) * min(d.p() for d in found if d.value < 0)
+    else:  # what keeps it from holding, where that reaches above zero
+        outcome, p = UNDECIDED, 1.0
+        i, shown = (weakest, weak) if weak[weakest][2] >= 0 else (worst, bad)
+    return Verdict(outcome, shown[i], found[i].trainings, p, _metric(*pairs[i]), _sides(*pairs[i]))
 
 
 def least(inside: Sequence[Records], outside: Sequence[Records], differ: Sequence[str] = ()) -> Verdict:
@@ -70,6 +74,23 @@ def _metric(*sides: Records) -> str:
     """The metric of the first record among these."""
     records = [side if isinstance(side, dict) else side[0] for side in sides if not isinstance(side, float)]
     return records[0].get("metric", "") if records else ""
+
+
+def _sides(*pair: Records) -> tuple[str, ...]:
+    """What tells the two sides of a comparison apart: weights, guidance, a bound; nothing where that is something else."""
+    sides = [side if isinstance(side, dict | float) else side[0] for side in pair]
+    if float in map(type, sides):
+        return tuple(f"{side:g}" if isinstance(side, float) else "what was found" for side in sides)
+    kinds = [((side.get("draw") or {}).get("weights"), side.get("guidance")) for side in sides]
+    which = [a != b for a, b in zip(*kinds, strict=True)]
+    if not any(which) or None in (of[1] for of in kinds):
+        return ()
+    said = [
+        " at ".join(w for w, differs in zip((of[0], f"w = {of[1]:g}"), which, strict=True) if differs) for of in kinds
+    ]
+    return tuple(
+        f"{side['factor']:g} × {words}" if "factor" in side else words for side, words in zip(sides, said, strict=True)
+    )
 
 
 # The truly lowest leaves a set where one of its K − 1 rivals is shown to be below it: by chance α / (K − 1) / cells each

@@ -145,7 +145,7 @@ def minus(a: dict, b: dict, differ: Sequence[str] = ()) -> dict:
 def times(record: dict, factor: float) -> dict:
     """The record of so many times the value: to ask whether another is above that."""
     kept = {"influence": i | {"scale": factor * i["scale"]}} if (i := record.get("influence")) else {}
-    return record | {field: factor * record[field] for field in ("value", "low", "high")} | kept
+    return record | {field: factor * record[field] for field in ("value", "low", "high")} | kept | {"factor": factor}
 
 
 def numbers(values: Sequence[float | None], metric: str) -> list[dict] | None:

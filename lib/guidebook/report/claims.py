@@ -130,6 +130,7 @@ def _decided(claim: Claim, verdict: Verdict | tuple[str, str], broken: str | Non
     value, low, high = verdict.interval
     scale, unit = (100, " percentage points") if verdict.of in SHARES else (1, "")
     of = f" of {verdict.of}" if verdict.of else ""
+    of += f", {' less '.join(verdict.sides)}:" if verdict.sides else ""
     note = f"difference{of} {scale * value:+.3g} [{scale * low:.3g}, {scale * high:.3g}]{unit}"
     if claim.kind == "training" and verdict.trainings > 1:
         note += f" over {verdict.trainings} trainings"

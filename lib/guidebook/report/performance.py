@@ -15,7 +15,13 @@ from guidebook.report.tables import Html, below, escaped, table
 MISSING = Html("<p><em>Not measured yet: <code>python -m bench</code> writes what would be shown here.</em></p>")
 FOLDER = RESULTS / "bench"  # where `python -m bench` keeps what it measured
 # Ratios of the whole, which a reader asks for first
-WHOLE = ("training, same precision", "training, compiled", "sampling, equal outputs", "sampling, equal quality")
+WHOLE = (
+    "training, same precision",
+    "training, compiled",
+    "sampling, equal outputs",
+    "sampling, equal quality",
+    "sampling, equal quality, bf16",
+)
 # Of the table of each bench: heads, and formats of a row's fields
 COLUMNS = {
     "train": {

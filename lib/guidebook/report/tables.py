@@ -62,7 +62,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], keys: int = 0) ->
 
 
 def number(x: float) -> str:
-    """Two digits of a number, with a power of ten where it is very small or large; no line breaks within."""
+    """Two digits of a number, with a power of ten from 100 on and below 0.0001; no line breaks within."""
     digits, _, power = f"{x:.2g}".partition("e")
     return digits + (f"·10{str(int(power)).translate(RAISED)}" if power else "")
 

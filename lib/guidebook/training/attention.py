@@ -11,8 +11,8 @@ HEADS = 32  # of each call, those of the first images: what long sequences cost 
 
 
 class AttentionStatistics(TorchFunctionMode):
-    """Every softmax(q kᵀ / √d) v that torch computes inside, by its one function for it or as a softmax over the keys, but those with a
-    mask."""
+    """Every softmax(q kᵀ / √d) v that torch computes inside, by its one function for it, where that has no mask, or by the method
+    `softmax` of logits (…, T, S)."""
 
     def __init__(self):
         super().__init__()
