@@ -141,7 +141,7 @@ def test_the_published_parts_have_the_published_sizes():
     assert cost(load("stable-diffusion", "pretraining")).parameters == 1_661_764
 
 
-@pytest.mark.parametrize("file", pretrained.PARTS)
+@pytest.mark.parametrize("file", [*pretrained.PARTS, "tokenizer/tokenizer.json"])
 def test_a_file_that_is_missing_is_named(file, pipeline, tmp_path, runs):
     folder = shutil.copytree(pipeline, tmp_path / "cut")
     (folder / file).unlink()
@@ -149,6 +149,16 @@ def test_a_file_that_is_missing_is_named(file, pipeline, tmp_path, runs):
         open_run(of(folder))
     assert "\n" not in str(error.value)
     assert not list(runs.glob("*/*"))
+
+
+def test_words_may_be_kept_as_the_published_pipeline_keeps_them(pipeline, tmp_path):
+    """As a vocabulary and its merges, both of them."""
+    folder = shutil.copytree(pipeline, tmp_path / "older")
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
+    assert pretrained.folder(str(folder)) is None
+    (folder / "tokenizer" / "merges.txt").touch()
+    assert pretrained.folder(str(folder)) == folder
 
 
 def test_published_weights_that_are_not_here_are_refused_with_their_revision_and_no_stand_in(runs):

@@ -12,7 +12,7 @@ from guidebook.config.paths import ROOT
 
 PACKAGE = "guidebook"
 ENTRIES, FILE, FUNCTION, SUBJECT = 17, 250, 45, 0.25
-LINES = 18_218  # of the library: a feature raises it in its own commit, and so does nothing else
+LINES = 18_223  # of the library: a feature raises it in its own commit, and so does nothing else
 # Rooms from the ground upwards: each imports those before it, and none beside it
 STOREYS = (
     "config runtime", "runs", "data", "conditioning", "models diffusion", "training", "sampling", "metrics", "report",

@@ -35,6 +35,7 @@ PARTS = (
     "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors",
     "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json",
 )  # fmt: skip
+WORDS = ("tokenizer/tokenizer.json",), ("tokenizer/vocab.json", "tokenizer/merges.txt")  # either way to keep them
 CHANNELS = {EMBEDDED: 4, "embedded-8": 8, "embedded-16": 16}  # of the latents of stand-ins for an autoencoder
 # Pixels that a point of an autoencoder's latents stands for, across and down
 FACTORS = dict.fromkeys(CHANNELS, 2) | {SD_VAE: 8, SD: 8}
@@ -138,7 +139,11 @@ def _place(name: str) -> Path:
 
 def _missing(name: str) -> list[str]:
     files = PRETRAINED[name].files if name in PRETRAINED else PARTS
-    return [file for file in files if not (_place(name) / file).is_file()]
+    missing = [file for file in files if not (_place(name) / file).is_file()]
+    # Without its words a tokenizer loads all the same, and makes every caption the empty one
+    if is_pipeline(name) and not any(all((_place(name) / file).is_file() for file in way) for way in WORDS):
+        missing.append(WORDS[0][0])
+    return missing
 
 
 def resolve(name: str) -> str:
