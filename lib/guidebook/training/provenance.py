@@ -41,7 +41,7 @@ def conclude(run: Run, trainer: Trainer) -> None:
     """Notes how long the training lasted, in seconds, images and updates, and of which data it learnt."""
     data, updates = _data(run, trainer), trainer.nimg // run.params.train.batch
     decays = {a.name: decay_at(updates - 1, a.track, a.warmup) for a in trainer.averages}
-    facts = {"train_seconds": round(trainer.seconds, 1), "images_seen": trainer.nimg, "updates": updates, "data": data}
+    facts = {"train_seconds": round(trainer.seconds, 3), "images_seen": trainer.nimg, "updates": updates, "data": data}
     moved = {"moved": _moved(run, trainer)} if run.params.model.init else {}
     run.note(**facts, **({"last_decay": decays} if decays else {}), **moved)
 
