@@ -48,6 +48,7 @@ def test_each_is_trained_as_it_is_alone(tiny, runs, cores, monkeypatch, tmp_path
     three = of_seeds(tiny, 3)
     training.train(*three)
     assert [run.provenance()["device"].partition(", ")[2] for run in three] == ["1 thread"] * 3
+    assert all(run.provenance()["train_seconds"] > 0 for run in three)  # pages divide by it
     assert not cores()
     beside = [weights(run) for run in three]
     assert beside == alone(three, monkeypatch, tmp_path / "alone")

@@ -77,7 +77,7 @@ def _metric(*sides: Records) -> str:
 
 
 def _sides(*pair: Records) -> tuple[str, ...]:
-    """What tells the two sides of a comparison apart: weights, guidance, a bound; nothing where that is something else."""
+    """Names of the two sides of a comparison, by weights, guidance or a bound; none where they differ in something else."""
     sides = [side if isinstance(side, dict | float) else side[0] for side in pair]
     if float in map(type, sides):
         return tuple(f"{side:g}" if isinstance(side, float) else "what was found" for side in sides)

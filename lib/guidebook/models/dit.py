@@ -48,9 +48,9 @@ class RMSNorm(nn.RMSNorm):
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
-# softmax(q kᵀ / √d) v
+# softmax(q kᵀ / √d) v   (Vaswani et al. 2017, equation 1)
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """What queries (B, heads, T, d) gather from keys and values (B, heads, S, d): (B, heads, T, d).
+    """Scaled dot-product attention (B, heads, T, d) of queries (B, heads, T, d) to keys and values (B, heads, S, d).
 
     On a CPU in bf16 the backward of torch's fused attention is slow: plain products, which round the logits to bf16, are three to five times
     as fast where there are few pairs. Elsewhere the fused one serves, which keeps no number for every pair.

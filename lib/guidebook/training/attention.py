@@ -23,9 +23,8 @@ class AttentionStatistics(TorchFunctionMode):
         if function is F.scaled_dot_product_attention and not (args[3:] or given.get("attn_mask") is not None):
             with torch.autocast(args[0].device.type, enabled=False):
                 queries, keys = (x.flatten(0, 1)[:HEADS].float() for x in args[:2])
-                for q, k in zip(
-                    queries, keys, strict=True
-                ):  # one head of one image at a time: (T, S) is all that is held
+                # One head of one image at a time: (T, S) is all that is held
+                for q, k in zip(queries, keys, strict=True):
                     self._watch(q @ k.mT / math.sqrt(q.shape[-1]))
         elif function is torch.Tensor.softmax and args[0].ndim > 2:
             for logits in args[0].flatten(0, -3)[:HEADS]:
